@@ -1,0 +1,307 @@
+"""The artifact: the folder that export writes and the server runs. Read, checked, self-tested.
+
+    models/<name>/
+        manifest.json           what this is, and the SHA-256 of every other file
+        manifest.sha256         the SHA-256 of the manifest itself, as sha256sum writes it
+        image.<precision>.onnx  pixels uint8[N, S, S, 3] -> embedding float32[N, D], unit length
+        goldens/                real pictures with their pixels and vectors, checked at every start
+
+Nothing here knows ONNX Runtime or Pillow: `self_test` is handed the two steps that it proves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import ArtifactInvalid
+
+FORMAT = 1
+
+SEAL = "manifest.sha256"
+"""The file that protects the manifest, as the manifest protects the others; `sha256sum -c` reads it, too."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+Vectors = NDArray[np.float32]
+
+# How far a decoder may move one 8-bit sample of a golden JPEG: decoders differ in the last bits of their IDCT.
+_LOSSY_TOLERANCE = 2
+
+
+class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A part of the manifest: immutable, camelCase in JSON, unknown fields refused."""
+
+
+class PreprocessingSpec(_Record, frozen=True, kw_only=True):
+    """How bytes become pixels, and pixels the tensor that the tower was trained on.
+
+    `rescale`, `mean` and `std` (per channel, on the rescaled scale) are inside the graph; the rest is what
+    `media.py` does before it. All of it is part of the space's id.
+    """
+
+    size: int
+    """S: the side of the square that the tower sees, in pixels."""
+    resize: Literal["shortest-edge", "squash"]
+    """Keep the aspect and crop the middle, or squash to the square."""
+    edge: int
+    """What the shorter side becomes before the crop, in pixels; S where squashed."""
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+    rescale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    colour: Literal["rgb"] = "rgb"
+    orientation: Literal["exif"] = "exif"
+    """Pictures are turned upright as their EXIF orientation says."""
+    alpha: Literal["white"] = "white"
+    """Transparency is laid on white."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.edge <= 4096:
+            raise ValueError(f"the crop ({self.size}) must be 1 to the resized edge ({self.edge}), at most 4096")
+        if self.rescale <= 0 or any(value <= 0 for value in self.std):
+            raise ValueError("rescale and std must be positive")
+
+    def canonical(self) -> bytes:
+        """The spec as bytes that are equal exactly when the specs are: sorted keys, shortest exact numbers."""
+        fields = msgspec.to_builtins(self)
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A weight as the space id sees it: canonical name, dtype as stored, shape, little-endian C-order bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def space_id(tensors: Iterable[Tensor], spec: PreprocessingSpec) -> str:
+    """The embedding space's id: SHA-256 (hex) over the tower's and projection's tensors and the spec.
+
+    Over tensors, not files: the same weights in another container are the same space. The order they come in
+    does not matter.
+    """
+    digest = hashlib.sha256(b"twinlens space 1\n")
+    for tensor in sorted(tensors, key=lambda one: one.name):
+        shape = "x".join(map(str, tensor.shape))
+        digest.update(f"{tensor.name} {tensor.dtype} {shape} {len(tensor.data)}\n".encode())
+        digest.update(tensor.data)
+    digest.update(b"spec " + spec.canonical())
+    return digest.hexdigest()
+
+
+class Space(_Record, frozen=True):
+    """The set of vectors that may be compared with each other."""
+
+    id: str
+    dimensions: int
+
+
+class Source(_Record, frozen=True):
+    """Where the weights came from: a hub id with its commit, a folder's name, or the built-in starter's packages."""
+
+    kind: Literal["hub", "folder", "starter"]
+    id: str
+    revision: str | None = None
+
+
+class Parity(_Record, frozen=True):
+    """What the export measured against the checkpoint's own pipeline, on real pictures."""
+
+    pictures: int
+    pixels_equal: int
+    """Pictures whose pixels equal the reference processor's to the last bit."""
+    min_cosine: float
+    """Lowest cosine to the reference tower, in float64, over each picture alone and in a batch."""
+    mean_cosine: float
+    batch_identical: bool
+    """Whether each picture's vector was bit-identical alone and in a batch, where it was exported."""
+
+
+class Variant(_Record, frozen=True):
+    """One precision of the towers."""
+
+    image: str
+    """The graph's file name."""
+    space: str
+    min_golden_cosine: float
+    """A golden's vector must come this close to the stored one at every start."""
+    parity: Parity
+
+
+class Golden(_Record, frozen=True):
+    """A real picture and what becomes of it: file names inside the artifact."""
+
+    picture: str
+    lossless: bool
+    pixels: str
+    """uint8[S, S, 3] as .npy"""
+    embeddings: dict[str, str]
+    """precision -> float32[D] as .npy"""
+
+
+class File(_Record, frozen=True):
+    bytes: int
+    sha256: str
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """What an artifact is. Holds no time and no machine, so that the same export gives the same bytes."""
+
+    format: int
+    name: str
+    model: str
+    source: Source
+    architecture: str
+    space: Space
+    preprocessing: PreprocessingSpec
+    opset: int
+    precisions: dict[Precision, Variant]
+    goldens: list[Golden]
+    versions: dict[str, str]
+    files: dict[str, File]
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def seal(manifest: bytes) -> bytes:
+    """The content of the seal of a manifest, given its bytes on disk."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An artifact on disk whose manifest has been read and found sound. `read` makes it."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, folder: Path) -> Artifact:
+        """Read and check the manifest. Raises ArtifactInvalid in plain words."""
+        path = folder / "manifest.json"
+        try:
+            data = path.read_bytes()
+            # Without a seal (a manifest made by hand) only its form can be checked; `export verify` insists on one.
+            sealed = not (folder / SEAL).exists() or (folder / SEAL).read_bytes() == seal(data)
+            manifest = msgspec.json.decode(data, type=Manifest)
+        except FileNotFoundError as exc:
+            raise ArtifactInvalid(f"There is no model artifact in {folder}: it has no manifest.json.") from exc
+        except OSError as exc:
+            raise ArtifactInvalid(f"{path} cannot be read: {exc.strerror}.") from exc
+        except (msgspec.DecodeError, ValueError) as exc:
+            raise ArtifactInvalid(f"{path} is not a manifest that this version reads: {exc}.") from exc
+        if not sealed:
+            raise ArtifactInvalid(
+                f"{path} is not the manifest that was exported: {SEAL} says another digest. Copy the artifact again, "
+                "or export it anew."
+            )
+        if manifest.format != FORMAT:
+            raise ArtifactInvalid(f"{path} is of format {manifest.format}; this version reads format {FORMAT}.")
+        if not manifest.precisions or not manifest.goldens:
+            raise ArtifactInvalid(f"{path} names no precision or no goldens: the export was not finished.")
+        for name in manifest.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ArtifactInvalid(f"{path} names a file outside its folder: {name}.")
+        return cls(folder, manifest)
+
+    @property
+    def spec(self) -> PreprocessingSpec:
+        return self.manifest.preprocessing
+
+    def variant(self, precision: str) -> Variant:
+        """The towers in one precision. Raises ArtifactInvalid, naming those that there are."""
+        known = self.manifest.precisions
+        for name, variant in known.items():
+            if name == precision:
+                return variant
+        have = ", ".join(known)
+        raise ArtifactInvalid(f"The artifact {self.manifest.name} has no {precision} graph; it has {have}.")
+
+    def space(self, precision: str) -> Space:
+        return Space(self.variant(precision).space, self.manifest.space.dimensions)
+
+    def graph(self, precision: str) -> Path:
+        return self.folder / self.variant(precision).image
+
+    def check_files(self, names: Iterable[str] | None = None) -> None:
+        """Compare files with the manifest's digests; all of them when none are named.
+
+        Raises ArtifactInvalid that names the first file that is missing or differs.
+        """
+        for name in self.manifest.files if names is None else names:
+            expected = self.manifest.files.get(name)
+            if expected is None:
+                raise ArtifactInvalid(f"The manifest of {self.manifest.name} has no digest for {name}.")
+            try:
+                with (self.folder / name).open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as exc:
+                raise ArtifactInvalid(f"{self.folder / name} cannot be read: {exc.strerror}.") from exc
+            if found != expected.sha256:
+                raise ArtifactInvalid(
+                    f"{self.folder / name} is not the file that was exported: its SHA-256 is {found}, "
+                    f"the manifest says {expected.sha256}. Copy the artifact again, or export it anew."
+                )
+
+    def files_to_run(self, precision: str) -> list[str]:
+        """The files that running one precision reads: its graph (with weights beside it) and the goldens."""
+        graph = self.variant(precision).image
+        ours = [name for name in self.manifest.files if name == graph or name.startswith(f"{graph}.")]
+        for golden in self.manifest.goldens:
+            ours += [golden.picture, golden.pixels, golden.embeddings[precision]]
+        return ours
+
+    def self_test(
+        self,
+        precision: str,
+        to_pixels: Callable[[bytes], NDArray[np.uint8]],
+        encode: Callable[[NDArray[np.uint8]], Vectors],
+    ) -> float:
+        """Run the goldens through both links of the chain, here and now; return the lowest cosine.
+
+        `to_pixels` takes a picture's bytes to uint8[S, S, 3]; `encode` takes uint8[N, S, S, 3] to float32[N, D].
+        Raises ArtifactInvalid that names the link that drifted and by how much.
+        """
+        least = self.variant(precision).min_golden_cosine
+        lowest = 1.0
+        for golden in self.manifest.goldens:
+            stored = self._array(golden.pixels)
+            made = to_pixels((self.folder / golden.picture).read_bytes())
+            if made.shape != stored.shape:
+                raise ArtifactInvalid(f"bytes to pixels: {golden.picture} gave {made.shape}, not {stored.shape}.")
+            drift = int(np.abs(made.astype(np.int16) - stored.astype(np.int16)).max())
+            allowed = 0 if golden.lossless else _LOSSY_TOLERANCE
+            if drift > allowed:
+                raise ArtifactInvalid(
+                    f"The golden {golden.picture} no longer decodes to the pixels of its export (link: bytes to "
+                    f"pixels): a sample differs by {drift} of 255, {allowed} is allowed. Another version of Pillow "
+                    "or of its codecs is the likely cause; the search would not be comparable, so nothing was started."
+                )
+            expected = self._array(golden.embeddings[precision]).astype(np.float64)
+            found = encode(stored[None])[0].astype(np.float64)
+            if found.shape != expected.shape or not np.isfinite(found).all():
+                raise ArtifactInvalid(f"pixels to vector: {golden.picture} gave {found.shape}, or not finite.")
+            cosine = float(expected @ found / (np.linalg.norm(expected) * np.linalg.norm(found)))
+            if cosine < least:
+                raise ArtifactInvalid(
+                    f"The golden {golden.picture} no longer gives the vector of its export (link: pixels to vector): "
+                    f"cosine {cosine:.8f}, at least {least} is needed. Another runtime, driver or provider is the "
+                    "likely cause; the search would not be comparable, so nothing was started."
+                )
+            lowest = min(lowest, cosine)
+        return lowest
+
+    def _array(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self.folder / name, allow_pickle=False)
+        return array

@@ -1,0 +1,248 @@
+"""What can go wrong, in our words.
+
+One base, a few families. The docstring of a class is the sentence a caller may read when the raiser gives none;
+`code` is the snake_case word beside it. What the sentence cannot carry is an attribute. `problems.py` alone knows
+which HTTP status each becomes.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class TwinlensError(Exception):
+    """Something went wrong."""
+
+    code = "error"
+
+    def __init__(self, sentence: str | None = None) -> None:
+        super().__init__(sentence or inspect.getdoc(type(self)) or "Something went wrong.")
+
+    @property
+    def sentence(self) -> str:
+        return str(self.args[0])
+
+
+# --- media: the bytes that came are not a picture we can use -------------------------------------------------------
+
+
+class MediaRejected(TwinlensError):
+    """The upload cannot be used as a picture."""
+
+    code = "picture_rejected"
+
+
+class NoPicture(MediaRejected):
+    """No picture was sent: the upload is empty or missing."""
+
+    code = "no_picture"
+
+
+class NotAPicture(MediaRejected):
+    """The upload is not a picture in a format we read: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."""
+
+    code = "not_a_picture"
+
+
+class UnreadablePicture(MediaRejected):
+    """The picture is damaged or cut short and cannot be decoded."""
+
+    code = "unreadable_picture"
+
+
+class PictureTooLarge(MediaRejected):
+    """The picture has more pixels than this server accepts."""
+
+    code = "picture_too_large"
+
+    def __init__(self, width: int, height: int, most: int) -> None:
+        super().__init__(f"The picture is {width} x {height} pixels; this server accepts at most {most:,} in all.")
+        self.width, self.height, self.most = width, height, most
+
+
+class UploadTooLarge(MediaRejected):
+    """The upload is larger than this server accepts."""
+
+    code = "upload_too_large"
+
+
+# --- request: the parameters do not make sense ---------------------------------------------------------------------
+
+
+class BadParameter(TwinlensError):
+    """A parameter of the request has a value that makes no sense."""
+
+    code = "bad_parameter"
+
+
+class NoTextTower(BadParameter):
+    """This model has no text tower: it can search by picture only."""
+
+    code = "no_text_tower"
+
+
+class MalformedRequest(TwinlensError):
+    """The body of the request cannot be read."""
+
+    code = "malformed_request"
+
+
+class UnsupportedBody(TwinlensError):
+    """The request's Content-Type is none that this call reads."""
+
+    code = "unsupported_body"
+
+
+# --- catalogue: the request is sound but does not fit what is there ------------------------------------------------
+
+
+class NotFound(TwinlensError):
+    """There is nothing here by that name."""
+
+    code = "not_found"
+
+
+class ProductNotFound(NotFound):
+    """There is no such product in this client's catalogue."""
+
+    code = "product_not_found"
+
+
+class MediaNotFound(NotFound):
+    """There is no such media in this client's catalogue."""
+
+    code = "media_not_found"
+
+
+class CatalogueConflict(TwinlensError):
+    """The request does not fit what the catalogue holds."""
+
+    code = "conflict"
+
+
+class ProductIdTaken(CatalogueConflict):
+    """This product id is not free: choose another one."""
+
+    code = "product_id_taken"
+
+
+class SkuTaken(CatalogueConflict):
+    """Another product of this client has this SKU."""
+
+    code = "sku_taken"
+
+
+class SpaceMismatch(CatalogueConflict):
+    """The vector belongs to another embedding space than the one searched here."""
+
+    code = "space_mismatch"
+
+    def __init__(self, given: str, expected: str) -> None:
+        super().__init__(
+            f"The vector is of the embedding space {given}, but this server searches {expected}: "
+            "vectors of different spaces cannot be compared."
+        )
+        self.given, self.expected = given, expected
+
+
+class VectorRefused(TwinlensError):
+    """The vector is not one that can be searched or stored: it must be finite and of unit length."""
+
+    code = "bad_vector"
+
+
+class CatalogueUnavailable(TwinlensError):
+    """The database cannot be reached at the moment; please try again shortly."""
+
+    code = "database_unavailable"
+    retry_after = 1.0
+
+
+class CatalogueFailed(TwinlensError):
+    """The database could not carry this out; the fault is ours and has been logged."""
+
+    code = "database_failed"
+
+
+# --- overload -------------------------------------------------------------------------------------------------------
+
+
+class Overloaded(TwinlensError):
+    """The server has more work than it can answer in time; please try again shortly."""
+
+    code = "overloaded"
+
+    def __init__(self, sentence: str | None = None, *, retry_after: float = 1.0) -> None:
+        """`retry_after`: seconds after which another try is likely to be taken."""
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
+class DeadlineMissed(Overloaded):
+    """The answer could not be given within the request's deadline; please try again shortly."""
+
+    code = "deadline_missed"
+
+
+# --- our own faults -------------------------------------------------------------------------------------------------
+
+
+class NotReady(TwinlensError):
+    """The server is not ready to answer."""
+
+    code = "not_ready"
+    retry_after = 1.0
+
+
+class EncoderFailed(TwinlensError):
+    """The model failed on this picture; the fault is ours and has been logged."""
+
+    code = "encoder_failed"
+
+
+class StorageFailed(TwinlensError):
+    """The picture's bytes could not be read from or written to the media store; the fault is ours."""
+
+    code = "storage_failed"
+
+
+# --- what stops a start ---------------------------------------------------------------------------------------------
+
+
+class StartRefused(TwinlensError):
+    """The server cannot start."""
+
+    code = "start_refused"
+
+
+class BadSetting(StartRefused):
+    """A setting has a value that makes no sense."""
+
+    code = "bad_setting"
+
+
+class ArtifactInvalid(StartRefused):
+    """The model artifact is not whole, or does not do here what it did where it was made."""
+
+    code = "artifact_invalid"
+
+
+class DatabaseUnusable(StartRefused):
+    """The database cannot be used."""
+
+    code = "database_unusable"
+
+
+class SpaceNotLive(StartRefused):
+    """The artifact's embedding space is not the one that the database holds."""
+
+    code = "space_not_live"
+
+    def __init__(self, artifact: str, live: str) -> None:
+        super().__init__(
+            f"The artifact makes vectors of the embedding space {artifact}, but the live space of this database is "
+            f"{live}. Vectors of different spaces cannot be compared, so nothing was started. Start with the "
+            "artifact of the live space, or keep the new one's catalogue apart by giving another TWINLENS_DATA "
+            "(or TWINLENS_DATABASE_URL)."
+        )
+        self.artifact, self.live = artifact, live

@@ -1,0 +1,161 @@
+"""Settings: what may be chosen when the server starts. The only reader of the environment.
+
+Each setting is a field here, a variable `TWINLENS_<NAME>` and a flag `--<name>` of `python -m server`; a flag wins
+over the variable. A new setting needs one line here and one in docs/operations.md (a test compares them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from server.artifact import Precision
+from server.encoder import Device
+from server.errors import BadSetting
+
+PREFIX = "TWINLENS_"
+
+_SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def _size(text: str) -> int:
+    """`32 MB`, `512KiB`, `1000000`: a number of bytes."""
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())) or found[2] not in _SIZES:
+        raise ValueError("a size such as 32MB")
+    return _positive(int(float(found[1]) * _SIZES[found[2]]))
+
+
+def _count(text: str) -> int:
+    try:
+        return _positive(int(text))
+    except ValueError:
+        raise ValueError("a whole number above 0") from None
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not int(text) <= 65535:
+        raise ValueError("a port, 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", text.strip())) or float(found[1]) <= 0:
+        raise ValueError("a number of seconds above 0, such as 30")
+    return float(found[1])
+
+
+def _positive(number: int) -> int:
+    if number <= 0:
+        raise ValueError("a number above 0")
+    return number
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("on", "1", "true", "yes"):
+        return True
+    if text.lower() in ("off", "0", "false", "no"):
+        return False
+    raise ValueError("on or off")
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _setting(default: object, parse: Callable[[str], Any], about: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse, "about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that may be chosen. Secrets do not print."""
+
+    host: str = _setting("127.0.0.1", str, "address to listen on")
+    port: int = _setting(8000, _port, "port to listen on")
+    data: Path = _setting(Path(".twinlens"), Path, "folder of the embedded database, the media and the caches")
+    model: Path = _setting(Path("models/starter"), Path, "folder of the model artifact")
+    precision: Precision = _setting("fp32", _one_of(get_args(Precision)), "variant of the towers to run")
+    device: Device = _setting("auto", _one_of(get_args(Device)), "auto (CUDA when it is there), cpu or cuda")
+    database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
+    media_url: str | None = _setting(
+        None, str, "store of the media's bytes; a folder in DATA when not given", secret=True
+    )
+    deadline: float = _setting(30.0, _seconds, "seconds within which a request is answered or refused")
+    max_upload: int = _setting(32_000_000, _size, "largest request body, in bytes")
+    max_pixels: int = _setting(64_000_000, _count, "most pixels of a picture, width x height")
+    demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
+    trust_network: bool = _setting(False, _switch, "listen beyond loopback although callers need no key")
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:
+        """Settings from `TWINLENS_*` variables and flags. Raises BadSetting naming the setting and what it takes.
+
+        An empty variable counts as not set. An unknown TWINLENS_ variable is an error: it is most likely misspelt.
+        """
+        known = {one.name: one for one in fields(cls)}
+        given: dict[str, Any] = {}
+        for variable, text in environment.items():
+            name = variable.removeprefix(PREFIX).lower()
+            if not variable.startswith(PREFIX) or variable.startswith(f"{PREFIX}TEST_"):
+                continue
+            if name not in known:
+                raise BadSetting(f"{variable} is no setting. There are: {', '.join(map(variable_of, known))}.")
+            if text:
+                given[name] = (variable, text)
+        for name, flag in (flags or {}).items():
+            if flag is not None:
+                given[name] = (flag_of(name), flag)
+        values: dict[str, Any] = {}
+        for name, (label, text) in given.items():
+            try:
+                values[name] = known[name].metadata["parse"](text)
+            except ValueError as exc:
+                raise BadSetting(f"{label} takes {exc}, not {text!r}.") from exc
+        settings = cls(**values)
+        settings.check_network()
+        return settings
+
+    def check_network(self) -> None:
+        """Without keys anyone who can reach the port can read and delete: only loopback, unless told to trust."""
+        if not self.trust_network and not _is_loopback(self.host):
+            raise BadSetting(
+                f"{variable_of('host')} is {self.host}, which others can reach, and callers need no key. Listen on "
+                f"127.0.0.1, or set {variable_of('trust_network')}=on where a gateway in front decides who may call."
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def variable_of(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting, as text: `Settings.read` parses both kinds alike."""
+    group = parser.add_argument_group("settings", "each is also a variable, TWINLENS_<NAME>")
+    for one in fields(Settings):
+        default = f" ({one.default})" if one.default not in (None, False) else ""
+        group.add_argument(flag_of(one.name), dest=one.name, metavar="VALUE", help=one.metadata["about"] + default)
+
+
+def flags_of(arguments: argparse.Namespace) -> dict[str, str | None]:
+    return {one.name: cast("str | None", getattr(arguments, one.name)) for one in fields(Settings)}

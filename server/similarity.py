@@ -1,0 +1,18 @@
+"""Cosine to score and percentage. The only place where either formula stands."""
+
+from __future__ import annotations
+
+
+def clamp(cosine: float) -> float:
+    """Rounding can carry the cosine of a vector with itself a hair past 1; this brings it back to [-1, 1]."""
+    return max(-1.0, min(1.0, cosine))
+
+
+def score(cosine: float) -> float:
+    """pgvector's `<#>` for unit vectors: the negative inner product, -1 for the same picture, 1 for the opposite."""
+    return 0.0 - clamp(cosine)
+
+
+def similarity(cosine: float) -> float:
+    """The percentage a person sees: 100.0 for cosine 1, 50.0 for 0, 0.0 for -1; one decimal."""
+    return round((1.0 + clamp(cosine)) / 2.0 * 100.0, 1)

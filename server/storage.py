@@ -1,0 +1,64 @@
+"""The bytes of media: a local folder or an S3-compatible store, behind the same three calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, S3Store, from_url
+
+from server.errors import BadSetting, MediaNotFound, StorageFailed
+
+
+class MediaStore:
+    """Objects by key. Writing is atomic: a key holds the whole object or nothing."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    @classmethod
+    def at(cls, url: str | None, folder: Path) -> MediaStore:
+        """The store at `url`: a folder's path or file:// URL, or s3://bucket/prefix with the usual AWS_ variables.
+
+        Without a URL, `folder`. Raises BadSetting when the URL names no store that we know.
+        """
+        try:
+            if url is None or "://" not in url:
+                return cls(LocalStore(Path(url) if url else folder, mkdir=True, automatic_cleanup=True))
+            scheme = urlsplit(url).scheme
+            if scheme == "file":
+                return cls(LocalStore(Path(urlsplit(url).path), mkdir=True, automatic_cleanup=True))
+            if scheme == "s3":
+                return cls(S3Store.from_url(url, client_options={"allow_http": True}))
+            return cls(from_url(url))
+        except (BaseError, ValueError, OSError) as exc:
+            raise BadSetting(f"TWINLENS_MEDIA_URL cannot be used as a store of media: {exc}") from exc
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Raises StorageFailed; the key then holds what it held before."""
+        try:
+            await obstore.put_async(self._store, key, data)
+        except (BaseError, OSError) as exc:
+            raise StorageFailed() from exc
+
+    async def get(self, key: str) -> bytes:
+        """Raises MediaNotFound when the key holds nothing, StorageFailed."""
+        try:
+            result = await obstore.get_async(self._store, key)
+            return bytes(await result.bytes_async())
+        except FileNotFoundError as exc:
+            raise MediaNotFound("The bytes of this media are not in the media store.") from exc
+        except (BaseError, OSError) as exc:
+            raise StorageFailed() from exc
+
+    async def delete(self, *keys: str) -> None:
+        """Forget keys; one that holds nothing is no error. Raises StorageFailed."""
+        for key in keys:
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as exc:
+                raise StorageFailed() from exc
