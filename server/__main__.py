@@ -1,0 +1,136 @@
+"""python -m server: serve, and the operator's commands.
+
+The parent process owns the embedded PostgreSQL and the worker; the worker owns everything else (see lifespan.py).
+Order of the start: settings, artifact, database, migrations, space, worker. The end goes the other way round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+
+from server import database, lifespan
+from server.artifact import Artifact
+from server.errors import TwinlensError
+from server.postgres import EmbeddedPostgres
+from server.settings import Settings, add_flags, flags_of, variable_of
+
+# A worker that has not drained by then is ended: a little more than the longest request may take.
+_DRAIN_MARGIN = 10
+
+_log = logging.getLogger("server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0, or 2 with a sentence on standard error."""
+    parser = argparse.ArgumentParser("python -m server", description="Search by image for product catalogues.")
+    add_flags(parser)
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="serve",
+        choices=list(COMMANDS),
+        help="serve (the default); migrate: bring the database's schema up to date; "
+        "database-url: print the URL of the database in use, also while the server runs",
+    )
+    given = parser.parse_args(arguments)
+    lifespan.log_to_stderr()
+    # A polite end must run the way out, also before the server has its own handlers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        settings = Settings.read(os.environ, flags_of(given))
+        return COMMANDS[given.command](settings)
+    except TwinlensError as error:
+        print(f"twinlens: {error.sentence}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered."""
+    artifact = Artifact.read(settings.model)
+    artifact.check_files(artifact.files_to_run(settings.precision))
+    with _database(settings) as url:
+        database.migrate(url)
+        lifespan.claim_space(url, artifact, settings.precision)
+        return _run_worker(settings, url)
+
+
+def migrate(settings: Settings) -> int:
+    """Bring the database's schema up to date."""
+    with _database(settings) as url:
+        applied = database.migrate(url)
+    print("\n".join(f"applied {name}" for name in applied) or "The schema is up to date.")
+    return 0
+
+
+def database_url(settings: Settings) -> int:
+    """Print the URL of the database that `serve` uses with these settings."""
+    print(settings.database_url or EmbeddedPostgres(settings.data).url)
+    return 0
+
+
+COMMANDS = {"serve": serve, "migrate": migrate, "database-url": database_url}
+
+
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    """The URL of the database: the one given, or an embedded one that lives as long as this block."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    with EmbeddedPostgres(settings.data) as postgres:
+        yield postgres.url
+
+
+def _run_worker(settings: Settings, url: str) -> int:
+    # Spawned, not forked: this process has threads (the one that keeps PostgreSQL), and locks do not survive a fork.
+    multiprocessing.set_start_method("spawn", force=True)
+    with tempfile.TemporaryDirectory(prefix="twinlens-") as folder:
+        refusal = Path(folder) / "refusal"
+        os.environ.update(_environment(settings, url))
+        os.environ[lifespan.REFUSAL] = str(refusal)
+        server = Server(
+            "server.app:from_environment",
+            factory=True,
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            workers=1,
+            respawn_failed_workers=True,
+            workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN,
+            log_level=LogLevels.warning,
+        )
+        with contextlib.suppress(SystemExit):
+            server.serve()
+        if refusal.exists():
+            print(f"twinlens: {refusal.read_text()}", file=sys.stderr)
+            return 2
+        return 0 if server.interrupt_signal else 1
+
+
+def _environment(settings: Settings, url: str) -> dict[str, str]:
+    """The settings as variables, flags included, for the worker."""
+    values = {one.name: getattr(settings, one.name) for one in fields(settings)} | {"database_url": url}
+    spelt = {name: ("on" if value else "off") if isinstance(value, bool) else value for name, value in values.items()}
+    return {variable_of(name): "" if value is None else str(value) for name, value in spelt.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What the server needs to answer, opened in order and closed in reverse. Warm before ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from server import database, demo, media
+from server.artifact import Artifact
+from server.batcher import Batcher
+from server.catalogue import Catalogue, SpaceRow, open_space
+from server.embedder import Embedder
+from server.encoder import Encoder
+from server.errors import StartRefused
+from server.ingest import Librarian
+from server.metrics import Metrics
+from server.settings import Settings
+from server.storage import MediaStore
+
+REFUSAL = "_TWINLENS_REFUSAL"
+"""The variable that names the file in which a worker leaves the sentence why it cannot start."""
+
+_POOL_SIZE = 8
+_POOL_PATIENCE = 5.0
+_MAX_BATCH = 16
+_INDEX_ROUND = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What routes use."""
+
+    settings: Settings
+    encoder: Encoder
+    embedder: Embedder
+    catalogue: Catalogue
+    librarian: Librarian
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Artifact, encoder, batcher, pool, catalogue: in this order. Raises StartRefused's kinds."""
+    started = perf_counter()
+    metrics = Metrics()
+    artifact = Artifact.read(settings.model)
+    with _refusing(), Encoder(artifact, settings.precision, settings.device) as encoder:
+        lowest = _prove(artifact, settings, encoder)
+        encoder.warm_up((1, _MAX_BATCH))
+        async with Batcher(encoder.encode, max_batch=_MAX_BATCH) as batcher:
+            batcher.on_batch = lambda size, _: metrics.batch_size.observe(size)
+            cores = len(os.sched_getaffinity(0))
+            embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=cores)
+            embedder.on_picture = metrics.picture
+            url = settings.database_url or ""
+            async with contextlib.AsyncExitStack() as stack:
+                stack.callback(embedder.close)
+                pool = await stack.enter_async_context(
+                    database.open_pool(url, min_size=2, max_size=_POOL_SIZE, timeout=_POOL_PATIENCE)
+                )
+                catalogue = Catalogue(pool, claim_space(url, artifact, settings.precision))
+                store = MediaStore.at(settings.media_url, settings.data / "media")
+                librarian = Librarian(embedder, catalogue, store)
+                if settings.demo:
+                    await demo.load(catalogue, librarian)
+                tending = asyncio.create_task(_tend(catalogue), name="indexes")
+                stack.push_async_callback(_cancel, tending)
+                _log.info(
+                    "Ready after %.1f s at http://%s:%d - %s (%s) on %s, goldens at cosine %.7f, space %s",
+                    perf_counter() - started,
+                    settings.host,
+                    settings.port,
+                    encoder.model,
+                    settings.precision,
+                    encoder.device,
+                    lowest,
+                    encoder.space.id[:12],
+                )
+                yield Services(settings, encoder, embedder, catalogue, librarian, metrics)
+
+
+def claim_space(url: str, artifact: Artifact, precision: str) -> SpaceRow:
+    """The database's row of the artifact's space; an empty database takes the space as its live one.
+
+    Raises SpaceNotLive, naming both, when the database holds another.
+    """
+    space = artifact.space(precision)
+    return open_space(
+        url,
+        space_id=space.id,
+        dimensions=space.dimensions,
+        model=artifact.manifest.model,
+        manifest=msgspec.to_builtins(artifact.manifest),
+        artifact_path=str(artifact.folder.resolve()),
+    )
+
+
+def _prove(artifact: Artifact, settings: Settings, encoder: Encoder) -> float:
+    """The goldens, through the very decoder and encoder that will serve."""
+
+    def to_pixels(data: bytes) -> NDArray[np.uint8]:
+        return media.to_pixels(media.decode(data, max_pixels=settings.max_pixels).image, artifact.spec)
+
+    return artifact.self_test(settings.precision, to_pixels, encoder.encode)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """In a worker: end with the parent, and when the start must be refused, tell it why instead of being respawned."""
+    refusal = os.environ.get(REFUSAL)
+    if refusal is None:
+        yield
+        return
+    _end_with_parent()
+    try:
+        yield
+    except StartRefused as exc:
+        Path(refusal).write_text(exc.sentence)
+        os.kill(os.getppid(), signal.SIGTERM)
+        # Raised further it would end in a page of traceback; the parent says the sentence.
+        os._exit(2)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would hold the port without a database behind it."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def log_to_stderr() -> None:
+    """Plain lines on standard error, for the parent and for each worker."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # Every lost and mended connection would be a line; what matters of it reaches the caller as an error.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+async def _tend(catalogue: Catalogue) -> None:
+    """Look after the large clients' indexes for as long as the server runs."""
+    while True:
+        try:
+            await catalogue.tend_indexes()
+        except Exception:
+            _log.exception("The indexes could not be looked after; another try follows.")
+        await asyncio.sleep(_INDEX_ROUND)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

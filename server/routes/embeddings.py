@@ -1,0 +1,56 @@
+"""Pictures to vectors: the older service's call, and the batch call."""
+
+from __future__ import annotations
+
+import numpy as np
+from litestar import MediaType, Response, post
+from litestar.di import NamedDependency
+
+from server.clients import Request
+from server.errors import BadParameter, NoPicture, NoTextTower
+from server.lifespan import Services
+from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
+from server.routes.openapi import FilesForm, PictureForm, taking
+from server.wire import EmbeddedImage, Embeddings, TextsToEmbed
+
+RAW = "application/octet-stream"
+MOST_FILES = 256
+
+
+@post("/embed-image", status_code=200, operation_class=taking({MULTIPART: PictureForm}), tags=["embeddings"])
+async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
+    """The vector of one picture, as the older service gave it."""
+    form = await read_form(request)
+    embedded = await services.embedder.embed(form.file, within=deadline_of(request, services.settings.deadline))
+    return EmbeddedImage(
+        embedding=embedded.embedding.tolist(),
+        model=services.encoder.model,
+        device=services.encoder.device,
+        space=services.encoder.space.id,
+    )
+
+
+@post(
+    "/v1/embeddings",
+    status_code=200,
+    operation_class=taking({MULTIPART: FilesForm, JSON: TextsToEmbed}),
+    tags=["embeddings"],
+)
+async def embeddings(request: Request, services: NamedDependency[Services]) -> Response[Embeddings] | Response[bytes]:
+    """The vectors of many pictures, in the order they came; JSON, or raw little-endian float32 where accepted."""
+    if content_type(request) == JSON:
+        await read_json(request, TextsToEmbed)
+        raise NoTextTower()
+    form = await read_form(request)
+    if not form.files:
+        raise NoPicture("No picture was sent: the form needs parts named file.")
+    if len(form.files) > MOST_FILES:
+        raise BadParameter(f"The form has {len(form.files)} pictures; one call takes at most {MOST_FILES}.")
+    within = deadline_of(request, services.settings.deadline)
+    vectors = [one.embedding for one in await services.embedder.embed_all(form.files, within=within)]
+    space = services.encoder.space
+    if request.accept.best_match([MediaType.JSON, RAW], default=MediaType.JSON) == RAW:
+        raw = np.stack(vectors).astype("<f4").tobytes()
+        headers = {"Twinlens-Space": space.id, "Twinlens-Dimensions": str(space.dimensions)}
+        return Response(raw, media_type=RAW, headers=headers)
+    return Response(Embeddings(embeddings=[vector.tolist() for vector in vectors], space=space.id))

@@ -1,0 +1,36 @@
+"""Is it alive, is it ready, what has it done."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+
+from server.lifespan import Services
+from server.metrics import CONTENT_TYPE
+from server.wire import Health, Readiness
+
+
+@get("/health/live", tags=["health"])
+async def live() -> Health:
+    """The process answers."""
+    return Health(status="ok")
+
+
+@get("/health/ready", tags=["health"])
+async def ready(services: NamedDependency[Services]) -> Readiness:
+    """The goldens passed at the start and the pool answers now; otherwise 503."""
+    await services.catalogue.ping()
+    return Readiness(
+        status="ready",
+        model=services.encoder.model,
+        device=services.encoder.device,
+        precision=services.encoder.precision,
+        space=services.encoder.space.id,
+    )
+
+
+@get("/metrics", media_type="text/plain", tags=["health"])
+async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
+    """Counters and timings in Prometheus' text format."""
+    services.metrics.inside.set(services.embedder.inside)
+    return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

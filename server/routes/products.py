@@ -1,0 +1,41 @@
+"""Products: create or replace, read, delete."""
+
+from __future__ import annotations
+
+from litestar import Response, delete, get, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from server.clients import Request, check_id, client_of
+from server.lifespan import Services
+from server.routes.bodies import JSON, read_json
+from server.routes.openapi import taking
+from server.wire import Product, ProductRequest
+
+
+@put("/v1/products/{product_id:str}", operation_class=taking({JSON: ProductRequest}), tags=["products"])
+async def put_product(
+    request: Request, services: NamedDependency[Services], product_id: FromPath[str]
+) -> Response[Product]:
+    """Create a product (201) or replace its name, SKU and state (200)."""
+    asked = await read_json(request, ProductRequest)
+    product, created = await services.catalogue.put_product(
+        client_of(request, asked.client_id),
+        check_id("The product's id", product_id),
+        name=asked.name,
+        sku=asked.sku,
+        is_active=asked.is_active,
+    )
+    return Response(Product.of(product), status_code=201 if created else 200)
+
+
+@get("/v1/products/{product_id:str}", tags=["products"])
+async def get_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
+    """One product."""
+    return Product.of(await services.catalogue.get_product(client_of(request), product_id))
+
+
+@delete("/v1/products/{product_id:str}", status_code=200, tags=["products"])
+async def delete_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
+    """Delete a product with all its media; gives what it was."""
+    return Product.of(await services.librarian.remove_product(client_of(request), product_id))

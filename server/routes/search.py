@@ -1,0 +1,104 @@
+"""Pictures, media and vectors to matches."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+from litestar import Response, post
+from litestar.di import NamedDependency
+
+from server.artifact import Vectors
+from server.clients import Request, check_id, client_of
+from server.embedder import Timings
+from server.errors import BadParameter, MediaNotFound, NoTextTower, SpaceMismatch, UnsupportedBody
+from server.lifespan import Services
+from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
+from server.routes.openapi import SearchForm, taking
+from server.wire import Match, SearchAnswer, SearchFields, SearchRequest
+
+
+@post("/api/search/by-image", status_code=200, operation_class=taking({MULTIPART: SearchForm}), tags=["search"])
+async def search_by_image(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
+    """Find the pictures that are most like this one, as the older service did."""
+    return await _by_picture(request, services)
+
+
+@post(
+    "/v1/search", status_code=200, operation_class=taking({MULTIPART: SearchForm, JSON: SearchRequest}), tags=["search"]
+)
+async def search(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
+    """Find the pictures that are most like a picture, a media of the catalogue, or a vector."""
+    if content_type(request) == MULTIPART:
+        return await _by_picture(request, services)
+    if content_type(request) != JSON:
+        raise UnsupportedBody(f"Send a picture as {MULTIPART}, or what else to search with as {JSON}.")
+    asked = await read_json(request, SearchRequest)
+    client_id = client_of(request, asked.client_id)
+    embedding = await _vector(asked, client_id, services)
+    return await _answer(services, client_id, embedding, asked.limit, asked.min_similarity)
+
+
+async def _by_picture(request: Request, services: Services) -> Response[SearchAnswer]:
+    form = await read_form(request)
+    asked = form.read(SearchFields)
+    client_id = client_of(request, asked.client_id)
+    picture = await services.embedder.embed(form.file, within=deadline_of(request, services.settings.deadline))
+    return await _answer(
+        services,
+        client_id,
+        picture.embedding,
+        asked.limit,
+        asked.min_similarity,
+        digest=picture.digest,
+        timings=picture.timings,
+    )
+
+
+async def _vector(asked: SearchRequest, client_id: str, services: Services) -> Vectors:
+    """float32[D] to search with, from the one thing that a JSON request names."""
+    given = [name for name in ("text", "media_id", "embedding") if getattr(asked, name) is not None]
+    if len(given) != 1:
+        raise BadParameter("Give exactly one of text, mediaId, and embedding with its space.")
+    if asked.space is not None and asked.embedding is None:
+        raise BadParameter("space goes with embedding.")
+    if asked.text is not None:
+        raise NoTextTower()
+    if asked.media_id is not None:
+        vector = await services.catalogue.media_vector(client_id, check_id("mediaId", asked.media_id))
+        if vector is None:
+            raise MediaNotFound()
+        return vector
+    if asked.space is None:
+        raise BadParameter("An embedding names its space: give space beside it.")
+    if asked.space != services.encoder.space.id:
+        raise SpaceMismatch(asked.space, services.encoder.space.id)
+    with np.errstate(over="ignore"):  # what is too large for a float32 becomes infinite, and is refused as such
+        return np.asarray(asked.embedding, dtype=np.float32)
+
+
+async def _answer(
+    services: Services,
+    client_id: str,
+    embedding: Vectors,
+    limit: int,
+    min_similarity: float | None,
+    *,
+    digest: bytes | None = None,
+    timings: Timings | None = None,
+) -> Response[SearchAnswer]:
+    started = perf_counter()
+    matches = await services.catalogue.search(
+        client_id, embedding, limit=limit, min_similarity=min_similarity, digest=digest
+    )
+    seconds = perf_counter() - started
+    services.metrics.stage_seconds.labels("search").observe(seconds)
+    stages = {"search": seconds}
+    if timings is not None:
+        stages = {"decode": timings.decode, "queue": timings.queue, "encode": timings.encode, **stages}
+    milliseconds = {stage: round(value * 1000, 2) for stage, value in stages.items()}
+    answer = SearchAnswer(
+        results=[Match.of(match) for match in matches], space=services.encoder.space.id, timings=milliseconds
+    )
+    header = ", ".join(f"{stage};dur={value}" for stage, value in milliseconds.items())
+    return Response(answer, headers={"Server-Timing": header})
