@@ -9,6 +9,7 @@ from PIL import Image
 
 from server import errors, media
 from server.artifact import PreprocessingSpec
+from tests.conftest import in_format
 
 SPEC = PreprocessingSpec(
     size=224,
@@ -27,12 +28,6 @@ def picture(width=96, height=64):
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     samples = np.stack([across, down, np.where((across > 150) & (down < 80), 255, 40)], axis=-1)
     return Image.fromarray(samples.astype(np.uint8))
-
-
-def encoded(image, form, **options):
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
 
 
 def decoded(data, most=MOST):
@@ -60,7 +55,7 @@ def difference(one, other):
     ],
 )
 def test_every_format_decodes_to_the_picture_it_holds(form, options, tolerance):
-    result = decoded(encoded(picture(), form, **options))
+    result = decoded(in_format(picture(), form, **options))
     assert result.image.mode == "RGB"
     assert result.format.pillow == form
     assert difference(result.image, picture()) <= tolerance
@@ -81,18 +76,18 @@ def test_every_exif_orientation_is_turned_upright(orientation, form):
     }[orientation](picture())
     exif = Image.Exif()
     exif[0x0112] = orientation
-    result = decoded(encoded(stored, form, exif=exif))
+    result = decoded(in_format(stored, form, exif=exif))
     assert (result.width, result.height) == picture().size
     assert difference(result.image, picture()) < 6
 
 
 def test_damaged_exif_does_not_cost_the_picture():
     exif = b"Exif\0\0" + b"MM\0*\0\0\0\x08\xff\xff" + b"\0" * 20
-    assert difference(decoded(encoded(picture(), "JPEG", quality=95, exif=exif)).image, picture()) < 3
+    assert difference(decoded(in_format(picture(), "JPEG", quality=95, exif=exif)).image, picture()) < 3
 
 
 def test_cmyk_jpeg_becomes_rgb():
-    result = decoded(encoded(picture().convert("CMYK"), "JPEG", quality=95))
+    result = decoded(in_format(picture().convert("CMYK"), "JPEG", quality=95))
     assert difference(result.image, picture()) < 6
 
 
@@ -102,46 +97,46 @@ def test_alpha_is_laid_on_white(form):
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     expected = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     options = {"lossless": True, "exact": True} if form == "WEBP" else {}
-    assert difference(decoded(encoded(image, form, **options)).image, expected) <= 1
+    assert difference(decoded(in_format(image, form, **options)).image, expected) <= 1
 
 
 def test_a_transparent_palette_is_laid_on_white():
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(0, (0, 0, 4, 8))
-    result = decoded(encoded(image, "PNG", transparency=0)).image
+    result = decoded(in_format(image, "PNG", transparency=0)).image
     assert result.getpixel((0, 0)) == (255, 255, 255)
     assert result.getpixel((7, 0)) == (0, 0, 255)
 
 
 def test_a_grey_png_with_alpha_is_laid_on_white():
     image = Image.new("LA", (4, 4), (10, 0))
-    assert decoded(encoded(image, "PNG")).image.getpixel((0, 0)) == (255, 255, 255)
+    assert decoded(in_format(image, "PNG")).image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_sixteen_bits_are_scaled_not_clipped():
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16)[None].repeat(4, axis=0)
     for form in ("PNG", "TIFF"):
-        result = np.asarray(decoded(encoded(Image.fromarray(ramp), form)).image)
+        result = np.asarray(decoded(in_format(Image.fromarray(ramp), form)).image)
         np.testing.assert_array_equal(result[0, :, 0], np.arange(256))
 
 
 def test_one_bit_and_grey_pictures_become_rgb():
     for mode in ("1", "L"):
         image = picture().convert(mode)
-        assert difference(decoded(encoded(image, "PNG")).image, image.convert("RGB")) == 0
+        assert difference(decoded(in_format(image, "PNG")).image, image.convert("RGB")) == 0
 
 
 def test_float_tiff_is_scaled():
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(4, axis=0)
-    result = np.asarray(decoded(encoded(Image.fromarray(ramp), "TIFF")).image)
+    result = np.asarray(decoded(in_format(Image.fromarray(ramp), "TIFF")).image)
     np.testing.assert_array_equal(result[0, :, 0], np.arange(256))
 
 
 def test_the_first_frame_of_an_animation_counts():
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     for form in ("GIF", "WEBP"):
-        data = encoded(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
+        data = in_format(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
         red, _, blue = decoded(data).image.getpixel((8, 8))
         assert (red, blue) == (255, 0)
 
@@ -163,14 +158,14 @@ def test_what_is_not_a_picture_says_so(data):
 @pytest.mark.parametrize("part", [0.3, 0.7])
 def test_a_truncated_picture_is_unreadable(form, part):
     noise = Image.fromarray(np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    data = encoded(noise, form)
+    data = in_format(noise, form)
     with pytest.raises(errors.UnreadablePicture):
         decoded(data[: int(len(data) * part)])
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_garbage_behind_a_good_signature_never_escapes_as_another_error(form):
-    data = bytearray(encoded(picture(32, 32), form))
+    data = bytearray(in_format(picture(32, 32), form))
     random = np.random.default_rng(7)
     for _ in range(60):
         damaged = bytearray(data)
@@ -183,7 +178,7 @@ def test_garbage_behind_a_good_signature_never_escapes_as_another_error(form):
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
-    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    bomb = in_format(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     tracemalloc.start()
     with pytest.raises(errors.PictureTooLarge) as caught:
@@ -194,7 +189,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
 
 
 def test_the_bound_on_pixels_is_the_setting():
-    data = encoded(picture(100, 100), "PNG")
+    data = in_format(picture(100, 100), "PNG")
     assert decoded(data, most=10_000).width == 100
     with pytest.raises(errors.PictureTooLarge):
         decoded(data, most=9_999)

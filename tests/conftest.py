@@ -1,0 +1,171 @@
+"""What several test modules need."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import psycopg
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+from numpy.typing import NDArray
+from PIL import Image
+from psycopg import conninfo, sql
+
+from server.app import create_app
+from server.database import migrate
+from server.postgres import EmbeddedPostgres
+from server.settings import Settings
+from tests import STARTER
+from tests.process import Process
+
+
+class UnitVectors(Protocol):
+    def __call__(self, count: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]: ...
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+# --- database --------------------------------------------------------------------------------------------------------
+
+
+def discard(postgres: EmbeddedPostgres) -> None:
+    """Stop an embedded PostgreSQL and delete its data, which under root may lie outside the test's folder."""
+    postgres.close()
+    shutil.rmtree(postgres.cluster, ignore_errors=True)
+    postgres.cluster.with_name(postgres.cluster.name + ".running").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL for the whole run: TWINLENS_TEST_DATABASE_URL, or an embedded one."""
+    given = os.environ.get("TWINLENS_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    try:
+        yield postgres.start()
+    finally:
+        discard(postgres)
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A folder that every user can walk to, as pytest's own is not: under root, a database in it stays in it."""
+    folder = Path(tempfile.mkdtemp(prefix="twinlens-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_database(url: str, name: str) -> str:
+    return conninfo.make_conninfo(url, dbname=name)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> Iterator[str]:
+    """The name of a migrated, empty database that tests copy theirs from."""
+    name = f"twinlens_template_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    migrate(in_database(postgres_url, name))
+    yield name
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _fresh_database(postgres_url: str, template: str) -> Iterator[str]:
+    name = f"twinlens_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+    yield in_database(postgres_url, name)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """A migrated, empty database of the test's own."""
+    yield from _fresh_database(postgres_url, template_database)
+
+
+@pytest.fixture
+def bare_database_url(postgres_url: str) -> Iterator[str]:
+    """A database of the test's own that nobody has migrated."""
+    yield from _fresh_database(postgres_url, "template1")
+
+
+@pytest.fixture
+def unit_vectors() -> UnitVectors:
+    """A function of count, dimensions and seed: float32[count, dimensions], random directions of length 1."""
+
+    def make(count: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
+        vectors = np.random.default_rng(seed).standard_normal((count, dimensions))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    return make
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(database_url: str, data: Path, **settings: Any) -> Iterator[TestClient[Litestar]]:
+    """The whole app in this process, on a real database and the starter artifact."""
+    chosen = Settings(database_url=database_url, data=data, model=STARTER, device="cpu", **settings)
+    with TestClient(create_app(chosen), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def api(
+    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient[Litestar]]:
+    """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
+    with (
+        contextmanager(_fresh_database)(postgres_url, template_database) as url,
+        serving(url, tmp_path_factory.mktemp("data"), demo=True, max_upload=4_000_000) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def client_id() -> str:
+    return f"client-{uuid.uuid4().hex[:8]}"
+
+
+def in_format(image: Image.Image, form: str, **options: Any) -> bytes:
+    """The bytes of a picture in one of Pillow's formats."""
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(*flags: str, data: Path = tmp_path / "data", **options: Any) -> Process:
+        started.append(Process(data, *flags, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.stop()
+        discard(EmbeddedPostgres(one.data))

@@ -1,0 +1,122 @@
+"""The page in a real browser: a picture goes in, and its matches stand beside it."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests import DEMO_PICTURES, PHOTOGRAPHS
+
+CHROMIUM = Path("/usr/bin/chromium")
+# Quiet, and without a sandbox that root cannot have.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists() and not os.environ.get("CI"),
+    reason="needs Debian's chromium: apt-get install chromium",
+)
+
+
+@pytest.fixture
+def page(serve):
+    process = serve("--demo", "on", "--max-upload", "3MB").ready()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", lambda line: page.complaints.append(line.text) if "Content Security" in line.text else None)
+        page.goto(process.url)
+        yield page
+        browser.close()
+
+
+def search_state(page, state):
+    expect(page.get_by_test_id("results")).to_have_attribute("data-state", state, timeout=20_000)
+
+
+def no_sideways_scrolling(page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_a_picture_is_searched_and_its_matches_are_shown(page, tmp_path):
+    chosen, matches = page.get_by_test_id("file-input"), page.get_by_test_id("result")
+    no_sideways_scrolling(page)
+
+    chosen.set_input_files(DEMO_PICTURES / "keyboard.webp")
+    search_state(page, "done")
+    expect(matches).to_have_count(24)
+    expect(matches.first).to_have_attribute("data-product-id", "demo-keyboard")
+    expect(page.get_by_test_id("result-name").first).to_have_text("Keyboard")
+    expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+    expect(page.get_by_test_id("query-picture")).to_be_visible()
+    thumbnail = page.get_by_test_id("result-thumbnail").first
+    expect(thumbnail).to_be_visible()
+    page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+    no_sideways_scrolling(page)
+
+    # A match is a way on: the pictures that are like it.
+    second = matches.nth(1)
+    media_id, name = second.get_attribute("data-media-id"), page.get_by_test_id("result-name").nth(1).inner_text()
+    second.click()
+    expect(matches.first).to_have_attribute("data-media-id", media_id, timeout=20_000)
+    expect(page.get_by_test_id("query-name")).to_have_text(name)
+    expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+
+    # Errors are the server's sentences.
+    text = tmp_path / "photo.jpg"
+    text.write_text("no picture at all")
+    chosen.set_input_files(text)
+    search_state(page, "failed")
+    expect(page.get_by_test_id("error")).to_contain_text("The upload is not a picture in a format we read")
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(20_000_000))
+    chosen.set_input_files(large)
+    expect(page.get_by_test_id("error")).to_contain_text("larger than this server accepts", timeout=20_000)
+    no_sideways_scrolling(page)
+
+    # And the next picture works; nothing above the bound is an empty list.
+    page.get_by_test_id("min-similarity").fill("99.9")
+    chosen.set_input_files(PHOTOGRAPHS / "raccoon.jpg")
+    search_state(page, "done")
+    expect(matches).to_have_count(0)
+    expect(page.get_by_test_id("status")).to_contain_text("Nothing in this catalogue is at least 99.9 % similar.")
+
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.get_by_test_id("min-similarity").fill("0")
+    expect(matches).to_have_count(24, timeout=20_000)
+    picture, first = page.get_by_test_id("query-picture").bounding_box(), matches.first.bounding_box()
+    assert picture["x"] + picture["width"] <= first["x"], "on a wide screen the picture stands beside its matches"
+    no_sideways_scrolling(page)
+    assert page.complaints == []
+
+
+def test_a_picture_may_be_dropped_or_pasted(page):
+    give = """async ([how, address]) => {
+        const bytes = await (await fetch(address)).blob();
+        const carried = new DataTransfer();
+        carried.items.add(new File([bytes], "given.webp", { type: "image/webp" }));
+        const event = how === "drop" ? new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: carried, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    page.get_by_test_id("file-input").set_input_files(DEMO_PICTURES / "notebook.webp")
+    search_state(page, "done")
+    address = page.get_by_test_id("result-thumbnail").nth(2).get_attribute("src")
+    names = page.get_by_test_id("result-name")
+    third = names.nth(2).inner_text()
+    for how in ("drop", "paste"):
+        page.goto(re.match(r"https?://[^/]+/", page.url)[0])
+        page.evaluate(give, [how, address])
+        search_state(page, "done")
+        expect(names.first).to_have_text(third)
+        expect(page.get_by_test_id("query-name")).to_have_text("given.webp")

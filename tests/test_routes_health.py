@@ -1,0 +1,136 @@
+"""Health, metrics, the schema, the page's files, and the one body of every error."""
+
+import psycopg
+import pytest
+
+from server import errors
+from server.database import migrate
+from server.problems import STATUSES, status_of
+from tests import DEMO_PICTURES
+from tests.conftest import in_database, serving
+
+KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
+
+
+def families(base=errors.TwinlensError):
+    for family in base.__subclasses__():
+        yield family
+        yield from families(family)
+
+
+def test_it_is_alive_and_ready(api):
+    assert api.get("/health/live").json() == {"status": "ok"}
+    ready = api.get("/health/ready").json()
+    assert (ready["status"], ready["device"], ready["precision"]) == ("ready", "cpu", "fp32")
+    assert len(ready["space"]) == 64
+
+
+def test_ready_says_no_while_the_database_is_away_and_live_does_not(bare_database_url, tmp_path):
+    migrate(bare_database_url)
+    with serving(bare_database_url, tmp_path) as client:
+        assert client.get("/health/ready").status_code == 200
+        name = psycopg.conninfo.conninfo_to_dict(bare_database_url)["dbname"]
+        with psycopg.connect(in_database(bare_database_url, "postgres"), autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            response = client.get("/health/ready")
+            assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+            assert client.get("/health/live").status_code == 200
+            searched = client.post("/v1/search", files={"file": KEYBOARD})
+            assert searched.status_code == 503
+            assert "Retry-After" in searched.headers
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_metrics_count_what_was_answered(api):
+    def answered():
+        lines = api.get("/metrics").text.splitlines()
+        name = 'twinlens_requests_total{method="POST",route="/embed-image",status="200"}'
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    before = answered()
+    api.post("/embed-image", files={"file": KEYBOARD})
+    assert answered() == before + 1
+    assert api.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_the_schema_names_every_call_of_the_contract(api):
+    paths = api.get("/schema").json()["paths"]
+    assert set(paths) == {
+        "/embed-image",
+        "/api/search/by-image",
+        "/v1/embeddings",
+        "/v1/search",
+        "/v1/products/{product_id}",
+        "/v1/products/{product_id}/media",
+        "/v1/media/{media_id}",
+        "/v1/media/{media_id}/thumbnail",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    }
+    assert set(paths["/v1/products/{product_id}"]) == {"put", "get", "delete"}
+    assert set(paths["/v1/media/{media_id}"]) == {"get", "delete"}
+
+
+def test_the_page_brings_everything_with_it(api):
+    page = api.get("/?clientId=demo&mediaId=x")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name, kind in (("app.js", "text/javascript"), ("style.css", "text/css"), ("icon.svg", "image/svg+xml")):
+        assert f"/web/{name}" in page.text
+        assert api.get(f"/web/{name}").headers["content-type"].startswith(kind)
+    assert api.get("/web/../settings.py").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nothing/here", {}, 404),
+        ("GET", "/web/nothing.js", {}, 404),
+        ("DELETE", "/v1/search", {}, 405),
+        ("POST", "/v1/search", {"json": {}}, 422),
+        ("POST", "/v1/search", {"content": b"{", "headers": {"content-type": "application/json"}}, 400),
+        ("POST", "/embed-image", {"files": {"file": b"text"}}, 415),
+        ("POST", "/embed-image", {"files": {"file": b"x" * 5_000_000}}, 413),
+        ("GET", "/v1/products/none", {}, 404),
+        ("PUT", "/v1/products/x", {"content": b"name=x"}, 415),
+        ("GET", "/v1/media/x?clientId=a%20b", {}, 422),
+    ],
+)
+def test_every_error_has_one_body(api, method, path, body, status):
+    response = api.request(method, path, **body)
+    assert response.status_code == status
+    problem = response.json()
+    assert set(problem) == {"error", "code", "requestId"}
+    assert problem["error"].endswith(".")
+    assert problem["code"] == problem["code"].lower()
+    assert response.headers["X-Request-Id"] == problem["requestId"] != ""
+
+
+def test_a_callers_own_request_id_is_kept_if_it_is_sensible(api):
+    assert api.get("/health/live", headers={"X-Request-Id": "shop-42"}).headers["X-Request-Id"] == "shop-42"
+    assert api.get("/health/live", headers={"X-Request-Id": "a b\tc"}).headers["X-Request-Id"] != "a b\tc"
+
+
+def test_a_fault_of_ours_is_a_500_that_says_so_and_tells_nothing_more(database_url, tmp_path):
+    with serving(database_url, tmp_path) as client:
+        client.app.state.services = None  # anything unforeseen
+        response = client.get("/health/ready")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "NoneType" not in response.text
+
+
+@pytest.mark.parametrize("family", list(families()), ids=lambda family: family.__name__)
+def test_every_error_is_a_sentence_with_a_code_and_a_status(family):
+    assert family.__doc__
+    assert family.__doc__.strip().endswith(".") or ":" in family.__doc__
+    assert family.code == family.code.lower()
+    assert 400 <= status_of(family.__new__(family)) <= 599
+
+
+def test_no_row_of_the_table_hides_a_later_one():
+    for position, (family, _) in enumerate(STATUSES):
+        for earlier, _ in STATUSES[:position]:
+            assert not issubclass(family, earlier), f"{earlier.__name__} stands before {family.__name__}"

@@ -1,0 +1,212 @@
+"""Products and media over HTTP: created, read, deleted, and never seen by another client."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.conftest import in_format
+
+KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
+RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()
+
+
+@pytest.fixture
+def shop(api, client_id):
+    return Shop(api, client_id)
+
+
+class Shop:
+    """One client's view of the API."""
+
+    def __init__(self, api, client_id):
+        self.api, self.client_id = api, client_id
+        self.query = {"clientId": client_id}
+
+    def put(self, product_id, **fields):
+        return self.api.put(f"/v1/products/{product_id}", params=self.query, json={"name": "A thing"} | fields)
+
+    def product(self, number=1):
+        product_id = f"{self.client_id}-{number}"
+        assert self.put(product_id).status_code == 201
+        return product_id
+
+    def upload(self, product_id, data=KEYBOARD):
+        return self.api.post(f"/v1/products/{product_id}/media", params=self.query, files={"file": data})
+
+    def get(self, path):
+        return self.api.get(path, params=self.query)
+
+    def delete(self, path):
+        return self.api.delete(path, params=self.query)
+
+    def search(self, data=KEYBOARD, **fields):
+        return self.api.post("/v1/search", params=self.query, files={"file": data}, data=fields).json()["results"]
+
+
+def test_a_product_is_created_then_replaced(shop):
+    product_id = f"{shop.client_id}-1"
+    created = shop.put(product_id, name="Mouse", sku="M-1")
+    assert created.status_code == 201
+    body = created.json()
+    assert (body["id"], body["clientId"], body["name"], body["sku"], body["isActive"]) == (
+        product_id, shop.client_id, "Mouse", "M-1", True,
+    )  # fmt: skip
+    replaced = shop.put(product_id, name="Mouse, grey", isActive=False)
+    assert replaced.status_code == 200
+    body = replaced.json()
+    assert (body["name"], body["sku"], body["isActive"]) == ("Mouse, grey", None, False)
+    assert shop.get(f"/v1/products/{product_id}").json() == body
+
+
+@pytest.mark.parametrize("fields", [{"name": ""}, {"name": 3}, {"sku": ""}, {"isActive": "yes"}, {"colour": "red"}])
+def test_a_product_that_makes_no_sense_is_422(shop, fields):
+    response = shop.put(f"{shop.client_id}-1", **fields)
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert shop.get(f"/v1/products/{shop.client_id}-1").status_code == 404
+
+
+def test_a_name_may_be_in_any_script_but_hold_no_nul(shop):
+    name = "Näckte-Käpt'n 鍵盤 ⌨️"
+    assert shop.put(f"{shop.client_id}-1", name=name).json()["name"] == name
+    assert shop.put(f"{shop.client_id}-2", name="a\0b").status_code == 422
+
+
+def test_a_sku_is_one_products_only(shop):
+    shop.put(f"{shop.client_id}-1", sku="S")
+    response = shop.put(f"{shop.client_id}-2", sku="S")
+    assert (response.status_code, response.json()["code"]) == (409, "sku_taken")
+
+
+def test_two_clients_that_put_the_same_id_at_once_get_one_product_and_one_conflict(api, client_id):
+    def put(which):
+        return api.put(f"/v1/products/{client_id}", params={"clientId": f"{client_id}-{which}"}, json={"name": "x"})
+
+    with ThreadPoolExecutor(2) as pool:
+        responses = list(pool.map(put, "ab"))
+    assert sorted(response.status_code for response in responses) == [201, 409]
+    refused = next(response for response in responses if response.status_code == 409)
+    assert refused.json()["code"] == "product_id_taken"
+
+
+def test_an_upload_is_found_at_100_percent(shop):
+    product_id = shop.product()
+    uploaded = shop.upload(product_id, RACCOON)
+    assert uploaded.status_code == 201
+    media = uploaded.json()
+    assert (media["productId"], media["kind"], media["status"]) == (product_id, "image", "ready")
+    assert (media["width"], media["height"], media["bytes"]) == (640, 480, len(RACCOON))
+    assert (media["contentType"], len(media["contentDigest"])) == ("image/jpeg", 64)
+    assert shop.get(f"/v1/media/{media['id']}").json() == media
+    (match,) = shop.search(RACCOON)
+    assert (match["mediaId"], match["similarity"]) == (media["id"], 100.0)
+
+
+def test_the_same_bytes_again_for_one_product_give_the_existing_media(shop):
+    product_id = shop.product()
+    first, again = shop.upload(product_id), shop.upload(product_id)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    other = shop.upload(shop.product(2))
+    assert other.status_code == 201
+    assert other.json()["id"] != first.json()["id"]
+
+
+def test_the_same_bytes_many_times_at_once_make_one_media(shop):
+    product_id = shop.product()
+    with ThreadPoolExecutor(6) as pool:
+        responses = list(pool.map(lambda _: shop.upload(product_id), range(6)))
+    assert {response.status_code for response in responses} <= {200, 201}
+    assert len({response.json()["id"] for response in responses}) == 1
+    (match,) = shop.search()
+    assert match["similarity"] == 100.0
+    assert shop.get(f"/v1/media/{match['mediaId']}/thumbnail").status_code == 200
+
+
+def test_width_and_height_are_those_after_orientation(shop):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = in_format(Image.new("RGB", (80, 40), "teal"), "JPEG", exif=exif)
+    media = shop.upload(shop.product(), sideways).json()
+    assert (media["width"], media["height"]) == (40, 80)
+
+
+def test_an_upload_for_an_unknown_product_leaves_nothing(shop):
+    response = shop.upload(f"{shop.client_id}-none")
+    assert (response.status_code, response.json()["code"]) == (404, "product_not_found")
+    assert shop.search() == []
+
+
+@pytest.mark.parametrize("data", [b"", b"text", KEYBOARD[:300]])
+def test_an_upload_that_is_no_picture_leaves_nothing(shop, data):
+    product_id = shop.product()
+    assert shop.upload(product_id, data).status_code in (400, 415)
+    assert shop.search() == []
+
+
+def test_a_thumbnail_is_a_small_webp(shop):
+    media = shop.upload(shop.product(), RACCOON).json()
+    response = shop.get(f"/v1/media/{media['id']}/thumbnail")
+    assert response.headers["content-type"] == "image/webp"
+    assert "private" in response.headers["cache-control"]
+    image = Image.open(io.BytesIO(response.content))
+    assert (image.format, image.size) == ("WEBP", (256, 192))
+
+
+def test_a_deleted_media_is_gone_everywhere(shop):
+    media = shop.upload(shop.product()).json()
+    deleted = shop.delete(f"/v1/media/{media['id']}")
+    assert (deleted.status_code, deleted.json()) == (200, media)
+    assert shop.search() == []
+    for path in (f"/v1/media/{media['id']}", f"/v1/media/{media['id']}/thumbnail"):
+        assert shop.get(path).json()["code"] == "media_not_found"
+    assert shop.delete(f"/v1/media/{media['id']}").status_code == 404
+
+
+def test_a_deleted_product_takes_its_media_with_it(shop):
+    product_id = shop.product()
+    media = shop.upload(product_id).json()
+    assert shop.delete(f"/v1/products/{product_id}").json()["id"] == product_id
+    assert shop.search() == []
+    assert shop.get(f"/v1/products/{product_id}").json()["code"] == "product_not_found"
+    assert shop.get(f"/v1/media/{media['id']}").status_code == 404
+
+
+def test_an_inactive_product_disappears_and_comes_back(shop):
+    product_id = shop.product()
+    shop.upload(product_id)
+    shop.put(product_id, isActive=False)
+    assert shop.search() == []
+    shop.put(product_id, isActive=True)
+    assert len(shop.search()) == 1
+
+
+def test_nothing_of_a_client_is_seen_or_touched_by_another(api, client_id):
+    ours, theirs = Shop(api, f"{client_id}-a"), Shop(api, f"{client_id}-b")
+    product_id = ours.product()
+    media = ours.upload(product_id).json()
+    paths = [f"/v1/products/{product_id}", f"/v1/media/{media['id']}", f"/v1/media/{media['id']}/thumbnail"]
+    for path in paths:
+        assert theirs.get(path).status_code == 404
+    for path in paths[:2]:
+        assert theirs.delete(path).status_code == 404
+    assert theirs.upload(product_id).status_code == 404
+    assert theirs.put(product_id).status_code == 409
+    assert theirs.search() == []
+    assert len(ours.search()) == 1
+
+
+@pytest.mark.parametrize("bad", ["%20", "a%2Fb", "-x", "x" * 129])
+def test_an_id_that_cannot_be_one_is_refused(api, bad):
+    assert api.put(f"/v1/products/{bad}", json={"name": "x"}).status_code in (404, 422)
+
+
+def test_any_picture_can_be_a_media(shop):
+    product_id = shop.product()
+    noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for form in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG"):
+        assert shop.upload(product_id, in_format(Image.fromarray(noise), form)).status_code == 201, form
+    assert len(shop.search()) == 7

@@ -1,0 +1,255 @@
+"""Embedding and searching over HTTP, as DESIGN's contract says."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.similarity import similarity
+from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.conftest import in_format
+
+KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
+RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()
+
+
+def search(api, data=KEYBOARD, path="/v1/search", **fields):
+    return api.post(path, files={"file": data}, data=fields)
+
+
+def embed(api, *pictures, **headers):
+    return api.post("/v1/embeddings", files=[("file", data) for data in pictures], headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/api/search/by-image"])
+def test_a_picture_of_the_catalogue_is_its_own_first_match(api, path):
+    response = search(api, path=path, limit=5)
+    assert response.status_code == 200
+    answer = response.json()
+    first = answer["results"][0]
+    assert (first["productId"], first["productName"]) == ("demo-keyboard", "Keyboard")
+    assert (first["similarity"], first["score"], first["cosine"]) == (100.0, -1.0, 1.0)
+    assert (first["width"], first["height"]) == (256, 256)
+    assert first["s3Key"].endswith(".webp")
+    assert len(answer["results"]) == 5
+    assert set(answer["timings"]) == {"decode", "queue", "encode", "search"}
+    assert "search;dur=" in response.headers["Server-Timing"]
+
+
+def test_a_match_has_exactly_the_fields_of_the_contract(api):
+    (match,) = search(api, limit=1).json()["results"]
+    assert set(match) == {
+        "productId", "productName", "mediaId", "s3Key", "width", "height", "score", "cosine", "similarity",
+    }  # fmt: skip
+
+
+def test_the_three_figures_of_a_match_always_agree_and_never_improve(api):
+    matches = search(api, RACCOON, limit=280).json()["results"]
+    assert len(matches) == 280
+    for match in matches:
+        assert match["score"] == -match["cosine"]
+        assert match["similarity"] == similarity(match["cosine"])
+    assert matches == sorted(matches, key=lambda match: match["score"])
+
+
+def test_the_default_is_24_matches(api):
+    assert len(search(api).json()["results"]) == 24
+
+
+def test_min_similarity_is_the_shown_percentage(api):
+    shown = [match["similarity"] for match in search(api, limit=100).json()["results"]]
+    bound = shown[10]
+    kept = [match["similarity"] for match in search(api, limit=100, minSimilarity=bound).json()["results"]]
+    assert kept == [percent for percent in shown if percent >= bound]
+
+
+def test_nothing_above_the_bound_is_an_empty_list(api):
+    assert search(api, RACCOON, minSimilarity=99.9).json()["results"] == []
+
+
+def test_search_by_media_equals_search_by_its_picture(api):
+    by_picture = search(api, limit=10).json()["results"]
+    response = api.post("/v1/search", json={"mediaId": by_picture[0]["mediaId"], "limit": 10})
+    assert [match["mediaId"] for match in response.json()["results"]] == [match["mediaId"] for match in by_picture]
+    assert response.json()["results"][0]["similarity"] == 100.0
+
+
+def test_search_by_embedding_equals_search_by_its_picture(api):
+    embedded = api.post("/embed-image", files={"file": KEYBOARD}).json()
+    asked = {"embedding": embedded["embedding"], "space": embedded["space"], "limit": 10}
+    response = api.post("/v1/search", json=asked)
+    assert response.json()["results"] == search(api, limit=10).json()["results"]
+
+
+def test_a_vector_of_another_space_is_a_conflict(api):
+    response = api.post("/v1/search", json={"embedding": [1.0] + [0.0] * 511, "space": "0" * 64})
+    assert (response.status_code, response.json()["code"]) == (409, "space_mismatch")
+
+
+def test_a_vector_must_be_of_unit_length_finite_and_of_the_right_size(api):
+    space = api.post("/embed-image", files={"file": KEYBOARD}).json()["space"]
+    for vector in ([2.0] + [0.0] * 511, [0.0] * 512, [1.0], [1e39] + [0.0] * 511):
+        response = api.post("/v1/search", json={"embedding": vector, "space": space})
+        assert (response.status_code, response.json()["code"]) == (422, "bad_vector")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"mediaId": "a", "text": "b"},
+        {"embedding": [1.0]},
+        {"mediaId": "a", "space": "b"},
+        {"mediaId": "a", "limit": 0},
+        {"mediaId": "a", "limit": 1001},
+        {"mediaId": "a", "limit": "ten"},
+        {"mediaId": "a", "minSimilarity": 101},
+        {"mediaId": "a", "minSimilarty": 50},
+        {"mediaId": ["a"]},
+        {"embedding": ["x"], "space": "y"},
+        {"mediaId": "../etc"},
+        {"mediaId": "a", "clientId": "no spaces please"},
+        [],
+    ],
+)
+def test_a_request_that_makes_no_sense_is_422(api, body):
+    response = api.post("/v1/search", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"limit": "0"}, {"limit": "many"}, {"minSimilarity": "-1"}, {"clientId": "a/b"}, {"colour": "red"}],
+)
+def test_a_form_field_that_makes_no_sense_is_422(api, fields):
+    response = search(api, **fields)
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+
+
+def test_an_empty_form_field_counts_as_not_given(api):
+    assert len(search(api, limit="", minSimilarity="").json()["results"]) == 24
+
+
+def test_text_is_refused_by_a_model_without_a_text_tower(api):
+    for path, body in (("/v1/search", {"text": "a keyboard"}), ("/v1/embeddings", {"texts": ["a keyboard"]})):
+        response = api.post(path, json=body)
+        assert (response.status_code, response.json()["code"]) == (422, "no_text_tower")
+
+
+def test_an_unknown_media_is_404(api):
+    response = api.post("/v1/search", json={"mediaId": "nobody"})
+    assert (response.status_code, response.json()["code"]) == (404, "media_not_found")
+
+
+def test_another_clients_catalogue_is_never_searched(api, client_id):
+    assert search(api, clientId=client_id).json()["results"] == []
+    media_id = search(api, limit=1).json()["results"][0]["mediaId"]
+    response = api.post("/v1/search", json={"mediaId": media_id, "clientId": client_id})
+    assert response.status_code == 404
+
+
+def test_the_client_may_stand_in_the_query_too_but_not_differ(api, client_id):
+    assert api.post(f"/v1/search?clientId={client_id}", files={"file": KEYBOARD}).json()["results"] == []
+    response = api.post("/v1/search?clientId=one", files={"file": KEYBOARD}, data={"clientId": "other"})
+    assert response.status_code == 422
+
+
+# --- vectors ---------------------------------------------------------------------------------------------------------
+
+
+def test_embed_image_answers_as_the_older_service_did(api):
+    answer = api.post("/embed-image", files={"file": RACCOON}).json()
+    assert set(answer) == {"embedding", "model", "device", "space"}
+    assert (answer["model"], answer["device"]) == ("twinlens/starter", "cpu")
+    assert abs(np.linalg.norm(answer["embedding"]) - 1) < 1e-6
+
+
+def test_many_pictures_give_the_vectors_that_each_gives_alone(api):
+    pictures = [path.read_bytes() for path in sorted(DEMO_PICTURES.glob("*.webp"))[:20]] + [RACCOON]
+    together = embed(api, *pictures).json()["embeddings"]
+    alone = [api.post("/embed-image", files={"file": data}).json()["embedding"] for data in pictures]
+    assert together == alone  # every bit of every component
+
+
+def test_raw_vectors_are_little_endian_float32_with_their_space_in_the_headers(api):
+    response = embed(api, KEYBOARD, RACCOON, accept="application/octet-stream")
+    assert response.headers["content-type"] == "application/octet-stream"
+    raw = np.frombuffer(response.content, "<f4").reshape(2, int(response.headers["Twinlens-Dimensions"]))
+    answer = embed(api, KEYBOARD, RACCOON).json()
+    np.testing.assert_array_equal(raw, np.array(answer["embeddings"], np.float32))
+    assert response.headers["Twinlens-Space"] == answer["space"]
+
+
+def test_one_bad_picture_among_many_is_told_and_the_next_request_works(api):
+    response = embed(api, KEYBOARD, b"not a picture")
+    assert (response.status_code, response.json()["code"]) == (415, "not_a_picture")
+    assert embed(api, KEYBOARD).status_code == 200
+
+
+# --- pictures that cannot be used ------------------------------------------------------------------------------------
+
+BOMB = in_format(Image.new("1", (30_000, 30_000)), "PNG")
+
+
+@pytest.mark.parametrize("path", ["/embed-image", "/v1/embeddings", "/v1/search", "/api/search/by-image"])
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"", 400, "no_picture"),
+        (KEYBOARD[: len(KEYBOARD) // 2], 400, "unreadable_picture"),
+        (b"I am a text file that somebody called photo.jpg", 415, "not_a_picture"),
+        (BOMB, 413, "picture_too_large"),
+        (b"\xff\xd8\xff" + b"\0" * 5_000_000, 413, "upload_too_large"),
+    ],
+)
+def test_a_picture_that_cannot_be_used_is_told_and_the_next_request_works(api, path, data, status, code):
+    response = api.post(path, files={"file": ("photo.jpg", data, "image/jpeg")})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert search(api, limit=1).json()["results"][0]["similarity"] == 100.0
+
+
+@pytest.mark.parametrize("path", ["/embed-image", "/v1/embeddings", "/v1/search"])
+def test_a_form_without_a_picture_says_what_is_missing(api, path):
+    response = api.post(path, files={"picture": KEYBOARD})
+    assert response.status_code == 422
+    boundary = "multipart/form-data; boundary=frontier"
+    empty = b'--frontier\r\nContent-Disposition: form-data; name="limit"\r\n\r\n3\r\n--frontier--\r\n'
+    response = api.post(path, content=empty, headers={"content-type": boundary})
+    assert (response.status_code, response.json()["code"]) == (400, "no_picture")
+
+
+def test_a_body_that_cannot_be_read_is_400(api):
+    broken = [
+        ("multipart/form-data", b"--x"),
+        ("multipart/form-data; boundary=x", b"nothing like a form"),
+        ("application/json", b"{"),
+        ("application/json", b"\xff\xfe"),
+    ]
+    for kind, body in broken:
+        response = api.post("/v1/search", content=body, headers={"content-type": kind})
+        assert (response.status_code, response.json()["code"]) == (400, "malformed_request"), (kind, body)
+
+
+def test_a_body_of_another_kind_is_415(api):
+    response = api.post("/v1/search", content=KEYBOARD, headers={"content-type": "image/webp"})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_body")
+
+
+@pytest.mark.parametrize("header", ["soon", "-1", "0", "nan", "inf"])
+def test_a_deadline_that_is_no_time_is_422(api, header):
+    response = api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Deadline": header})
+    assert response.status_code == 422
+
+
+def test_a_deadline_that_cannot_be_met_is_503_and_says_when_to_return(api):
+    response = api.post("/embed-image", files={"file": RACCOON}, headers={"Twinlens-Deadline": "0.000001"})
+    assert (response.status_code, response.json()["code"]) == (503, "deadline_missed")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_openapi_declares_both_bodies_of_a_call_that_reads_by_content_type(api):
+    paths = api.get("/schema/openapi.json").json()["paths"]
+    for path in ("/v1/search", "/v1/embeddings"):
+        content = paths[path]["post"]["requestBody"]["content"]
+        assert set(content) == {"multipart/form-data", "application/json"}
+    fields = paths["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert {"text", "mediaId", "embedding", "space", "limit", "minSimilarity", "clientId"} == set(fields)
