@@ -62,10 +62,11 @@ def _problem(request: Request, status: int, code: str, sentence: str, headers: d
 
 def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     status = status_of(error)
-    if status >= 500 and not isinstance(error, errors.Overloaded):
-        _log.error("%s %s failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     headers = {}
+    if status >= 500 and status != 503:
+        _log.error("%s %s failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     if status == 503:
+        _log.warning("%s %s was put off: %s", request.method, request.url.path, error.sentence)
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
     return _problem(request, status, error.code, error.sentence, headers)
 
