@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered."""
+    if settings.exposed:
+        _log.warning("Listening on %s without keys: whoever can reach it can read and delete.", settings.host)
     artifact = Artifact.read(settings.model)
     artifact.check_files(artifact.files_to_run(settings.precision))
     with _database(settings) as url:

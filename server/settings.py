@@ -125,9 +125,14 @@ class Settings:
         settings.check_network()
         return settings
 
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine can reach the port."""
+        return not _is_loopback(self.host)
+
     def check_network(self) -> None:
         """Without keys anyone who can reach the port can read and delete: only loopback, unless told to trust."""
-        if not self.trust_network and not _is_loopback(self.host):
+        if self.exposed and not self.trust_network:
             raise BadSetting(
                 f"{variable_of('host')} is {self.host}, which others can reach, and callers need no key. Listen on "
                 f"127.0.0.1, or set {variable_of('trust_network')}=on where a gateway in front decides who may call."
