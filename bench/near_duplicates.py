@@ -1,0 +1,161 @@
+"""How often a picture that was altered finds its original first.
+
+$ python -m bench.near_duplicates
+$ python -m bench.near_duplicates --model models/clip-vit-b32 --pictures ~/photographs
+
+Every picture of a folder is altered in each of the ways below and searched for among all of them, through the server's
+own decoder and encoder. A near-duplicate that is more similar to another picture than to its original is a miss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from server.artifact import Artifact, PreprocessingSpec, Vectors
+from server.encoder import Encoder
+from server.errors import TwinlensError
+from server.media import decode, to_pixels
+
+PICTURES = Path(__file__).parent.parent / "server" / "demo_catalogue" / "pictures"
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+_MAX_PIXELS = 64_000_000
+_BATCH = 16
+
+
+def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
+    out = io.BytesIO()
+    image.save(out, form, quality=quality)
+    return decode(out.getvalue(), max_pixels=_MAX_PIXELS).image
+
+
+def _half(image: Image.Image) -> Image.Image:
+    return image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
+
+
+def _cropped(image: Image.Image) -> Image.Image:
+    across, down = image.width // 10, image.height // 10
+    return image.crop((across, down, image.width - across, image.height - down))
+
+
+def _rotated(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+    return image.rotate(5, Image.Resampling.BICUBIC, fillcolor=fill)
+
+
+def _brighter(image: Image.Image) -> Image.Image:
+    return image.point([min(255, round(value * 1.25)) for value in range(256)] * 3)
+
+
+def _framed(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    width = round(max(image.size) * 0.08)
+    framed = Image.new("RGB", (image.width + 2 * width, image.height + 2 * width), colour)
+    framed.paste(image, (width, width))
+    return framed
+
+
+ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "JPEG, quality 40": lambda image: _encoded(image, "JPEG", 40),
+    "WebP, quality 60": lambda image: _encoded(image, "WEBP", 60),
+    "half size": _half,
+    "10 % cropped off each side": _cropped,
+    "rotated by 5 degrees, on white": lambda image: _rotated(image, WHITE),
+    "rotated by 5 degrees, on black": lambda image: _rotated(image, BLACK),
+    "brighter by a quarter": _brighter,
+    "a border of 8 %, white": lambda image: _framed(image, WHITE),
+    "a border of 8 %, black": lambda image: _framed(image, BLACK),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of one alteration."""
+
+    alteration: str
+    first: float
+    """The share of pictures, 0 to 1, whose altered form has its original as its first match."""
+    cosine: float
+    """The mean cosine of the altered picture with its original."""
+    missed: list[str]
+
+
+def read_pictures(folder: Path) -> dict[str, Image.Image]:
+    """Every picture below a folder, upright RGB, by its file name; what is not a picture is passed over."""
+    pictures = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            pictures[path.relative_to(folder).as_posix()] = decode(path.read_bytes(), max_pixels=_MAX_PIXELS).image
+        except TwinlensError:
+            continue
+    return pictures
+
+
+def embed(encoder: Encoder, spec: PreprocessingSpec, images: Sequence[Image.Image]) -> Vectors:
+    """float32[N, D], each of unit length, in batches."""
+    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    return np.concatenate([encoder.encode(np.stack([to_pixels(image, spec) for image in batch])) for batch in batches])
+
+
+def search(encoder: Encoder, spec: PreprocessingSpec, pictures: dict[str, Image.Image]) -> list[Found]:
+    """Alter every picture in every way and look for its original."""
+    names = list(pictures)
+    originals = embed(encoder, spec, list(pictures.values())).astype(np.float64)
+    results = []
+    for alteration, alter in ALTERATIONS.items():
+        altered = embed(encoder, spec, [alter(image) for image in pictures.values()]).astype(np.float64)
+        cosines = altered @ originals.T
+        own = np.diagonal(cosines)
+        missed = [names[at] for at in np.flatnonzero(_best_other(cosines) >= own)]
+        results.append(Found(alteration, 1 - len(missed) / len(names), float(own.mean()), missed))
+    return results
+
+
+def _best_other(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each row, the highest cosine beside the diagonal."""
+    others = cosines.copy()
+    np.fill_diagonal(others, -np.inf)
+    best: NDArray[np.float64] = others.max(axis=1)
+    return best
+
+
+def nearest_others(encoder: Encoder, spec: PreprocessingSpec, pictures: dict[str, Image.Image]) -> NDArray[np.float64]:
+    """For each picture as it is, its cosine with the nearest other one: float64[N]."""
+    originals = embed(encoder, spec, list(pictures.values())).astype(np.float64)
+    return _best_other(originals @ originals.T)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.near_duplicates", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("models/starter"), help="the artifact's folder")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
+    parser.add_argument("--pictures", type=Path, default=PICTURES, help="a folder of pictures (the demo catalogue's)")
+    options = parser.parse_args()
+    artifact = Artifact.read(options.model)
+    pictures = read_pictures(options.pictures)
+    if len(pictures) < 2:
+        print(f"{options.pictures} holds {len(pictures)} pictures; at least two are needed.", file=sys.stderr)
+        return 2
+    with Encoder(artifact, options.precision, options.device) as encoder:
+        others = nearest_others(encoder, artifact.spec, pictures)
+        results = search(encoder, artifact.spec, pictures)
+    print(f"{artifact.manifest.model}, {options.precision}, {len(pictures)} pictures\n")
+    print(f"{'alteration':<34}{'found first':>12}{'mean cosine':>13}  missed")
+    for found in results:
+        missed = ", ".join(found.missed[:3]) + (", ..." if len(found.missed) > 3 else "")
+        print(f"{found.alteration:<34}{found.first:>11.1%} {found.cosine:>13.4f}  {missed}".rstrip())
+    print(f"\nall: {np.mean([found.first for found in results]):.2%} found first")
+    print(f"unaltered: the nearest other picture has a cosine of {others.max():.6f} at most")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Weight files to tensors, without ever running what a pickle asks for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from export.errors import ExportRefused
+from server.artifact import Tensor
+
+Weights = dict[str, torch.Tensor]
+
+# In this order: what executes nothing by construction comes first.
+FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+_STORED = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def load_weights(folder: Path, wanted: Callable[[str], bool]) -> Weights:
+    """The tensors of a Hugging Face folder whose names are wanted, as stored; safetensors before `.bin`.
+
+    Raises ExportRefused for no weights, damaged weights, or a pickle that is more than tensors.
+    """
+    for name in FILES:
+        path = folder / name
+        if path.is_file():
+            parts = _parts(path) if name.endswith(".json") else [path]
+            return {key: tensor for part in parts for key, tensor in _load_file(part, wanted).items()}
+    raise ExportRefused(f"There are no weights in {folder}: none of {', '.join(FILES)}.")
+
+
+def _parts(index: Path) -> list[Path]:
+    """The files that an index of sharded weights names, each once."""
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ExportRefused(f"{index} is not an index of weights: {exc!r}.") from exc
+    parts = []
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ExportRefused(f"{index} names weights outside its folder: {name!r}.")
+        if not (index.parent / name).is_file():
+            raise ExportRefused(f"{index} names {name}, which is missing.")
+        parts.append(index.parent / name)
+    return parts
+
+
+def _load_file(path: Path, wanted: Callable[[str], bool]) -> Weights:
+    return _load_safetensors(path, wanted) if path.suffix == ".safetensors" else load_pickle(path, wanted)
+
+
+def _load_safetensors(path: Path, wanted: Callable[[str], bool]) -> Weights:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, RuntimeError) as exc:
+        raise ExportRefused(f"{path} cannot be read as weights; it is damaged or not safetensors: {exc}.") from exc
+
+
+def load_pickle(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
+    """A table of tensors from a `.bin` or `.pth`, by torch's reader that knows tensors only. Raises ExportRefused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise ExportRefused(
+            f"{path} was refused: it is damaged, or it is a pickle that holds more than tensors and would run code "
+            "when loaded. Convert it to safetensors where you trust it, and export that."
+        ) from exc
+    except Exception as exc:  # torch raises RuntimeError, EOFError, ValueError, AttributeError and more for damage
+        raise ExportRefused(f"{path} cannot be read as weights: {_first_sentence(exc)}.") from exc
+    if not isinstance(loaded, Mapping):
+        raise ExportRefused(f"{path} holds a {type(loaded).__name__}, not a table of named weights.")
+    return {
+        name: tensor
+        for name, tensor in loaded.items()
+        if isinstance(name, str) and isinstance(tensor, torch.Tensor) and wanted(name)
+    }
+
+
+def _first_sentence(exc: Exception) -> str:
+    # torch goes on to advise loading the file unsafely.
+    return (str(exc).splitlines() or [type(exc).__name__])[0].partition(". ")[0]
+
+
+def fill(module: torch.nn.Module, weights: Weights, *, where: str) -> None:
+    """Load weights into a module strictly, computing in float32 whatever they are stored as.
+
+    Raises ExportRefused that names what is missing, surplus, misshapen or not finite.
+    """
+    expected = module.state_dict()
+    if missing := [name for name in expected if name not in weights]:
+        raise ExportRefused(f"The weights of {where} lack {_some(missing)}: an image tower cannot be made without.")
+    if surplus := [name for name in weights if name not in expected]:
+        raise ExportRefused(f"The weights of {where} have {_some(surplus)}, which its config.json has no place for.")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise ExportRefused(
+                f"The weights of {where} have {name} of shape {list(tensor.shape)}; its config.json asks for "
+                f"{list(expected[name].shape)}."
+            )
+        if not torch.isfinite(tensor).all():
+            raise ExportRefused(f"The weights of {where} have {name} with values that are not finite.")
+    # Assigned, not copied: towers are large.
+    wide = {name: tensor.to(torch.float32) for name, tensor in weights.items()}
+    module.load_state_dict(wide, strict=True, assign=True)
+    module.eval()
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def as_tensors(weights: Weights, *, where: str) -> Iterable[Tensor]:
+    """Weights as the space's id sees them: half precision as stored, all else as float32, little-endian.
+
+    Raises ExportRefused for weights that are not floating-point (quantised checkpoints).
+    """
+    for name, tensor in weights.items():
+        stored = tensor.to(torch.float32) if tensor.dtype == torch.float64 else tensor
+        if stored.dtype not in _STORED:
+            raise ExportRefused(f"The weights of {where} store {name} as {stored.dtype}; only floating-point is read.")
+        plain = stored.detach().cpu().contiguous()
+        # numpy has no bfloat16; its 16 bits travel as integers.
+        array = plain.view(torch.int16).numpy() if plain.element_size() == 2 else plain.numpy()
+        data = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        yield Tensor(name, _STORED[stored.dtype], tuple(stored.shape), data)

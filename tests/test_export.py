@@ -1,0 +1,380 @@
+"""The export as a whole: checkpoint in, artifact out, or a sentence and nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor, CLIPModel
+
+from export import clip, parity
+from export.__main__ import main
+from export.publish import draft
+from export.sources import open_source
+from server.artifact import Artifact
+from server.encoder import Encoder
+from server.media import decode, to_pixels
+from tests.export_fixtures import DIMENSIONS, ROOT, SIZE, Weights, files_of, run_export, tiny_clip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_clip(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def artifact(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = tmp_path_factory.mktemp("models")
+    assert main(["--source", str(checkpoint), "--name", "tiny", "--models", str(models)]) == 0
+    return models / "tiny"
+
+
+def space(folder: Path) -> str:
+    return draft(open_source(str(folder)), "a", "fp32").space.id
+
+
+def test_an_export_prints_a_line_for_each_step(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--source", str(checkpoint), "--name", "a", "--models", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "source",
+        "pixels",
+        "trace",
+        "compose",
+        "vectors",
+        "goldens",
+        "publish",
+    ]
+    assert all(line.endswith(" s)") for line in lines)
+
+
+def test_the_manifest_says_what_was_exported_and_nothing_of_this_machine(checkpoint: Path, artifact: Path) -> None:
+    manifest = Artifact.read(artifact).manifest
+    assert (manifest.source.kind, manifest.source.id, manifest.model) == ("folder", "tiny", "tiny")
+    assert manifest.space.dimensions == DIMENSIONS
+    assert manifest.preprocessing.size == manifest.preprocessing.edge == SIZE
+    parity = manifest.precisions["fp32"].parity
+    assert parity.pictures == parity.pixels_equal >= 9
+    assert parity.min_cosine >= 0.999999
+    assert parity.batch_identical
+    assert {"torch", "transformers", "optimum", "onnx", "onnxruntime", "pillow", "numpy"} <= set(manifest.versions)
+    for name, data in files_of(artifact).items():
+        assert str(checkpoint.parent).encode() not in data, name
+        assert str(ROOT).encode() not in data, name
+
+
+def test_goldens_hold_a_lossless_picture_and_a_jpeg_and_their_licences(artifact: Path) -> None:
+    goldens = Artifact.read(artifact).manifest.goldens
+    assert 3 <= len(goldens) <= 4
+    assert any(golden.lossless for golden in goldens)
+    assert any(golden.picture.endswith(".jpg") for golden in goldens)
+    assert (artifact / "goldens" / "LICENCES.md").is_file()
+
+
+def test_vectors_of_the_artifact_equal_those_of_torch_and_the_processor(checkpoint: Path, artifact: Path) -> None:
+    # As a user of transformers would, with nothing of the export's own reading.
+    model = CLIPModel.from_pretrained(checkpoint).eval()
+    processor = CLIPImageProcessor.from_pretrained(checkpoint)
+    read = Artifact.read(artifact)
+    noise = np.random.default_rng(1).integers(0, 256, (90, 131, 3), dtype=np.uint8)
+    with Encoder(read, "fp32", "cpu") as encoder:
+        for scale in (1, 7):
+            picture = Image.fromarray(noise).resize((131 * scale, 90 * scale), Image.Resampling.BICUBIC)
+            with torch.inference_mode():
+                expected = model.get_image_features(**processor(picture, return_tensors="pt"))[0].double().numpy()
+            found = encoder.encode(to_pixels(picture, read.spec)[None])[0]
+            assert parity.cosine(expected, found) >= 0.999999
+            assert abs(np.linalg.norm(found.astype(np.float64)) - 1) < 1e-6
+
+
+def test_vectors_tell_pictures_apart(artifact: Path) -> None:
+    read = Artifact.read(artifact)
+    pictures = parity.gate_pictures(read.spec)
+    with Encoder(read, "fp32", "cpu") as encoder:
+        vectors = parity.encode_alone(encoder, pictures)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    assert cosines.max() < 0.999
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_vector_is_bit_identical_alone_and_in_any_batch(artifact: Path, threads: int) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (16, SIZE, SIZE, 3), dtype=np.uint8)
+    read = Artifact.read(artifact)
+    with Encoder(read, "fp32", "cpu", threads=1) as one, Encoder(read, "fp32", "cpu", threads=threads) as encoder:
+        alone = np.concatenate([one.encode(pixels[at : at + 1]) for at in range(16)])
+        for batch in range(1, 17):
+            assert np.array_equal(encoder.encode(pixels[16 - batch :]), alone[16 - batch :]), batch
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+    again = run_export(
+        "--source", checkpoint, "--name", "tiny", "--models", tmp_path, PYTHONHASHSEED="17", TMPDIR=str(tmp_path)
+    )
+    assert again.returncode == 0, again.stderr
+    assert files_of(tmp_path / "tiny") == files_of(artifact)
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors-sharded", "bin-sharded"])
+def test_the_same_weights_in_another_container_are_the_same_space(form: str, artifact: Path, tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "other", form=form)
+    assert space(folder) == Artifact.read(artifact).manifest.space.id
+
+
+def _nudge(weights: Weights) -> None:
+    weights["vision_model.encoder.layers.1.mlp.fc1.bias"][3] += 1e-3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"change": _nudge},
+        {"processor": {"image_mean": [0.48, 0.4578275, 0.40821073]}},
+        {"processor": {"size": {"shortest_edge": SIZE + 8}}},
+        {"dtype": torch.float16},
+        {"seed": 1},
+    ],
+    ids=["a weight", "the mean", "the resize", "stored smaller", "all weights"],
+)
+def test_other_weights_or_preprocessing_are_another_space(
+    changed: dict[str, Any], artifact: Path, tmp_path: Path
+) -> None:
+    folder = tiny_clip(tmp_path / "other", **changed)
+    assert space(folder) != Artifact.read(artifact).manifest.space.id
+
+
+def test_the_same_weights_with_another_activation_are_another_space(artifact: Path, tmp_path: Path) -> None:
+    vision = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision |= {"image_size": SIZE, "patch_size": 16}
+    same = tiny_clip(tmp_path / "same", config={"vision_config": {**vision, "hidden_act": "quick_gelu"}})
+    other = tiny_clip(tmp_path / "other", config={"vision_config": {**vision, "hidden_act": "gelu"}})
+    assert space(same) == Artifact.read(artifact).manifest.space.id
+    assert space(other) != Artifact.read(artifact).manifest.space.id
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_stored_in_half_precision_pass_the_gate(dtype: torch.dtype, artifact: Path, tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "half", dtype=dtype)
+    assert main(["--source", str(folder), "--name", "half", "--models", str(tmp_path / "m")]) == 0
+    if dtype == torch.float16:
+        whole = (artifact / "image.fp32.onnx").stat().st_size
+        assert (tmp_path / "m" / "half" / "image.fp32.onnx").stat().st_size < 0.65 * whole
+
+
+def test_a_picture_that_is_squashed_is_exported_as_its_processor_does_it(tmp_path: Path) -> None:
+    folder = tiny_clip(
+        tmp_path / "squashed", processor={"size": {"height": SIZE, "width": SIZE}, "do_center_crop": False}
+    )
+    assert main(["--source", str(folder), "--name", "squashed", "--models", str(tmp_path / "m")]) == 0
+    assert Artifact.read(tmp_path / "m" / "squashed").spec.resize == "squash"
+
+
+# --- refusals: a sentence, exit code 2, nothing left behind ----------------------------------------------------------
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a BERT": ({"config": {"model_type": "bert"}}, "is not a CLIP: its config.json says model_type 'bert'"),
+    "no size": ({"processor": {"do_resize": False}}, "do_resize is false"),
+    "no crop": ({"processor": {"do_center_crop": False}}, "do_center_crop is false"),
+    "a padding crop": ({"processor": {"size": {"shortest_edge": 32}}}, "larger than the resized edge"),
+    "a crop that is not square": ({"processor": {"crop_size": {"height": 64, "width": 32}}}, "not a square"),
+    "a longest edge": ({"processor": {"size": {"shortest_edge": 64, "longest_edge": 99}}}, "its size is"),
+    "an unknown filter": ({"processor": {"resample": 9}}, "its resample is 9"),
+    "another processor": ({"processor": {"image_processor_type": "SiglipImageProcessor"}}, "SiglipImageProcessor"),
+    "std of zero": ({"processor": {"image_std": [0, 1, 1]}}, "must be positive"),
+    "another input size": (
+        {"processor": {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}},
+        "sees pictures of 64 x 64",
+    ),
+    "a nonsensical tower": (
+        {"config": {"vision_config": {"hidden_size": 65, "image_size": SIZE}}},
+        "no tower that can be built",
+    ),
+    "no projection": ({"change": lambda weights: weights.pop("visual_projection.weight")}, "visual_projection.weight"),
+    "surplus weights": (
+        {"change": lambda weights: weights.update({"vision_model.extra": torch.ones(2)})},
+        "vision_model.extra",
+    ),
+    "another shape": (
+        {"change": lambda weights: weights.update({"visual_projection.weight": torch.ones(32, 63)})},
+        "of shape [32, 63]",
+    ),
+    "not finite": (
+        {"change": lambda weights: weights["visual_projection.weight"].fill_(float("nan"))},
+        "not finite",
+    ),
+    "quantised": (
+        {"change": lambda weights: weights.update({"visual_projection.weight": torch.ones(32, 64, dtype=torch.int8)})},
+        "only floating-point",
+    ),
+}
+
+
+def refused(capsys: pytest.CaptureFixture[str], models: Path, *arguments: str | Path) -> str:
+    """Run an export that must be refused; its sentence."""
+    before = files_of(models) if models.exists() else {}
+    assert main([*map(str, arguments), "--models", str(models)]) == 2
+    assert (files_of(models) if models.exists() else {}) == before
+    assert not list(models.glob(".*")) if models.exists() else True
+    error = capsys.readouterr().err
+    assert error.startswith("export: ")
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_exported_is_refused_in_a_sentence(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, sentence = REFUSED[case]
+    folder = tiny_clip(tmp_path / "bad", **made)
+    assert sentence in refused(capsys, tmp_path / "models", "--source", folder, "--name", "bad")
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_missing_or_damaged_file_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_clip(tmp_path / "bad")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    assert name in refused(capsys, tmp_path / "models", "--source", folder, "--name", "bad")
+    (folder / name).unlink()
+    assert name in refused(capsys, tmp_path / "models", "--source", folder, "--name", "bad")
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "-dash", "a\\b", "a" * 101])
+def test_a_name_that_is_no_folder_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "artifact's name" in refused(capsys, tmp_path / "models", "--source", "starter", f"--name={name}")
+
+
+def test_a_folder_that_is_missing_and_no_hub_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "There is no folder" in refused(capsys, tmp_path / "m", "--source", "./nowhere/at/all", "--name", "a")
+
+
+def test_a_precision_that_does_not_exist_yet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "fp32 only" in refused(capsys, tmp_path, "--source", "starter", "--name", "a", "--precision", "int8")
+
+
+def test_a_revision_is_for_the_hub_only(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, tmp_path / "m", "--source", checkpoint, "--name", "a", "--revision", "main")
+    assert "no revisions" in error
+
+
+@pytest.mark.parametrize("arguments", [["--source", "starter", "--name", "a"], ["verify", "models/starter"]])
+def test_a_machine_without_the_exports_packages_is_told_what_to_install(arguments: list[str]) -> None:
+    code = f"import sys; sys.modules['torch'] = None; from export.__main__ import main; sys.exit(main({arguments}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "torch is missing" in done.stderr
+    assert "twinlens[export" in done.stderr
+
+
+def test_what_is_no_artifact_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert "is not an artifact" in refused(capsys, tmp_path, "--source", checkpoint, "--name", "mine")
+
+
+def _spec_with(monkeypatch: pytest.MonkeyPatch, **wrong: Any) -> None:
+    """Make the export believe another preprocessing than the checkpoint's."""
+    import msgspec
+
+    right = clip.read_preprocessing
+
+    def mistaken(config: dict[str, Any], model: str) -> Any:
+        processor, spec = right(config, model)
+        return processor, msgspec.structs.replace(spec, **wrong)
+
+    monkeypatch.setattr(clip, "read_preprocessing", mistaken)
+
+
+def test_bilinear_in_place_of_bicubic_stops_the_export(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _spec_with(monkeypatch, resample="bilinear")
+    error = refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
+    assert "pixels" in error
+    assert "sunset.jpg" in error
+    # With the first gate out of the way, the second stops it as well.
+    monkeypatch.setattr(parity, "prove_pixels", lambda processor, pictures: len(pictures))
+    error = refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
+    assert "0.999999" in error
+    assert "sunset.jpg" in error
+
+
+@pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.5, 0.5)}, {"rescale": 1 / 256}, {"std": (0.3, 0.26, 0.28)}])
+def test_a_wrong_scale_in_the_graph_stops_the_export(
+    wrong: Mapping[str, Any],
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _spec_with(monkeypatch, **wrong)
+    assert "0.999999" in refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
+
+
+def test_a_full_disk_leaves_nothing_and_the_artifact_that_was_there(checkpoint: Path, tmp_path: Path) -> None:
+    assert main(["--source", str(checkpoint), "--name", "tiny", "--models", str(tmp_path / "m")]) == 0
+    before = files_of(tmp_path / "m")
+    # The most bytes that a file may have: the graph is larger and breaks off at its start, or near its end.
+    for limit in (1_000, 400_000):
+        done = subprocess.run(
+            [sys.executable, "-m", "export", "--source", checkpoint, "--name", "tiny", "--models", tmp_path / "m"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+        assert done.returncode == 2, done.stderr
+        assert "no room left" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert files_of(tmp_path / "m") == before
+        assert [path.name for path in (tmp_path / "m").iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(number: signal.Signals, checkpoint: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "export", "--source", checkpoint, "--name", "a", "--models", tmp_path / "m"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("source")
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_export_replaces_an_artifact_of_its_name_whole(checkpoint: Path, tmp_path: Path) -> None:
+    other = tiny_clip(tmp_path / "other", seed=5)
+    assert main(["--source", str(other), "--name", "a", "--models", str(tmp_path / "m")]) == 0
+    (tmp_path / "m" / "a" / "leftover.txt").write_text("not part of the next one")
+    assert main(["--source", str(checkpoint), "--name", "a", "--models", str(tmp_path / "m")]) == 0
+    assert Artifact.read(tmp_path / "m" / "a").manifest.model == "tiny"
+    assert not (tmp_path / "m" / "a" / "leftover.txt").exists()
+    assert os.listdir(tmp_path / "m") == ["a"]
+
+
+def test_decoding_and_resizing_follow_the_artifact_at_the_smallest_sizes(artifact: Path) -> None:
+    spec = Artifact.read(artifact).spec
+    for name in ("cat.png", "brick-wall.jpg"):
+        data = (parity.PICTURES / name).read_bytes()
+        assert to_pixels(decode(data, max_pixels=10**8).image, spec).shape == (SIZE, SIZE, 3)
