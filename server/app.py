@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import uuid
@@ -15,11 +16,14 @@ from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
-from litestar.types import ASGIApp, ControllerRouterHandler, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, ControllerRouterHandler, Message, Middleware, Receive, Scope, Send
 
 from server import lifespan, problems
+from server.clients import Request
+from server.errors import DeadlineMissed
 from server.lifespan import Services
 from server.routes import embeddings, health, media, page, products, search
+from server.routes.bodies import deadline_of
 from server.settings import Settings
 
 HANDLERS: Sequence[ControllerRouterHandler] = [
@@ -58,7 +62,7 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[opened],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        middleware=[observed],
+        middleware=[observed, in_time(settings.deadline)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
         openapi_config=OpenAPIConfig(
@@ -75,6 +79,7 @@ def create_app(settings: Settings) -> Litestar:
 def from_environment() -> Litestar:
     """The app of a worker process: the parent has put every setting into the environment."""
     lifespan.log_to_stderr()
+    lifespan.belong_to_parent()
     return create_app(Settings.read(os.environ))
 
 
@@ -109,3 +114,19 @@ def observed(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, counted)
 
     return middleware
+
+
+def in_time(most: float) -> Middleware:
+    """Answer each request within its deadline, wherever its time goes: a slow sender, the store, the database."""
+
+    def create(app: ASGIApp) -> ASGIApp:
+        async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                async with asyncio.timeout(deadline_of(Request(scope), most)):
+                    await app(scope, receive, send)
+            except TimeoutError as exc:
+                raise DeadlineMissed from exc
+
+        return middleware
+
+    return create

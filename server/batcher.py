@@ -112,6 +112,14 @@ class Batcher:
         started = perf_counter()
         try:
             vectors = self._encode(np.stack([entry.pixels for entry in batch]))
+            seconds = perf_counter() - started
+            answers = [
+                # A copy, so that keeping one vector does not keep the whole batch.
+                Encoded(vector.copy(), started - entry.queued_at, seconds, len(batch))
+                for entry, vector in zip(batch, vectors, strict=True)
+            ]
+            if self.on_batch is not None:
+                self.on_batch(len(batch), seconds)
         except Exception as exc:
             if len(batch) > 1:
                 _log.warning("A batch of %d failed (%s); its pictures are tried one by one.", len(batch), exc)
@@ -120,16 +128,8 @@ class Batcher:
             else:
                 _log.exception("A picture could not be encoded.", exc_info=exc)
                 loop.call_soon_threadsafe(_fail, batch[0], exc)
-            return
-        seconds = perf_counter() - started
-        if self.on_batch is not None:
-            self.on_batch(len(batch), seconds)
-        answers = [
-            # A copy, so that keeping one vector does not keep the whole batch.
-            Encoded(vector.copy(), started - entry.queued_at, seconds, len(batch))
-            for entry, vector in zip(batch, vectors, strict=True)
-        ]
-        loop.call_soon_threadsafe(_settle, batch, answers)
+        else:
+            loop.call_soon_threadsafe(_settle, batch, answers)
 
 
 def _settle(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:

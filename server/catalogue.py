@@ -28,10 +28,12 @@ from server.database import LOCK_INDEXES, LOCK_SPACES, LOCKS, Pool, connect, loa
 from server.errors import (
     ArtifactInvalid,
     BadParameter,
+    CatalogueBusy,
     CatalogueConflict,
     CatalogueFailed,
     CatalogueUnavailable,
     MediaNotFound,
+    OutcomeUnknown,
     Overloaded,
     ProductIdTaken,
     ProductNotFound,
@@ -325,11 +327,6 @@ class Catalogue:
         found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, tuple_row)
         return found[0][0].to_numpy().astype(np.float32) if found else None
 
-    async def count(self, client_id: str) -> int:
-        """How many media the client has."""
-        found = await self._read("count", {"client_id": client_id}, tuple_row)
-        return int(found[0][0])
-
     async def digests(self, client_id: str) -> set[tuple[str, Digest]]:
         """Product id and SHA-256 of every media of the client that has a vector in this space."""
         return set(await self._read("digests", {"client_id": client_id}, tuple_row))
@@ -344,12 +341,13 @@ class Catalogue:
         limit: int = 24,
         min_similarity: float | None = None,
         digest: Digest | None = None,
+        media_id: str | None = None,
     ) -> list[Match]:
-        """The nearest active media of the client, best first; of equal ones that with `digest` first, then by media id.
+        """The nearest active media of the client, best first; among equals `media_id`, then `digest`, then by media id.
 
         limit: 1 to 1000. min_similarity: a percentage, compared with the rounded one that is shown; nothing that
-        reaches it is an empty list. digest: SHA-256 of the query's own bytes; the media with the same bytes is a
-        candidate in any case. Raises VectorRefused, BadParameter.
+        reaches it is an empty list. digest: SHA-256 of the query's own bytes, media_id: the media that
+        the query is; what has them is a candidate in any case. Raises VectorRefused, BadParameter.
         """
         if not 1 <= limit <= MOST_MATCHES:
             raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
@@ -359,6 +357,7 @@ class Catalogue:
             "limit": limit,
             "candidates": limit + MARGIN,
             "digest": digest,
+            "media_id": media_id,
         }
         ef_search = max(LEAST_EF_SEARCH, 2 * limit)
         matches: list[Match] = []
@@ -496,6 +495,7 @@ class Catalogue:
         transaction is just inserting can trip another index first); the second time the twin is there to be found.
         """
         for attempt in (1, 2):
+            connection: AsyncConnection[TupleRow] | None = None
             with _translated():
                 try:
                     async with self._pool.connection() as connection:
@@ -507,6 +507,10 @@ class Catalogue:
                 ):
                     if attempt == 2:
                         raise
+                except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+                    if connection is not None and connection.broken:
+                        raise OutcomeUnknown from exc
+                    raise
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
@@ -522,10 +526,12 @@ def _translated() -> Iterator[None]:
     """psycopg's errors in our words."""
     try:
         yield
-    except TooManyRequests as exc:
+    except TooManyRequests as exc:  # more wait for a connection than the pool lets
         raise Overloaded from exc
     except (PoolTimeout, PoolClosed) as exc:
         raise CatalogueUnavailable from exc
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as exc:
+        raise CatalogueBusy from exc
     except psycopg.errors.DiskFull as exc:
         raise CatalogueUnavailable("The database's disk is full; nothing was written.") from exc
     except psycopg.errors.UniqueViolation as exc:

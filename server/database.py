@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 OLDEST_PGVECTOR = (0, 8, 4)
 """Before it, a buffer overflow and an HNSW index that vacuum corrupts."""
 
+LOCK_PATIENCE = 2.0
+"""Seconds a statement waits for a lock. Our own transactions take milliseconds; a forgotten one of somebody else's must
+not hold every connection of the pool."""
+
+MOST_WAITING = 256
+"""Callers who wait for a connection; more are refused at once."""
+
 # Advisory locks are pairs of integers: ours begin with "twin" in ASCII.
 LOCKS = 0x7477696E
 LOCK_MIGRATIONS = 1
@@ -39,11 +47,11 @@ LOCK_INDEXES = 3
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
-def open_pool(url: str, *, min_size: int, max_size: int, timeout: float) -> Pool:
+def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0) -> Pool:
     """A pool of autocommit connections that know pgvector's types; closed until entered with `async with`.
 
-    `timeout`: seconds that a caller waits for a connection. A connection is tried before it is lent, so one that a
-    restart of PostgreSQL has broken is replaced before anyone notices.
+    `timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run. A connection
+    is tried before it is lent, so one that a restart of PostgreSQL has broken is replaced before anyone notices.
     """
     return AsyncConnectionPool(
         url,
@@ -51,9 +59,10 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float) -> Pool
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
+        max_waiting=MOST_WAITING,
         name="catalogue",
         kwargs={"autocommit": True, "connect_timeout": max(2, round(timeout))},
-        configure=_configure,
+        configure=partial(_configure, longest=longest),
         check=AsyncConnectionPool.check_connection,
         # The pool doubles its pauses between attempts; after an outage of minutes the next attempt would be minutes
         # away. Giving up soon and beginning anew keeps them within a few seconds.
@@ -62,8 +71,10 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float) -> Pool
     )
 
 
-async def _configure(connection: AsyncConnection[TupleRow]) -> None:
+async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -> None:
     await register_vector_async(connection)
+    await connection.execute(f"SET lock_timeout = {round(LOCK_PATIENCE * 1000)}".encode())
+    await connection.execute(f"SET statement_timeout = {round(longest * 1000)}".encode())
     # A partial index is chosen only when the plan knows the client; a generic plan, made after five runs, does not.
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     if not connection.autocommit:

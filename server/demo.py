@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from server.catalogue import Catalogue
 from server.clients import DEFAULT_CLIENT
-from server.errors import ProductNotFound
-from server.ingest import Librarian
+from server.errors import CatalogueConflict, ProductNotFound, StartRefused, TwinlensError
+from server.ingest import Librarian, digest_of
 
 FOLDER = Path(__file__).parent / "demo_catalogue"
 
@@ -25,51 +22,58 @@ _PATIENCE = 300.0
 _log = logging.getLogger(__name__)
 
 
-class _Entry(msgspec.Struct):
+class DemoProduct(msgspec.Struct, frozen=True):
+    """A thing with a name and one picture, whose place is relative to the catalogue's folder."""
+
     id: str
     sku: str
     name: str
     picture: str
 
+    def read(self) -> bytes:
+        return (FOLDER / self.picture).read_bytes()
+
 
 class _Listing(msgspec.Struct):
-    products: list[_Entry]
+    products: list[DemoProduct]
 
 
-@dataclass(frozen=True, slots=True)
-class DemoProduct:
-    id: str
-    sku: str
-    name: str
-    picture: Path
-
-
-def products(folder: Path = FOLDER) -> Iterator[DemoProduct]:
-    """What the demo catalogue lists, one picture each."""
-    listing = msgspec.json.decode((folder / "catalogue.json").read_bytes(), type=_Listing)
-    for entry in listing.products:
-        yield DemoProduct(entry.id, entry.sku, entry.name, folder / entry.picture)
+def products() -> list[DemoProduct]:
+    """What the demo catalogue lists."""
+    return msgspec.json.decode((FOLDER / "catalogue.json").read_bytes(), type=_Listing).products
 
 
 async def load(catalogue: Catalogue, librarian: Librarian) -> int:
-    """Add what is missing of the demo catalogue; how many pictures that were. What a person changed stays changed."""
+    """Add what is missing of the demo catalogue; how many pictures that were. What a person changed stays changed.
+
+    Raises StartRefused when it cannot be loaded; an id or SKU that somebody else uses is left out with a warning.
+    """
     known = await catalogue.digests(DEFAULT_CLIENT)
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def add(product: DemoProduct) -> bool:
         async with room:
-            data = await asyncio.to_thread(product.picture.read_bytes)
-            if (product.id, hashlib.sha256(data).digest()) in known:
+            data = await asyncio.to_thread(product.read)
+            if (product.id, await digest_of(data)) in known:
                 return False
             try:
-                await catalogue.get_product(DEFAULT_CLIENT, product.id)
-            except ProductNotFound:
-                await catalogue.put_product(DEFAULT_CLIENT, product.id, name=product.name, sku=product.sku)
-            _, created = await librarian.add(DEFAULT_CLIENT, product.id, data, within=_PATIENCE)
+                try:
+                    await catalogue.get_product(DEFAULT_CLIENT, product.id)
+                except ProductNotFound:
+                    await catalogue.put_product(DEFAULT_CLIENT, product.id, name=product.name, sku=product.sku)
+                _, created = await librarian.add(DEFAULT_CLIENT, product.id, data, within=_PATIENCE)
+            except CatalogueConflict as exc:
+                _log.warning("Left %s out of the demo catalogue: %s", product.id, exc.sentence)
+                return False
             return created
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(add(product)) for product in products()]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(add(product)) for product in products()]
+    except ExceptionGroup as exc:
+        if (ours := exc.subgroup(TwinlensError)) is None:
+            raise
+        raise StartRefused(f"The demo catalogue cannot be loaded: {ours.exceptions[0]}") from exc
     added = sum(task.result() for task in tasks)
     if added:
         _log.info("Loaded %d pictures of the demo catalogue.", added)

@@ -7,20 +7,22 @@ The first half of a picture's way: `media` decodes, `batcher` and `encoder` make
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from time import perf_counter
 
 from server import media
 from server.artifact import PreprocessingSpec, Vectors
 from server.batcher import Batcher
-from server.errors import DeadlineMissed, Overloaded
+from server.errors import DeadlineMissed, MediaRejected, Overloaded
 
 # Requests in the house are bounded by time (see `_admit`); this bounds their memory too.
 _MOST_PICTURES = 1024
+# Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
+_LARGE = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,6 @@ class Embedded:
     """A picture with its vector, float32[D] of unit length."""
 
     embedding: Vectors
-    digest: bytes
-    """SHA-256 of the bytes as they came."""
     format: media.Format
     width: int
     height: int
@@ -49,7 +49,6 @@ class Embedded:
 @dataclass(frozen=True, slots=True)
 class _Decoded:
     pixels: media.Pixels
-    digest: bytes
     format: media.Format
     width: int
     height: int
@@ -66,6 +65,7 @@ class Embedder:
         self._spec = spec
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._turn = Lock()
         self._inside = 0
         self._pace = 0.0
         self.on_picture: Callable[[Timings], None] | None = None
@@ -91,13 +91,14 @@ class Embedder:
         that is already inside would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
         """
         async with self._admit(len(pictures), within):
+            tasks = []
             try:
                 async with asyncio.timeout(within), asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._embed(data, thumbnail)) for data in pictures]
             except TimeoutError as exc:
-                raise DeadlineMissed(retry_after=self._backlog()) from exc
+                raise DeadlineMissed(retry_after=max(1.0, self._backlog())) from exc
             except BaseExceptionGroup as exc:
-                raise _first(exc) from exc
+                raise _first_failure(tasks) from exc
         return [task.result() for task in tasks]
 
     async def thumbnail(self, data: bytes) -> bytes:
@@ -114,15 +115,19 @@ class Embedder:
         if self._inside and (backlog > within or self._inside + pictures > _MOST_PICTURES):
             raise Overloaded(retry_after=max(1.0, backlog - within))
         self._inside += pictures
-        started = perf_counter()
+        started: float | None = perf_counter()
         try:
             yield
+        except MediaRejected:
+            started = None  # refused in passing: that says nothing of the pace
+            raise
         finally:
+            if started is not None:
+                # Little's law, the other way round: with n pictures inside, one that took t seconds came through at
+                # n / t a second. Smoothed, since single requests differ; one that was too late counts as well.
+                pace = (perf_counter() - started) / self._inside
+                self._pace = pace if not self._pace else 0.9 * self._pace + 0.1 * pace
             self._inside -= pictures
-        # Little's law, the other way round: with n pictures inside, one that took t seconds came through at n / t a
-        # second. Smoothed, since single requests differ.
-        pace = (perf_counter() - started) / (self._inside + pictures)
-        self._pace = pace if not self._pace else 0.9 * self._pace + 0.1 * pace
 
     def _backlog(self) -> float:
         """Seconds until what is inside now will have been answered, by the pace of late."""
@@ -135,22 +140,22 @@ class Embedder:
         timings = Timings(decoded.seconds, encoded.queue, encoded.encode)
         if self.on_picture is not None:
             self.on_picture(timings)
-        return Embedded(
-            encoded.embedding, decoded.digest, decoded.format, decoded.width, decoded.height, decoded.thumbnail, timings
-        )
+        return Embedded(encoded.embedding, decoded.format, decoded.width, decoded.height, decoded.thumbnail, timings)
 
     def _decode(self, data: bytes, thumbnail: bool) -> _Decoded:
         started = perf_counter()
-        picture = media.decode(data, max_pixels=self._max_pixels)
-        pixels = media.to_pixels(picture.image, self._spec)
-        small = media.thumbnail(picture.image) if thumbnail else None
-        digest = hashlib.sha256(data).digest()
-        return _Decoded(pixels, digest, picture.format, picture.width, picture.height, small, perf_counter() - started)
+        width, height = media.measure(data, max_pixels=self._max_pixels)
+        with self._turn if width * height > _LARGE else nullcontext():
+            picture = media.decode(data, max_pixels=self._max_pixels)
+            pixels = media.to_pixels(picture.image, self._spec)
+            small = media.thumbnail(picture.image) if thumbnail else None
+        return _Decoded(pixels, picture.format, picture.width, picture.height, small, perf_counter() - started)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error that is not a group: what one caller can be told."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+def _first_failure(tasks: Sequence[asyncio.Task[Embedded]]) -> BaseException:
+    """The error of the first picture that failed; among several it says which one that was."""
+    failed = ((number, task.exception()) for number, task in enumerate(tasks, 1) if not task.cancelled())
+    number, error = next((number, error) for number, error in failed if error is not None)
+    if isinstance(error, MediaRejected) and len(tasks) > 1:
+        error.args = (f"Picture {number} of {len(tasks)}: {error.sentence}",)
     return error

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Encoder:
     """An image tower, loaded and ready to run.
 
-    The constructor does no I/O; `open` loads the graph, runs the artifact's goldens through it and warms it up.
+    The constructor does no I/O; `open` loads the graph. Proving the goldens and warming up are the opener's next steps.
     """
 
     def __init__(self, artifact: Artifact, precision: str, device: Device = "auto", *, threads: int = 0) -> None:

@@ -158,6 +158,16 @@ class CatalogueUnavailable(TwinlensError):
     retry_after = 1.0
 
 
+class CatalogueBusy(CatalogueUnavailable):
+    """Another transaction holds what this request needs; nothing was changed, please try again shortly."""
+
+    code = "database_busy"
+
+
+class OutcomeUnknown(CatalogueUnavailable):
+    """The connection to the database broke while it was writing; please ask again whether the change was made."""
+
+
 class CatalogueFailed(TwinlensError):
     """The database could not carry this out; the fault is ours and has been logged."""
 

@@ -7,13 +7,22 @@ import contextlib
 import hashlib
 import logging
 import uuid
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from server.catalogue import Catalogue, Media, NewMedia, Product
 from server.embedder import Embedded, Embedder
-from server.errors import CatalogueUnavailable, MediaNotFound, StorageFailed
+from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
 from server.storage import MediaStore
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
+
+
+async def digest_of(data: bytes) -> bytes:
+    """SHA-256 of a picture's bytes, off the event loop: what tells the very same file from one that looks like it."""
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
 
 
 class Librarian:
@@ -23,6 +32,18 @@ class Librarian:
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
+        self._at_work: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Wait for what was begun, also where its caller has left."""
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that a caller who leaves, or whose time is up, must not stop between store and database."""
+        task = asyncio.create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
 
     async def add(self, client_id: str, product_id: str, data: bytes, *, within: float) -> tuple[Media, bool]:
         """Add a picture to a product within that many seconds; the media, and whether it is new.
@@ -31,7 +52,7 @@ class Librarian:
         kinds, Overloaded, StorageFailed, CatalogueUnavailable; then nothing is left behind.
         """
         await self._catalogue.get_product(client_id, product_id)
-        digest = hashlib.sha256(data).digest()
+        digest = await digest_of(data)
         known = await self._catalogue.find_media_by_digest(client_id, product_id, digest)
         if known is not None and await self._catalogue.media_vector(client_id, known.id) is not None:
             return known, False
@@ -51,8 +72,7 @@ class Librarian:
             height=picture.height,
             content_digest=digest,
         )
-        # Shielded: a caller who leaves now must not stop the work between the store and the database.
-        return await asyncio.shield(self._keep(new, data, picture))
+        return await self._to_its_end(self._keep(new, data, picture))
 
     async def _keep(self, new: NewMedia, data: bytes, picture: Embedded) -> tuple[Media, bool]:
         """The bytes first, the row last: a row never points at nothing."""
@@ -62,24 +82,31 @@ class Librarian:
             if picture.thumbnail is not None and new.thumbnail_key is not None:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
             media, kept = await self._catalogue.add_media(new, picture.embedding)
-        except CatalogueUnavailable:
-            kept = True  # the connection broke: whether the row was committed is not known, so the bytes stay
+        except OutcomeUnknown:
+            kept = True  # a row that was committed after all must find its bytes
+            _log.warning("Kept in the media store, whether or not the catalogue has them: %s", new.s3_key)
             raise
         finally:
             if not kept:
-                await self.sweep(new.s3_key, new.thumbnail_key)
+                await self._sweep(new.s3_key, new.thumbnail_key)
         return media, kept
 
     async def remove(self, client_id: str, media_id: str) -> Media:
         """Take a media out, row first. Raises MediaNotFound."""
+        return await self._to_its_end(self._remove(client_id, media_id))
+
+    async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        await self.sweep(media.s3_key, media.thumbnail_key)
+        await self._sweep(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
         """Take a product out with all its media, rows first. Raises ProductNotFound."""
+        return await self._to_its_end(self._remove_product(client_id, product_id))
+
+    async def _remove_product(self, client_id: str, product_id: str) -> Product:
         product = await self._catalogue.get_product(client_id, product_id)
-        await self.sweep(*await self._catalogue.delete_product(client_id, product_id))
+        await self._sweep(*await self._catalogue.delete_product(client_id, product_id))
         return product
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
@@ -90,9 +117,9 @@ class Librarian:
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key))
 
-    async def sweep(self, *keys: str | None) -> None:
+    async def _sweep(self, *keys: str | None) -> None:
         """Forget objects that no row points at any more."""
         try:
             await self._store.delete(*(key for key in keys if key))
-        except StorageFailed:
-            _log.warning("Left in the media store, no longer in the catalogue: %s", ", ".join(filter(None, keys)))
+        except StorageFailed as exc:
+            _log.warning("No longer in the catalogue, but %s", exc.sentence)

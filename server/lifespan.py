@@ -25,7 +25,7 @@ from server.batcher import Batcher
 from server.catalogue import Catalogue, SpaceRow, open_space
 from server.embedder import Embedder
 from server.encoder import Encoder
-from server.errors import StartRefused
+from server.errors import DatabaseUnusable, StartRefused
 from server.ingest import Librarian
 from server.metrics import Metrics
 from server.settings import Settings
@@ -36,6 +36,7 @@ REFUSAL = "_TWINLENS_REFUSAL"
 
 _POOL_SIZE = 8
 _POOL_PATIENCE = 5.0
+_DATABASE_PATIENCE = 600.0
 _MAX_BATCH = 16
 _INDEX_ROUND = 60.0
 
@@ -60,39 +61,58 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     started = perf_counter()
     metrics = Metrics()
     artifact = Artifact.read(settings.model)
-    with _refusing(), Encoder(artifact, settings.precision, settings.device) as encoder:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_refusing())
+        encoder = stack.enter_context(Encoder(artifact, settings.precision, settings.device))
         lowest = _prove(artifact, settings, encoder)
         encoder.warm_up((1, _MAX_BATCH))
-        async with Batcher(encoder.encode, max_batch=_MAX_BATCH) as batcher:
-            batcher.on_batch = lambda size, _: metrics.batch_size.observe(size)
-            cores = len(os.sched_getaffinity(0))
-            embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=cores)
-            embedder.on_picture = metrics.picture
-            url = settings.database_url or ""
-            async with contextlib.AsyncExitStack() as stack:
-                stack.callback(embedder.close)
-                pool = await stack.enter_async_context(
-                    database.open_pool(url, min_size=2, max_size=_POOL_SIZE, timeout=_POOL_PATIENCE)
-                )
-                catalogue = Catalogue(pool, claim_space(url, artifact, settings.precision))
-                store = MediaStore.at(settings.media_url, settings.data / "media")
-                librarian = Librarian(embedder, catalogue, store)
-                if settings.demo:
-                    await demo.load(catalogue, librarian)
-                tending = asyncio.create_task(_tend(catalogue), name="indexes")
-                stack.push_async_callback(_cancel, tending)
-                _log.info(
-                    "Ready after %.1f s at http://%s:%d - %s (%s) on %s, goldens at cosine %.7f, space %s",
-                    perf_counter() - started,
-                    settings.host,
-                    settings.port,
-                    encoder.model,
-                    settings.precision,
-                    encoder.device,
-                    lowest,
-                    encoder.space.id[:12],
-                )
-                yield Services(settings, encoder, embedder, catalogue, librarian, metrics)
+
+        batcher = await stack.enter_async_context(Batcher(encoder.encode, max_batch=_MAX_BATCH))
+        batcher.on_batch = lambda size, _: metrics.batch_size.observe(size)
+        cores = len(os.sched_getaffinity(0))
+        embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=cores)
+        embedder.on_picture = metrics.picture
+        stack.callback(embedder.close)
+
+        url = settings.database_url or ""
+        space = await _claim_when_it_answers(url, artifact, settings.precision)
+        pool = database.open_pool(
+            url, min_size=2, max_size=_POOL_SIZE, timeout=_POOL_PATIENCE, longest=settings.deadline
+        )
+        catalogue = Catalogue(await stack.enter_async_context(pool), space)
+        store = MediaStore.at(settings.media_url, settings.data / "media")
+        librarian = Librarian(embedder, catalogue, store)
+        stack.push_async_callback(librarian.close)
+
+        if settings.demo:
+            await demo.load(catalogue, librarian)
+        tending = asyncio.create_task(_tend(catalogue), name="indexes")
+        stack.push_async_callback(_cancel, tending)
+        _log.info(
+            "Ready after %.1f s at http://%s:%d - %s (%s) on %s, goldens at cosine %.7f, space %s",
+            perf_counter() - started,
+            settings.host,
+            settings.port,
+            encoder.model,
+            settings.precision,
+            encoder.device,
+            lowest,
+            encoder.space.id[:12],
+        )
+        yield Services(settings, encoder, embedder, catalogue, librarian, metrics)
+
+
+async def _claim_when_it_answers(url: str, artifact: Artifact, precision: str) -> SpaceRow:
+    """As `claim_space`; a database that is away is waited for, since the parent has just used it."""
+    deadline = perf_counter() + _DATABASE_PATIENCE
+    while True:
+        try:
+            return await asyncio.to_thread(claim_space, url, artifact, precision)
+        except DatabaseUnusable as exc:
+            if perf_counter() > deadline:
+                raise
+            _log.warning("Waiting for the database: %s", exc.sentence)
+            await asyncio.sleep(1.0)
 
 
 def claim_space(url: str, artifact: Artifact, precision: str) -> SpaceRow:
@@ -122,25 +142,25 @@ def _prove(artifact: Artifact, settings: Settings, encoder: Encoder) -> float:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """In a worker: end with the parent, and when the start must be refused, tell it why instead of being respawned."""
-    refusal = os.environ.get(REFUSAL)
-    if refusal is None:
-        yield
-        return
-    _end_with_parent()
+    """In a worker, when the start must be refused: tell the parent why, instead of being started again and again."""
     try:
         yield
     except StartRefused as exc:
+        if (refusal := os.environ.get(REFUSAL)) is None:
+            raise
         Path(refusal).write_text(exc.sentence)
         os.kill(os.getppid(), signal.SIGTERM)
         # Raised further it would end in a page of traceback; the parent says the sentence.
         os._exit(2)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would hold the port without a database behind it."""
+def belong_to_parent() -> None:
+    """For a worker: it ends when the parent is killed, and leaves Ctrl-C to the parent."""
     pr_set_pdeathsig = 1
+    # Without a parent it would hold the port, with no database behind it.
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    # A terminal sends SIGINT to both. The parent passes its end on; a second one must not cut the drain short.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def log_to_stderr() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.artifact import PreprocessingSpec
-from server.errors import NoPicture, NotAPicture, PictureTooLarge, UnreadablePicture
+from server.errors import MediaRejected, NoPicture, NotAPicture, PictureTooLarge, UnreadablePicture
 
 Pixels = NDArray[np.uint8]
 
@@ -46,6 +47,10 @@ _TRANSPOSE = {
 # A resized picture of more pixels than this is never made whole (64 MB in Pillow): see `_middle`.
 _LARGEST_INTERMEDIATE = 16_000_000
 
+# A progressive JPEG has about ten scans. One of thousands, each a few bytes, would keep a decoder busy for hours.
+_MOST_SCANS = 100
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -63,6 +68,9 @@ GIF = Format("GIF", "image/gif", "gif")
 BMP = Format("BMP", "image/bmp", "bmp")
 TIFF = Format("TIFF", "image/tiff", "tif")
 AVIF = Format("AVIF", "image/avif", "avif")
+
+# 65535 / 255 = 257: the exact ratio of the two full scales.
+_FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 _AVIF_BRANDS = (b"avif", b"avis")
 _SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
@@ -106,6 +114,41 @@ def sniff(data: bytes) -> Format:
     raise NotAPicture()
 
 
+def measure(data: bytes, *, max_pixels: int) -> tuple[int, int]:
+    """Width and height as stored, from the header alone. Raises as `decode` does."""
+    try:
+        with _opened(data, sniff(data), max_pixels) as image:
+            return image.size
+    except MediaRejected:
+        raise
+    except Exception as exc:  # as in `decode`
+        raise UnreadablePicture() from exc
+
+
+def _opened(data: bytes, form: Format, max_pixels: int) -> Image.Image:
+    """The picture with its header read. Raises PictureTooLarge, and whatever Pillow raises for damage."""
+    # A phone's multi-picture JPEG is opened as its first picture.
+    image = Image.open(io.BytesIO(data), formats=("JPEG", "MPO") if form is JPEG else (form.pillow,))
+    if image.width * image.height > max_pixels:
+        raise PictureTooLarge(image.width, image.height, max_pixels)
+    return image
+
+
+def _scans(data: bytes) -> int:
+    """How many scans the first picture of a JPEG has: each costs a pass over all its pixels.
+
+    A marker that is none of 00 (a stuffed byte), D0 to D7 (restarts) and FF (fill) ends the entropy-coded data.
+    """
+    scans, at = 0, 2
+    while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
+        at = found.end()
+        if found[0] == b"\xff\xda":
+            scans += 1
+        if found[0] != b"\xff\x01" and len(data) >= at + 2:
+            at += int.from_bytes(data[at : at + 2])
+    return scans
+
+
 def decode(data: bytes, *, max_pixels: int) -> Picture:
     """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
 
@@ -113,16 +156,14 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     width x height is over `max_pixels`.
     """
     form = sniff(data)
+    if form is JPEG and _scans(data) > _MOST_SCANS:
+        raise UnreadablePicture("The JPEG has more scans than any camera or program writes.")
     try:
-        # A phone's multi-picture JPEG is opened as its first picture.
-        formats = ("JPEG", "MPO") if form is JPEG else (form.pillow,)
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            if image.width * image.height > max_pixels:
-                raise PictureTooLarge(image.width, image.height, max_pixels)
+        with _opened(data, form, max_pixels) as image:
             image.load()
             orientation = _orientation(image)
             opaque = _opaque(image)
-    except PictureTooLarge:
+    except MediaRejected:
         raise
     except MemoryError:
         raise  # our machine's limit, not the picture's fault
@@ -156,12 +197,14 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     """Wide samples to 8 bits: whole numbers beyond 255 count as 16 bit, fractions as 0 to 1."""
-    wide = np.nan_to_num(samples.astype(np.float64))
-    if samples.dtype.itemsize == 2 or wide.max(initial=0) > 255:
-        wide = wide / 257  # 65535 / 255: the exact ratio of the two full scales
-    elif samples.dtype.kind == "f" and wide.max(initial=0) <= 1:
-        wide = wide * 255
-    return np.rint(np.clip(wide, 0, 255)).astype(np.uint8)
+    if samples.dtype.itemsize == 2:
+        return _FROM_16_BIT[samples.astype(np.uint16, copy=False)]
+    least, most = (float(np.nan_to_num(bound(samples, axis=None))) for bound in (np.fmin.reduce, np.fmax.reduce))
+    scale = 1 / 257 if most > 255 else 255.0 if samples.dtype.kind == "f" and 0 <= least <= most <= 1 else 1.0
+    eight = np.empty(samples.shape, np.uint8)
+    for row, wide in zip(eight, samples, strict=True):  # by rows: a whole copy in wide numbers can be a gigabyte
+        row[:] = np.rint(np.clip(np.nan_to_num(wide.astype(np.float64)) * scale, 0, 255))
+    return eight
 
 
 def to_pixels(image: Image.Image, spec: PreprocessingSpec) -> Pixels:

@@ -64,9 +64,9 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     status = status_of(error)
     headers = {}
     if status >= 500 and status != 503:
-        _log.error("%s %s failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
+        _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     if status == 503:
-        _log.warning("%s %s was put off: %s", request.method, request.url.path, error.sentence)
+        _log.warning("%s %r was put off: %s", request.method, request.url.path, error.sentence)
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
     return _problem(request, status, error.code, error.sentence, headers)
 
@@ -83,7 +83,7 @@ def _framework(request: Request, error: HTTPException) -> Response[Problem]:
 
 
 def _unforeseen(request: Request, error: Exception) -> Response[Problem]:
-    _log.error("%s %s failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
+    _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     sentence = "Something went wrong on our side; it has been logged with this request's id."
     return _problem(request, 500, "internal_error", sentence, {})
 

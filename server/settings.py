@@ -25,7 +25,8 @@ _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "m
 
 def _size(text: str) -> int:
     """`32 MB`, `512KiB`, `1000000`: a number of bytes."""
-    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())) or found[2] not in _SIZES:
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]*)", text.strip().lower())
+    if not found or found[2] not in _SIZES:
         raise ValueError("a size such as 32MB")
     return _positive(int(float(found[1]) * _SIZES[found[2]]))
 
@@ -38,13 +39,14 @@ def _count(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or not int(text) <= 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not int(text) <= 65535:
         raise ValueError("a port, 0 to 65535")
     return int(text)
 
 
 def _seconds(text: str) -> float:
-    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", text.strip())) or float(found[1]) <= 0:
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*s?", text.strip())
+    if not found or float(found[1]) <= 0:
         raise ValueError("a number of seconds above 0, such as 30")
     return float(found[1])
 

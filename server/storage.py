@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,7 +35,8 @@ class MediaStore:
                 return cls(S3Store.from_url(url, client_options={"allow_http": True}))
             return cls(from_url(url))
         except (BaseError, ValueError, OSError) as exc:
-            raise BadSetting(f"TWINLENS_MEDIA_URL cannot be used as a store of media: {exc}") from exc
+            where = f"TWINLENS_MEDIA_URL ({url})" if url else f"The folder {folder}"
+            raise BadSetting(f"{where} cannot be used as a store of media: {exc}") from exc
 
     async def put(self, key: str, data: bytes) -> None:
         """Raises StorageFailed; the key then holds what it held before."""
@@ -54,11 +56,15 @@ class MediaStore:
             raise StorageFailed() from exc
 
     async def delete(self, *keys: str) -> None:
-        """Forget keys; one that holds nothing is no error. Raises StorageFailed."""
-        for key in keys:
-            try:
-                await obstore.delete_async(self._store, key)
-            except FileNotFoundError:
-                continue
-            except (BaseError, OSError) as exc:
-                raise StorageFailed() from exc
+        """Forget keys; one that holds nothing is no error. Tries every key; raises StorageFailed naming those left."""
+        outcomes = await asyncio.gather(
+            *(obstore.delete_async(self._store, key) for key in keys), return_exceptions=True
+        )
+        failed = [
+            (key, outcome)
+            for key, outcome in zip(keys, outcomes, strict=True)
+            if isinstance(outcome, BaseException) and not isinstance(outcome, FileNotFoundError)
+        ]
+        if failed:
+            left = ", ".join(key for key, _ in failed)
+            raise StorageFailed(f"These could not be deleted from the media store: {left}.") from failed[0][1]

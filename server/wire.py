@@ -13,6 +13,8 @@ from server.similarity import clamp, score, similarity
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+SpaceId = Annotated[str, msgspec.Meta(max_length=64)]
 
 DEFAULT_LIMIT = 24
 
@@ -55,7 +57,7 @@ class SearchRequest(_Request, frozen=True):
     text: str | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
-    space: str | None = None
+    space: SpaceId | None = None
     client_id: str | None = None
     limit: Limit = DEFAULT_LIMIT
     min_similarity: Percentage | None = None
@@ -110,7 +112,7 @@ class SearchAnswer(_Body, frozen=True):
 
 class ProductRequest(_Request, frozen=True):
     name: Name
-    sku: Name | None = None
+    sku: Sku | None = None
     is_active: bool = True
     client_id: str | None = None
 

@@ -40,7 +40,7 @@ def test_the_demo_catalogue_holds_what_was_promised():
 
 def test_every_picture_of_the_catalogue_finds_itself_first_at_100_percent(api):
     for product in demo.products():
-        first, second = search(api, product.picture.read_bytes(), limit=2)
+        first, second = search(api, product.read(), limit=2)
         assert (first["productId"], first["similarity"]) == (product.id, 100.0)
         assert second["score"] > first["score"], f"{product.id} is as good as {second['productId']}"
 
@@ -50,7 +50,7 @@ def test_near_duplicates_find_their_original_first(api, alteration):
     """Each alteration by itself: none hides behind the others' average."""
     missed = []
     for product in demo.products():
-        picture = media.decode(product.picture.read_bytes(), max_pixels=10**8).image
+        picture = media.decode(product.read(), max_pixels=10**8).image
         altered = in_format(ALTERATIONS[alteration](picture), "PNG", compress_level=1)
         (first,) = search(api, altered, limit=1)
         if first["productId"] != product.id:

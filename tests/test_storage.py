@@ -1,6 +1,5 @@
 """The media store: the same three calls on a folder and on an S3-compatible store."""
 
-
 import pytest
 from moto.server import ThreadedMotoServer
 

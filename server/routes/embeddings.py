@@ -10,14 +10,14 @@ from server.clients import Request
 from server.errors import BadParameter, NoPicture, NoTextTower
 from server.lifespan import Services
 from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
-from server.routes.openapi import FilesForm, PictureForm, taking
+from server.routes.openapi import FilesForm, PictureForm, contract
 from server.wire import EmbeddedImage, Embeddings, TextsToEmbed
 
 RAW = "application/octet-stream"
 MOST_FILES = 256
 
 
-@post("/embed-image", status_code=200, operation_class=taking({MULTIPART: PictureForm}), tags=["embeddings"])
+@post("/embed-image", status_code=200, **contract(400, 413, 415, takes={MULTIPART: PictureForm}), tags=["embeddings"])
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
     """The vector of one picture, as the older service gave it."""
     form = await read_form(request)
@@ -33,7 +33,14 @@ async def embed_image(request: Request, services: NamedDependency[Services]) -> 
 @post(
     "/v1/embeddings",
     status_code=200,
-    operation_class=taking({MULTIPART: FilesForm, JSON: TextsToEmbed}),
+    **contract(
+        400,
+        413,
+        415,
+        takes={MULTIPART: FilesForm, JSON: TextsToEmbed},
+        also={200: (Embeddings, "The vectors, in the order that the pictures came.")},
+        raw=RAW,
+    ),
     tags=["embeddings"],
 )
 async def embeddings(request: Request, services: NamedDependency[Services]) -> Response[Embeddings] | Response[bytes]:

@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 
 from server.lifespan import Services
 from server.metrics import CONTENT_TYPE
+from server.routes.openapi import problems
 from server.wire import Health, Readiness
 
 
@@ -16,7 +17,7 @@ async def live() -> Health:
     return Health(status="ok")
 
 
-@get("/health/ready", tags=["health"])
+@get("/health/ready", responses=problems(503), tags=["health"])
 async def ready(services: NamedDependency[Services]) -> Readiness:
     """The goldens passed at the start and the pool answers now; otherwise 503."""
     await services.catalogue.ping()

@@ -9,7 +9,7 @@ from litestar.params import FromPath
 from server.clients import Request, check_id, client_of
 from server.lifespan import Services
 from server.routes.bodies import MULTIPART, deadline_of, read_form
-from server.routes.openapi import UploadForm, taking
+from server.routes.openapi import UploadForm, contract
 from server.wire import Media, UploadFields
 
 # A media's picture never changes, so its thumbnail does not either; private, since it is one client's.
@@ -19,7 +19,15 @@ _FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
 @post(
     "/v1/products/{product_id:str}/media",
     status_code=201,
-    operation_class=taking({MULTIPART: UploadForm}),
+    **contract(
+        400,
+        404,
+        409,
+        413,
+        415,
+        takes={MULTIPART: UploadForm},
+        also={200: (Media, "These bytes are there already.")},
+    ),
     tags=["media"],
 )
 async def add_media(
@@ -36,19 +44,19 @@ async def add_media(
     return Response(Media.of(media), status_code=201 if created else 200)
 
 
-@get("/v1/media/{media_id:str}", tags=["media"])
+@get("/v1/media/{media_id:str}", **contract(404), tags=["media"])
 async def get_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """One media."""
     return Media.of(await services.catalogue.get_media(client_of(request), media_id))
 
 
-@delete("/v1/media/{media_id:str}", status_code=200, tags=["media"])
+@delete("/v1/media/{media_id:str}", status_code=200, **contract(404), tags=["media"])
 async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """Delete a media; gives what it was."""
     return Media.of(await services.librarian.remove(client_of(request), media_id))
 
 
-@get("/v1/media/{media_id:str}/thumbnail", media_type="image/webp", tags=["media"])
+@get("/v1/media/{media_id:str}/thumbnail", media_type="image/webp", **contract(404), tags=["media"])
 async def get_thumbnail(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str]
 ) -> Response[bytes]:

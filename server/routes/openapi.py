@@ -1,18 +1,25 @@
-"""OpenAPI for calls that read their body by Content-Type: Litestar can only describe the one that it binds."""
+"""What Litestar cannot tell OpenAPI by itself: bodies that are read by Content-Type, and our errors."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+
+from server.routes.bodies import DEADLINE_HEADER
+from server.wire import Problem
 
 _PICTURE = Schema(
     type=OpenAPIType.STRING,
     format=OpenAPIFormat.BINARY,
     description="A picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
 )
+_BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _CLIENT = Schema(type=OpenAPIType.STRING, description="The client; `demo` when not given.")
 
 
@@ -33,19 +40,67 @@ SearchForm = _form(
 )
 
 
-def taking(bodies: dict[str, Schema | type[msgspec.Struct]]) -> type[Operation]:
-    """An operation class whose request body is one of these, by content type."""
+_PROBLEMS = {
+    400: "No picture, an unreadable one, or a body that cannot be read.",
+    404: "No such thing in this client's catalogue.",
+    409: "It does not fit what the catalogue holds, or the vector is of another space.",
+    413: "Too large.",
+    415: "Not a picture, or not a body that this call reads.",
+    422: "A parameter that makes no sense.",
+    500: "A fault of ours.",
+    503: "Too busy, or not in time: try again after `Retry-After` seconds.",
+}
+_CLIENT_ID = Parameter(name="clientId", param_in="query", required=False, schema=_CLIENT)
+_DEADLINE = Parameter(
+    name=DEADLINE_HEADER,
+    param_in="header",
+    required=False,
+    description="Seconds within which this request is answered or refused, if fewer than the server's own.",
+    schema=Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0),
+)
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """The answers for these statuses: all have the one body of errors."""
+    return {
+        status: ResponseSpec(Problem, description=_PROBLEMS[status], generate_examples=False) for status in statuses
+    }
+
+
+def contract(
+    *fails: int,
+    takes: Mapping[str, Schema | type[msgspec.Struct]] | None = None,
+    also: Mapping[int, tuple[type[Any], str]] | None = None,
+    raw: str | None = None,
+) -> dict[str, Any]:
+    """A handler's part of the OpenAPI document, as keyword arguments of its decorator.
+
+    `fails`: statuses of its errors beside 422, 500 and 503; `takes`: its request bodies by content type; `also`:
+    answers beside the one that its signature tells, by status; `raw`: a content type of bytes that it can answer in.
+    """
+    statuses = sorted({*fails, 422, 500, 503})
+    responses = problems(*statuses)
+    for status, (kind, description) in (also or {}).items():
+        responses[status] = ResponseSpec(kind, description=description, generate_examples=False)
     content = {
         kind: OpenAPIMediaType(schema=body if isinstance(body, Schema) else _schema_of(body))
-        for kind, body in bodies.items()
+        for kind, body in (takes or {}).items()
     }
 
     @dataclass
-    class Taking(Operation):
+    class Described(Operation):
         def __post_init__(self) -> None:
-            self.request_body = RequestBody(content=content, required=True)
+            if content:
+                self.request_body = RequestBody(content=content, required=True)
+            self.parameters = [*(self.parameters or []), _CLIENT_ID, _DEADLINE]
+            answers = self.responses or {}
+            if 400 not in statuses:
+                answers.pop("400", None)  # Litestar's own, which never leaves this server
+            success = answers.get("200")
+            if raw and isinstance(success, OpenAPIResponse) and success.content is not None:
+                success.content[raw] = OpenAPIMediaType(schema=_BYTES)
 
-    return Taking
+    return {"operation_class": Described, "responses": responses}
 
 
 def _schema_of(struct: type[msgspec.Struct]) -> Schema:

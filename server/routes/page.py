@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from litestar import MediaType, Response, get
-from litestar.static_files import create_static_files_router
+from litestar.params import FromPath
+
+from server.errors import NotFound
 
 WEB = Path(__file__).parent.parent / "web"
+_FILES = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
 
 # The page brings everything with it, so the browser need not be allowed anything else.
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
@@ -25,4 +28,10 @@ async def page() -> Response[bytes]:
     return Response(html, media_type=MediaType.HTML, headers={**SECURITY, "Cache-Control": "no-cache"})
 
 
-web = create_static_files_router("/web", [WEB], include_in_schema=False, cache_control=None, name="web")
+@get("/web/{name:str}", include_in_schema=False)
+async def web(name: FromPath[str]) -> Response[bytes]:
+    """A file that the page needs."""
+    if name not in _FILES:
+        raise NotFound
+    headers = {**SECURITY, "Cache-Control": "no-cache"}
+    return Response((WEB / name).read_bytes(), media_type=_FILES[name], headers=headers)

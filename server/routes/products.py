@@ -9,11 +9,15 @@ from litestar.params import FromPath
 from server.clients import Request, check_id, client_of
 from server.lifespan import Services
 from server.routes.bodies import JSON, read_json
-from server.routes.openapi import taking
+from server.routes.openapi import contract
 from server.wire import Product, ProductRequest
 
 
-@put("/v1/products/{product_id:str}", operation_class=taking({JSON: ProductRequest}), tags=["products"])
+@put(
+    "/v1/products/{product_id:str}",
+    **contract(400, 409, 413, 415, takes={JSON: ProductRequest}, also={201: (Product, "Created.")}),
+    tags=["products"],
+)
 async def put_product(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Product]:
@@ -29,13 +33,13 @@ async def put_product(
     return Response(Product.of(product), status_code=201 if created else 200)
 
 
-@get("/v1/products/{product_id:str}", tags=["products"])
+@get("/v1/products/{product_id:str}", **contract(404), tags=["products"])
 async def get_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
     """One product."""
     return Product.of(await services.catalogue.get_product(client_of(request), product_id))
 
 
-@delete("/v1/products/{product_id:str}", status_code=200, tags=["products"])
+@delete("/v1/products/{product_id:str}", status_code=200, **contract(404), tags=["products"])
 async def delete_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
     """Delete a product with all its media; gives what it was."""
     return Product.of(await services.librarian.remove_product(client_of(request), product_id))

@@ -12,20 +12,26 @@ from server.artifact import Vectors
 from server.clients import Request, check_id, client_of
 from server.embedder import Timings
 from server.errors import BadParameter, MediaNotFound, NoTextTower, SpaceMismatch, UnsupportedBody
+from server.ingest import digest_of
 from server.lifespan import Services
 from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
-from server.routes.openapi import SearchForm, taking
+from server.routes.openapi import SearchForm, contract
 from server.wire import Match, SearchAnswer, SearchFields, SearchRequest
 
 
-@post("/api/search/by-image", status_code=200, operation_class=taking({MULTIPART: SearchForm}), tags=["search"])
+@post(
+    "/api/search/by-image", status_code=200, **contract(400, 413, 415, takes={MULTIPART: SearchForm}), tags=["search"]
+)
 async def search_by_image(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
     """Find the pictures that are most like this one, as the older service did."""
     return await _by_picture(request, services)
 
 
 @post(
-    "/v1/search", status_code=200, operation_class=taking({MULTIPART: SearchForm, JSON: SearchRequest}), tags=["search"]
+    "/v1/search",
+    status_code=200,
+    **contract(400, 404, 409, 413, 415, takes={MULTIPART: SearchForm, JSON: SearchRequest}),
+    tags=["search"],
 )
 async def search(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
     """Find the pictures that are most like a picture, a media of the catalogue, or a vector."""
@@ -36,7 +42,7 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
     asked = await read_json(request, SearchRequest)
     client_id = client_of(request, asked.client_id)
     embedding = await _vector(asked, client_id, services)
-    return await _answer(services, client_id, embedding, asked.limit, asked.min_similarity)
+    return await _answer(services, client_id, embedding, asked.limit, asked.min_similarity, media_id=asked.media_id)
 
 
 async def _by_picture(request: Request, services: Services) -> Response[SearchAnswer]:
@@ -50,7 +56,7 @@ async def _by_picture(request: Request, services: Services) -> Response[SearchAn
         picture.embedding,
         asked.limit,
         asked.min_similarity,
-        digest=picture.digest,
+        digest=await digest_of(form.file),
         timings=picture.timings,
     )
 
@@ -85,11 +91,12 @@ async def _answer(
     min_similarity: float | None,
     *,
     digest: bytes | None = None,
+    media_id: str | None = None,
     timings: Timings | None = None,
 ) -> Response[SearchAnswer]:
     started = perf_counter()
     matches = await services.catalogue.search(
-        client_id, embedding, limit=limit, min_similarity=min_similarity, digest=digest
+        client_id, embedding, limit=limit, min_similarity=min_similarity, digest=digest, media_id=media_id
     )
     seconds = perf_counter() - started
     services.metrics.stage_seconds.labels("search").observe(seconds)

@@ -80,10 +80,6 @@ RETURNING id, "productId" AS product_id, "clientId" AS client_id, kind, status, 
 -- A media's vector in the space, as it is stored.
 SELECT embedding FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(client_id)s
 
--- count --
--- How many media the client has.
-SELECT count(*) FROM media WHERE "clientId" = %(client_id)s
-
 -- digests --
 -- Which files the client has with a vector in the space, and under which product.
 SELECT m."productId", m."contentDigest"
@@ -104,7 +100,7 @@ WITH near AS MATERIALIZED (
     SELECT v."mediaId", v.embedding
     FROM media m
     JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
-    WHERE m."clientId" = %(client_id)s AND m."contentDigest" = %(digest)s
+    WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR m.id = %(media_id)s)
     ORDER BY v."mediaId"
     LIMIT %(limit)s
 ), candidates AS (
@@ -119,7 +115,8 @@ FROM candidates c
 JOIN media m ON m.id = c."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
-ORDER BY cosine DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC, m.id
+ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC,
+    m.id
 LIMIT %(limit)s
 
 -- search_by_index --
@@ -135,7 +132,7 @@ WITH near AS MATERIALIZED (
     SELECT v."mediaId", v.embedding
     FROM media m
     JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
-    WHERE m."clientId" = %(client_id)s AND m."contentDigest" = %(digest)s
+    WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR m.id = %(media_id)s)
     ORDER BY v."mediaId"
     LIMIT %(limit)s
 ), candidates AS (
@@ -150,7 +147,8 @@ FROM candidates c
 JOIN media m ON m.id = c."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
-ORDER BY cosine DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC, m.id
+ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC,
+    m.id
 LIMIT %(limit)s
 
 -- set_search_effort --
