@@ -5,11 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# The GPU build of ONNX Runtime where there is an NVIDIA driver, else the CPU build. EXTRA=gpu or EXTRA=cpu decides
+# before the first `make`, or after `make clean`: the two builds cannot share an environment.
+EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+
 # Every TWINLENS_ variable reaches the server by itself; `make serve PORT=9000` works as well.
 SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE DATABASE_URL MEDIA_URL DEADLINE MAX_UPLOAD MAX_PIXELS DEMO TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
 .PHONY: serve test setup check format clean
+.DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
 	@TWINLENS_DEMO=$${TWINLENS_DEMO:-on} $(GIVEN) exec $(BIN)/python -m server
@@ -28,21 +33,21 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(BIN)/python:
+# Stamped when it is whole: an interrupted or half-made environment is made anew.
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Twinlens needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
 	@echo "Making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip --version >/dev/null || \
+		{ echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
 
-# With the GPU build of ONNX Runtime where there is an NVIDIA driver, else the CPU build; EXTRA=gpu or EXTRA=cpu decides.
-EXTRA ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
-
-$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing the server ($(EXTRA))"
 	@$(PIP) --editable '.[$(EXTRA)]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing the server, the export, the bench and the tests' tools ($(EXTRA)); the first time takes minutes"
 	@$(PIP) --editable '.[$(EXTRA),export,bench,dev]'
 	@touch $@ $(VENV)/.serve
