@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -198,13 +199,15 @@ def begin(environment: Any, **_: Any) -> None:
 
 
 def ready(host: str) -> str:
-    """What the server runs, in a few words. Raises OSError (URLError is one) when it is not ready."""
+    """What the server runs, in a few words. Raises OSError when it is not ready, ValueError when it is not ours."""
     try:
         with urlopen(f"{host.rstrip('/')}/health/ready", timeout=10) as answer:  # noqa: S310 - http, see `refused`
             told = json.loads(answer.read())
+        return f"{told['model']} ({told['precision']}) on {told['device']}, space {told['space'][:12]}"
     except OSError as exc:
         raise OSError(f"no server is ready at {host}: {exc}") from exc
-    return f"{told['model']} ({told['precision']}) on {told['device']}, space {told['space'][:12]}"
+    except (HTTPException, ValueError, KeyError, TypeError) as exc:
+        raise ValueError(f"what answers at {host} is no Twinlens: /health/ready tells of no model") from exc
 
 
 def refused(host: str, asked: argparse.Namespace) -> str | None:

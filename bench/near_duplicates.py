@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench import machine
 from server.artifact import Artifact, PreprocessingSpec, Vectors
 from server.encoder import Encoder
 from server.errors import TwinlensError
@@ -104,12 +105,18 @@ def embed(encoder: Encoder, spec: PreprocessingSpec, images: Sequence[Image.Imag
     return np.concatenate([encoder.encode(np.stack([to_pixels(image, spec) for image in batch])) for batch in batches])
 
 
-def search(encoder: Encoder, spec: PreprocessingSpec, pictures: dict[str, Image.Image]) -> list[Found]:
-    """Alter every picture in every way and look for its original."""
+def search(
+    encoder: Encoder,
+    spec: PreprocessingSpec,
+    pictures: dict[str, Image.Image],
+    alterations: Iterable[str] = ALTERATIONS,
+) -> list[Found]:
+    """Alter every picture in every way, or those of ALTERATIONS that are named, and look for its original."""
     names = list(pictures)
     originals = embed(encoder, spec, list(pictures.values())).astype(np.float64)
     results = []
-    for alteration, alter in ALTERATIONS.items():
+    for alteration in alterations:
+        alter = ALTERATIONS[alteration]
         altered = embed(encoder, spec, [alter(image) for image in pictures.values()]).astype(np.float64)
         cosines = altered @ originals.T
         own = np.diagonal(cosines)
@@ -132,21 +139,32 @@ def nearest_others(encoder: Encoder, spec: PreprocessingSpec, pictures: dict[str
     return _best_other(originals @ originals.T)
 
 
-def main() -> int:
+def _refuse(sentence: str) -> int:
+    print(f"bench: {sentence}", file=sys.stderr)
+    return 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code: 0 done, 2 refused (standard error has a sentence)."""
     parser = argparse.ArgumentParser(prog="python -m bench.near_duplicates", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/starter"), help="the artifact's folder")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--pictures", type=Path, default=PICTURES, help="a folder of pictures (the demo catalogue's)")
-    options = parser.parse_args()
-    artifact = Artifact.read(options.model)
-    pictures = read_pictures(options.pictures)
-    if len(pictures) < 2:
-        print(f"{options.pictures} holds {len(pictures)} pictures; at least two are needed.", file=sys.stderr)
-        return 2
-    with Encoder(artifact, options.precision, options.device) as encoder:
-        others = nearest_others(encoder, artifact.spec, pictures)
-        results = search(encoder, artifact.spec, pictures)
+    options = parser.parse_args(arguments)
+    try:
+        artifact = Artifact.read(options.model)
+        pictures = read_pictures(options.pictures)
+        if len(pictures) < 2:
+            return _refuse(f"{options.pictures} holds {len(pictures)} pictures; at least two are needed.")
+        with Encoder(artifact, options.precision, options.device) as encoder:
+            others = nearest_others(encoder, artifact.spec, pictures)
+            results = search(encoder, artifact.spec, pictures)
+    except TwinlensError as exc:
+        return _refuse(exc.sentence)
+    except OSError as exc:
+        return _refuse(f"{exc.filename} cannot be read: {exc.strerror}.")
+    print(machine.sentence())
     print(f"{artifact.manifest.model}, {options.precision}, {len(pictures)} pictures\n")
     print(f"{'alteration':<34}{'found first':>12}{'mean cosine':>13}  missed")
     for found in results:

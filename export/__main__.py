@@ -11,42 +11,53 @@ import errno
 import importlib
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
-from export.errors import ExportRefused
+from export.errors import ExportRefused, is_out_of_memory
 from export.place import destination, put, staging
 from export.steps import step
 from server.errors import TwinlensError
 
 PRECISIONS = ("fp32",)
 
+_TRACEBACK = "--traceback"
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 2 refused (a sentence is on standard error), 130 interrupted."""
+    """Run one command; the exit code: 0 done, 2 refused or failed (standard error has a sentence), 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    verifying = given[:1] == ["verify"]
     try:
-        if given[:1] == ["verify"]:
+        if verifying:
             _verify(given[1:])
         else:
             _export(given)
     except TwinlensError as exc:
         return _refuse(exc.sentence)
-    except MemoryError:
-        return _refuse("This machine has too little memory for this model.")
     except OSError as exc:
         if exc.errno in _FULL:
             return _refuse(f"There is no room left to write the artifact ({exc.strerror}); nothing was kept of it.")
         where = f"{exc.filename}: " if exc.filename else ""
         return _refuse(f"A file cannot be read or written: {where}{exc.strerror or exc}.")
     except KeyboardInterrupt:
-        print("Interrupted; nothing was kept.", file=sys.stderr)
+        print(f"Interrupted; nothing was {'proved' if verifying else 'kept'}.", file=sys.stderr)
         return 130
+    except Exception as exc:
+        if is_out_of_memory(exc):
+            return _refuse("This machine has too little memory for this model.")
+        if _TRACEBACK in given:
+            traceback.print_exc()
+        return _refuse(
+            f"This is a fault of ours, not of what was given: {type(exc).__name__}: {exc}. Run it again with "
+            f"{_TRACEBACK} and report what it prints."
+        )
     return 0
 
 
@@ -70,6 +81,7 @@ def _export(given: list[str]) -> None:
     parser.add_argument("--precision", action="append", metavar="P", help="fp32 (the default; others will follow)")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument("--models", type=Path, default=Path("models"), help="where artifacts lie (default: models)")
+    _add_traceback(parser)
     options = parser.parse_args(given)
     for precision in options.precision or []:
         if precision not in PRECISIONS:
@@ -77,9 +89,15 @@ def _export(given: list[str]) -> None:
     export(options.source, options.name, revision=options.revision, models=options.models)
 
 
+def _add_traceback(parser: argparse.ArgumentParser) -> None:
+    # `main` looks for it itself: what goes wrong may do so before there are options.
+    parser.add_argument(_TRACEBACK, action="store_true", help="show where an unforeseen error came from")
+
+
 def _verify(given: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m export verify", description="Prove an artifact again.")
     parser.add_argument("folder", type=Path, help="the artifact's folder")
+    _add_traceback(parser)
     folder = parser.parse_args(given).folder
     _need_the_extra()
     from export.verify import verify
@@ -153,7 +171,7 @@ def _need_the_extra() -> None:
     except ImportError as exc:
         raise ExportRefused(
             f"The export needs packages that the server does without ({exc.name} is missing): "
-            "pip install 'twinlens[export,cpu]'."
+            "run .venv/bin/python -m pip install -c constraints.txt -e '.[export]' in a checkout."
         ) from exc
 
 

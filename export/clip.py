@@ -10,10 +10,21 @@ from optimum.exporters.onnx.model_configs import CLIPVisionModelOnnxConfig
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from export.checkpoint import Checkpoint
-from export.errors import ExportRefused
+from export.errors import ExportRefused, is_out_of_memory
 from export.preprocessing import read_preprocessing
 from export.weights import as_tensors, fill, load_weights
 from server.artifact import Source, Tensor
+
+_WHOLE_NUMBERS = (
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "patch_size",
+    "projection_dim",
+)
 
 
 class ProjectedImageTower(CLIPVisionModelOnnxConfig):  # type: ignore[misc]  # optimum has no types
@@ -30,6 +41,7 @@ def open_clip(folder: Path, source: Source, model: str) -> Checkpoint:
     Raises ExportRefused for what is missing, damaged, not a CLIP, or cannot be said in a preprocessing spec.
     """
     config = _vision_config(_read_json(folder, "config.json"), model)
+    _check_fields(config, model)
     processor, spec = read_preprocessing(_read_json(folder, "preprocessor_config.json"), model)
     if spec.size != config.image_size:
         raise ExportRefused(
@@ -39,6 +51,8 @@ def open_clip(folder: Path, source: Source, model: str) -> Checkpoint:
     try:
         tower = CLIPVisionModelWithProjection(config)
     except Exception as exc:  # a nonsensical config fails in torch, in arithmetic or in a table of activations
+        if is_out_of_memory(exc):
+            raise
         raise ExportRefused(f"The config.json of {model} describes no tower that can be built: {exc!r}.") from exc
     weights = load_weights(folder, _of_image_tower)
     fill(tower, weights, where=model)
@@ -73,13 +87,28 @@ def _beside_the_weights(config: Any) -> Tensor:
     return Tensor("config", "json", (), json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
 
 
+def _check_fields(config: Any, model: str) -> None:
+    """Config classes take any value of any type, and what computes with it fails late, or does not."""
+    for name in _WHOLE_NUMBERS:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ExportRefused(f"The config.json of {model} has {name} {value!r}; it must be a whole number from 1.")
+    if config.num_channels != 3:
+        raise ExportRefused(f"{model} sees pictures of {config.num_channels} channels; ours have 3.")
+    eps = config.layer_norm_eps
+    if not isinstance(eps, int | float) or isinstance(eps, bool) or not 0 <= eps < 1:
+        raise ExportRefused(f"The config.json of {model} has layer_norm_eps {eps!r}; it must be a number from 0 to 1.")
+    if not isinstance(config.hidden_act, str):
+        raise ExportRefused(f"The config.json of {model} has hidden_act {config.hidden_act!r}; it must be a name.")
+
+
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as exc:
         raise ExportRefused(f"There is no {name} in {folder}; a model cannot be exported without it.") from exc
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ExportRefused(f"{path} cannot be read: {exc}.") from exc
     if not isinstance(value, dict):
         raise ExportRefused(f"{path} is not a JSON object.")

@@ -80,16 +80,29 @@ def prove_pixels(processor: Any, pictures: Sequence[GatePicture]) -> int:
 def prove_vectors(reference: Checkpoint, encoder: Encoder, pictures: Sequence[GatePicture]) -> Parity:
     """Compare the encoder's vectors, alone and in a batch of all, with torch's, in float64.
 
-    Raises ExportRefused with a table of the pictures whose cosine is below MIN_COSINE.
+    Raises ExportRefused with a table of the pictures whose cosine is below MIN_COSINE, and for a checkpoint whose own
+    vectors are not finite.
     """
+    references = [reference.reference_vector(picture.open()) for picture in pictures]
+    # A vector of zeros has no direction: it is not finite once it has been divided by its length.
+    if not all(np.isfinite(vector).all() for vector in references):
+        raise ExportRefused(
+            f"The weights of {reference.model} give vectors that are not finite, or have no length: nothing can be "
+            "compared by them."
+        )
     try:
         alone = encode_alone(encoder, pictures)
         together = encoder.encode(np.stack([picture.pixels for picture in pictures]))
     except EncoderFailed as exc:
-        raise ExportRefused(f"The graph does not run in ONNX Runtime: {exc.__cause__ or exc}") from exc
+        # The encoder's own sentence is a server's, for a caller; without a cause, a vector was not finite.
+        if exc.__cause__ is None:
+            raise ExportRefused(
+                f"The weights of {reference.model} give vectors that are not finite in ONNX Runtime, where torch gives "
+                "finite ones: they are too large or too small for float32."
+            ) from exc
+        raise ExportRefused(f"The graph does not run in ONNX Runtime: {exc.__cause__}") from exc
     cosines, drifted = [], []
-    for at, picture in enumerate(pictures):
-        expected = reference.reference_vector(picture.open())
+    for at, (picture, expected) in enumerate(zip(pictures, references, strict=True)):
         both = [cosine(expected, alone[at]), cosine(expected, together[at])]
         cosines += both
         # Written so that a cosine that is not a number is drift, too.

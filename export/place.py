@@ -16,6 +16,9 @@ from export.errors import ExportRefused
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+# A link that leads nowhere can be neither opened nor made.
+_PATIENCE = 100
+
 
 def destination(models: Path, name: str) -> Path:
     """Where the artifact will be. Raises ExportRefused for a name that is no folder's, or a place that is taken.
@@ -39,56 +42,118 @@ def staging(place: Path) -> Iterator[Path]:
 
     It is locked while in use, so that what a killed export left behind can be told from one that is running.
     """
-    made = not place.parent.exists()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(place)
-    folder = place.parent / f".{place.name}.{secrets.token_hex(4)}.partial"
-    try:
-        folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield folder
-        finally:
-            os.close(lock)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if made and not place.exists():
-            with contextlib.suppress(OSError):  # someone else has put something there meanwhile
-                place.parent.rmdir()
-
-
-def _remove_stale(place: Path) -> None:
-    for folder in place.parent.glob(f".{place.name}.*.partial"):
-        try:
+    with contextlib.ExitStack() as on_exit:
+        made: list[Path] = []
+        on_exit.callback(_remove_made, made)
+        # Locked before anybody who tidies up can see it.
+        with _alone(place.parent, made):
+            _tidy(place)
+            folder = place.parent / f".{place.name}.{secrets.token_hex(4)}.partial"
+            on_exit.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir()
             lock = os.open(folder, os.O_RDONLY)
-        except OSError:
-            continue
-        try:
+            on_exit.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            pass  # another export is at work there
-        finally:
+        yield folder
+
+
+@contextlib.contextmanager
+def _alone(parent: Path, made: list[Path]) -> Iterator[None]:
+    """One export at a time, while it creates, tidies or renames in this folder; notes in `made` the folders it makes.
+
+    The folder itself is the lock, so that no lock file stays behind. One that another export, refused, removed
+    meanwhile is made anew.
+    """
+    lock = _lock(parent, made)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(parent: Path, made: list[Path]) -> int:
+    for _ in range(_PATIENCE):
+        # What is missing was removed between two steps; what is another folder now, before the lock was had.
+        with contextlib.suppress(FileNotFoundError):
+            _make(parent, made)
+            lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(lock), parent.stat()):
+                    return lock
+            except BaseException:
+                os.close(lock)
+                raise
             os.close(lock)
+    raise ExportRefused(f"There is no folder {parent}, and none can be made there.")
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    for one in [one for one in reversed([folder, *folder.parents]) if not one.exists()]:
+        with contextlib.suppress(FileExistsError):  # another export was quicker
+            one.mkdir()
+            made.append(one)
+
+
+def _remove_made(made: list[Path]) -> None:
+    """Take away the folders that were made, the innermost first, as far as nothing is in them."""
+    for folder in reversed(made):
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                # Whoever holds it is about to put something there.
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                folder.rmdir()
+            finally:
+                os.close(lock)
+
+
+def _tidy(place: Path) -> None:
+    """Remove what killed exports of this name left, and bring back the artifact that one of them had set aside."""
+    left = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.(partial|old)")
+    for path in sorted(place.parent.iterdir()):
+        if not (match := left.fullmatch(path.name)):
+            continue
+        if match[1] == "partial":
+            _remove_stale(path)
+        elif not place.exists() and (path / "manifest.json").is_file():
+            path.rename(place)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_stale(folder: Path) -> None:
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        pass  # another export is at work there
+    finally:
+        os.close(lock)
 
 
 def put(folder: Path, place: Path) -> None:
     """Put the finished folder in its place in one step; the artifact that was there stays whole until then."""
     for path in [*folder.rglob("*"), folder]:
         _sync(path)
-    if not place.exists():
-        folder.rename(place)
-    elif not _exchange(folder, place):
-        # No atomic exchange on this file system: for a moment there is none, and an error brings the old one back.
-        aside = folder.with_suffix(".old")
-        place.rename(aside)
-        try:
+    with _alone(place.parent, []):
+        if not place.exists():
             folder.rename(place)
-        except BaseException:
-            aside.rename(place)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
+        elif not _exchange(folder, place):
+            # No atomic exchange on this file system: for a moment there is none. An error brings the old one back; a
+            # kill leaves it to the next export of this name.
+            aside = folder.with_suffix(".old")
+            place.rename(aside)
+            try:
+                folder.rename(place)
+            except BaseException:
+                aside.rename(place)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
     _sync(place.parent)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import Any
 
 from numpy.typing import NDArray
@@ -61,7 +63,7 @@ def reference_pixels(processor: Any, picture: Image.Image) -> NDArray[Any]:
 
 
 def _spec(processor: Any) -> PreprocessingSpec:
-    """Raises ValueError with the part of a sentence that names the policy."""
+    """Raises ValueError or TypeError with the part of a sentence that names the policy."""
     if not processor.do_resize:
         raise ValueError("it does not resize (do_resize is false), but a tower takes pictures of one size")
     size = dict(processor.size)
@@ -69,15 +71,17 @@ def _spec(processor: Any) -> PreprocessingSpec:
     if set(size) == {"shortest_edge"}:
         if square is None:
             raise ValueError("it keeps the aspect and does not crop (do_center_crop is false), so nothing is square")
-        edge, resize = int(size["shortest_edge"]), "shortest-edge"
+        edge, resize = _whole(size["shortest_edge"], "shortest_edge"), "shortest-edge"
     elif set(size) == {"height", "width"}:
         edge, resize = _square(size, "size"), "squash"
         if square is not None and square != edge:
             raise ValueError(f"it squashes to {edge} x {edge} and then crops to {square} x {square}")
     else:
         raise ValueError(f"its size is {size}, neither a shortest_edge nor height and width")
-    if processor.resample not in _RESAMPLE:
-        raise ValueError(f"its resample is {processor.resample!r}, none of Pillow's filters 0 to 5")
+    resample = processor.resample
+    # Pillow's own enumeration is what the processor's default is; a bool would pass for 0 or 1.
+    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in _RESAMPLE:
+        raise ValueError(f"its resample is {resample!r}, none of Pillow's filters 0 to 5")
     side = edge if square is None else square
     if side > edge:
         raise ValueError(f"its crop of {side} is larger than the resized edge of {edge}, which pads with black")
@@ -85,8 +89,8 @@ def _spec(processor: Any) -> PreprocessingSpec:
         size=side,
         resize=resize,  # type: ignore[arg-type]  # one of the two above
         edge=edge,
-        resample=_RESAMPLE[int(processor.resample)],  # type: ignore[arg-type]  # one of the table
-        rescale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
+        resample=_RESAMPLE[int(resample)],  # type: ignore[arg-type]  # one of the table
+        rescale=_number(processor.rescale_factor, "rescale_factor") if processor.do_rescale else 1.0,
         mean=_triple(processor.image_mean, "image_mean") if processor.do_normalize else (0.0, 0.0, 0.0),
         std=_triple(processor.image_std, "image_std") if processor.do_normalize else (1.0, 1.0, 1.0),
     )
@@ -95,11 +99,30 @@ def _spec(processor: Any) -> PreprocessingSpec:
 def _square(size: dict[str, Any], what: str) -> int:
     if set(size) != {"height", "width"} or size["height"] != size["width"]:
         raise ValueError(f"its {what} is {size}, not a square")
-    return int(size["height"])
+    side = _whole(size["height"], f"{what}'s height")
+    _whole(size["width"], f"{what}'s width")  # which equals it as 64.0 equals 64
+    return side
 
 
 def _triple(value: Any, what: str) -> tuple[float, float, float]:
-    values = [value] * 3 if isinstance(value, int | float) else list(value)
-    if len(values) != 3:
-        raise ValueError(f"its {what} is {value}, not one number for each of three channels")
-    return float(values[0]), float(values[1]), float(values[2])
+    values = [value] * 3 if isinstance(value, int | float) else value
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        raise ValueError(f"its {what} is {value!r}, not one number for each of three channels")
+    red, green, blue = (_number(one, what) for one in values)
+    return red, green, blue
+
+
+def _whole(value: Any, what: str) -> int:
+    # 64.0 and true are as good as 64 and 1 to a processor, here and there; not to whoever reads the manifest.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"its {what} is {value!r}, not a whole number")
+    return value
+
+
+def _number(value: Any, what: str) -> float:
+    """Raises ValueError for what is no number, or none that float64 holds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer of 400 digits
+            if math.isfinite(number := float(value)):
+                return number
+    raise ValueError(f"its {what} is {value!r}, not a finite number")

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optimum.exporters.onnx import export
 
 from export.checkpoint import Checkpoint
+from export.errors import ExportRefused, is_out_of_memory
 from server.artifact import PreprocessingSpec
 
 OPSET = 17
@@ -40,18 +41,28 @@ _NUMBERED = re.compile(r"onnx::\w+|\d+")
 
 
 def trace(checkpoint: Checkpoint, scratch: Path) -> onnx.ModelProto:
-    """The tower alone, `pixel_values` -> `image_embeds`, as optimum traces it (N dynamic). `scratch` is a folder."""
+    """The tower alone, `pixel_values` -> `image_embeds`, as optimum traces it (N dynamic). `scratch` is a folder.
+
+    Raises ExportRefused for a tower that cannot be traced.
+    """
     with tempfile.TemporaryDirectory(dir=scratch) as folder, _quiet():
         path = Path(folder) / "traced.onnx"
         size = checkpoint.spec.size
-        export(
-            checkpoint.tower,
-            checkpoint.onnx_config,
-            path,
-            opset=OPSET,
-            input_shapes={"batch_size": 2, "num_channels": 3, "height": size, "width": size},
-        )
-        return onnx.load(path)
+        try:
+            export(
+                checkpoint.tower,
+                checkpoint.onnx_config,
+                path,
+                opset=OPSET,
+                input_shapes={"batch_size": 2, "num_channels": 3, "height": size, "width": size},
+            )
+            return onnx.load(path)
+        except OSError:
+            raise
+        except Exception as exc:  # torch, optimum and protobuf each have their own
+            if is_out_of_memory(exc):
+                raise
+            raise ExportRefused(f"The tower of {checkpoint.model} cannot be traced to a graph: {exc!r}.") from exc
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from export.errors import ExportRefused
+from export.errors import ExportRefused, is_out_of_memory
 from server.artifact import Tensor
 
 Weights = dict[str, torch.Tensor]
@@ -20,6 +20,7 @@ Weights = dict[str, torch.Tensor]
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 _STORED = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_READ = (*_STORED, torch.float64)
 
 
 def load_weights(folder: Path, wanted: Callable[[str], bool]) -> Weights:
@@ -27,11 +28,16 @@ def load_weights(folder: Path, wanted: Callable[[str], bool]) -> Weights:
 
     Raises ExportRefused for no weights, damaged weights, or a pickle that is more than tensors.
     """
+    parts = find_weights(folder)
+    return {key: tensor for part in parts for key, tensor in _load_file(part, wanted).items()}
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, all of them there. Raises ExportRefused for none, or too few."""
     for name in FILES:
         path = folder / name
         if path.is_file():
-            parts = _parts(path) if name.endswith(".json") else [path]
-            return {key: tensor for part in parts for key, tensor in _load_file(part, wanted).items()}
+            return _parts(path) if name.endswith(".json") else [path]
     raise ExportRefused(f"There are no weights in {folder}: none of {', '.join(FILES)}.")
 
 
@@ -60,6 +66,8 @@ def _load_safetensors(path: Path, wanted: Callable[[str], bool]) -> Weights:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  # not a mapping
     except (SafetensorError, OSError, RuntimeError) as exc:
+        if is_out_of_memory(exc):
+            raise
         raise ExportRefused(f"{path} cannot be read as weights; it is damaged or not safetensors: {exc}.") from exc
 
 
@@ -75,6 +83,8 @@ def load_pickle(path: Path, wanted: Callable[[str], bool] = lambda name: True) -
             "when loaded. Convert it to safetensors where you trust it, and export that."
         ) from exc
     except Exception as exc:  # torch raises RuntimeError, EOFError, ValueError, AttributeError and more for damage
+        if is_out_of_memory(exc):
+            raise
         raise ExportRefused(f"{path} cannot be read as weights: {_first_sentence(exc)}.") from exc
     if not isinstance(loaded, Mapping):
         raise ExportRefused(f"{path} holds a {type(loaded).__name__}, not a table of named weights.")
@@ -93,8 +103,11 @@ def _first_sentence(exc: Exception) -> str:
 def fill(module: torch.nn.Module, weights: Weights, *, where: str) -> None:
     """Load weights into a module strictly, computing in float32 whatever they are stored as.
 
-    Raises ExportRefused that names what is missing, surplus, misshapen or not finite.
+    Raises ExportRefused that names what is of another kind, missing, surplus, misshapen or not finite.
     """
+    # First: much of torch, `isfinite` among it, cannot look into the other kinds.
+    for name, tensor in weights.items():
+        _refuse_other_kinds(name, tensor, where)
     expected = module.state_dict()
     if missing := [name for name in expected if name not in weights]:
         raise ExportRefused(f"The weights of {where} lack {_some(missing)}: an image tower cannot be made without.")
@@ -114,6 +127,16 @@ def fill(module: torch.nn.Module, weights: Weights, *, where: str) -> None:
     module.eval()
 
 
+def _refuse_other_kinds(name: str, tensor: torch.Tensor, where: str) -> None:
+    if tensor.dtype not in _READ:
+        stored = str(tensor.dtype).removeprefix("torch.")
+        raise ExportRefused(
+            f"The weights of {where} store {name} as {stored}; only floating-point of 16, 32 or 64 bits is read."
+        )
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+        raise ExportRefused(f"The weights of {where} name {name}, but hold no plain values for it.")
+
+
 def _some(names: list[str]) -> str:
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + rest
@@ -125,9 +148,8 @@ def as_tensors(weights: Weights, *, where: str) -> Iterable[Tensor]:
     Raises ExportRefused for weights that are not floating-point (quantised checkpoints).
     """
     for name, tensor in weights.items():
+        _refuse_other_kinds(name, tensor, where)
         stored = tensor.to(torch.float32) if tensor.dtype == torch.float64 else tensor
-        if stored.dtype not in _STORED:
-            raise ExportRefused(f"The weights of {where} store {name} as {stored.dtype}; only floating-point is read.")
         plain = stored.detach().cpu().contiguous()
         # numpy has no bfloat16; its 16 bits travel as integers.
         array = plain.view(torch.int16).numpy() if plain.element_size() == 2 else plain.numpy()

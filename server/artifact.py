@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,9 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.edge <= 4096:
             raise ValueError(f"the crop ({self.size}) must be 1 to the resized edge ({self.edge}), at most 4096")
+        # Python's own reader of JSON takes NaN and Infinity, and neither is below zero.
+        if not all(map(math.isfinite, (self.rescale, *self.mean, *self.std))):
+            raise ValueError("rescale, mean and std must be finite numbers")
         if self.rescale <= 0 or any(value <= 0 for value in self.std):
             raise ValueError("rescale and std must be positive")
 

@@ -17,6 +17,14 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 ROOT = Path(__file__).parent.parent
 SIZE = 64
 DIMENSIONS = 32
+VISION = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": SIZE,
+    "patch_size": 16,
+}
 
 Weights = dict[str, torch.Tensor]
 
@@ -27,13 +35,16 @@ def tiny_clip(
     seed: int = 0,
     form: str = "safetensors",
     dtype: torch.dtype = torch.float32,
+    dimensions: int = DIMENSIONS,
+    vision: Mapping[str, Any] | None = None,
     change: Callable[[Weights], None] = lambda weights: None,
     config: Mapping[str, Any] | None = None,
     processor: Mapping[str, Any] | None = None,
 ) -> Path:
     """Save a whole CLIP (64 pixels, 2 layers, 32 dimensions) with its image processor, as the hub has them.
 
-    `form` is safetensors, bin, or either with `-sharded`; `change` may alter the weights before they are saved;
+    `form` is safetensors, bin, or either with `-sharded`; `dimensions` and `vision` (keys of VISION) are what the
+    weights are made for; `change` may alter the weights before they are saved;
     `config` and `processor` replace keys of config.json and preprocessor_config.json (None removes one).
     """
     folder.mkdir(parents=True)
@@ -48,15 +59,8 @@ def tiny_clip(
                 "num_attention_heads": 2,
                 "max_position_embeddings": 8,
             },
-            vision_config={
-                "hidden_size": 64,
-                "intermediate_size": 96,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "image_size": SIZE,
-                "patch_size": 16,
-            },
-            projection_dim=DIMENSIONS,
+            vision_config={**VISION, **(vision or {})},
+            projection_dim=dimensions,
         )
     )
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel
 
-from export import clip, parity
+from export import clip, parity, trace
 from export.__main__ import main
 from export.publish import draft
 from export.sources import open_source
 from server.artifact import Artifact
 from server.encoder import Encoder
 from server.media import decode, to_pixels
-from tests.export_fixtures import DIMENSIONS, ROOT, SIZE, Weights, files_of, run_export, tiny_clip
+from tests.export_fixtures import DIMENSIONS, ROOT, SIZE, VISION, Weights, files_of, run_export, tiny_clip
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +155,35 @@ def test_other_weights_or_preprocessing_are_another_space(
     assert space(folder) != Artifact.read(artifact).manifest.space.id
 
 
-def test_the_same_weights_with_another_activation_are_another_space(artifact: Path, tmp_path: Path) -> None:
-    vision = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    vision |= {"image_size": SIZE, "patch_size": 16}
-    same = tiny_clip(tmp_path / "same", config={"vision_config": {**vision, "hidden_act": "quick_gelu"}})
-    other = tiny_clip(tmp_path / "other", config={"vision_config": {**vision, "hidden_act": "gelu"}})
-    assert space(same) == Artifact.read(artifact).manifest.space.id
-    assert space(other) != Artifact.read(artifact).manifest.space.id
+@pytest.mark.parametrize(
+    ("same", "other"),
+    [
+        ({"hidden_act": "quick_gelu"}, {"hidden_act": "gelu"}),
+        ({"layer_norm_eps": 1e-5}, {"layer_norm_eps": 1e-6}),
+        ({"num_attention_heads": 4}, {"num_attention_heads": 8}),
+    ],
+    ids=["the activation", "the norms' epsilon", "the heads"],
+)
+def test_the_same_weights_computed_in_another_way_are_another_space(
+    same: dict[str, Any], other: dict[str, Any], artifact: Path, tmp_path: Path
+) -> None:
+    like = tiny_clip(tmp_path / "like", config={"vision_config": {**VISION, **same}})
+    unlike = tiny_clip(tmp_path / "unlike", config={"vision_config": {**VISION, **other}})
+    assert space(like) == Artifact.read(artifact).manifest.space.id
+    assert space(unlike) != Artifact.read(artifact).manifest.space.id
+
+
+def test_an_image_tower_published_alone_is_the_same_space_as_the_whole_clip(artifact: Path, tmp_path: Path) -> None:
+    alone = {**VISION, "model_type": "clip_vision_model", "projection_dim": DIMENSIONS}
+    folder = tiny_clip(tmp_path / "alone", config={**alone, "vision_config": None, "text_config": None})
+    assert space(folder) == Artifact.read(artifact).manifest.space.id
+
+
+@pytest.mark.parametrize(("patch", "dimensions"), [(14, 33), (7, 1), (16, 77)])
+def test_other_patches_and_odd_projections_pass_the_gate(patch: int, dimensions: int, tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "odd", vision={"patch_size": patch}, dimensions=dimensions)
+    assert main(["--source", str(folder), "--name", "odd", "--models", str(tmp_path / "m")]) == 0
+    assert Artifact.read(tmp_path / "m" / "odd").manifest.space.dimensions == dimensions
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -193,6 +215,40 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown filter": ({"processor": {"resample": 9}}, "its resample is 9"),
     "another processor": ({"processor": {"image_processor_type": "SiglipImageProcessor"}}, "SiglipImageProcessor"),
     "std of zero": ({"processor": {"image_std": [0, 1, 1]}}, "must be positive"),
+    "a mean that is not a number": (
+        {"processor": {"image_mean": [float("nan"), 0.5, 0.5]}},
+        "image_mean is nan, not a finite",
+    ),
+    "an infinite std": ({"processor": {"image_std": float("inf")}}, "image_std is inf, not a finite number"),
+    "a rescale that is not a number": ({"processor": {"rescale_factor": float("nan")}}, "rescale_factor is nan, not"),
+    "a size that is no integer": ({"processor": {"size": {"shortest_edge": 64.0}}}, "shortest_edge is 64.0, not a"),
+    "an image size in words": ({"config": {"vision_config": {**VISION, "image_size": "64"}}}, "image_size '64'"),
+    "a patch of a fraction": ({"config": {"vision_config": {**VISION, "patch_size": 16.0}}}, "patch_size 16.0"),
+    "no heads": ({"config": {"vision_config": {**VISION, "num_attention_heads": 0}}}, "num_attention_heads 0"),
+    "an epsilon in words": (
+        {"config": {"vision_config": {**VISION, "layer_norm_eps": "1e-5"}}},
+        "layer_norm_eps '1e-5'",
+    ),
+    "an epsilon that is not a number": (
+        {"config": {"vision_config": {**VISION, "layer_norm_eps": float("nan")}}},
+        "layer_norm_eps nan",
+    ),
+    "an enormous epsilon": ({"config": {"vision_config": {**VISION, "layer_norm_eps": 10**400}}}, "layer_norm_eps 10"),
+    "an activation that is a number": ({"config": {"vision_config": {**VISION, "hidden_act": 1}}}, "hidden_act 1"),
+    "pictures of one channel": ({"config": {"vision_config": {**VISION, "num_channels": 1}}}, "of 1 channels"),
+    "a projection in words": ({"config": {"projection_dim": "32"}}, "projection_dim '32'"),
+    "a projection to nothing": (
+        {"change": lambda weights: weights["visual_projection.weight"].zero_()},
+        "give vectors that are not finite, or have no length",
+    ),
+    "a projection too small for float32": (
+        {"change": lambda weights: weights["visual_projection.weight"].mul_(1e-30)},
+        "too large or too small for float32",
+    ),
+    "a tower that no memory holds": (
+        {"config": {"vision_config": {**VISION, "intermediate_size": 1 << 46}}},
+        "too little memory",
+    ),
     "another input size": (
         {"processor": {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}},
         "sees pictures of 64 x 64",
@@ -252,6 +308,12 @@ def test_a_missing_or_damaged_file_is_named(name: str, tmp_path: Path, capsys: p
     assert name in refused(capsys, tmp_path / "models", "--source", folder, "--name", "bad")
 
 
+def test_a_config_that_is_nested_without_end_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_clip(tmp_path / "bad")
+    (folder / "config.json").write_text("[" * 100_000)
+    assert "config.json cannot be read" in refused(capsys, tmp_path / "models", "--source", folder, "--name", "bad")
+
+
 @pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "-dash", "a\\b", "a" * 101])
 def test_a_name_that_is_no_folder_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "artifact's name" in refused(capsys, tmp_path / "models", "--source", "starter", f"--name={name}")
@@ -259,6 +321,84 @@ def test_a_name_that_is_no_folder_is_refused(name: str, tmp_path: Path, capsys: 
 
 def test_a_folder_that_is_missing_and_no_hub_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "There is no folder" in refused(capsys, tmp_path / "m", "--source", "./nowhere/at/all", "--name", "a")
+
+
+@pytest.mark.parametrize("source", ["a" * 5000, "a/" * 3000], ids=["one name", "many folders"])
+def test_a_source_that_is_too_long_is_refused_in_few_words(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, tmp_path / "m", "--source", source, "--name", "a")
+    assert "too long to be a folder" in error
+    assert len(error) < 200
+
+
+def test_folders_made_on_the_way_are_removed_after_a_refusal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_clip(tmp_path / "bad", config={"model_type": "bert"})
+    (tmp_path / "a").mkdir()
+    refused(capsys, tmp_path / "a" / "b" / "c" / "d", "--source", folder, "--name", "bad")
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_a_trace_that_fails_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise TypeError("no such operator")
+
+    monkeypatch.setattr(trace, "export", fail)
+    error = refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
+    assert "The tower of tiny cannot be traced to a graph: TypeError('no such operator')" in error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    ],
+    ids=["Python's", "torch's", "torch's on another system"],
+)
+def test_too_little_memory_is_said_wherever_it_runs_out(
+    error: Exception,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    for module, name in ((trace, "export"), (parity, "prove_vectors")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, fail)
+            assert "too little memory" in refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
+
+
+def test_an_unforeseen_error_is_called_a_fault_of_ours_and_shows_where_when_asked(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(spec: Any) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(parity, "gate_pictures", fail)
+    error = refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
+    assert "a fault of ours, not of what was given: ZeroDivisionError: division by zero. Run it again with" in error
+    assert main(["--source", str(checkpoint), "--name", "a", "--models", str(tmp_path), "--traceback"]) == 2
+    assert "in fail" in capsys.readouterr().err
+
+
+def test_an_interrupted_verification_does_not_speak_of_keeping(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.verify.verify", interrupt)
+    assert main(["verify", "models/starter"]) == 130
+    assert capsys.readouterr().err == "Interrupted; nothing was proved.\n"
 
 
 def test_a_precision_that_does_not_exist_yet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +416,7 @@ def test_a_machine_without_the_exports_packages_is_told_what_to_install(argument
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "torch is missing" in done.stderr
-    assert "twinlens[export" in done.stderr
+    assert "run .venv/bin/python -m pip install -c constraints.txt -e '.[export]' in a checkout." in done.stderr
 
 
 def test_what_is_no_artifact_is_not_replaced(

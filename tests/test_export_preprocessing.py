@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,24 +87,50 @@ def test_one_mean_for_all_channels_is_three() -> None:
     assert (spec.mean, spec.std) == ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"size": {"width": 224, "height": 200}},
-        {"size": {"shortest_edge": 224, "longest_edge": 300}},
-        {"size": SQUARE, "crop_size": 200},
-        {"crop_size": {"height": 224, "width": 200}},
-        {"size": 200},
-        {"do_center_crop": False},
-        {"do_resize": False},
-        {"resample": 6},
-        {"image_mean": [0.5, 0.5]},
-        {"image_std": [0, 0, 0]},
-        {"size": "large"},
-        {"image_processor_type": "ViTImageProcessor"},
-    ],
-    ids=str,
-)
-def test_what_the_spec_cannot_say_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(ExportRefused, match=r"the model|The preprocessing|The preprocessor"):
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"size": {"width": 224, "height": 200}}, "its size is .*, not a square"),
+    ({"size": {"shortest_edge": 224, "longest_edge": 300}}, "neither a shortest_edge nor height and width"),
+    ({"size": SQUARE, "crop_size": 200}, "it squashes to 224 x 224 and then crops to 200 x 200"),
+    ({"crop_size": {"height": 224, "width": 200}}, "its crop_size is .*, not a square"),
+    ({"size": 200}, "its crop of 224 is larger than the resized edge of 200"),
+    ({"do_center_crop": False}, "keeps the aspect and does not crop"),
+    ({"do_resize": False}, "does not resize"),
+    ({"resample": 6}, "its resample is 6, none"),
+    ({"resample": 3.0}, "its resample is 3.0, none"),
+    ({"resample": True}, "its resample is True, none"),
+    ({"image_mean": [0.5, 0.5]}, r"its image_mean is \[0.5, 0.5\], not one number for each"),
+    ({"image_mean": "grey"}, "its image_mean is 'grey', not one number for each"),
+    ({"image_mean": [0.5, "0.5", 0.5]}, "its image_mean is '0.5', not a finite number"),
+    ({"image_mean": [0.5, True, 0.5]}, "its image_mean is True, not a finite number"),
+    ({"image_mean": float("nan")}, "its image_mean is nan, not a finite number"),
+    ({"image_std": [0.5, float("inf"), 0.5]}, "its image_std is inf, not a finite number"),
+    ({"image_std": [0, 0, 0]}, "rescale and std must be positive"),
+    ({"rescale_factor": float("nan")}, "its rescale_factor is nan, not a finite number"),
+    ({"rescale_factor": float("-inf")}, "its rescale_factor is -inf, not a finite number"),
+    ({"rescale_factor": 10**400}, "its rescale_factor is 10*, not a finite number"),
+    ({"rescale_factor": 0}, "rescale and std must be positive"),
+    ({"size": {"shortest_edge": 224.0}}, "its shortest_edge is 224.0, not a whole number"),
+    ({"size": {"shortest_edge": 224.5}}, "its shortest_edge is 224.5, not a whole number"),
+    ({"size": {"height": 224.0, "width": 224.0}}, "its size's height is 224.0, not a whole number"),
+    ({"crop_size": {"height": 224.0, "width": 224}}, "its crop_size's height is 224.0, not a whole number"),
+    ({"crop_size": {"height": 224, "width": 224.0}}, "its crop_size's width is 224.0, not a whole number"),
+    ({"crop_size": {"height": True, "width": True}}, "its crop_size's height is True, not a whole number"),
+    ({"size": {"shortest_edge": 5000}}, "at most 4096"),
+    ({"size": "large"}, "makes no CLIPImageProcessor"),
+    ({"image_processor_type": "ViTImageProcessor"}, "preprocessed by ViTImageProcessor"),
+]
+
+
+@pytest.mark.parametrize(("config", "words"), REFUSED, ids=lambda value: str(value)[:60])
+def test_what_the_spec_cannot_say_is_refused_in_its_own_words(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ExportRefused, match=words) as refused:
         read_preprocessing(config, "the model")
+    assert "the model" in refused.value.sentence
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("field", ["rescale", "mean", "std"])
+def test_a_spec_holds_finite_numbers_only(field: str, value: float) -> None:
+    _, spec = read_preprocessing({}, "it")
+    with pytest.raises(ValueError, match="must be finite numbers"):
+        msgspec.structs.replace(spec, **{field: value if field == "rescale" else (0.5, value, 0.5)})

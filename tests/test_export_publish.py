@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,7 +142,7 @@ def test_the_exchange_is_atomic_where_the_system_can(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_export_left_is_removed_and_a_running_one_is_not(tmp_path: Path) -> None:
-    dead, alive = tmp_path / ".a.0000.partial", tmp_path / ".a.1111.partial"
+    dead, alive = tmp_path / ".a.00000000.partial", tmp_path / ".a.11111111.partial"
     dead.mkdir()
     alive.mkdir()
     (dead / "half").write_text("x")
@@ -151,6 +153,91 @@ def test_what_a_killed_export_left_is_removed_and_a_running_one_is_not(tmp_path:
         assert alive.exists()
     os.close(lock)
     assert os.listdir(tmp_path) == [alive.name]
+
+
+def _aside(models: Path, name: str, content: str) -> Path:
+    """What an export leaves that is killed between its two renames."""
+    folder = models / f".{name}.0123abcd.old"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(content)
+    return folder
+
+
+def test_an_artifact_that_a_killed_export_had_set_aside_is_brought_back(tmp_path: Path) -> None:
+    _aside(tmp_path, "a", "old")
+    half = tmp_path / ".a.89abcdef.partial"
+    half.mkdir()
+    with place.staging(tmp_path / "a"):
+        assert files_of(tmp_path / "a") == {"manifest.json": b"old"}
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_was_set_aside_is_removed_where_there_is_a_newer_one(tmp_path: Path) -> None:
+    _aside(tmp_path, "a", "old")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text("new")
+    with place.staging(tmp_path / "a"):
+        pass
+    assert files_of(tmp_path) == {"a/manifest.json": b"new"}
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_another_artifact_left_is_not_touched(tmp_path: Path) -> None:
+    kept = {_aside(tmp_path, name, "theirs").name for name in ("a.b", "ab", "b")}
+    with place.staging(tmp_path / "a"):
+        pass
+    assert set(os.listdir(tmp_path)) == kept
+
+
+def test_a_rename_waits_while_another_export_tidies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two renames there is no artifact, and another export must not bring the old one back."""
+    monkeypatch.setattr(place, "_exchange", _no_exchange)
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "manifest.json").write_text("old")
+    rename = Path.rename
+    another: list[threading.Thread] = []
+
+    def tidy() -> None:
+        with place.staging(target):
+            pass
+
+    def start_another(self: Path, target: Path) -> Path:
+        done = rename(self, target)
+        if target.name.endswith(".old"):
+            another.append(threading.Thread(target=tidy))
+            another[0].start()
+            another[0].join(0.2)
+            assert another[0].is_alive()
+        return done
+
+    monkeypatch.setattr(Path, "rename", start_another)
+    with place.staging(target) as folder:
+        (folder / "manifest.json").write_text("new")
+        place.put(folder, target)
+    another[0].join()
+    assert files_of(tmp_path) == {"a/manifest.json": b"new"}
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_exports_of_one_name_at_once_leave_each_others_folders_alone(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "on" / "the" / "way" / "a"
+
+    def stage(turn: int) -> None:
+        with place.staging(target) as folder:
+            (folder / "half").write_text(str(turn))
+            assert (folder / "half").read_text() == str(turn)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stage, range(400)))
+    # Whoever made the folders on the way may have ended before the others; of the work itself nothing is left.
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_models_folder_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(tmp_path / "missing")
+    with pytest.raises(ExportRefused, match="none can be made there"), place.staging(tmp_path / "models" / "a"):
+        pass
 
 
 def test_a_link_in_the_artifacts_place_is_refused(tmp_path: Path) -> None:

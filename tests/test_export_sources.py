@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
+from export.errors import ExportRefused
 from export.sources import open_source
 from server.artifact import Artifact
-from tests.export_fixtures import files_of, run_export, tiny_clip
+from tests.export_fixtures import DIMENSIONS, files_of, run_export, tiny_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -133,6 +136,73 @@ def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("export: There is no folder tiny/clip, and the hub (http://127.0.0.1:9) cannot")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
+def test_a_cache_with_a_part_of_a_model_does_not_hide_that_the_hub_is_out_of_reach(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "cache" / "models--tiny--clip"
+    tiny_clip(model / "snapshots" / COMMIT)
+    (model / "snapshots" / COMMIT / missing).unlink()
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    at_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    with pytest.raises(ExportRefused, match=r"127\.0\.0\.1:9\) cannot be reached; its cache here has only a part"):
+        open_source("tiny/clip")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{}", b"null", b"7", b"<html>Sign in</html>", b'{"id": "a", "siblings": [7]}', b"\xff"], ids=repr
+)
+def test_a_hub_that_answers_with_something_else_is_refused(
+    body: bytes, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "answer", lambda path: (200, {"Content-Type": "application/json"}, body))
+    at_hub(monkeypatch, hub.url, tmp_path / "cache")
+    with pytest.raises(ExportRefused, match="gave no answer of a hub for tiny/clip"):
+        open_source("tiny/clip")
+
+
+def test_a_folder_of_sentence_transformers_is_sent_to_the_clip_inside(tmp_path: Path) -> None:
+    folder = tmp_path / "clip-ViT-B-32"
+    tiny_clip(folder / "0_CLIPModel")
+    (folder / "modules.json").write_text("[]")
+    with pytest.raises(
+        ExportRefused, match="format of sentence-transformers; its CLIP is the folder 0_CLIPModel"
+    ) as no:
+        open_source(str(folder))
+    assert no.value.sentence.endswith(f"Give {folder}/0_CLIPModel as --source.")
+    assert open_source(str(folder / "0_CLIPModel")).dimensions == DIMENSIONS
+    shutil.rmtree(folder / "0_CLIPModel")
+    with pytest.raises(ExportRefused, match="there is no CLIP in it"):
+        open_source(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("tiny/clip-ViT-B-32", "Give openai/clip-vit-base-patch32, which is its plain form, or fetch that folder"),
+        ("tiny/other", r"in it\. Fetch that folder \(hf download tiny/other --include '0_CLIPModel/\*'"),
+    ],
+)
+def test_a_hub_model_of_sentence_transformers_is_told_what_to_do(
+    source: str, advice: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["modules.json", "config_sentence_transformers.json", "0_CLIPModel/config.json"]
+    info = {"id": source, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+    monkeypatch.setattr(
+        hub, "answer", lambda path: (200, {"Content-Type": "application/json"}, json.dumps(info).encode())
+    )
+    at_hub(monkeypatch, hub.url, tmp_path / "cache")
+    with pytest.raises(ExportRefused, match=advice):
+        open_source(source)
+
+
+def at_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    """Point the hub's client, which has read its environment long ago, at another hub and another cache."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
 
 def test_a_folder_wins_over_a_hub_id_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

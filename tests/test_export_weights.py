@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from export.__main__ import main
 from export.errors import ExportRefused
-from export.weights import as_tensors, load_weights
+from export.weights import as_tensors, fill, load_weights
 from tests.export_fixtures import tiny_clip
 
 
@@ -130,3 +130,32 @@ def test_a_tensor_that_is_a_view_is_hashed_as_what_it_shows() -> None:
     (seen,) = as_tensors({"a": table.T}, where="it")
     (copy,) = as_tensors({"a": table.T.contiguous()}, where="it")
     assert seen == copy
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (
+            torch.ones(2, 2).to(torch.float8_e4m3fn),
+            "store weight as float8_e4m3fn; only floating-point of 16, 32 or 64",
+        ),
+        (torch.ones(2, 2, dtype=torch.complex64), "store weight as complex64; only"),
+        (torch.ones(2, 2, dtype=torch.int8), "store weight as int8; only"),
+        (torch.ones(2, 2, dtype=torch.bool), "store weight as bool; only"),
+        (torch.ones(2, 2, device="meta"), "name weight, but hold no plain values"),
+        (torch.ones(2, 2).to_sparse(), "name weight, but hold no plain values"),
+        (torch.ones(2, 3), r"have weight of shape \[2, 3\]"),
+        (torch.full((2, 2), float("inf")), "values that are not finite"),
+    ],
+    ids=["float8", "complex", "integers", "booleans", "meta", "sparse", "another shape", "infinite"],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused_by_name(tensor: torch.Tensor, words: str) -> None:
+    with pytest.raises(ExportRefused, match=words):
+        fill(torch.nn.Linear(2, 2, bias=False), {"weight": tensor}, where="it")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_floating_point_that_is_read_is_computed_with_as_float32(dtype: torch.dtype) -> None:
+    module = torch.nn.Linear(2, 2, bias=False)
+    fill(module, {"weight": torch.full((2, 2), 0.5, dtype=dtype)}, where="it")
+    assert (module.weight.dtype, module.weight.tolist()) == (torch.float32, [[0.5, 0.5], [0.5, 0.5]])
