@@ -1,5 +1,6 @@
 """`python -m server` as tests start it: a process of its own, whose log can be waited for."""
 
+import contextlib
 import os
 import re
 import signal
@@ -21,14 +22,21 @@ PATIENCE = 60
 class Process:
     """`python -m server` with a folder of its own; its lines of log as they come."""
 
-    def __init__(self, data, *flags, model=STARTER, port=None):
+    def __init__(self, data, *flags, model=STARTER, port=None, session=False):
+        """`session`: of its own, with a process group that can be signalled as a terminal does."""
         self.data = data
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "server", "--data", str(data), "--model", str(model), "--port", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TWINLENS_")}
         self.process = subprocess.Popen(
-            [*command, *flags], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*command, *flags],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=session,
         )
         self.log = []
         self._news = threading.Condition()
@@ -51,7 +59,19 @@ class Process:
         return self
 
     def ready(self, times=1):
-        return self.wait_for("Ready after", times)
+        """Until it has said so that many times, and takes connections: the port opens just after the line."""
+        self.wait_for("Ready after", times)
+        until(self._listens)
+        return self
+
+    def _listens(self):
+        with contextlib.suppress(ConnectionRefusedError), self.connect():
+            return True
+        return False
+
+    def connect(self):
+        """A bare connection, for what no client would send."""
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
     def client(self):
         return httpx.Client(base_url=self.url, timeout=PATIENCE)

@@ -133,6 +133,52 @@ def test_float_tiff_is_scaled():
     np.testing.assert_array_equal(result[0, :, 0], np.arange(256))
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        # Whole numbers up to 255 are what they say; beyond, the picture counts as 16 bit. What lies outside is clipped.
+        (np.int32([0, 1, 200, 255]), [0, 1, 200, 255]),
+        (np.int32([-5, 0, 200, 255]), [0, 0, 200, 255]),
+        (np.int32([0, 256, 257, 65535]), [0, 1, 1, 255]),
+        (np.int32([-(2**31), -257, 25700, 2**31 - 1]), [0, 0, 100, 255]),
+        (np.int32([7, 7, 7, 7]), [7, 7, 7, 7]),
+        # Fractions from 0 to 1 fill the range; others are read as whole numbers are.
+        (np.float32([0, 0.2, 0.5, 1]), [0, 51, 128, 255]),
+        (np.float32([0, 0, 0, 0.1]), [0, 0, 0, 26]),
+        (np.float32([0, 1, 1.5, 255]), [0, 1, 2, 255]),
+        (np.float32([-1, 0, 0.4, 1]), [0, 0, 0, 1]),
+        (np.float32([0, 257, 25700, 65535]), [0, 1, 100, 255]),
+        (np.float32([-3e38, 0, 25700, 3e38]), [0, 0, 100, 255]),
+        # What is no number is black, and does not decide how the others are read.
+        (np.float32([NAN, 0.2, 0.4, 1]), [0, 51, 102, 255]),
+        (np.float32([NAN, 0, 100, 255]), [0, 0, 100, 255]),
+        (np.float32([NAN, NAN, NAN, NAN]), [0, 0, 0, 0]),
+        (np.float32([-INF, 0, 25700, INF]), [0, 0, 100, 255]),
+        (np.float32([0, 0, 0, 0]), [0, 0, 0, 0]),
+    ],
+    ids=lambda value: str(value.dtype) if isinstance(value, np.ndarray) else "to_" + "_".join(map(str, value)),
+)
+def test_wide_samples_of_any_range_become_eight_bits(samples, expected):
+    result = np.asarray(decoded(in_format(Image.fromarray(samples[None].repeat(2, axis=0)), "TIFF")).image)
+    assert result[0, :, 0].tolist() == expected
+    np.testing.assert_array_equal(result, result[:1, :, :1].repeat(2, axis=0).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize(("form", "kind"), [("PNG", np.uint16), ("TIFF", np.int32), ("TIFF", np.float32)])
+def test_wide_samples_take_few_bytes_a_pixel(form, kind):
+    noise = np.random.default_rng(2).integers(0, 65536, (4000, 4000), dtype=np.uint16).astype(kind)
+    data = in_format(Image.fromarray(noise), form, **({"compress_level": 0} if form == "PNG" else {}))
+    tracemalloc.start()
+    image = decoded(data).image
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert image.size == (4000, 4000)
+    assert peak < 12 * 4000 * 4000
+
+
 def test_the_first_frame_of_an_animation_counts():
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     for form in ("GIF", "WEBP"):
@@ -186,6 +232,84 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     assert (caught.value.width, caught.value.height) == (20_000, 20_000)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("size", [(96, 64), (1, 1), (31, 77)])
+def test_what_is_measured_is_what_is_decoded(form, size):
+    data = in_format(picture(*size), form)
+    result = decoded(data)
+    assert media.measure(data, max_pixels=MOST) == (result.width, result.height) == size
+
+
+def test_measuring_is_of_the_picture_as_stored_and_refuses_as_decoding_does():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = in_format(picture(96, 64), "JPEG", exif=exif)
+    assert media.measure(sideways, max_pixels=MOST) == (96, 64)
+    assert (decoded(sideways).width, decoded(sideways).height) == (64, 96)
+    for data, error in (
+        (b"", errors.NoPicture),
+        (b"text", errors.NotAPicture),
+        (sideways[:20], errors.UnreadablePicture),
+        (in_format(Image.new("1", (10_000, 10_000)), "PNG"), errors.PictureTooLarge),
+    ):
+        with pytest.raises(error):
+            media.measure(data, max_pixels=MOST)
+
+
+# --- the scans of a JPEG ---------------------------------------------------------------------------------------------
+
+
+def progressive(scans=None):
+    """A progressive JPEG; with its last scan repeated until it has so many."""
+    data = in_format(picture(), "JPEG", quality=95, progressive=True)
+    if scans is None:
+        return data
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_progressive_jpeg_may_have_many_scans_but_not_any_number():
+    usual, most = decoded(progressive()), decoded(progressive(100))
+    assert difference(usual.image, picture()) < 3
+    assert difference(most.image, picture()) < 3
+    for scans in (101, 20_000):
+        with pytest.raises(errors.UnreadablePicture, match="more scans than any camera"):
+            decoded(progressive(scans))
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"\xff\xff\xff", b"\xff\x01", b"\xff\xd0", b"garbage", b"\xff\xfe\x00\x04\xff\xd9"]
+)
+def test_scans_are_counted_whatever_stands_between_them(before):
+    data = progressive()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(errors.UnreadablePicture, match="more scans than any camera"):
+        decoded(data[:-2] + (before + last) * 200 + data[-2:])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("behind", ["video", "pictures", "scans"])
+def test_what_follows_the_end_of_a_jpeg_is_not_counted(options, behind):
+    # A phone's photograph can have a video behind it, or more pictures.
+    trailer = {
+        "video": np.random.default_rng(4).bytes(8_000_000),
+        "pictures": progressive() * 200,
+        "scans": b"\xff\xda\x00\x02" * 50_000,
+    }[behind]
+    assert trailer.count(b"\xff\xda") > 100
+    data = in_format(picture(), "JPEG", quality=95, **options)
+    assert difference(decoded(data + trailer).image, decoded(data).image) == 0
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xe1", b"\xff\xe2", b"\xff\xed", b"\xff\xfe"])
+def test_what_lies_inside_a_segment_of_a_jpeg_is_not_counted(marker):
+    # A preview inside EXIF is a JPEG of its own.
+    inside = b"Exif\0\0" + b"\xff\xda\x00\x02\xff\xd9" * 500
+    segment = marker + (len(inside) + 2).to_bytes(2) + inside
+    data = in_format(picture(), "JPEG", quality=95, progressive=True)
+    assert difference(decoded(data[:2] + segment + data[2:]).image, decoded(data).image) == 0
 
 
 def test_the_bound_on_pixels_is_the_setting():

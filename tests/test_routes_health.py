@@ -74,6 +74,76 @@ def test_the_schema_names_every_call_of_the_contract(api):
     assert set(paths["/v1/media/{media_id}"]) == {"get", "delete"}
 
 
+def calls(api):
+    """Each call of the schema: its path, method and description."""
+    for path, methods in api.get("/schema").json()["paths"].items():
+        for method, call in methods.items():
+            yield path, method, call
+
+
+def test_the_schema_gives_every_error_the_one_body(api):
+    for path, method, call in calls(api):
+        refused = {status: answer for status, answer in call["responses"].items() if int(status) >= 400}
+        if path not in ("/health/live", "/metrics"):
+            assert "503" in refused, (method, path)
+        for status, answer in refused.items():
+            assert answer["description"], (method, path, status)
+            assert answer["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = api.get("/schema").json()["components"]["schemas"]["Problem"]
+    assert set(problem["properties"]) == set(problem["required"]) == {"error", "code", "requestId"}
+
+
+def test_the_schema_declares_client_and_deadline_on_every_call_of_the_catalogue(api):
+    seen = set()
+    for path, method, call in calls(api):
+        declared = {(one["name"], one["in"]): one["required"] for one in call.get("parameters", [])}
+        asked = {key: needed for key, needed in declared.items() if key[1] != "path"}
+        if path.startswith("/health") or path == "/metrics":
+            assert asked == {}
+            continue
+        seen.add(path)
+        assert asked == {("clientId", "query"): False, ("Twinlens-Deadline", "header"): False}, (method, path)
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "successes"),
+    [
+        ("/embed-image", "post", {"200": {"application/json": "EmbeddedImage"}}),
+        ("/v1/embeddings", "post", {"200": {"application/json": "Embeddings", "application/octet-stream": None}}),
+        ("/v1/search", "post", {"200": {"application/json": "SearchAnswer"}}),
+        ("/api/search/by-image", "post", {"200": {"application/json": "SearchAnswer"}}),
+        ("/v1/products/{product_id}", "get", {"200": {"application/json": "Product"}}),
+        (
+            "/v1/products/{product_id}",
+            "put",
+            {"200": {"application/json": "Product"}, "201": {"application/json": "Product"}},
+        ),
+        ("/v1/products/{product_id}", "delete", {"200": {"application/json": "Product"}}),
+        (
+            "/v1/products/{product_id}/media",
+            "post",
+            {"200": {"application/json": "Media"}, "201": {"application/json": "Media"}},
+        ),
+        ("/v1/media/{media_id}", "get", {"200": {"application/json": "Media"}}),
+        ("/v1/media/{media_id}", "delete", {"200": {"application/json": "Media"}}),
+        ("/v1/media/{media_id}/thumbnail", "get", {"200": {"image/webp": None}}),
+    ],
+)
+def test_the_schema_declares_what_each_call_answers(api, path, method, successes):
+    answers = api.get("/schema").json()["paths"][path][method]["responses"]
+
+    def struct(body):
+        return body["schema"].get("$ref", "").removeprefix("#/components/schemas/") or None
+
+    declared = {
+        status: {kind: struct(body) for kind, body in answer["content"].items()}
+        for status, answer in answers.items()
+        if int(status) < 400
+    }
+    assert declared == successes
+
+
 def test_the_page_brings_everything_with_it(api):
     page = api.get("/?clientId=demo&mediaId=x")
     assert page.headers["content-type"].startswith("text/html")
@@ -89,6 +159,10 @@ def test_the_page_brings_everything_with_it(api):
     [
         ("GET", "/nothing/here", {}, 404),
         ("GET", "/web/nothing.js", {}, 404),
+        ("GET", "/web/%00", {}, 404),
+        ("GET", "/web/app.js%00", {}, 404),
+        ("GET", "/web/..%2f", {}, 404),
+        ("GET", "/web/..%2fsettings.py", {}, 404),
         ("DELETE", "/v1/search", {}, 405),
         ("POST", "/v1/search", {"json": {}}, 422),
         ("POST", "/v1/search", {"content": b"{", "headers": {"content-type": "application/json"}}, 400),
@@ -122,12 +196,56 @@ def test_a_fault_of_ours_is_a_500_that_says_so_and_tells_nothing_more(database_u
     assert "NoneType" not in response.text
 
 
+def test_a_new_line_in_a_path_begins_no_line_of_the_log(api, caplog):
+    forged = "/v1/products/a%0d%0aERROR%20forged"
+    assert api.get(forged, headers={"Twinlens-Deadline": "0.000001"}).status_code == 503
+    (line,) = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert line.isprintable()
+
+
+STATUS_OF = {
+    errors.MediaRejected: 400,
+    errors.NoPicture: 400,
+    errors.NotAPicture: 415,
+    errors.UnreadablePicture: 400,
+    errors.PictureTooLarge: 413,
+    errors.UploadTooLarge: 413,
+    errors.BadParameter: 422,
+    errors.NoTextTower: 422,
+    errors.MalformedRequest: 400,
+    errors.UnsupportedBody: 415,
+    errors.NotFound: 404,
+    errors.ProductNotFound: 404,
+    errors.MediaNotFound: 404,
+    errors.CatalogueConflict: 409,
+    errors.ProductIdTaken: 409,
+    errors.SkuTaken: 409,
+    errors.SpaceMismatch: 409,
+    errors.VectorRefused: 422,
+    errors.CatalogueUnavailable: 503,
+    errors.CatalogueBusy: 503,
+    errors.OutcomeUnknown: 503,
+    errors.CatalogueFailed: 500,
+    errors.Overloaded: 503,
+    errors.DeadlineMissed: 503,
+    errors.NotReady: 503,
+    errors.EncoderFailed: 500,
+    errors.StorageFailed: 500,
+    # These stop a start; none is ever answered.
+    errors.StartRefused: 500,
+    errors.BadSetting: 500,
+    errors.ArtifactInvalid: 500,
+    errors.DatabaseUnusable: 500,
+    errors.SpaceNotLive: 500,
+}
+
+
 @pytest.mark.parametrize("family", list(families()), ids=lambda family: family.__name__)
 def test_every_error_is_a_sentence_with_a_code_and_a_status(family):
     assert family.__doc__
     assert family.__doc__.strip().endswith(".") or ":" in family.__doc__
     assert family.code == family.code.lower()
-    assert 400 <= status_of(family.__new__(family)) <= 599
+    assert status_of(family.__new__(family)) == STATUS_OF[family]
 
 
 def test_no_row_of_the_table_hides_a_later_one():

@@ -126,6 +126,32 @@ def test_the_same_bytes_many_times_at_once_make_one_media(shop):
     assert shop.get(f"/v1/media/{match['mediaId']}/thumbnail").status_code == 200
 
 
+def test_of_two_products_with_one_picture_the_media_that_is_asked_for_comes_first(shop):
+    ours = [shop.upload(shop.product(number), RACCOON).json()["id"] for number in range(1, 4)]
+    shop.upload(shop.product(4), KEYBOARD)
+    for media_id in ours:
+        found = shop.api.post("/v1/search", params=shop.query, json={"mediaId": media_id}).json()["results"]
+        others = sorted(set(ours) - {media_id})
+        assert [match["mediaId"] for match in found[:3]] == [media_id, *others]
+        assert [match["similarity"] for match in found[:3]] == [100.0] * 3
+        assert len(found) == 4
+        only = shop.api.post("/v1/search", params=shop.query, json={"mediaId": media_id, "limit": 1})
+        assert [match["mediaId"] for match in only.json()["results"]] == [media_id]
+    for _ in range(3):
+        assert [match["mediaId"] for match in shop.search(RACCOON)[:3]] == sorted(ours)
+        assert [match["mediaId"] for match in shop.search(RACCOON, limit=2)] == sorted(ours)[:2]
+
+
+def test_the_file_itself_comes_before_others_that_decode_to_the_same_pixels(shop):
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    files = [in_format(noise, form) for form in ("PNG", "BMP", "TIFF")]
+    ours = [shop.upload(shop.product(number), data).json()["id"] for number, data in enumerate(files)]
+    for media_id, data in zip(ours, files, strict=True):
+        found = shop.search(data)
+        assert [match["mediaId"] for match in found] == [media_id, *sorted(set(ours) - {media_id})]
+        assert {match["similarity"] for match in found} == {100.0}
+
+
 def test_width_and_height_are_those_after_orientation(shop):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -217,6 +217,102 @@ def test_a_form_without_a_picture_says_what_is_missing(api, path):
     assert (response.status_code, response.json()["code"]) == (400, "no_picture")
 
 
+# --- forms as other programs send them -------------------------------------------------------------------------------
+
+
+def part(disposition, body, *headers):
+    head = [f"Content-Disposition: form-data; {disposition}", *headers]
+    return "\r\n".join(["--frontier", *head, "", ""]).encode() + body + b"\r\n"
+
+
+def send(api, *parts, path="/v1/search"):
+    body = b"".join(parts) + b"--frontier--\r\n"
+    return api.post(path, content=body, headers={"content-type": "multipart/form-data; boundary=frontier"})
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/api/search/by-image", "/embed-image", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        'name="file"',
+        'name="file"; filename=""',
+        "name=\"file\"; filename*=UTF-8''caf%C3%A9.webp",
+        'name="file"; filename="cafe.webp"; filename*=UTF-8\'\'caf%C3%A9.webp',
+        "name=file; filename=keyboard.webp",
+        r'name="file"; filename="C:\pictures\keyboard.webp"',
+    ],
+)
+def test_a_part_named_file_is_the_picture_whatever_its_file_name(api, path, disposition):
+    response = send(api, part(disposition, KEYBOARD), path=path)
+    assert response.status_code == 200
+    assert response.json() == {**api.post(path, files={"file": KEYBOARD}).json(), **untimed(response)}
+
+
+def untimed(response):
+    return {"timings": response.json()["timings"]} if "timings" in response.json() else {}
+
+
+@pytest.mark.parametrize("declared", ["image/webp; charset=nosuch", "text/plain; charset=utf-16", "nonsense", ""])
+def test_what_a_part_says_of_its_kind_is_not_believed(api, declared):
+    kind = f"Content-Type: {declared}"
+    response = send(api, part('name="file"', KEYBOARD, kind), part('name="limit"', b"3", kind))
+    assert response.status_code == 200
+    first, _, _ = response.json()["results"]
+    assert first["productId"] == "demo-keyboard"
+
+
+def test_a_field_that_is_not_utf8_is_422(api):
+    response = send(api, part('name="file"', KEYBOARD), part('name="clientId"', b"\xff\xfe"))
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert "UTF-8" in response.json()["error"]
+
+
+def test_a_file_without_a_name_is_not_taken_for_the_picture(api):
+    response = send(api, part('filename="keyboard.webp"', KEYBOARD))
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+
+
+def test_a_form_has_at_most_300_parts(api):
+    parts = [part('name="file"', KEYBOARD), *(part(f'name="field-{number}"', b"x") for number in range(300))]
+    assert send(api, *parts[:300], path="/v1/embeddings").status_code == 200
+    response = send(api, *parts, path="/v1/embeddings")
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert "at most 300 parts" in response.json()["error"]
+    assert send(api, *parts[:1]).status_code == 200
+
+
+def test_one_call_embeds_at_most_256_pictures(api):
+    pictures = [part('name="file"', KEYBOARD)] * 257
+    response = send(api, *pictures, path="/v1/embeddings")
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert "257 pictures" in response.json()["error"]
+    assert len(send(api, *pictures[:256], path="/v1/embeddings").json()["embeddings"]) == 256
+
+
+# --- bodies that cannot be used --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/embeddings", "/v1/products/p"])
+def test_json_of_more_than_a_megabyte_is_413(api, path):
+    method = "PUT" if "products" in path else "POST"
+    for body, status in ((b" " * 1_000_000, 400), (b" " * 1_000_001, 413)):
+        response = api.request(method, path, content=body, headers={"content-type": "application/json"})
+        assert response.status_code == status
+    assert response.json()["code"] == "upload_too_large"
+
+
+@pytest.mark.parametrize(
+    ("start", "nested"), [("", "["), ("", '{"a":'), ('{"mediaId":', "["), ('{"embedding":', "["), ('{"texts":', "[")]
+)
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/embeddings"])
+def test_deeply_nested_json_is_refused_and_the_next_request_works(api, path, start, nested):
+    # What no field can be is refused where it begins, before anything walks down into it.
+    body = start + nested * ((1_000_000 - len(start)) // len(nested))
+    response = api.post(path, content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert search(api, limit=1).json()["results"][0]["similarity"] == 100.0
+
+
 def test_a_body_that_cannot_be_read_is_400(api):
     broken = [
         ("multipart/form-data", b"--x"),

@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,7 +17,9 @@ import psutil
 import psycopg
 import pytest
 
-from tests import PHOTOGRAPHS, ROOT, STARTER
+from server.postgres import EmbeddedPostgres
+from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
+from tests.conftest import discard
 from tests.process import until
 
 
@@ -25,13 +29,14 @@ def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behi
     assert (first[0]["productName"], first[0]["similarity"]) == ("Keyboard", 100.0)
     children = process.children
     assert process.stop() == 0
-    assert not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not left(children)
     again = serve().ready()
     assert again.search() == first
 
 
-def test_requests_in_flight_are_answered_on_sigterm(serve):
-    process = serve("--demo", "on").ready()
+@contextlib.contextmanager
+def in_flight(process):
+    """Many requests, some of which are inside when the block begins; at its end those that were let in are answered."""
     photograph = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
     with process.client() as client, ThreadPoolExecutor(24) as pool:
         client.get("/health/ready").raise_for_status()
@@ -44,11 +49,137 @@ def test_requests_in_flight_are_answered_on_sigterm(serve):
         until(lambda: inside() >= 8 or all(one.done() for one in asked))
         assert not all(one.done() for one in asked), "too quick to be caught in flight"
         taken = inside()
-        code = process.stop()
+        yield
         answered = [one for one in asked if one.exception() is None and one.result().status_code == 200]
-    assert code == 0
     # Those still in the client's own queue never reached the server; all that had been let in were answered.
     assert len(answered) >= taken > 0
+
+
+def test_requests_in_flight_are_answered_on_sigterm(serve):
+    process = serve("--demo", "on").ready()
+    with in_flight(process):
+        assert process.stop() == 0
+
+
+def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve):
+    process = serve("--demo", "on", session=True).ready()
+    children = process.children
+    with in_flight(process):
+        os.killpg(process.process.pid, signal.SIGINT)
+        time.sleep(0.2)  # between two presses; nothing is awaited by it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.process.pid, signal.SIGINT)
+        assert process.end() in (0, 128 + signal.SIGINT)
+    assert "Traceback" not in "".join(process.log)
+    assert not left(children)
+
+
+def left(children):
+    """Those that still run."""
+    return [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep_the_server_from_ending(serve):
+    process = serve("--deadline", "2").ready()
+    with process.connect() as sender:
+        sender.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n"
+            b'--frontier\r\nContent-Disposition: form-data; name="file"\r\n\r\nthe first bytes'
+        )
+        with sender.makefile("rb") as answer:
+            head = b"".join(iter(answer.readline, b"\r\n")).decode().lower()
+            body = json.loads(answer.read(int(re.search(r"content-length: (\d+)", head)[1])))
+    assert head.startswith("http/1.1 503 ")
+    assert re.search(r"retry-after: [1-9]", head)
+    assert body["code"] == "deadline_missed"
+    with process.client() as client:
+        assert client.get("/health/ready").status_code == 200
+    assert process.stop() == 0
+
+
+def test_an_upload_that_stalls_while_the_server_ends_does_not_hold_it_up(serve):
+    process = serve("--deadline", "2").ready()
+    with process.connect() as sender:
+        sender.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n--frontier\r\n"
+        )
+        with process.client() as client:
+            client.get("/health/ready").raise_for_status()
+        assert process.stop() == 0
+
+
+def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_all_of_it(serve):
+    process = serve("--demo", "on")
+    until(lambda: count_media(process) > 0)
+    assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
+    children = process.children
+    assert process.stop() == 0
+    assert not left(children)
+    assert "Traceback" not in "".join(process.log)
+    again = serve("--demo", "on").ready()
+    assert count_media(again) == 280
+    assert stored(again) == listed(again)
+
+
+def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_of_it(serve):
+    process = serve("--demo", "on", session=True)
+    until(lambda: count_media(process) > 0)
+    assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
+    children = process.children
+    os.killpg(process.process.pid, signal.SIGINT)
+    assert process.end() in (0, 128 + signal.SIGINT)
+    assert not left(children)
+    assert "Killing worker" not in "".join(process.log)
+    assert count_media(serve("--demo", "on").ready()) == 280
+
+
+def stored(process):
+    """The keys of all objects in the media store."""
+    folder = process.data / "media"
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.is_file()}
+
+
+def listed(process):
+    """The keys that the catalogue names."""
+    with psycopg.connect(EmbeddedPostgres(process.data).url) as connection:
+        rows = connection.execute('SELECT "s3Key", "thumbnailKey" FROM media').fetchall()
+    return {key for row in rows for key in row}
+
+
+def count_media(process):
+    """How many media with a vector there are; 0 also while there is no database yet."""
+    try:
+        with psycopg.connect(EmbeddedPostgres(process.data).url) as connection:
+            return connection.execute("SELECT count(*) FROM image_embeddings").fetchone()[0]
+    except psycopg.Error:
+        return 0
+
+
+def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve):
+    process = serve("--demo", "on").ready()
+    url = EmbeddedPostgres(process.data).url
+    path = "/v1/products/demo-keyboard/media"
+    pictures = [one.read_bytes() for one in sorted(DEMO_PICTURES.glob("*.webp")) if one.stem != "keyboard"][:12]
+    with (
+        process.client() as client,
+        ThreadPoolExecutor(len(pictures)) as pool,
+        psycopg.connect(url) as holder,
+        psycopg.connect(url, autocommit=True) as onlooker,
+    ):
+        holder.execute("SELECT FROM products WHERE id = 'demo-keyboard' FOR UPDATE")
+        uploads = [pool.submit(client.post, path, files={"file": data}) for data in pictures]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: onlooker.execute(waiting).fetchone()[0] >= 4)
+        assert client.get("/health/ready").status_code == 200
+        assert process.search()[0]["productId"] == "demo-keyboard"
+        answers = [one.result() for one in uploads]
+        assert {(one.status_code, one.json()["code"]) for one in answers} == {(503, "database_busy")}
+        assert all(int(one.headers["Retry-After"]) >= 1 for one in answers)
+        holder.rollback()
+        assert client.post(path, files={"file": pictures[0]}).status_code == 201
+    assert count_media(process) == 281
 
 
 def test_a_killed_database_comes_back_by_itself(serve):
@@ -68,11 +199,27 @@ def test_a_killed_worker_comes_back_by_itself(serve):
     assert process.search()[0]["similarity"] == 100.0
 
 
+def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(serve, public_path):
+    postgres = EmbeddedPostgres(public_path / "database")
+    try:
+        process = serve("--database-url", postgres.start(), "--demo", "on").ready()
+        found = process.search()
+        postgres.close()
+        process.worker.kill()
+        process.wait_for("Waiting for the database")
+        postgres.start()
+        process.ready(times=2)
+        assert process.search() == found
+        assert process.stop() == 0
+    finally:
+        discard(postgres)
+
+
 def test_a_killed_parent_takes_everything_with_it_and_the_next_start_is_whole(serve):
     process = serve("--demo", "on").ready()
     children = process.children
     process.stop(signal.SIGKILL)
-    until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
+    until(lambda: not left(children))
     assert serve(port=process.port).ready().search()[0]["similarity"] == 100.0
 
 
@@ -121,19 +268,39 @@ def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(serv
     assert serve().ready().search() == ours
 
 
-def test_a_golden_that_drifts_stops_the_start_and_names_the_link(serve, tmp_path):
-    shutil.copytree(STARTER, tmp_path / "drifted")
-    manifest = json.loads((tmp_path / "drifted" / "manifest.json").read_bytes())
-    golden = manifest["goldens"][0]
-    path = tmp_path / "drifted" / golden["embeddings"]["fp32"]
-    vector = np.load(path)
+def drifting(folder, change):
+    """The starter with a change to its goldens, in a manifest that knows of it: every digest is right."""
+    shutil.copytree(STARTER, folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name in change(folder, manifest["goldens"]):
+        manifest["files"][name]["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    rewrite_manifest(folder, manifest)
+    return folder
+
+
+def turned_vector(folder, goldens):
+    name = goldens[0]["embeddings"]["fp32"]
+    vector = np.load(folder / name)
     vector[0] += 0.02
-    np.save(path, vector)
-    manifest["files"][golden["embeddings"]["fp32"]]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    rewrite_manifest(tmp_path / "drifted", manifest)
-    refused = serve(model=tmp_path / "drifted")
+    np.save(folder / name, vector)
+    return [name]
+
+
+def swapped_pictures(folder, goldens):
+    one, other = (golden["picture"] for golden in goldens[:2])
+    (folder / one).rename(folder / "aside")
+    (folder / other).rename(folder / one)
+    (folder / "aside").rename(folder / other)
+    return [one, other]
+
+
+@pytest.mark.parametrize(
+    ("change", "link"), [(turned_vector, "pixels to vector"), (swapped_pictures, "bytes to pixels")]
+)
+def test_a_golden_that_drifts_stops_the_start_and_names_the_link(serve, tmp_path, change, link):
+    refused = serve(model=drifting(tmp_path / "drifted", change))
     assert refused.end() == 2
-    assert "pixels to vector" in "".join(refused.log)
+    assert f"(link: {link})" in " ".join("".join(refused.log).split())
 
 
 @pytest.mark.parametrize(
