@@ -76,5 +76,5 @@ async def load(catalogue: Catalogue, librarian: Librarian) -> int:
         raise StartRefused(f"The demo catalogue cannot be loaded: {ours.exceptions[0]}") from exc
     added = sum(task.result() for task in tasks)
     if added:
-        _log.info("Loaded %d pictures of the demo catalogue.", added)
+        _log.info("Loaded the demo catalogue; pictures added: %d.", added)
     return added

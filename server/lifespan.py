@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -149,18 +150,21 @@ def _refusing() -> Iterator[None]:
         if (refusal := os.environ.get(REFUSAL)) is None:
             raise
         Path(refusal).write_text(exc.sentence)
-        os.kill(os.getppid(), signal.SIGTERM)
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.pid == os.getppid():  # an orphan's parent is process 1
+            os.kill(os.getppid(), signal.SIGTERM)
         # Raised further it would end in a page of traceback; the parent says the sentence.
         os._exit(2)
 
 
 def belong_to_parent() -> None:
-    """For a worker: it ends when the parent is killed, and leaves Ctrl-C to the parent."""
+    """For a worker: nothing but its parent ends it, and it never outlives its parent."""
+    # A terminal sends Ctrl-C to a whole process group. The parent passes its end on, once; Granian's worker hangs when
+    # it is told a second time while it drains.
+    os.setpgid(0, 0)
+    # An orphan would hold the port with no database behind it, so there is nothing left for it to drain.
     pr_set_pdeathsig = 1
-    # Without a parent it would hold the port, with no database behind it.
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    # A terminal sends SIGINT to both. The parent passes its end on; a second one must not cut the drain short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def log_to_stderr() -> None:

@@ -123,6 +123,23 @@ def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_a
     assert stored(again) == listed(again)
 
 
+def test_a_kill_while_the_demo_catalogue_loads_leaves_no_row_without_bytes_and_the_next_start_completes_it(serve):
+    process = serve("--demo", "on")
+    until(lambda: count_media(process) > 0)
+    children = process.children
+    process.stop(signal.SIGKILL)
+    until(lambda: not left(children))
+    assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
+    bare = serve().ready()
+    assert 0 < count_media(bare) < 280
+    assert stored(bare) >= listed(bare)
+    assert bare.stop() == 0
+    again = serve("--demo", "on").ready()
+    assert count_media(again) == 280
+    assert stored(again) >= listed(again)
+    assert again.search()[0]["similarity"] == 100.0
+
+
 def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_of_it(serve):
     process = serve("--demo", "on", session=True)
     until(lambda: count_media(process) > 0)

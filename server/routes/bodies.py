@@ -83,7 +83,7 @@ async def read_form(request: Request) -> Form:
     except UnicodeDecodeError as exc:
         raise BadParameter("A field of the form is not UTF-8 text.") from exc
     except MultipartError as exc:
-        raise MalformedRequest(f"The form cannot be read: it is not whole multipart/form-data ({exc}).") from exc
+        raise MalformedRequest("The form cannot be read: it is not whole multipart/form-data.") from exc
     return Form(files, fields)
 
 

@@ -17,7 +17,12 @@ RAW = "application/octet-stream"
 MOST_FILES = 256
 
 
-@post("/embed-image", status_code=200, **contract(400, 413, 415, takes={MULTIPART: PictureForm}), tags=["embeddings"])
+@post(
+    "/embed-image",
+    status_code=200,
+    **contract(400, 413, 415, takes={MULTIPART: PictureForm}, client=False),
+    tags=["embeddings"],
+)
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
     """The vector of one picture, as the older service gave it."""
     form = await read_form(request)
@@ -40,6 +45,7 @@ async def embed_image(request: Request, services: NamedDependency[Services]) -> 
         takes={MULTIPART: FilesForm, JSON: TextsToEmbed},
         also={200: (Embeddings, "The vectors, in the order that the pictures came.")},
         raw=RAW,
+        client=False,
     ),
     tags=["embeddings"],
 )

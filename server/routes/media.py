@@ -56,7 +56,7 @@ async def delete_media(request: Request, services: NamedDependency[Services], me
     return Media.of(await services.librarian.remove(client_of(request), media_id))
 
 
-@get("/v1/media/{media_id:str}/thumbnail", media_type="image/webp", **contract(404), tags=["media"])
+@get("/v1/media/{media_id:str}/thumbnail", media_type="image/webp", **contract(400, 404, 413), tags=["media"])
 async def get_thumbnail(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str]
 ) -> Response[bytes]:

@@ -72,11 +72,13 @@ def contract(
     takes: Mapping[str, Schema | type[msgspec.Struct]] | None = None,
     also: Mapping[int, tuple[type[Any], str]] | None = None,
     raw: str | None = None,
+    client: bool = True,
 ) -> dict[str, Any]:
     """A handler's part of the OpenAPI document, as keyword arguments of its decorator.
 
     `fails`: statuses of its errors beside 422, 500 and 503; `takes`: its request bodies by content type; `also`:
-    answers beside the one that its signature tells, by status; `raw`: a content type of bytes that it can answer in.
+    answers beside the one that its signature tells, by status; `raw`: a content type of bytes that it can answer in;
+    `client`: whether it belongs to a client.
     """
     statuses = sorted({*fails, 422, 500, 503})
     responses = problems(*statuses)
@@ -92,7 +94,7 @@ def contract(
         def __post_init__(self) -> None:
             if content:
                 self.request_body = RequestBody(content=content, required=True)
-            self.parameters = [*(self.parameters or []), _CLIENT_ID, _DEADLINE]
+            self.parameters = [*(self.parameters or []), *([_CLIENT_ID] if client else []), _DEADLINE]
             answers = self.responses or {}
             if 400 not in statuses:
                 answers.pop("400", None)  # Litestar's own, which never leaves this server
