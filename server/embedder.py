@@ -1,7 +1,7 @@
 """Bytes to embeddings, off the event loop: permit at the door, decode on a pool, encode in batches, in time.
 
 The first half of a picture's way: `media` decodes, `batcher` and `encoder` make the vector. What the second half
-(the catalogue) needs beside the vector travels with it: size, digest, format, thumbnail.
+(the catalogue) needs beside the vector travels with it: size, format, thumbnail.
 """
 
 from __future__ import annotations
