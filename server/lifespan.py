@@ -26,7 +26,7 @@ from server.batcher import Batcher
 from server.catalogue import Catalogue, SpaceRow, open_space
 from server.embedder import Embedder
 from server.encoder import Encoder
-from server.errors import DatabaseUnusable, StartRefused
+from server.errors import ArtifactInvalid, DatabaseUnusable, EncoderFailed, MediaRejected, StartRefused
 from server.ingest import Librarian
 from server.metrics import Metrics
 from server.settings import Settings
@@ -65,8 +65,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_refusing())
         encoder = stack.enter_context(Encoder(artifact, settings.precision, settings.device))
-        lowest = _prove(artifact, settings, encoder)
-        encoder.warm_up((1, _MAX_BATCH))
+        lowest = _prove(artifact, encoder)
 
         batcher = await stack.enter_async_context(Batcher(encoder.encode, max_batch=_MAX_BATCH))
         batcher.on_batch = lambda size, _: metrics.batch_size.observe(size)
@@ -132,13 +131,24 @@ def claim_space(url: str, artifact: Artifact, precision: str) -> SpaceRow:
     )
 
 
-def _prove(artifact: Artifact, settings: Settings, encoder: Encoder) -> float:
-    """The goldens, through the very decoder and encoder that will serve."""
+def _prove(artifact: Artifact, encoder: Encoder) -> float:
+    """The goldens, through the very decoder and encoder that will serve, and a warm-up; the goldens' lowest cosine.
+
+    Raises ArtifactInvalid.
+    """
 
     def to_pixels(data: bytes) -> NDArray[np.uint8]:
-        return media.to_pixels(media.decode(data, max_pixels=settings.max_pixels).image, artifact.spec)
+        # The bound on callers' pictures is no bound on ours.
+        return media.to_pixels(media.decode(data, max_pixels=sys.maxsize).image, artifact.spec)
 
-    return artifact.self_test(settings.precision, to_pixels, encoder.encode)
+    try:
+        lowest = artifact.self_test(encoder.precision, to_pixels, encoder.encode)
+        encoder.warm_up((1, _MAX_BATCH))
+    except MediaRejected as exc:
+        raise ArtifactInvalid(f"A golden no longer decodes here (link: bytes to pixels): {exc.sentence}") from exc
+    except EncoderFailed as exc:
+        raise ArtifactInvalid(f"The model does not run on {encoder.device}: {exc.__cause__ or exc.sentence}") from exc
+    return lowest
 
 
 @contextlib.contextmanager

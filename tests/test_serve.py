@@ -320,6 +320,13 @@ def test_a_golden_that_drifts_stops_the_start_and_names_the_link(serve, tmp_path
     assert f"(link: {link})" in " ".join("".join(refused.log).split())
 
 
+def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve):
+    process = serve("--max-pixels", "10000").ready()
+    with process.client() as client:
+        response = client.post("/embed-image", files={"file": (PHOTOGRAPHS / "raccoon.jpg").read_bytes()})
+    assert (response.status_code, response.json()["code"]) == (413, "picture_too_large")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
