@@ -76,7 +76,14 @@ def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve):
 
 def left(children):
     """Those that still run."""
-    return [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in children if runs(one)]
+
+
+def runs(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
 
 
 def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep_the_server_from_ending(serve):
