@@ -20,7 +20,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler, Message, Middleware
 
 from server import lifespan, problems
 from server.clients import Request
-from server.errors import DeadlineMissed
+from server.errors import DeadlineMissed, TwinlensError
 from server.lifespan import Services
 from server.routes import embeddings, health, media, page, products, search
 from server.routes.bodies import deadline_of
@@ -100,18 +100,25 @@ def observed(app: ASGIApp) -> ASGIApp:
         scope.setdefault("state", {})["request_id"] = request_id
         started = perf_counter()
 
+        def count(status: int) -> None:
+            services: Services | None = getattr(scope["litestar_app"].state, "services", None)
+            if services is not None:
+                # The template, not the path: ids would make a series each.
+                route = scope.get("path_template") or "(none)"
+                services.metrics.requests.labels(scope["method"], route, status).inc()
+                services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
+
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableScopeHeaders(message)[problems.REQUEST_ID_HEADER] = request_id
-                services: Services | None = getattr(scope["litestar_app"].state, "services", None)
-                if services is not None:
-                    # The template, not the path: ids would make a series each.
-                    route = scope.get("path_template") or "(none)"
-                    services.metrics.requests.labels(scope["method"], route, message["status"]).inc()
-                    services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
+                count(message["status"])
             await send(message)
 
-        await app(scope, receive, counted)
+        try:
+            await app(scope, receive, counted)
+        except TwinlensError as exc:  # from a middleware below: it is answered beyond this one
+            count(problems.status_of(exc))
+            raise
 
     return middleware
 

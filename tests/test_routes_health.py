@@ -56,6 +56,18 @@ def test_metrics_count_what_was_answered(api):
     assert api.get("/metrics").headers["content-type"].startswith("text/plain")
 
 
+def test_metrics_count_what_was_refused_too(api):
+    def refused(status):
+        name = f'twinlens_requests_total{{method="POST",route="/embed-image",status="{status}"}}'
+        return sum(float(line.split()[-1]) for line in api.get("/metrics").text.splitlines() if line.startswith(name))
+
+    before = {status: refused(status) for status in (415, 422, 503)}
+    api.post("/embed-image", files={"file": b"text"})
+    api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Deadline": "soon"})
+    api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Deadline": "0.0000001"})
+    assert {status: refused(status) - before[status] for status in before} == {415: 1, 422: 1, 503: 1}
+
+
 def test_the_schema_names_every_call_of_the_contract(api):
     paths = api.get("/schema").json()["paths"]
     assert set(paths) == {
