@@ -141,8 +141,12 @@ def export(source: str, name: str, *, revision: str | None = None, models: Path 
             told(f"embedding float32[N, {checkpoint.dimensions}], unit length; {size:.1f} MB")
         with step("vectors") as told, Encoder(Artifact(folder, manifest), "fp32", "cpu") as encoder:
             measured = parity.prove_vectors(checkpoint, encoder, pictures)
-            told(f"lowest cosine to torch {measured.min_cosine:.10f}, alone and in a batch")
-            told("bit-identical in any" if measured.batch_identical else "NOT bit-identical in batches on this machine")
+            told(f"lowest cosine to torch {measured.image.min_cosine:.10f}, alone and in a batch")
+            told(
+                "bit-identical in any"
+                if measured.image.batch_identical
+                else "NOT bit-identical in batches on this machine"
+            )
             chosen = publish.choose_goldens(pictures)
             vectors = dict(zip((one.name for one in chosen), parity.encode_alone(encoder, chosen), strict=True))
         with step("goldens") as told:
@@ -151,7 +155,7 @@ def export(source: str, name: str, *, revision: str | None = None, models: Path 
         with step("publish") as told:
             if checkpoint.card is not None:
                 (folder / "README.md").write_bytes(checkpoint.card)
-            variant = msgspec.structs.replace(manifest.precisions["fp32"], parity=measured)
+            variant = msgspec.structs.replace(manifest.precisions["fp32"], parity={"cpu": measured})
             publish.write_manifest(
                 folder,
                 msgspec.structs.replace(

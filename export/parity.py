@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.checkpoint import Checkpoint
+from export.drift import compare
 from export.errors import ExportRefused
 from export.preprocessing import reference_pixels
 from server.artifact import Parity, PreprocessingSpec
@@ -101,20 +102,22 @@ def prove_vectors(reference: Checkpoint, encoder: Encoder, pictures: Sequence[Ga
                 "finite ones: they are too large or too small for float32."
             ) from exc
         raise ExportRefused(f"The graph does not run in ONNX Runtime: {exc.__cause__}") from exc
-    cosines, drifted = [], []
+    drifted = []
     for at, (picture, expected) in enumerate(zip(pictures, references, strict=True)):
         both = [cosine(expected, alone[at]), cosine(expected, together[at])]
-        cosines += both
         # Written so that a cosine that is not a number is drift, too.
         if not min(both) >= MIN_COSINE:
             drifted.append((picture.name, f"cosine {both[0]:.8f} alone, {both[1]:.8f} in a batch"))
     _refuse_drift(drifted, len(pictures), f"does not give the checkpoint's vectors (at least {MIN_COSINE} is needed)")
+    worst = [
+        one if cosine(ref, one) <= cosine(ref, two) else two
+        for ref, one, two in zip(references, alone, together, strict=True)
+    ]
     return Parity(
-        pictures=len(pictures),
         pixels_equal=len(pictures),
-        min_cosine=_shown(min(cosines)),
-        mean_cosine=_shown(float(np.mean(cosines))),
-        batch_identical=batch_identical(encoder, pictures, alone),
+        image=compare(np.stack(references), np.stack(worst)).drift(
+            batch_identical=batch_identical(encoder, pictures, alone)
+        ),
     )
 
 
@@ -139,11 +142,6 @@ def cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
     """In float64, whatever the vectors are stored as."""
     a, b = one.astype(np.float64), other.astype(np.float64)
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _shown(value: float) -> float:
-    """Ten decimals: what is beyond them is this processor's, and the manifest holds nothing of one machine."""
-    return round(value, 10)
 
 
 def _refuse_drift(drifted: list[tuple[str, str]], pictures: int, what: str) -> None:

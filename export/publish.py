@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.checkpoint import Checkpoint
 from export.errors import ExportRefused
-from export.parity import GatePicture
+from export.parity import MIN_COSINE, GatePicture
 from export.trace import OPSET
 from server.artifact import (
     FORMAT,
@@ -24,7 +24,6 @@ from server.artifact import (
     File,
     Golden,
     Manifest,
-    Parity,
     Precision,
     Space,
     Variant,
@@ -51,7 +50,6 @@ def graph_name(precision: Precision) -> str:
 def draft(checkpoint: Checkpoint, name: str, precision: Precision) -> Manifest:
     """The manifest before anything was measured: enough for the server's encoder to run the graph."""
     space = Space(space_id(checkpoint.tensors, checkpoint.spec), checkpoint.dimensions)
-    unproven = Parity(pictures=0, pixels_equal=0, min_cosine=0.0, mean_cosine=0.0, batch_identical=False)
     return Manifest(
         format=FORMAT,
         name=name,
@@ -61,7 +59,15 @@ def draft(checkpoint: Checkpoint, name: str, precision: Precision) -> Manifest:
         space=space,
         preprocessing=checkpoint.spec,
         opset=OPSET,
-        precisions={precision: Variant(graph_name(precision), space.id, MIN_GOLDEN_COSINE, unproven)},
+        precisions={
+            precision: Variant(
+                image=graph_name(precision),
+                space=space.id,
+                min_cosine=MIN_COSINE,
+                min_golden_cosine=MIN_GOLDEN_COSINE,
+                parity={},
+            )
+        },
         goldens=[],
         versions=_versions(checkpoint.packages),
         files={},

@@ -49,7 +49,8 @@ def verify(folder: Path) -> None:
                 told(f"{equal} of {len(pictures)} pictures equal to the last bit; vectors are of unit length")
                 identical = batch_identical(encoder, pictures, alone)
                 told(f"alone and in batches: {'bit-identical' if identical else 'NOT bit-identical on this machine'}")
-                told(f"cosine to the checkpoint when exported: {variant.parity.min_cosine}")
+                for device, parity in variant.parity.items():
+                    told(f"cosine to the checkpoint when exported, on {device}: {parity.image.min_cosine}")
 
 
 def _check_seal(folder: Path) -> None:

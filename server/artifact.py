@@ -4,7 +4,9 @@
         manifest.json           what this is, and the SHA-256 of every other file
         manifest.sha256         the SHA-256 of the manifest itself, as sha256sum writes it
         image.<precision>.onnx  pixels uint8[N, S, S, 3] -> embedding float32[N, D], unit length
-        goldens/                real pictures with their pixels and vectors, checked at every start
+        text.<precision>.onnx   tokens int64[N, L] -> embedding float32[N, D], unit length; where there is a text tower
+        tokenizer.json          words -> tokens, as the `tokenizers` package reads it; likewise
+        goldens/                real pictures and texts with what becomes of them, checked at every start
 
 Nothing here knows ONNX Runtime or Pillow: `self_test` is handed the two steps that it proves.
 """
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from server.errors import ArtifactInvalid
 
-FORMAT = 1
+FORMAT = 2
 
 SEAL = "manifest.sha256"
 """The file that protects the manifest, as the manifest protects the others; `sha256sum -c` reads it, too."""
@@ -63,6 +65,8 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
     """Pictures are turned upright as their EXIF orientation says."""
     alpha: Literal["white"] = "white"
     """Transparency is laid on white."""
+    jpeg_at_least: int = 0
+    """A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size while neither side falls below this; 0: always in full."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.edge <= 4096:
@@ -70,6 +74,10 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
         # Python's own reader of JSON takes NaN and Infinity, and neither is below zero.
         if not all(map(math.isfinite, (self.rescale, *self.mean, *self.std))):
             raise ValueError("rescale, mean and std must be finite numbers")
+        if self.jpeg_at_least and not self.edge <= self.jpeg_at_least <= 65535:
+            raise ValueError(
+                f"a JPEG's scaled decoding ({self.jpeg_at_least}) must not fall below the edge ({self.edge})"
+            )
         if self.rescale <= 0 or any(value <= 0 for value in self.std):
             raise ValueError("rescale and std must be positive")
 
@@ -85,7 +93,7 @@ class Tensor(msgspec.Struct, frozen=True):
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: bytes
+    data: bytes | memoryview
 
 
 def space_id(tensors: Iterable[Tensor], spec: PreprocessingSpec) -> str:
@@ -95,12 +103,25 @@ def space_id(tensors: Iterable[Tensor], spec: PreprocessingSpec) -> str:
     does not matter.
     """
     digest = hashlib.sha256(b"twinlens space 1\n")
-    for tensor in sorted(tensors, key=lambda one: one.name):
-        shape = "x".join(map(str, tensor.shape))
-        digest.update(f"{tensor.name} {tensor.dtype} {shape} {len(tensor.data)}\n".encode())
-        digest.update(tensor.data)
+    _update(digest, tensors)
     digest.update(b"spec " + spec.canonical())
     return digest.hexdigest()
+
+
+def text_digest(tensors: Iterable[Tensor], tokenizer: bytes) -> str:
+    """What identifies a text tower: SHA-256 (hex) over its tensors, as for the space's id, and its tokenizer.json."""
+    digest = hashlib.sha256(b"twinlens text tower 1\n")
+    _update(digest, tensors)
+    digest.update(b"tokenizer " + tokenizer)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, tensors: Iterable[Tensor]) -> None:
+    for tensor in sorted(tensors, key=lambda one: one.name):
+        shape = "x".join(map(str, tensor.shape))
+        data = memoryview(tensor.data)
+        digest.update(f"{tensor.name} {tensor.dtype} {shape} {data.nbytes}\n".encode())
+        digest.update(data)
 
 
 class Space(_Record, frozen=True):
@@ -118,28 +139,65 @@ class Source(_Record, frozen=True):
     revision: str | None = None
 
 
-class Parity(_Record, frozen=True):
-    """What the export measured against the checkpoint's own pipeline, on real pictures."""
+class Drift(_Record, frozen=True, kw_only=True):
+    """How far vectors are from reference vectors of the same pictures (or texts). Cosines are taken in float64."""
 
-    pictures: int
-    pixels_equal: int
-    """Pictures whose pixels equal the reference processor's to the last bit."""
+    count: int
+    """Pictures, or texts."""
     min_cosine: float
-    """Lowest cosine to the reference tower, in float64, over each picture alone and in a batch."""
     mean_cosine: float
+    min_centred_cosine: float
+    """After the references' mean vector was subtracted from both: what all pictures share flatters the raw cosine."""
+    mean_centred_cosine: float
+    self_first: int
+    """How many have their own reference vector as their first match, among all references."""
+    recall_at_10: float
+    """The part of the ten nearest references that reference and measured vectors agree on; the mean."""
+    largest_rank_change: int
+    """By how many ranks the reference's nearest other picture moved, at most."""
     batch_identical: bool
-    """Whether each picture's vector was bit-identical alone and in a batch, where it was exported."""
+    """Whether each vector was bit-identical alone and in any batch, where it was exported."""
 
 
-class Variant(_Record, frozen=True):
+class Parity(_Record, frozen=True, kw_only=True):
+    """What the export measured on one device against the checkpoint's own pipeline, on real pictures and texts."""
+
+    pixels_equal: int
+    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all."""
+    image: Drift
+    text: Drift | None = None
+    scaled_decoding: Drift | None = None
+    """The gate's JPEGs decoded at the scale that the spec allows, against themselves decoded in full."""
+
+
+class Variant(_Record, frozen=True, kw_only=True):
     """One precision of the towers."""
 
     image: str
-    """The graph's file name."""
+    """The image tower's file name."""
+    text: str | None = None
+    """The text tower's file name; it may be that of another precision, when this one's own did not pass the gate."""
     space: str
+    min_cosine: float
+    """What the gate asked of each picture's cosine to the reference."""
     min_golden_cosine: float
     """A golden's vector must come this close to the stored one at every start."""
-    parity: Parity
+    parity: dict[str, Parity]
+    """By device: `cpu`, `cuda`."""
+
+
+class TextTower(_Record, frozen=True, kw_only=True):
+    """How words become tokens; its graphs are named by the precisions."""
+
+    architecture: str
+    digest: str
+    """SHA-256 over its tensors and its tokenizer; not in the space's id: a new text tower asks no re-embedding."""
+    tokenizer: str = "tokenizer.json"
+    """The file that the `tokenizers` package reads; it truncates to `length` by itself, and pads where `padded`."""
+    length: int
+    """L at most: how many tokens the tower was trained for, with those that mark beginning and end."""
+    padded: bool
+    """Whether every text runs at `length` tokens, because the tower was trained to see its padding; else at its own."""
 
 
 class Golden(_Record, frozen=True):
@@ -151,6 +209,15 @@ class Golden(_Record, frozen=True):
     """uint8[S, S, 3] as .npy"""
     embeddings: dict[str, str]
     """precision -> float32[D] as .npy"""
+
+
+class TextGolden(_Record, frozen=True):
+    """A text and what becomes of it."""
+
+    text: str
+    tokens: list[int]
+    embeddings: dict[str, str]
+    """precision -> float32[D] as .npy, a file name inside the artifact"""
 
 
 class File(_Record, frozen=True):
@@ -171,6 +238,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     opset: int
     precisions: dict[Precision, Variant]
     goldens: list[Golden]
+    text: TextTower | None = None
+    text_goldens: list[TextGolden] = []
     versions: dict[str, str]
     files: dict[str, File]
 

@@ -65,10 +65,10 @@ def test_the_manifest_says_what_was_exported_and_nothing_of_this_machine(checkpo
     assert (manifest.source.kind, manifest.source.id, manifest.model) == ("folder", "tiny", "tiny")
     assert manifest.space.dimensions == DIMENSIONS
     assert manifest.preprocessing.size == manifest.preprocessing.edge == SIZE
-    parity = manifest.precisions["fp32"].parity
-    assert parity.pictures == parity.pixels_equal >= 9
-    assert parity.min_cosine >= 0.999999
-    assert parity.batch_identical
+    measured = manifest.precisions["fp32"].parity["cpu"]
+    assert measured.image.count == measured.pixels_equal >= 9
+    assert measured.image.min_cosine >= 0.999999
+    assert measured.image.batch_identical
     assert {"torch", "transformers", "optimum", "onnx", "onnxruntime", "pillow", "numpy"} <= set(manifest.versions)
     for name, data in files_of(artifact).items():
         assert str(checkpoint.parent).encode() not in data, name
