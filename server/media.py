@@ -1,9 +1,12 @@
 """Bytes to pixels: sniff, bound, decode, orient, flatten, resize, crop.
 
 What is done here is written in the artifact's preprocessing spec, and only there; for a picture without alpha and
-without an EXIF orientation the pixels equal those of the checkpoint's own Hugging Face processor to the last bit,
-because the resampling is Pillow's in both. Everything is blocking and releases the GIL where it is slow: call it
-from a worker thread.
+without an EXIF orientation, decoded in full, the pixels equal those of the checkpoint's own Hugging Face processor to
+the last bit, because the resampling is Pillow's in both. Everything is blocking and releases the GIL where it is slow:
+call it from a worker thread.
+
+A large JPEG need not be decoded in full: its decoder can leave out what a smaller picture does not show, at 1/2, 1/4
+or 1/8 of the size. Whether it may, the spec says, so that query and catalogue always agree.
 
 ICC profiles are ignored, as the Hugging Face processors ignore them.
 """
@@ -26,6 +29,7 @@ from server.artifact import PreprocessingSpec
 from server.errors import MediaRejected, NoPicture, NotAPicture, PictureTooLarge, UnreadablePicture
 
 Pixels = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
 
 # Pillow's own bound is fixed and warns on standard error; ours is a setting, checked from the header before any pixel
 # is decoded.
@@ -43,6 +47,13 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Those that swap width and height; and those after which what was the end of a row or column comes first.
+_SIDEWAYS = (5, 6, 7, 8)
+_LAST_COLUMN_LEFT = (2, 3, 6, 7)
+_LAST_ROW_TOP = (3, 4, 7, 8)
+
+THUMBNAIL = 256
+"""The longest side of a thumbnail, in pixels."""
 
 # A resized picture of more pixels than this is never made whole (64 MB in Pillow): see `_middle`.
 _LARGEST_INTERMEDIATE = 16_000_000
@@ -86,18 +97,17 @@ _SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture: upright, opaque RGB."""
+    """A decoded picture, upright. `width` and `height` are its own, whatever scale it was decoded at."""
 
     image: Image.Image
+    """Opaque RGB."""
     format: Format
-
-    @property
-    def width(self) -> int:
-        return self.image.width
-
-    @property
-    def height(self) -> int:
-        return self.image.height
+    width: int
+    height: int
+    scale: int = 1
+    """1, or for a JPEG that was decoded at a scale 2, 4 or 8: how many of its pixels one of `image` stands for."""
+    box: Box | None = None
+    """Left, top, right, bottom of what it fills of `image`, where that is not all: 1001 pixels fill 500.5 of 501."""
 
 
 def sniff(data: bytes) -> Format:
@@ -149,8 +159,11 @@ def _scans(data: bytes) -> int:
     return scans
 
 
-def decode(data: bytes, *, max_pixels: int) -> Picture:
+def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> Picture:
     """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
+
+    With `jpeg_at_least`, a JPEG is decoded at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many
+    pixels; 0 is always in full.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
     width x height is over `max_pixels`.
@@ -160,6 +173,8 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         raise UnreadablePicture("The JPEG has more scans than any camera or program writes.")
     try:
         with _opened(data, form, max_pixels) as image:
+            stored = image.size
+            scale = _scaled(image, jpeg_at_least) if form is JPEG and jpeg_at_least else 1
             image.load()
             orientation = _orientation(image)
             opaque = _opaque(image)
@@ -172,7 +187,27 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     transpose = _TRANSPOSE.get(orientation)
     if transpose is not None:  # flipping is 0
         opaque = opaque.transpose(transpose)
-    return Picture(opaque, form)
+    if scale == 1:
+        return Picture(opaque, form, *opaque.size)
+    width, height = reversed(stored) if orientation in _SIDEWAYS else stored
+    return Picture(
+        opaque, form, width, height, scale, _filled(opaque.size, (width / scale, height / scale), orientation)
+    )
+
+
+def _scaled(image: Image.Image, at_least: int) -> int:
+    """Have a JPEG's decoder leave out what a smaller picture does not show: at 1 / 1, 2, 4 or 8, which is returned."""
+    width = image.width
+    drafted = image.draft(None, (at_least, at_least))  # no mode: the colours stay as they are
+    return round(width / drafted[1][2]) if drafted else 1
+
+
+def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:
+    """Where in an image of that size the picture lies: of the last column and row it may fill a part only."""
+    # Last as stored: turned upright, they may have come to lie at the left or at the top.
+    left = size[0] - filled[0] if orientation in _LAST_COLUMN_LEFT else 0.0
+    top = size[1] - filled[1] if orientation in _LAST_ROW_TOP else 0.0
+    return left, top, left + filled[0], top + filled[1]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -207,24 +242,42 @@ def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     return eight
 
 
-def to_pixels(image: Image.Image, spec: PreprocessingSpec) -> Pixels:
-    """Resize and crop an RGB picture as the spec says: uint8[S, S, 3], C-contiguous."""
+def read_pixels(data: bytes, spec: PreprocessingSpec, *, max_pixels: int) -> Pixels:
+    """A picture's bytes to uint8[S, S, 3], all as the spec says. Raises as `decode` does."""
+    return to_pixels(decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least), spec)
+
+
+def to_pixels(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Pixels:
+    """Resize and crop a picture, or a whole RGB image, as the spec says: uint8[S, S, 3], C-contiguous."""
+    image, (full_width, full_height), box = _parts(picture)
     size, resample = spec.size, Image.Resampling[spec.resample.upper()]
     if spec.resize == "squash":
-        return np.asarray(image.resize((size, size), resample))
+        return np.asarray(image.resize((size, size), resample, box))
     # As the Hugging Face processors round: the shorter side becomes the edge, the longer is cut to whole pixels.
-    short, long = sorted(image.size)
+    short, long = sorted((full_width, full_height))
     scaled = int(spec.edge * long / short)
-    width, height = (spec.edge, scaled) if image.width <= image.height else (scaled, spec.edge)
+    width, height = (spec.edge, scaled) if full_width <= full_height else (scaled, spec.edge)
     left, top = (width - size) // 2, (height - size) // 2
     if width * height > _LARGEST_INTERMEDIATE:
-        return np.asarray(_middle(image, (width, height), (left, top), size, resample))
-    resized = image.resize((width, height), resample)
+        return np.asarray(_middle(image, box, (width, height), (left, top), size, resample))
+    resized = image.resize((width, height), resample, box)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
+def _parts(picture: Picture | Image.Image) -> tuple[Image.Image, tuple[int, int], Box]:
+    """The image, the picture's own width and height, and what it fills of the image."""
+    if isinstance(picture, Image.Image):
+        return picture, picture.size, (0, 0, *picture.size)
+    return picture.image, (picture.width, picture.height), picture.box or (0, 0, *picture.image.size)
+
+
 def _middle(
-    image: Image.Image, scaled: tuple[int, int], offset: tuple[int, int], size: int, resample: Image.Resampling
+    image: Image.Image,
+    box: Box,
+    scaled: tuple[int, int],
+    offset: tuple[int, int],
+    size: int,
+    resample: Image.Resampling,
 ) -> Image.Image:
     """Resize only what the crop keeps: 1 x 5000 would become 224 x 1,120,000 before its middle is cut out.
 
@@ -232,9 +285,9 @@ def _middle(
     box in single precision, so a sample may differ by 1 of 255 from the whole way; only shapes of more than about
     300 : 1 come here.
     """
-    (across, down) = (image.width / scaled[0], image.height / scaled[1])
+    (across, down) = ((box[2] - box[0]) / scaled[0], (box[3] - box[1]) / scaled[1])
     margin_x, margin_y = (math.ceil(4 * max(1.0, scale)) + 1 for scale in (across, down))
-    left, top = offset[0] * across, offset[1] * down
+    left, top = box[0] + offset[0] * across, box[1] + offset[1] * down
     x = max(0, math.floor(left) - margin_x)
     y = max(0, math.floor(top) - margin_y)
     right = min(image.width, math.ceil(left + size * across) + margin_x)
@@ -244,15 +297,23 @@ def _middle(
     return narrow.resize((size, size), resample, box=(0, top - y, size, top - y + size * down))
 
 
-def thumbnail(image: Image.Image, *, edge: int = 256) -> bytes:
-    """A WebP of at most `edge` pixels a side, aspect kept; never larger than the picture."""
-    small = image.copy() if max(image.size) <= edge else _shrunk(image, edge)
+def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes:
+    """A WebP of at most `edge` pixels a side, aspect kept; never larger than the picture.
+
+    A picture that was decoded at a scale should be no smaller than the thumbnail: see `fills_thumbnail`.
+    """
+    image, full, box = _parts(picture)
+    scale = edge / max(full)
+    if scale >= 1 and full == image.size:
+        small = image
+    else:
+        size = (max(1, round(full[0] * min(scale, 1))), max(1, round(full[1] * min(scale, 1))))
+        small = image.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=2.0)
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80, method=4)
     return out.getvalue()
 
 
-def _shrunk(image: Image.Image, edge: int) -> Image.Image:
-    scale = edge / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+def fills_thumbnail(picture: Picture, *, edge: int = THUMBNAIL) -> bool:
+    """Whether the picture, at the scale it was decoded at, gives a thumbnail as sharp as it would in full."""
+    return picture.scale == 1 or max(picture.image.size) >= edge

@@ -1,14 +1,19 @@
 """Bytes to pixels, over every format, orientation and way of being broken that a shop will meet."""
 
 import io
+import os
+import subprocess
+import sys
 import tracemalloc
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from server import errors, media
 from server.artifact import PreprocessingSpec
+from tests import ROOT
 from tests.conftest import in_format
 
 SPEC = PreprocessingSpec(
@@ -30,8 +35,8 @@ def picture(width=96, height=64):
     return Image.fromarray(samples.astype(np.uint8))
 
 
-def decoded(data, most=MOST):
-    return media.decode(data, max_pixels=most)
+def decoded(data, most=MOST, at_least=0):
+    return media.decode(data, max_pixels=most, jpeg_at_least=at_least)
 
 
 def difference(one, other):
@@ -360,3 +365,208 @@ def test_a_thumbnail_is_small_keeps_its_shape_and_never_grows():
     assert (small.format, small.size) == ("WEBP", (256, 128))
     assert Image.open(io.BytesIO(media.thumbnail(picture(30, 20)))).size == (30, 20)
     assert Image.open(io.BytesIO(media.thumbnail(picture(4000, 2)))).size == (256, 1)
+
+
+# --- JPEG at scale ---------------------------------------------------------------------------------------------------
+
+TINY = msgspec.structs.replace(SPEC, size=8, edge=8)
+
+
+def apart(one, other):
+    return np.abs(one.astype(np.int16) - other.astype(np.int16)).mean()
+
+
+def leaning(width, height):
+    """Grey that leads from corner to corner: what is moved by a little is seen at once, and no colour is lost."""
+    across, down = np.meshgrid(np.linspace(0, 150, width), np.linspace(0, 100, height))
+    return Image.fromarray((across + down).astype(np.uint8)).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "scale", "kept"),
+    [
+        ((800, 600), 0, 1, (800, 600)),
+        ((800, 600), 601, 1, (800, 600)),
+        ((800, 600), 301, 1, (800, 600)),
+        ((800, 600), 300, 2, (400, 300)),
+        ((801, 601), 300, 2, (401, 301)),
+        ((801, 599), 300, 1, (801, 599)),
+        ((800, 600), 151, 2, (400, 300)),
+        ((800, 600), 150, 4, (200, 150)),
+        ((803, 605), 150, 4, (201, 152)),
+        ((800, 600), 75, 8, (100, 75)),
+        ((807, 601), 75, 8, (101, 76)),
+        ((800, 600), 1, 8, (100, 75)),
+        ((10_000, 100), 50, 2, (5_000, 50)),
+        ((100, 10_000), 51, 1, (100, 10_000)),
+        ((3, 2), 1, 2, (2, 1)),
+        ((1, 1), 1, 1, (1, 1)),
+        ((1, 5_000), 1, 1, (1, 5_000)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_leaves_neither_side_below_the_bound(size, at_least, scale, kept):
+    for options in ({}, {"progressive": True}, {"subsampling": 0}):
+        result = decoded(in_format(picture(*size), "JPEG", **options), at_least=at_least)
+        assert (result.scale, result.image.size) == (scale, kept)
+        assert (result.width, result.height) == size
+        assert result.box in (None, (0, 0, size[0] / scale, size[1] / scale))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_only_jpegs_are_decoded_at_a_scale(form):
+    result = decoded(in_format(picture(800, 600), form), at_least=16)
+    assert (result.scale, result.image.size) == (1, (800, 600))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}])
+def test_a_jpeg_that_is_too_small_for_a_scale_keeps_its_pixels_to_the_last_bit(options):
+    data = in_format(picture(401, 299), "JPEG", **options)
+    assert difference(decoded(data).image, decoded(data, at_least=224).image) == 0
+
+
+@pytest.mark.parametrize("resize", ["shortest-edge", "squash"])
+@pytest.mark.parametrize("size", [(128, 128), (129, 130), (135, 129), (190, 131), (129, 242)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_scaled_pixels_stand_where_those_of_full_decoding_stand(orientation, size, resize):
+    """At 1/8, 129 pixels are 17, of which the last is full to an eighth only: taken for whole, all would be moved."""
+    spec = msgspec.structs.replace(TINY, resize=resize, jpeg_at_least=16)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = in_format(leaning(*size), "JPEG", quality=95, exif=exif)
+    scaled, full = decoded(data, at_least=16), decoded(data)
+    assert scaled.scale == 8
+    assert (scaled.width, scaled.height) == (full.width, full.height) == full.image.size
+    assert apart(media.to_pixels(scaled, spec), media.to_pixels(full, spec)) < 1
+    np.testing.assert_array_equal(media.to_pixels(full, spec), media.to_pixels(full.image, spec))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_way_round_a_giant_intermediate_knows_of_scaled_pictures(orientation, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = in_format(leaning(129, 1601), "JPEG", quality=95, exif=exif)
+    result = decoded(data, at_least=16)
+    assert result.scale == 8
+    whole = media.to_pixels(result, TINY).astype(np.int16)
+    monkeypatch.setattr(media, "_LARGEST_INTERMEDIATE", 0)
+    assert np.abs(whole - media.to_pixels(result, TINY)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_colours_of_a_scaled_jpeg_are_those_of_the_full_one(mode):
+    data = in_format(picture(640, 480).convert(mode), "JPEG", quality=95)
+    scaled, full = decoded(data, at_least=120), decoded(data)
+    assert (scaled.scale, scaled.image.mode) == (4, "RGB")
+    assert difference(scaled.image, full.image.reduce(4)) < 2
+
+
+def test_a_phones_multi_picture_jpeg_is_decoded_at_a_scale_as_its_first_picture():
+    other = Image.new("RGB", (640, 480), "red")
+    data = in_format(picture(640, 480), "MPO", quality=95, save_all=True, append_images=[other])
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    scaled = decoded(data, at_least=240)
+    assert (scaled.scale, scaled.image.size, scaled.width) == (2, (320, 240), 640)
+    assert difference(scaled.image, picture(640, 480).reduce(2)) < 3
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_cut_or_damaged_jpeg_fares_the_same_at_every_scale(options):
+    noise = Image.fromarray(np.random.default_rng(5).integers(0, 256, (96, 160, 3), dtype=np.uint8))
+    data = in_format(noise, "JPEG", **options)
+    random = np.random.default_rng(7)
+    broken = [data[:length] for length in (*range(len(data) - 6, len(data)), *range(0, len(data), 307))]
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in random.integers(2, len(data), 4):
+            damaged[place] = random.integers(0, 256)
+        broken.append(bytes(damaged))
+    fates = set()
+    for each in broken:
+        fate = [outcome(each, at_least) for at_least in (0, 40, 20, 10)]
+        assert len(set(fate)) == 1
+        fates.add(fate[0])
+    assert {"readable", "UnreadablePicture"} <= fates
+    assert all(outcome(data[:-cut], 40) == "UnreadablePicture" for cut in (1, 2, 3, 1000))
+
+
+def outcome(data, at_least):
+    try:
+        decoded(data, at_least=at_least)
+    except errors.MediaRejected as exc:
+        return type(exc).__name__
+    return "readable"
+
+
+def test_a_jpeg_is_refused_for_its_own_size_not_that_of_its_scale():
+    data = in_format(picture(400, 400), "JPEG")
+    with pytest.raises(errors.PictureTooLarge):
+        decoded(data, most=159_999, at_least=50)
+    assert decoded(data, most=160_000, at_least=50).scale == 8
+
+
+def test_decoding_at_a_scale_takes_little_memory():
+    data = in_format(Image.new("RGB", (4000, 3000), "teal"), "JPEG")
+    Image.core.reset_stats()
+    Image.core.clear_cache()
+    assert decoded(data, at_least=375).scale == 8
+    assert Image.core.get_stats()["allocated_blocks"] <= 2
+
+
+def test_pixels_are_read_as_the_spec_says():
+    data = in_format(picture(900, 700), "JPEG")
+    full = media.read_pixels(data, SPEC, max_pixels=MOST)
+    np.testing.assert_array_equal(full, media.to_pixels(decoded(data).image, SPEC))
+    spec = msgspec.structs.replace(SPEC, jpeg_at_least=224)
+    scaled = media.read_pixels(data, spec, max_pixels=MOST)
+    np.testing.assert_array_equal(scaled, media.to_pixels(decoded(data, at_least=224), spec))
+    assert 0 < apart(scaled, full) < 2
+    with pytest.raises(errors.PictureTooLarge):
+        media.read_pixels(data, spec, max_pixels=629_999)
+
+
+@pytest.mark.parametrize("size", [(2000, 1500), (1999, 1503), (4001, 300), (300, 4001)])
+def test_a_thumbnail_of_a_scaled_picture_looks_like_that_of_the_full_one(size):
+    data = in_format(picture(*size), "JPEG", quality=95)
+    scaled, full = decoded(data, at_least=256), decoded(data)
+    assert media.fills_thumbnail(scaled)
+    one, other = (Image.open(io.BytesIO(media.thumbnail(each))) for each in (scaled, full))
+    assert max(one.size) == 256
+    assert difference(one, other) < 2
+
+
+def test_a_picture_that_was_decoded_too_small_for_its_thumbnail_says_so():
+    data = in_format(picture(1600, 1200), "JPEG")
+    small = decoded(data, at_least=100)
+    assert small.image.size == (200, 150)
+    assert not media.fills_thumbnail(small)
+    assert media.fills_thumbnail(small, edge=200)
+    # Of a picture that is smaller than a thumbnail, all is there.
+    assert media.fills_thumbnail(decoded(in_format(picture(200, 150), "JPEG"), at_least=200))
+
+
+def test_scaled_pixels_do_not_depend_on_the_processors_vector_instructions(tmp_path):
+    """libjpeg-turbo reads JSIMD_FORCENONE; a space must be the same on a machine with other instructions."""
+    for number, options in enumerate(({}, {"progressive": True}, {"subsampling": 0}, {"subsampling": "4:2:2"})):
+        noisy = np.asarray(picture(803, 605)) ^ np.random.default_rng(number).integers(0, 64, (605, 803, 3), np.uint8)
+        (tmp_path / f"{number}.jpg").write_bytes(in_format(Image.fromarray(noisy), "JPEG", **options))
+    program = (
+        "import hashlib, pathlib, sys\n"
+        "from server.media import decode\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    for at_least in (0, 300, 150, 75):\n"
+        "        image = decode(path.read_bytes(), max_pixels=10**6, jpeg_at_least=at_least).image\n"
+        "        print(path.name, image.size, hashlib.sha256(image.tobytes()).hexdigest())\n"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            env=os.environ | switched,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for switched in ({}, {"JSIMD_FORCENONE": "1"})
+    }
+    assert len(printed) == 1
+    assert printed.pop().count("\n") == 16
