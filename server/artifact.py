@@ -8,7 +8,7 @@
         tokenizer.json          words -> tokens, as the `tokenizers` package reads it; likewise
         goldens/                real pictures and texts with what becomes of them, checked at every start
 
-Nothing here knows ONNX Runtime or Pillow: `self_test` is handed the two steps that it proves.
+Nothing here knows ONNX Runtime, Pillow or tokenizers: `self_test` is handed the steps that it proves.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ SEAL = "manifest.sha256"
 
 Precision = Literal["fp32", "fp16", "int8"]
 Vectors = NDArray[np.float32]
+Tokens = NDArray[np.int64]
 
 # How far a decoder may move one 8-bit sample of a golden JPEG: decoders differ in the last bits of their IDCT.
 _LOSSY_TOLERANCE = 2
@@ -163,7 +164,8 @@ class Parity(_Record, frozen=True, kw_only=True):
     """What the export measured on one device against the checkpoint's own pipeline, on real pictures and texts."""
 
     pixels_equal: int
-    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all."""
+    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all whose bytes mean the
+    same picture to it (it drops alpha, clips 16 bits and leaves a picture lying on its side)."""
     image: Drift
     text: Drift | None = None
     scaled_decoding: Drift | None = None
@@ -283,6 +285,8 @@ class Artifact:
             raise ArtifactInvalid(f"{path} is of format {manifest.format}; this version reads format {FORMAT}.")
         if not manifest.precisions or not manifest.goldens:
             raise ArtifactInvalid(f"{path} names no precision or no goldens: the export was not finished.")
+        if flaw := _flaw(manifest):
+            raise ArtifactInvalid(f"{path} does not fit together: {flaw}.")
         for name in manifest.files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ArtifactInvalid(f"{path} names a file outside its folder: {name}.")
@@ -307,6 +311,13 @@ class Artifact:
     def graph(self, precision: str) -> Path:
         return self.folder / self.variant(precision).image
 
+    def text_graph(self, precision: str) -> Path:
+        """Raises ArtifactInvalid where there is no text tower."""
+        name = self.variant(precision).text
+        if name is None:
+            raise ArtifactInvalid(f"The artifact {self.manifest.name} has no text tower in {precision}.")
+        return self.folder / name
+
     def check_files(self, names: Iterable[str] | None = None) -> None:
         """Compare files with the manifest's digests; all of them when none are named.
 
@@ -328,11 +339,16 @@ class Artifact:
                 )
 
     def files_to_run(self, precision: str) -> list[str]:
-        """The files that running one precision reads: its graph (with weights beside it) and the goldens."""
-        graph = self.variant(precision).image
-        ours = [name for name in self.manifest.files if name == graph or name.startswith(f"{graph}.")]
+        """The files that running one precision reads: its graphs (with weights beside them), tokenizer and goldens."""
+        variant = self.variant(precision)
+        graphs = [graph for graph in (variant.image, variant.text) if graph is not None]
+        beside = tuple(f"{graph}." for graph in graphs)
+        ours = [*graphs, *(name for name in self.manifest.files if name.startswith(beside))]
         for golden in self.manifest.goldens:
             ours += [golden.picture, golden.pixels, golden.embeddings[precision]]
+        if self.manifest.text is not None:
+            ours += [self.manifest.text.tokenizer]
+            ours += [golden.embeddings[precision] for golden in self.manifest.text_goldens]
         return ours
 
     def self_test(
@@ -340,41 +356,92 @@ class Artifact:
         precision: str,
         to_pixels: Callable[[bytes], NDArray[np.uint8]],
         encode: Callable[[NDArray[np.uint8]], Vectors],
+        to_tokens: Callable[[str], Tokens] | None = None,
+        encode_text: Callable[[Tokens], Vectors] | None = None,
     ) -> float:
-        """Run the goldens through both links of the chain, here and now; return the lowest cosine.
+        """Run the goldens through every link of the chain, here and now; return the lowest cosine.
 
-        `to_pixels` takes a picture's bytes to uint8[S, S, 3]; `encode` takes uint8[N, S, S, 3] to float32[N, D].
+        `to_pixels` takes a picture's bytes to uint8[S, S, 3]; `encode` takes uint8[N, S, S, 3] to float32[N, D]. Where
+        there is a text tower, `to_tokens` takes a text to int64[L] and `encode_text` int64[N, L] to float32[N, D].
         Raises ArtifactInvalid that names the link that drifted and by how much.
         """
-        least = self.variant(precision).min_golden_cosine
         lowest = 1.0
         for golden in self.manifest.goldens:
             stored = self._array(golden.pixels)
-            made = to_pixels((self.folder / golden.picture).read_bytes())
-            if made.shape != stored.shape:
-                raise ArtifactInvalid(f"bytes to pixels: {golden.picture} gave {made.shape}, not {stored.shape}.")
-            drift = int(np.abs(made.astype(np.int16) - stored.astype(np.int16)).max())
-            allowed = 0 if golden.lossless else _LOSSY_TOLERANCE
-            if drift > allowed:
-                raise ArtifactInvalid(
-                    f"The golden {golden.picture} no longer decodes to the pixels of its export (link: bytes to "
-                    f"pixels): a sample differs by {drift} of 255, {allowed} is allowed. Another version of Pillow "
-                    "or of its codecs is the likely cause; the search would not be comparable, so nothing was started."
-                )
-            expected = self._array(golden.embeddings[precision]).astype(np.float64)
-            found = encode(stored[None])[0].astype(np.float64)
-            if found.shape != expected.shape or not np.isfinite(found).all():
-                raise ArtifactInvalid(f"pixels to vector: {golden.picture} gave {found.shape}, or not finite.")
-            cosine = float(expected @ found / (np.linalg.norm(expected) * np.linalg.norm(found)))
-            if cosine < least:
-                raise ArtifactInvalid(
-                    f"The golden {golden.picture} no longer gives the vector of its export (link: pixels to vector): "
-                    f"cosine {cosine:.8f}, at least {least} is needed. Another runtime, driver or provider is the "
-                    "likely cause; the search would not be comparable, so nothing was started."
-                )
-            lowest = min(lowest, cosine)
+            _prove_pixels(golden, stored, to_pixels((self.folder / golden.picture).read_bytes()))
+            found = encode(stored[None])[0]
+            lowest = min(lowest, self._prove_vector(golden, precision, golden.picture, "pixels to vector", found))
+        if self.manifest.text is None:
+            return lowest
+        if to_tokens is None or encode_text is None:
+            raise ValueError("an artifact with a text tower is tested with to_tokens and encode_text")
+        for words in self.manifest.text_goldens:
+            name = json.dumps(words.text, ensure_ascii=False)
+            _prove_tokens(words, name, to_tokens(words.text))
+            found = encode_text(np.array([words.tokens], np.int64))[0]
+            lowest = min(lowest, self._prove_vector(words, precision, name, "tokens to vector", found))
         return lowest
+
+    def _prove_vector(
+        self, golden: Golden | TextGolden, precision: str, name: str, link: str, found: NDArray[np.float32]
+    ) -> float:
+        """The cosine to the golden's stored vector. Raises ArtifactInvalid when it is too low."""
+        least = self.variant(precision).min_golden_cosine
+        expected = self._array(golden.embeddings[precision]).astype(np.float64)
+        found = found.astype(np.float64)
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            raise ArtifactInvalid(f"{link}: {name} gave {found.shape}, or not finite.")
+        cosine = float(expected @ found / (np.linalg.norm(expected) * np.linalg.norm(found)))
+        # Not `cosine < least`: a golden of zeros has no cosine, and passes no comparison.
+        if not cosine >= least:
+            raise ArtifactInvalid(
+                f"The golden {name} no longer gives the vector of its export (link: {link}): "
+                f"cosine {cosine:.8f}, at least {least} is needed. Another runtime, driver or provider is the "
+                "likely cause; the search would not be comparable, so nothing was started."
+            )
+        return cosine
 
     def _array(self, name: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(self.folder / name, allow_pickle=False)
         return array
+
+
+def _flaw(manifest: Manifest) -> str | None:
+    """What does not fit together in a manifest, if anything does not; the end of a sentence."""
+    named = [precision for precision, variant in manifest.precisions.items() if variant.text is not None]
+    if (tower := manifest.text) is None and (named or manifest.text_goldens):
+        return "it has a text graph or a golden text, and describes no text tower"
+    if tower is not None:
+        if len(named) < len(manifest.precisions):
+            return "it describes a text tower, and not every precision names a text graph"
+        if not manifest.text_goldens:
+            return "it describes a text tower, and has no golden text"
+        least = tower.length if tower.padded else 1
+        if any(not least <= len(golden.tokens) <= tower.length for golden in manifest.text_goldens):
+            return "a golden text has another number of tokens than the text tower takes"
+    goldens: list[Golden | TextGolden] = [*manifest.goldens, *manifest.text_goldens]
+    if any(precision not in golden.embeddings for golden in goldens for precision in manifest.precisions):
+        return "a golden has no vector in one of the precisions"
+    return None
+
+
+def _prove_pixels(golden: Golden, stored: NDArray[np.uint8], made: NDArray[np.uint8]) -> None:
+    if made.shape != stored.shape:
+        raise ArtifactInvalid(f"bytes to pixels: {golden.picture} gave {made.shape}, not {stored.shape}.")
+    drift = int(np.abs(made.astype(np.int16) - stored.astype(np.int16)).max())
+    allowed = 0 if golden.lossless else _LOSSY_TOLERANCE
+    if drift > allowed:
+        raise ArtifactInvalid(
+            f"The golden {golden.picture} no longer decodes to the pixels of its export (link: bytes to "
+            f"pixels): a sample differs by {drift} of 255, {allowed} is allowed. Another version of Pillow "
+            "or of its codecs is the likely cause; the search would not be comparable, so nothing was started."
+        )
+
+
+def _prove_tokens(golden: TextGolden, name: str, made: Tokens) -> None:
+    if made.tolist() != golden.tokens:
+        raise ArtifactInvalid(
+            f"The golden text {name} no longer gives the tokens of its export (link: text to tokens): "
+            f"{made.tolist()}, not {golden.tokens}. Another version of the package tokenizers is the likely cause; "
+            "the search would not be comparable, so nothing was started."
+        )

@@ -1,8 +1,10 @@
-"""Waiting pictures to batches. No timer: whenever the encoder is free it takes what waits.
+"""Waiting pictures, or waiting texts, to batches. No timer: whenever the encoder is free it takes what waits.
 
 An idle server answers a lone picture at once; under load the batch grows by itself. Invariants:
 
 - the encoder runs one batch at a time, in the batcher's own thread;
+- a batch holds entries of one shape, as they are: nothing is padded, so that no vector depends on its batch-mates;
+- the entry that has waited longest is in the next batch, and those of its shape beside it, oldest first;
 - an entry whose caller has left (its future is done) is dropped before a batch is made;
 - every entry that is taken gets exactly one answer: a vector or an error.
 """
@@ -16,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One picture's answer: float32[D] of unit length, and where its time went, in seconds."""
+    """One entry's answer: float32[D] of unit length, and where its time went, in seconds."""
 
     embedding: Vectors
     queue: float
@@ -38,18 +41,22 @@ class Encoded:
 
 @dataclass(slots=True)
 class _Entry:
-    pixels: NDArray[np.uint8]
+    given: NDArray[Any]
     queued_at: float
     answer: asyncio.Future[Encoded]
 
 
 class Batcher:
-    """Runs `encode` (uint8[N, S, S, 3] to float32[N, D], blocking) over whatever waits, at most `max_batch` at once.
+    """Runs a tower's `encode` (blocking) over whatever waits, at most `max_batch` at once.
+
+    `encode` takes N entries of one shape, stacked, to float32[N, D]: pictures as uint8[N, S, S, 3], which are all of
+    one shape, or texts of one number of tokens as int64[N, L]. Each tower has a batcher, and so a thread, of its own:
+    words do not wait for pictures.
 
     Use as an async context manager. On the way out everything that waits is still answered.
     """
 
-    def __init__(self, encode: Callable[[NDArray[np.uint8]], Vectors], *, max_batch: int = 16) -> None:
+    def __init__(self, encode: Callable[[NDArray[Any]], Vectors], *, max_batch: int = 16) -> None:
         self._encode = encode
         self._max_batch = max_batch
         self._waiting: deque[_Entry] = deque()
@@ -76,14 +83,15 @@ class Batcher:
         """Entries that no batch has taken yet."""
         return len(self._waiting)
 
-    async def encode(self, pixels: NDArray[np.uint8]) -> Encoded:
-        """Wait for the vector of uint8[S, S, 3]. Raises EncoderFailed for this picture alone, NotReady when closing.
+    async def encode(self, given: NDArray[Any]) -> Encoded:
+        """Wait for the vector of one entry: uint8[S, S, 3] or int64[L].
 
-        Cancelling the caller withdraws the picture if no batch has taken it yet.
+        Raises EncoderFailed for this entry alone, NotReady when closing. Cancelling the caller withdraws the entry if
+        no batch has taken it yet.
         """
         if self._closing or self._runner is None:
             raise NotReady("The server is shutting down.")
-        entry = _Entry(pixels, perf_counter(), asyncio.get_running_loop().create_future())
+        entry = _Entry(given, perf_counter(), asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         self._wake.set()
         return await entry.answer
@@ -101,17 +109,22 @@ class Batcher:
 
     def _take(self) -> list[_Entry]:
         batch: list[_Entry] = []
-        while self._waiting and len(batch) < self._max_batch:
-            entry = self._waiting.popleft()
-            if not entry.answer.done():
+        left: deque[_Entry] = deque()
+        for entry in self._waiting:
+            if entry.answer.done():
+                continue
+            if len(batch) < self._max_batch and (not batch or entry.given.shape == batch[0].given.shape):
                 batch.append(entry)
+            else:
+                left.append(entry)
+        self._waiting = left
         return batch
 
     def _answer(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Entry]) -> None:
         """In the batcher's thread. Never raises: whatever happens, each entry of the batch is answered."""
         started = perf_counter()
         try:
-            vectors = self._encode(np.stack([entry.pixels for entry in batch]))
+            vectors = self._encode(np.stack([entry.given for entry in batch]))
             seconds = perf_counter() - started
             answers = [
                 # A copy, so that keeping one vector does not keep the whole batch.
@@ -122,11 +135,11 @@ class Batcher:
                 self.on_batch(len(batch), seconds)
         except Exception as exc:
             if len(batch) > 1:
-                _log.warning("A batch of %d failed (%s); its pictures are tried one by one.", len(batch), exc)
+                _log.warning("A batch of %d failed (%s); they are tried one by one.", len(batch), exc)
                 for entry in batch:
                     self._answer(loop, [entry])
             else:
-                _log.exception("A picture could not be encoded.", exc_info=exc)
+                _log.exception("A picture or a text could not be encoded.", exc_info=exc)
                 loop.call_soon_threadsafe(_fail, batch[0], exc)
         else:
             loop.call_soon_threadsafe(_settle, batch, answers)

@@ -81,6 +81,28 @@ class NoTextTower(BadParameter):
     code = "no_text_tower"
 
 
+class TextRejected(BadParameter):
+    """The text cannot be read by this model."""
+
+    code = "text_rejected"
+
+
+class NoText(TextRejected):
+    """There are no words to search with: the text is empty or all white space."""
+
+    code = "no_text"
+
+
+class TextTooLong(TextRejected):
+    """The text is longer than this server reads."""
+
+    code = "text_too_long"
+
+    def __init__(self, characters: int, most: int) -> None:
+        super().__init__(f"The text has {characters:,} characters; this server reads at most {most:,}.")
+        self.characters, self.most = characters, most
+
+
 class MalformedRequest(TwinlensError):
     """The body of the request cannot be read."""
 
@@ -205,7 +227,7 @@ class NotReady(TwinlensError):
 
 
 class EncoderFailed(TwinlensError):
-    """The model failed on this picture; the fault is ours and has been logged."""
+    """The model failed on this picture or text; the fault is ours and has been logged."""
 
     code = "encoder_failed"
 

@@ -24,13 +24,14 @@ from server import database, demo, media
 from server.artifact import Artifact
 from server.batcher import Batcher
 from server.catalogue import Catalogue, SpaceRow, open_space
-from server.embedder import Embedder
-from server.encoder import Encoder
-from server.errors import ArtifactInvalid, DatabaseUnusable, EncoderFailed, MediaRejected, StartRefused
+from server.embedder import Embedder, Words
+from server.encoder import Encoder, TextEncoder
+from server.errors import ArtifactInvalid, DatabaseUnusable, EncoderFailed, MediaRejected, StartRefused, TextRejected
 from server.ingest import Librarian
 from server.metrics import Metrics
 from server.settings import Settings
 from server.storage import MediaStore
+from server.text import Tokenizer
 
 REFUSAL = "_TWINLENS_REFUSAL"
 """The variable that names the file in which a worker leaves the sentence why it cannot start."""
@@ -39,6 +40,7 @@ _POOL_SIZE = 8
 _POOL_PATIENCE = 5.0
 _DATABASE_PATIENCE = 600.0
 _MAX_BATCH = 16
+_MAX_TEXTS = 32
 _INDEX_ROUND = 60.0
 
 _log = logging.getLogger(__name__)
@@ -65,13 +67,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_refusing())
         encoder = stack.enter_context(Encoder(artifact, settings.precision, settings.device))
-        lowest = _prove(artifact, encoder)
+        reader = stack.enter_context(_reader(artifact, settings))
+        lowest = _prove(artifact, encoder, reader)
 
         batcher = await stack.enter_async_context(Batcher(encoder.encode, max_batch=_MAX_BATCH))
-        batcher.on_batch = lambda size, _: metrics.batch_size.observe(size)
+        batcher.on_batch = lambda size, _: metrics.batched("image", size)
+        words = None
+        if reader is not None:
+            texts = await stack.enter_async_context(Batcher(reader.encoder.encode, max_batch=_MAX_TEXTS))
+            texts.on_batch = lambda size, _: metrics.batched("text", size)
+            words = Words(reader.tokenizer, texts)
         cores = len(os.sched_getaffinity(0))
-        embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=cores)
-        embedder.on_picture = metrics.picture
+        embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=cores, words=words)
+        embedder.on_embedded = metrics.embedded
         stack.callback(embedder.close)
 
         url = settings.database_url or ""
@@ -89,12 +97,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         tending = asyncio.create_task(_tend(catalogue), name="indexes")
         stack.push_async_callback(_cancel, tending)
         _log.info(
-            "Ready after %.1f s at http://%s:%d - %s (%s) on %s, goldens at cosine %.7f, space %s",
+            "Ready after %.1f s at http://%s:%d - %s (%s, %s) on %s, goldens at cosine %.7f, space %s",
             perf_counter() - started,
             settings.host,
             settings.port,
             encoder.model,
             settings.precision,
+            "pictures and words" if embedder.reads_text else "pictures only",
             encoder.device,
             lowest,
             encoder.space.id[:12],
@@ -131,21 +140,46 @@ def claim_space(url: str, artifact: Artifact, precision: str) -> SpaceRow:
     )
 
 
-def _prove(artifact: Artifact, encoder: Encoder) -> float:
-    """The goldens, through the very decoder and encoder that will serve, and a warm-up; the goldens' lowest cosine.
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What an artifact with a text tower brings."""
+
+    tokenizer: Tokenizer
+    encoder: TextEncoder
+
+
+@contextlib.contextmanager
+def _reader(artifact: Artifact, settings: Settings) -> Iterator[_Reader | None]:
+    """Open what reads texts; None for an artifact without a text tower, which pays for nothing of it."""
+    if (tower := artifact.manifest.text) is None:
+        yield None
+        return
+    tokenizer = Tokenizer.read(artifact.folder / tower.tokenizer, tower)
+    with TextEncoder(artifact, settings.precision, settings.device) as encoder:
+        yield _Reader(tokenizer, encoder)
+
+
+def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None) -> float:
+    """The goldens, through the very steps that will serve, and a warm-up; the goldens' lowest cosine.
 
     Raises ArtifactInvalid.
     """
 
     def to_pixels(data: bytes) -> NDArray[np.uint8]:
         # The bound on callers' pictures is no bound on ours.
-        return media.to_pixels(media.decode(data, max_pixels=sys.maxsize).image, artifact.spec)
+        picture = media.decode(data, max_pixels=sys.maxsize, jpeg_at_least=artifact.spec.jpeg_at_least)
+        return media.to_pixels(picture, artifact.spec)
 
     try:
-        lowest = artifact.self_test(encoder.precision, to_pixels, encoder.encode)
+        words = (reader.tokenizer.tokens, reader.encoder.encode) if reader else ()
+        lowest = artifact.self_test(encoder.precision, to_pixels, encoder.encode, *words)
         encoder.warm_up((1, _MAX_BATCH))
+        if reader is not None:
+            reader.encoder.warm_up((1, _MAX_TEXTS))
     except MediaRejected as exc:
         raise ArtifactInvalid(f"A golden no longer decodes here (link: bytes to pixels): {exc.sentence}") from exc
+    except TextRejected as exc:
+        raise ArtifactInvalid(f"A golden text no longer gives tokens (link: text to tokens): {exc.sentence}") from exc
     except EncoderFailed as exc:
         raise ArtifactInvalid(f"The model does not run on {encoder.device}: {exc.__cause__ or exc.sentence}") from exc
     return lowest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from server.embedder import Timings
+from server.embedder import Timings, Tower
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,20 +25,33 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "twinlens_stage_seconds",
-            "Time of one picture in each stage: decode, queue, encode, search.",
-            ["stage"],
+            "Time of one picture or text in each stage: decode or tokenize, queue, encode, search.",
+            ["stage", "tower"],
             buckets=_STAGE_SECONDS,
             registry=self.registry,
         )
         self.batch_size = Histogram(
-            "twinlens_batch_size", "Pictures in a batch.", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
+            "twinlens_batch_size",
+            "Pictures or texts in a batch.",
+            ["tower"],
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=self.registry,
         )
-        self.inside = Gauge("twinlens_pictures_inside", "Pictures let in and not answered yet.", registry=self.registry)
+        self.pictures_inside = Gauge(
+            "twinlens_pictures_inside", "Pictures let in and not answered yet.", registry=self.registry
+        )
+        self.texts_inside = Gauge("twinlens_texts_inside", "Texts let in and not answered yet.", registry=self.registry)
 
-    def picture(self, timings: Timings) -> None:
-        self.stage_seconds.labels("decode").observe(timings.decode)
-        self.stage_seconds.labels("queue").observe(timings.queue)
-        self.stage_seconds.labels("encode").observe(timings.encode)
+    def embedded(self, tower: Tower, timings: Timings) -> None:
+        for stage, seconds in timings.items():
+            self.stage_seconds.labels(stage, tower).observe(seconds)
+
+    def searched(self, seconds: float) -> None:
+        # A search belongs to no tower: it may come with a vector of its own.
+        self.stage_seconds.labels("search", "").observe(seconds)
+
+    def batched(self, tower: Tower, size: int) -> None:
+        self.batch_size.labels(tower).observe(size)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -9,12 +9,16 @@ import msgspec
 
 from server import catalogue
 from server.similarity import clamp, score, similarity
+from server.text import MOST_CHARACTERS
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 SpaceId = Annotated[str, msgspec.Meta(max_length=64)]
+
+# Its length is checked where it is read, with a sentence of our own.
+Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTERS})]
 
 DEFAULT_LIMIT = 24
 
@@ -43,7 +47,7 @@ class EmbeddedImage(_Body, frozen=True):
 
 
 class TextsToEmbed(_Request, frozen=True):
-    texts: Annotated[list[str], msgspec.Meta(min_length=1, max_length=256)]
+    texts: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
 
 
 class Embeddings(_Body, frozen=True):
@@ -54,7 +58,7 @@ class Embeddings(_Body, frozen=True):
 class SearchRequest(_Request, frozen=True):
     """Exactly one of `text`, `media_id`, and `embedding` with its `space`."""
 
-    text: str | None = None
+    text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
@@ -182,3 +186,5 @@ class Readiness(_Body, frozen=True):
     device: str
     precision: str
     space: str
+    text: bool
+    """Whether the model reads words, too."""

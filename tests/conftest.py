@@ -25,7 +25,7 @@ from server.app import create_app
 from server.database import migrate
 from server.postgres import EmbeddedPostgres
 from server.settings import Settings
-from tests import STARTER
+from tests import STARTER, artifacts
 from tests.process import Process
 
 
@@ -126,8 +126,8 @@ def unit_vectors() -> UnitVectors:
 
 @contextmanager
 def serving(database_url: str, data: Path, **settings: Any) -> Iterator[TestClient[Litestar]]:
-    """The whole app in this process, on a real database and the starter artifact."""
-    chosen = Settings(database_url=database_url, data=data, model=STARTER, device="cpu", **settings)
+    """The whole app in this process, on a real database and the starter artifact, or the `model` that is given."""
+    chosen = Settings(**{"database_url": database_url, "data": data, "model": STARTER, "device": "cpu", **settings})
     with TestClient(create_app(chosen), raise_server_exceptions=False) as client:
         yield client
 
@@ -140,6 +140,30 @@ def api(
     with (
         contextmanager(_fresh_database)(postgres_url, template_database) as url,
         serving(url, tmp_path_factory.mktemp("data"), demo=True, max_upload=4_000_000) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def image_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an artifact that knows no words."""
+    return artifacts.image_only(tmp_path_factory.mktemp("artifacts") / "image-only")
+
+
+@pytest.fixture(scope="session")
+def with_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an artifact with a small text tower of the tests' own; `artifacts.WORDS` is what it knows."""
+    return artifacts.with_words(tmp_path_factory.mktemp("artifacts") / "with-words")
+
+
+@pytest.fixture(scope="session")
+def words_api(
+    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory, with_words: Path
+) -> Iterator[TestClient[Litestar]]:
+    """As `api`, with that artifact."""
+    with (
+        contextmanager(_fresh_database)(postgres_url, template_database) as url,
+        serving(url, tmp_path_factory.mktemp("data"), demo=True, model=with_words) as client,
     ):
         yield client
 
@@ -169,3 +193,20 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         if one.process.poll() is None:
             one.stop()
         discard(EmbeddedPostgres(one.data))
+
+
+@pytest.fixture(scope="module")
+def few_pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For tests that export many times over: the gate looks at a sixth of its pictures, the goldens among them."""
+    from export import parity, publish
+
+    folder = tmp_path_factory.mktemp("pictures")
+    everything = sorted(parity.PICTURES.iterdir())
+    for path in everything:
+        if path.name in (*publish.GOLDENS, "LICENCES.md") or (
+            path in everything[::8] and path.stat().st_size < 200_000
+        ):
+            (folder / path.name).symlink_to(path)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parity, "PICTURES", folder)
+        yield

@@ -76,6 +76,69 @@ async def test_a_batch_never_exceeds_its_bound():
     assert [len(batch) for batch in model.batches] == [1, 4, 4, 2]
 
 
+def text(value, length):
+    return np.full(length, value, np.int64)
+
+
+class Reader(Model):
+    """As Model, for texts: the vector is the first token."""
+
+    def __call__(self, batch):
+        assert batch.ndim == 2
+        return super().__call__(batch[:, :, None, None])
+
+
+async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first():
+    model = Reader()
+    async with Batcher(model, max_batch=3) as batcher:
+        model.gate.clear()
+        held = asyncio.create_task(batcher.encode(text(1, 5)))
+        await asyncio.to_thread(model.entered.wait, 10)
+        # value: length, in the order they come
+        lengths = {10: 4, 11: 7, 12: 7, 13: 4, 14: 9, 15: 7, 16: 4, 17: 7, 18: 4}
+        waiting = [asyncio.create_task(batcher.encode(text(value, length))) for value, length in lengths.items()]
+        while batcher.waiting < len(lengths):
+            await asyncio.sleep(0)
+        model.gate.set()
+        answers = await asyncio.gather(*waiting)
+        await held
+    assert model.batches == [[1], [10, 13, 16], [11, 12, 15], [14], [17], [18]]
+    assert [answer.embedding.tolist() for answer in answers] == [[float(value)] for value in lengths]
+    assert [answer.batch for answer in answers] == [3, 3, 3, 3, 1, 3, 3, 1, 1]
+
+
+async def test_a_rare_length_is_not_overtaken_for_ever_by_a_common_one():
+    model = Reader()
+    async with Batcher(model, max_batch=2) as batcher:
+        model.gate.clear()
+        held = asyncio.create_task(batcher.encode(text(1, 5)))
+        await asyncio.to_thread(model.entered.wait, 10)
+        first = asyncio.create_task(batcher.encode(text(10, 5)))
+        rare = asyncio.create_task(batcher.encode(text(11, 6)))
+        crowd = [asyncio.create_task(batcher.encode(text(20 + number, 5))) for number in range(20)]
+        while batcher.waiting < 22:
+            await asyncio.sleep(0)
+        model.gate.set()
+        await asyncio.gather(held, first, rare, *crowd)
+    assert model.batches[:3] == [[1], [10, 20], [11]]
+
+
+async def test_texts_whose_callers_have_left_neither_choose_a_batch_nor_fill_it():
+    model = Reader()
+    async with Batcher(model) as batcher:
+        model.gate.clear()
+        held = asyncio.create_task(batcher.encode(text(1, 5)))
+        await asyncio.to_thread(model.entered.wait, 10)
+        waiting = [asyncio.create_task(batcher.encode(text(*one))) for one in ((10, 4), (11, 6), (12, 4), (13, 6))]
+        while batcher.waiting < 4:
+            await asyncio.sleep(0)
+        waiting[0].cancel()
+        waiting[3].cancel()
+        model.gate.set()
+        await asyncio.gather(held, waiting[1], waiting[2])
+    assert model.batches == [[1], [11], [12]]
+
+
 async def test_a_poison_picture_fails_alone():
     model = Model()
     async with Batcher(model) as batcher:

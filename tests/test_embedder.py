@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,10 +12,19 @@ from PIL import Image
 from server import media
 from server.artifact import PreprocessingSpec
 from server.batcher import Batcher
-from server.embedder import Embedder
-from server.errors import DeadlineMissed, EncoderFailed, NoPicture, NotAPicture, Overloaded, UnreadablePicture
+from server.embedder import Embedder, Words
+from server.errors import (
+    DeadlineMissed,
+    EncoderFailed,
+    NoPicture,
+    NotAPicture,
+    NoTextTower,
+    Overloaded,
+    TextRejected,
+    UnreadablePicture,
+)
 from tests.conftest import in_format
-from tests.test_batcher import Model
+from tests.test_batcher import Model, Reader
 
 pytestmark = pytest.mark.anyio
 
@@ -86,13 +96,13 @@ async def test_a_thumbnail_is_made_only_when_asked_for(embedder):
 
 async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
     timed = []
-    embedder.on_picture = timed.append
+    embedder.on_embedded = lambda *told: timed.append(told)
     await embedder.embed_all([picture(10), picture(11)], within=LONG)
     for bad in (picture(66), b"text"):
         with pytest.raises((EncoderFailed, NotAPicture)):
             await embedder.embed(bad, within=LONG)
-    assert len(timed) == 2
-    assert all(min(one.decode, one.queue, one.encode) >= 0 for one in timed)
+    assert [(tower, list(timings)) for tower, timings in timed] == [("image", ["decode", "queue", "encode"])] * 2
+    assert all(min(timings.values()) >= 0 for _, timings in timed)
 
 
 # --- the door --------------------------------------------------------------------------------------------------------
@@ -101,12 +111,12 @@ async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
 async def test_more_work_than_fits_the_deadline_is_refused_at_the_door_once_misses_show_the_pace(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)  # let in: nothing has been answered or missed yet, so there was no pace
-    assert embedder.inside == 1
+    assert embedder.pictures.inside == 1
     with pytest.raises(Overloaded) as caught:
         await embedder.embed(picture(10), within=SHORT / 10)
     assert type(caught.value) is Overloaded  # at the door; one that was let in would have missed its deadline
     assert caught.value.retry_after >= 1
-    assert embedder.inside == 1
+    assert embedder.pictures.inside == 1
     let_in = asyncio.create_task(embedder.embed(picture(11), within=LONG))
     model.gate.set()
     assert (await let_in).embedding.tolist() == [11.0]
@@ -121,7 +131,7 @@ async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
     crowds = []
     for inside in (201, 401):
         crowds.append(asyncio.create_task(embedder.embed_all([picture(10)] * 200, within=LONG)))
-        while embedder.inside < inside:
+        while embedder.pictures.inside < inside:
             await asyncio.sleep(0)
         with pytest.raises(Overloaded) as caught:
             await embedder.embed(picture(11), within=NOTHING)
@@ -138,7 +148,7 @@ async def test_who_comes_to_an_empty_house_is_let_in_whatever_the_pace_and_the_n
     await missed(embedder)
     model.gate.set()
     await held
-    assert embedder.inside == 0
+    assert embedder.pictures.inside == 0
     assert len(await embedder.embed_all([picture(10)] * 1025, within=LONG)) == 1025
     model.gate.clear()
     await missed(embedder, NOTHING)
@@ -160,21 +170,21 @@ async def test_pictures_that_are_refused_in_passing_do_not_make_the_server_think
 async def test_no_more_than_1024_pictures_are_inside_at_once(embedder, model):
     held = await hold(embedder, model)
     crowd = asyncio.create_task(embedder.embed_all([picture(10)] * 1022, within=LONG))
-    while embedder.inside < 1023:
+    while embedder.pictures.inside < 1023:
         await asyncio.sleep(0)
     with pytest.raises(Overloaded) as caught:
         await embedder.embed_all([picture(11), picture(12)], within=LONG)
     assert type(caught.value) is Overloaded
     assert caught.value.retry_after >= 1
     last = asyncio.create_task(embedder.embed(picture(13), within=LONG))
-    while embedder.inside < 1024:
+    while embedder.pictures.inside < 1024:
         await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await embedder.embed(picture(14), within=LONG)
     model.gate.set()
     assert (await last).embedding.tolist() == [13.0]
     await asyncio.gather(held, crowd)
-    assert embedder.inside == 0
+    assert embedder.pictures.inside == 0
     assert (await embedder.embed(picture(15), within=LONG)).embedding.tolist() == [15.0]
 
 
@@ -185,7 +195,7 @@ async def test_time_that_runs_out_while_waiting_is_a_missed_deadline_and_withdra
     held = await hold(embedder, model)
     error = await missed(embedder)
     assert error.retry_after >= 1
-    assert embedder.inside == 1
+    assert embedder.pictures.inside == 1
     model.gate.set()
     await held
     await embedder.embed(picture(20), within=LONG)
@@ -195,7 +205,7 @@ async def test_time_that_runs_out_while_waiting_is_a_missed_deadline_and_withdra
 async def test_time_that_runs_out_while_the_model_is_at_it_is_a_missed_deadline_too(embedder, model):
     model.gate.clear()
     await missed(embedder)
-    assert embedder.inside == 0
+    assert embedder.pictures.inside == 0
     model.gate.set()
     assert (await embedder.embed(picture(20), within=LONG)).embedding.tolist() == [20.0]
 
@@ -204,12 +214,12 @@ async def test_time_that_runs_out_while_the_model_is_at_it_is_a_missed_deadline_
 async def test_nothing_is_inside_after_a_failure(embedder, pictures):
     with pytest.raises((NotAPicture, UnreadablePicture, EncoderFailed, NoPicture)):
         await embedder.embed_all(pictures, within=LONG)
-    assert embedder.inside == 0
+    assert embedder.pictures.inside == 0
 
 
 async def test_nothing_is_inside_after_success(embedder):
     await embedder.embed_all([picture(value) for value in range(10, 20)], within=LONG)
-    assert embedder.inside == 0
+    assert embedder.pictures.inside == 0
 
 
 async def test_one_bad_picture_among_several_is_named_by_its_number(embedder):
@@ -224,7 +234,7 @@ async def test_what_came_beside_a_bad_picture_is_not_encoded(embedder, model, ba
     held = await hold(embedder, model)
     with pytest.raises(NotAPicture):
         await embedder.embed_all([picture(10), picture(11), b"text", picture(12)], within=LONG)
-    assert embedder.inside == 1
+    assert embedder.pictures.inside == 1
     model.gate.set()
     await held
     await embedder.embed(picture(20), within=LONG)
@@ -240,7 +250,7 @@ async def test_one_callers_bad_picture_costs_another_caller_nothing(embedder, mo
     with pytest.raises(NotAPicture):
         await embedder.embed_all([picture(12), b"text"], within=LONG)
     poisoned = asyncio.create_task(embedder.embed(picture(66), within=LONG))
-    while embedder.inside < 4:
+    while embedder.pictures.inside < 4:
         await asyncio.sleep(0)
     model.gate.set()
     assert [one.embedding.tolist() for one in await others] == [[10.0], [11.0]]
@@ -258,11 +268,151 @@ async def test_a_caller_who_leaves_withdraws_what_no_batch_has_taken(embedder, m
     leaver.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaver
-    assert embedder.inside == 2
+    assert embedder.pictures.inside == 2
     model.gate.set()
     await asyncio.gather(held, stayer)
     assert model.batches == [[1], [12]]
-    assert embedder.inside == 0
+    assert embedder.pictures.inside == 0
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+class Letters:
+    """A stand-in for a tokenizer: a token for each letter; refuses what has a digit in it."""
+
+    def tokens(self, text):
+        if any(letter.isdigit() for letter in text):
+            raise TextRejected()
+        return np.array([ord(letter) for letter in text], np.int64)
+
+
+@pytest.fixture
+async def reader():
+    reader = Reader()
+    async with Batcher(reader, max_batch=8) as texts:
+        reader.batcher = texts
+        yield reader
+        reader.gate.set()
+
+
+@pytest.fixture
+def reading(batcher, reader):
+    embedder = Embedder(batcher, SPEC, max_pixels=20_000_000, threads=2, words=Words(Letters(), reader.batcher))
+    yield embedder
+    embedder.close()
+
+
+async def read(embedder, *texts, within=LONG):
+    return [chr(int(one.embedding[0])) for one in await embedder.embed_texts(texts, within=within)]
+
+
+async def hold_text(embedder, reader):
+    """Occupy the text tower with one text, so that what comes now has to wait."""
+    reader.gate.clear()
+    held = asyncio.create_task(read(embedder, "held"))
+    await asyncio.to_thread(reader.entered.wait, 10)
+    return held
+
+
+async def test_texts_come_back_in_order_whatever_their_lengths(reading):
+    texts = ["one", "twelve", "a", "ten", "x" * 50, "six"]
+    assert await read(reading, *texts) == [text[0] for text in texts]
+
+
+async def test_without_a_text_tower_words_are_refused(embedder):
+    assert not embedder.reads_text
+    with pytest.raises(NoTextTower):
+        await embedder.embed_texts(["a"], within=LONG)
+
+
+async def test_each_text_that_was_embedded_is_timed_and_no_other(reading):
+    timed = []
+    reading.on_embedded = lambda *told: timed.append(told)
+    await read(reading, "a", "bc")
+    for bad in ("1", "Bad"):  # B is 66, which is poison
+        with pytest.raises((TextRejected, EncoderFailed)):
+            await read(reading, bad)
+    assert [(tower, list(timings)) for tower, timings in timed] == [("text", ["tokenize", "queue", "encode"])] * 2
+    assert all(min(timings.values()) >= 0 for _, timings in timed)
+
+
+async def test_one_bad_text_among_several_is_named_by_its_number(reading):
+    with pytest.raises(TextRejected, match=r"^Text 2 of 3: The text cannot be read") as caught:
+        await read(reading, "a", "2", "c")
+    assert caught.value.sentence.startswith("Text 2 of 3: ")
+    assert reading.texts.inside == 0
+
+
+async def test_words_do_not_wait_for_pictures_nor_pictures_for_words(reading, model, reader):
+    held = await hold(reading, model)
+    assert await read(reading, "a") == ["a"]
+    waiting = await hold_text(reading, reader)
+    model.gate.set()
+    await held
+    assert (await reading.embed(picture(10), within=LONG)).embedding.tolist() == [10.0]
+    assert (reading.pictures.inside, reading.texts.inside) == (0, 1)
+    reader.gate.set()
+    assert await waiting == ["h"]
+
+
+async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_refused_at_the_door(reading, reader):
+    held = await hold_text(reading, reader)
+    with pytest.raises(DeadlineMissed):
+        await read(reading, "late", within=SHORT)
+    assert reading.texts.inside == 1
+    with pytest.raises(Overloaded) as caught:
+        await read(reading, "refused", within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    assert caught.value.retry_after >= 1
+    # The pictures' door has a pace of its own.
+    assert (await reading.embed(picture(10), within=LONG)).embedding.tolist() == [10.0]
+    reader.gate.set()
+    await held
+    assert await read(reading, "next") == ["n"]
+    assert reader.batches == [[ord("h")], [ord("n")]]
+
+
+async def test_no_more_than_1024_texts_are_inside_at_once(reading, reader):
+    held = await hold_text(reading, reader)
+    crowd = asyncio.create_task(read(reading, *["a"] * 1023))
+    while reading.texts.inside < 1024:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as caught:
+        await read(reading, "b")
+    assert type(caught.value) is Overloaded
+    reader.gate.set()
+    await asyncio.gather(held, crowd)
+    assert reading.texts.inside == 0
+
+
+async def test_texts_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(reading, reader):
+    held = await hold_text(reading, reader)
+    with pytest.raises(DeadlineMissed):
+        await read(reading, "late", within=SHORT)
+    for _ in range(100):
+        with pytest.raises(TextRejected):
+            await read(reading, "1")
+    with pytest.raises(Overloaded) as caught:
+        await read(reading, "refused", within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    reader.gate.set()
+    await held
+
+
+async def test_a_caller_who_leaves_withdraws_the_texts_that_no_batch_has_taken(reading, reader):
+    held = await hold_text(reading, reader)
+    leaver = asyncio.create_task(read(reading, "a", "b"))
+    stayer = asyncio.create_task(read(reading, "c"))
+    while reader.batcher.waiting < 3:
+        await asyncio.sleep(0)
+    leaver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert reading.texts.inside == 2
+    reader.gate.set()
+    await asyncio.gather(held, stayer)
+    assert reader.batches == [[ord("h")], [ord("c")]]
 
 
 # --- large pictures --------------------------------------------------------------------------------------------------
@@ -279,13 +429,13 @@ class Meeting:
         self.door = threading.Barrier(2)
         self.met = 0
 
-    def __call__(self, data, *, max_pixels):
+    def __call__(self, data, **options):
         try:
             self.door.wait(0.5)
             self.met += 1
         except threading.BrokenBarrierError:
             pass
-        return self.decode(data, max_pixels=max_pixels)
+        return self.decode(data, **options)
 
 
 @pytest.mark.parametrize(("size", "met"), [((4000, 4000), 2), ((4000, 4001), 0)])
@@ -306,3 +456,46 @@ async def test_a_large_picture_that_fails_lets_the_next_one_in(embedder):
         await embedder.embed(cut, within=LONG)
     whole = in_format(Image.new("1", (4000, 4001), 1), "PNG")
     assert (await embedder.embed(whole, within=LONG)).embedding.tolist() == [255.0]
+
+
+# --- JPEG at scale ---------------------------------------------------------------------------------------------------
+
+
+def photograph(width, height, **options):
+    across, down = np.meshgrid(np.linspace(0, 150, width), np.linspace(0, 100, height))
+    return in_format(Image.fromarray((across + down).astype(np.uint8)).convert("RGB"), "JPEG", quality=95, **options)
+
+
+@pytest.mark.parametrize(("at_least", "scale"), [(0, 1), (2, 8), (200, 4), (400, 2)])
+async def test_jpegs_are_decoded_as_the_spec_says_whether_a_thumbnail_is_made_or_not(
+    batcher, monkeypatch, at_least, scale
+):
+    """A query makes no thumbnail and a media does: their vectors must not differ by that."""
+    scales = []
+
+    def watched(data, **options):
+        picture = decode(data, **options)
+        scales.append(picture.scale)
+        return picture
+
+    decode = media.decode
+    monkeypatch.setattr(media, "decode", watched)
+    spec = msgspec.structs.replace(SPEC, jpeg_at_least=at_least)
+    embedder = Embedder(batcher, spec, max_pixels=20_000_000, threads=2)
+    try:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = photograph(1203, 801, exif=exif)
+        query = await embedder.embed(data, within=LONG)
+        kept = await embedder.embed(data, within=LONG, thumbnail=True)
+        alone = await embedder.thumbnail(data)
+    finally:
+        embedder.close()
+    assert scales[0] == scales[1] == scale
+    np.testing.assert_array_equal(query.embedding, kept.embedding)
+    assert (query.width, query.height) == (kept.width, kept.height) == (801, 1203)
+    full = Image.open(io.BytesIO(media.thumbnail(decode(data, max_pixels=20_000_000))))
+    for thumbnail in (kept.thumbnail, alone):
+        made = Image.open(io.BytesIO(thumbnail))
+        assert made.size == full.size == (170, 256)
+        assert np.abs(np.asarray(made, np.int16) - np.asarray(full, np.int16)).mean() < 1

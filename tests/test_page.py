@@ -1,7 +1,8 @@
-"""The page in a real browser: a picture goes in, and its matches stand beside it."""
+"""The page in a real browser: a picture or words go in, and the matches stand beside it."""
 
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def page(serve):
-    process = serve("--demo", "on", "--max-upload", "3MB").ready()
+@contextmanager
+def browsing(process):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
@@ -38,6 +38,19 @@ def page(serve):
         page.goto(process.url)
         yield page
         browser.close()
+
+
+@pytest.fixture
+def page(serve):
+    with browsing(serve("--demo", "on", "--max-upload", "3MB").ready()) as page:
+        yield page
+
+
+@pytest.fixture
+def reading(serve, with_words):
+    """The page of a model that reads words."""
+    with browsing(serve("--demo", "on", model=with_words).ready()) as page:
+        yield page
 
 
 def search_state(page, state):
@@ -120,3 +133,106 @@ def test_a_picture_may_be_dropped_or_pasted(page):
         search_state(page, "done")
         expect(names.first).to_have_text(third)
         expect(page.get_by_test_id("query-name")).to_have_text("given.webp")
+
+
+def test_words_are_searched_and_their_matches_are_shown(reading):
+    page = reading
+    words = page.get_by_role("searchbox", name="What are you looking for, in words")
+    matches, names = page.get_by_test_id("result"), page.get_by_test_id("result-name")
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Find a product by words or by its picture", use_inner_text=True
+    )
+    no_sideways_scrolling(page)
+
+    # With the keyboard alone.
+    page.keyboard.press("/")
+    expect(words).to_be_focused()
+    expect(words).to_have_value("")
+    page.keyboard.type(" Violin ")
+    page.keyboard.press("Enter")
+    search_state(page, "done")
+    expect(matches).to_have_count(24)
+    expect(names.first).to_have_text("Violin")
+    expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+    expect(matches.first).not_to_contain_text("Exact match")
+    expect(page).to_have_title("Violin – Twinlens")
+    expect(page.get_by_test_id("query-picture")).to_be_hidden()
+    assert page.url.endswith("/?text=Violin")
+    no_sideways_scrolling(page)
+
+    # A match is a way on to a picture, and the way back leads to the words.
+    matches.nth(1).click()
+    expect(page.get_by_test_id("query-picture")).to_be_visible(timeout=20_000)
+    expect(words).to_have_value("")
+    page.go_back()
+    expect(words).to_have_value("Violin")
+    expect(names.first).to_have_text("Violin", timeout=20_000)
+
+    # Words after a picture after words.
+    page.get_by_test_id("file-input").set_input_files(DEMO_PICTURES / "keyboard.webp")
+    expect(names.first).to_have_text("Keyboard", timeout=20_000)
+    expect(words).to_have_value("")
+    words.fill("teapot")
+    page.get_by_test_id("text-search").click()
+    expect(names.first).to_have_text("Teapot", timeout=20_000)
+    expect(page.get_by_test_id("query-picture")).to_be_hidden()
+
+    # The bound holds for words, too, and says why it may be too high.
+    words.fill("teapot violin")
+    page.get_by_test_id("min-similarity").fill("99")
+    words.press("Enter")
+    expect(page.get_by_test_id("status")).to_contain_text("Words seldom come as close", timeout=20_000)
+    expect(matches).to_have_count(0)
+    page.get_by_test_id("show-all").click()
+    expect(matches).to_have_count(24, timeout=20_000)
+
+    # An address with words can be sent to somebody, and survives a reload.
+    page.reload()
+    expect(words).to_have_value("teapot violin")
+    expect(matches).to_have_count(24, timeout=20_000)
+
+    # What the server has to say is said here.
+    words.fill("x" * 10_001)
+    words.press("Enter")
+    expect(page.get_by_test_id("error")).to_contain_text("at most 10,000", timeout=20_000)
+    no_sideways_scrolling(page)
+    page.set_viewport_size({"width": 1400, "height": 900})
+    no_sideways_scrolling(page)
+    assert page.complaints == []
+
+
+def test_nothing_is_searched_while_the_box_is_empty_and_a_slash_may_be_typed(reading):
+    page, words = reading, reading.get_by_test_id("text")
+    for text in ("", "   "):
+        words.fill(text)
+        words.press("Enter")
+        expect(page.get_by_test_id("results")).to_have_attribute("data-state", "idle")
+        expect(words).to_be_focused()
+    words.fill("")
+    page.keyboard.type("tea/pot")
+    expect(words).to_have_value("tea/pot")
+    assert page.complaints == []
+
+
+def test_pasted_text_goes_into_the_box_and_waits_there(reading):
+    give = """text => {
+        const carried = new DataTransfer();
+        carried.setData("text/plain", text);
+        const event = new ClipboardEvent("paste", { clipboardData: carried, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    reading.evaluate(give, " bicycle\n")
+    expect(reading.get_by_test_id("text")).to_have_value("bicycle")
+    expect(reading.get_by_test_id("text")).to_be_focused()
+    expect(reading.get_by_test_id("results")).to_have_attribute("data-state", "idle")
+
+
+def test_a_model_that_knows_no_words_has_a_page_without_a_box_for_them(serve, image_only):
+    with browsing(serve(model=image_only).ready()) as page:
+        expect(page.get_by_test_id("text")).to_be_hidden()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Find a product by its picture", use_inner_text=True)
+        expect(page.get_by_test_id("file-input")).to_be_attached()
+        no_sideways_scrolling(page)
+        page.goto(f"{page.url}?text=violin")
+        expect(page.get_by_test_id("error")).to_contain_text("has no text tower", timeout=20_000)
+        assert page.complaints == []

@@ -1,12 +1,14 @@
 """Embedding and searching over HTTP, as DESIGN's contract says."""
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from server.similarity import similarity
-from tests import DEMO_PICTURES, PHOTOGRAPHS
-from tests.conftest import in_format
+from tests import DEMO_PICTURES, PHOTOGRAPHS, artifacts
+from tests.conftest import in_format, serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()
@@ -129,12 +131,6 @@ def test_an_empty_form_field_counts_as_not_given(api):
     assert len(search(api, limit="", minSimilarity="").json()["results"]) == 24
 
 
-def test_text_is_refused_by_a_model_without_a_text_tower(api):
-    for path, body in (("/v1/search", {"text": "a keyboard"}), ("/v1/embeddings", {"texts": ["a keyboard"]})):
-        response = api.post(path, json=body)
-        assert (response.status_code, response.json()["code"]) == (422, "no_text_tower")
-
-
 def test_an_unknown_media_is_404(api):
     response = api.post("/v1/search", json={"mediaId": "nobody"})
     assert (response.status_code, response.json()["code"]) == (404, "media_not_found")
@@ -151,6 +147,198 @@ def test_the_client_may_stand_in_the_query_too_but_not_differ(api, client_id):
     assert api.post(f"/v1/search?clientId={client_id}", files={"file": KEYBOARD}).json()["results"] == []
     response = api.post("/v1/search?clientId=one", files={"file": KEYBOARD}, data={"clientId": "other"})
     assert response.status_code == 422
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def ask(api, text, **fields):
+    return api.post("/v1/search", json={"text": text, **fields})
+
+
+def vectors(api, *texts):
+    return api.post("/v1/embeddings", json={"texts": texts}).json()["embeddings"]
+
+
+@pytest.mark.parametrize("word", artifacts.WORDS)
+def test_words_find_the_picture_that_they_mean(words_api, word):
+    response = ask(words_api, f"  {word.upper()} ", limit=3)
+    assert response.status_code == 200
+    answer = response.json()
+    first = answer["results"][0]
+    assert (first["productId"], first["similarity"]) == (f"demo-{word}", 100.0)
+    assert answer["space"] == words_api.get("/health/ready").json()["space"]
+
+
+def test_several_words_find_what_each_of_them_means(words_api):
+    first = ask(words_api, "teapot, violin", limit=2).json()["results"]
+    assert {match["productId"] for match in first} == {"demo-teapot", "demo-violin"}
+
+
+def test_a_search_by_words_tells_its_stages(words_api):
+    response = ask(words_api, "violin")
+    assert [*response.json()["timings"]] == ["tokenize", "queue", "encode", "search"]
+    assert [stage.split(";")[0] for stage in response.headers["Server-Timing"].split(", ")] == [
+        "tokenize", "queue", "encode", "search",
+    ]  # fmt: skip
+
+
+def test_words_are_searched_as_pictures_are_for_limit_bound_and_client(words_api, client_id):
+    shown = ask(words_api, "violin", limit=100).json()["results"]
+    assert len(shown) == 100
+    for match in shown:
+        assert match["score"] == -match["cosine"]
+        assert match["similarity"] == similarity(match["cosine"])
+    bound = shown[10]["similarity"]
+    kept = ask(words_api, "violin", limit=100, minSimilarity=bound).json()["results"]
+    assert kept == [match for match in shown if match["similarity"] >= bound]
+    assert len(ask(words_api, "violin").json()["results"]) == 24
+    assert ask(words_api, "violin", clientId=client_id).json()["results"] == []
+
+
+def test_words_are_searched_with_the_vector_that_embeddings_gives(words_api):
+    (vector,) = vectors(words_api, "teapot and violin")
+    space = words_api.get("/health/ready").json()["space"]
+    by_vector = words_api.post("/v1/search", json={"embedding": vector, "space": space}).json()["results"]
+    assert by_vector == ask(words_api, "teapot and violin").json()["results"]
+
+
+# Of many lengths, and more of each than one batch holds.
+TEXTS = [" ".join(artifacts.WORDS[start:][:count]) for count in (1, 2, 3, 5, 8) for start in range(8)] * 2
+
+
+def test_a_texts_vector_is_bit_identical_alone_among_many_and_under_load(words_api):
+    alone = {text: vectors(words_api, text)[0] for text in TEXTS}
+    assert vectors(words_api, *TEXTS) == [alone[text] for text in TEXTS]
+    crowded = []
+
+    def work(texts):
+        crowded.extend(zip(texts, vectors(words_api, *texts), strict=True))
+
+    shares = [TEXTS[start::12] for start in range(12)] + [TEXTS] * 3
+    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(crowded) == 4 * len(TEXTS)
+    assert [text for text, vector in crowded if vector != alone[text]] == []
+
+
+def test_raw_vectors_of_texts_are_as_those_of_pictures(words_api):
+    response = words_api.post(
+        "/v1/embeddings", json={"texts": ["violin", "teapot"]}, headers={"accept": "application/octet-stream"}
+    )
+    raw = np.frombuffer(response.content, "<f4").reshape(2, int(response.headers["Twinlens-Dimensions"]))
+    np.testing.assert_array_equal(raw, np.array(vectors(words_api, "violin", "teapot"), np.float32))
+    assert response.headers["Twinlens-Space"] == words_api.get("/health/ready").json()["space"]
+
+
+ODD_TEXTS = [
+    "\0violin",
+    "\U0001f3bb",
+    "\u202eכינור",
+    "e" + "\u0301" * 500,
+    "\u0378",
+    "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
+def test_an_odd_text_is_answered(words_api, text):
+    assert len(ask(words_api, text, limit=5).json()["results"]) == 5
+    assert len(vectors(words_api, text)) == 1
+
+
+@pytest.mark.parametrize("text", ["", " \t\r\n", "\u00a0\u2003"], ids=ascii)
+def test_there_must_be_words_to_search_with_though_any_text_has_a_vector(words_api, text):
+    response = ask(words_api, text)
+    assert (response.status_code, response.json()["code"]) == (422, "no_text")
+    np.testing.assert_allclose(np.linalg.norm(vectors(words_api, text)[0]), 1, atol=1e-6)
+
+
+def test_a_text_of_more_characters_than_we_read_is_refused_and_the_next_one_works(words_api):
+    response = ask(words_api, "x" * 10_001)
+    assert (response.status_code, response.json()["code"]) == (422, "text_too_long")
+    response = words_api.post("/v1/embeddings", json={"texts": ["violin", "x" * 900_000]})
+    assert (response.status_code, response.json()["code"]) == (422, "text_too_long")
+    assert response.json()["error"].startswith("Text 2 of 2: The text has 900,000 characters")
+    assert ask(words_api, "violin").status_code == 200
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'"violin \udfff violin"', '"\xed\xa0\x80"'])
+def test_half_a_surrogate_pair_is_no_json(words_api, text):
+    body = f'{{"text": {text}}}'.encode("latin-1")
+    response = words_api.post("/v1/search", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize("texts", [[], ["violin"] * 257, [1], "violin", [None]])
+def test_a_list_of_texts_that_makes_no_sense_is_422(words_api, texts):
+    response = words_api.post("/v1/embeddings", json={"texts": texts})
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+
+
+def test_one_call_embeds_256_texts(words_api):
+    assert len({tuple(vector) for vector in vectors(words_api, *["violin"] * 256)}) == 1
+
+
+def test_a_deadline_that_words_cannot_meet_is_503_and_says_when_to_return(words_api):
+    for path, body in (("/v1/search", {"text": "violin"}), ("/v1/embeddings", {"texts": ["violin"] * 256})):
+        response = words_api.post(path, json=body, headers={"Twinlens-Deadline": "0.000001"})
+        assert (response.status_code, response.json()["code"]) == (503, "deadline_missed")
+        assert int(response.headers["Retry-After"]) >= 1
+    assert ask(words_api, "violin").status_code == 200
+
+
+def test_pictures_are_searched_as_ever_beside_words(words_api):
+    first = search(words_api, limit=1).json()["results"][0]
+    assert (first["productId"], first["similarity"]) == ("demo-keyboard", 100.0)
+
+
+def test_metrics_tell_the_towers_apart(words_api):
+    def count(series):
+        lines = words_api.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{series} "))
+
+    counted = [
+        'twinlens_stage_seconds_count{stage="tokenize",tower="text"}',
+        'twinlens_stage_seconds_count{stage="queue",tower="text"}',
+        'twinlens_stage_seconds_count{stage="encode",tower="text"}',
+        'twinlens_stage_seconds_count{stage="search",tower=""}',
+        'twinlens_batch_size_sum{tower="text"}',
+        'twinlens_stage_seconds_count{stage="encode",tower="image"}',
+        'twinlens_batch_size_sum{tower="image"}',
+    ]
+    before = [count(series) for series in counted]
+    ask(words_api, "violin")
+    vectors(words_api, "violin", "teapot")
+    after = [count(series) for series in counted]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [3, 3, 3, 1, 3, 0, 0]
+    assert count("twinlens_texts_inside") == count("twinlens_pictures_inside") == 0
+
+
+def test_a_model_without_a_text_tower_says_so_and_refuses_words(database_url, tmp_path, image_only):
+    with serving(database_url, tmp_path, model=image_only) as client:
+        assert client.get("/health/ready").json()["text"] is False
+        for path, body in (("/v1/search", {"text": "a keyboard"}), ("/v1/embeddings", {"texts": ["a keyboard"]})):
+            response = client.post(path, json=body)
+            assert (response.status_code, response.json()["code"]) == (422, "no_text_tower")
+        assert client.post("/embed-image", files={"file": KEYBOARD}).status_code == 200
+
+
+def test_a_model_with_a_text_tower_says_so(words_api):
+    assert words_api.get("/health/ready").json()["text"] is True
+
+
+def test_openapi_tells_how_long_a_text_may_be(api):
+    paths = api.get("/schema/openapi.json").json()["paths"]
+
+    def fields(path):
+        return paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+
+    assert fields("/v1/search")["text"]["maxLength"] == 10_000
+    assert fields("/v1/embeddings")["texts"]["items"]["maxLength"] == 10_000
 
 
 # --- vectors ---------------------------------------------------------------------------------------------------------

@@ -27,11 +27,13 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
         device=services.encoder.device,
         precision=services.encoder.precision,
         space=services.encoder.space.id,
+        text=services.embedder.reads_text,
     )
 
 
 @get("/metrics", media_type="text/plain", tags=["health"])
 async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Counters and timings in Prometheus' text format."""
-    services.metrics.inside.set(services.embedder.inside)
+    services.metrics.pictures_inside.set(services.embedder.pictures.inside)
+    services.metrics.texts_inside.set(services.embedder.texts.inside)
     return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from litestar import MediaType, Response, get
+from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.errors import NotFound
+from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
 _FILES = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -22,9 +24,12 @@ SECURITY = {
 
 
 @get("/", include_in_schema=False)
-async def page() -> Response[bytes]:
-    """Drop, paste or choose a picture, and see its matches."""
+async def page(services: NamedDependency[Services]) -> Response[bytes]:
+    """Type words, or drop, paste or choose a picture, and see the matches."""
     html = (WEB / "index.html").read_bytes()
+    if services.embedder.reads_text:
+        # Known from the first byte on: the box for words neither appears late nor goes away again.
+        html = html.replace(b'data-words="off"', b'data-words="on"', 1)
     return Response(html, media_type=MediaType.HTML, headers={**SECURITY, "Cache-Control": "no-cache"})
 
 

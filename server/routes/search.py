@@ -1,4 +1,4 @@
-"""Pictures, media and vectors to matches."""
+"""Pictures, words, media and vectors to matches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from server.artifact import Vectors
 from server.clients import Request, check_id, client_of
 from server.embedder import Timings
-from server.errors import BadParameter, MediaNotFound, NoTextTower, SpaceMismatch, UnsupportedBody
+from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody
 from server.ingest import digest_of
 from server.lifespan import Services
 from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
@@ -34,15 +34,24 @@ async def search_by_image(request: Request, services: NamedDependency[Services])
     tags=["search"],
 )
 async def search(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
-    """Find the pictures that are most like a picture, a media of the catalogue, or a vector."""
+    """Find the pictures that are most like a picture, a text, a media of the catalogue, or a vector."""
     if content_type(request) == MULTIPART:
         return await _by_picture(request, services)
     if content_type(request) != JSON:
         raise UnsupportedBody(f"Send a picture as {MULTIPART}, or what else to search with as {JSON}.")
     asked = await read_json(request, SearchRequest)
     client_id = client_of(request, asked.client_id)
-    embedding = await _vector(asked, client_id, services)
-    return await _answer(services, client_id, embedding, asked.limit, asked.min_similarity, media_id=asked.media_id)
+    within = deadline_of(request, services.settings.deadline)
+    embedding, timings = await _vector(asked, client_id, services, within)
+    return await _answer(
+        services,
+        client_id,
+        embedding,
+        asked.limit,
+        asked.min_similarity,
+        media_id=asked.media_id,
+        timings=timings,
+    )
 
 
 async def _by_picture(request: Request, services: Services) -> Response[SearchAnswer]:
@@ -61,26 +70,29 @@ async def _by_picture(request: Request, services: Services) -> Response[SearchAn
     )
 
 
-async def _vector(asked: SearchRequest, client_id: str, services: Services) -> Vectors:
-    """float32[D] to search with, from the one thing that a JSON request names."""
+async def _vector(asked: SearchRequest, client_id: str, services: Services, within: float) -> tuple[Vectors, Timings]:
+    """float32[D] to search with, from the one thing that a JSON request names, and what it took to make it."""
     given = [name for name in ("text", "media_id", "embedding") if getattr(asked, name) is not None]
     if len(given) != 1:
         raise BadParameter("Give exactly one of text, mediaId, and embedding with its space.")
     if asked.space is not None and asked.embedding is None:
         raise BadParameter("space goes with embedding.")
     if asked.text is not None:
-        raise NoTextTower()
+        if not asked.text.strip():
+            raise NoText
+        (text,) = await services.embedder.embed_texts([asked.text], within=within)
+        return text.embedding, text.timings
     if asked.media_id is not None:
         vector = await services.catalogue.media_vector(client_id, check_id("mediaId", asked.media_id))
         if vector is None:
             raise MediaNotFound()
-        return vector
+        return vector, {}
     if asked.space is None:
         raise BadParameter("An embedding names its space: give space beside it.")
     if asked.space != services.encoder.space.id:
         raise SpaceMismatch(asked.space, services.encoder.space.id)
     with np.errstate(over="ignore"):  # what is too large for a float32 becomes infinite, and is refused as such
-        return np.asarray(asked.embedding, dtype=np.float32)
+        return np.asarray(asked.embedding, dtype=np.float32), {}
 
 
 async def _answer(
@@ -92,17 +104,15 @@ async def _answer(
     *,
     digest: bytes | None = None,
     media_id: str | None = None,
-    timings: Timings | None = None,
+    timings: Timings,
 ) -> Response[SearchAnswer]:
     started = perf_counter()
     matches = await services.catalogue.search(
         client_id, embedding, limit=limit, min_similarity=min_similarity, digest=digest, media_id=media_id
     )
     seconds = perf_counter() - started
-    services.metrics.stage_seconds.labels("search").observe(seconds)
-    stages = {"search": seconds}
-    if timings is not None:
-        stages = {"decode": timings.decode, "queue": timings.queue, "encode": timings.encode, **stages}
+    services.metrics.searched(seconds)
+    stages = {**timings, "search": seconds}
     milliseconds = {stage: round(value * 1000, 2) for stage, value in stages.items()}
     answer = SearchAnswer(
         results=[Match.of(match) for match in matches], space=services.encoder.space.id, timings=milliseconds

@@ -1,5 +1,6 @@
-// The page of Twinlens: one picture in, its matches out. The address may name the client (?clientId=) and a picture
-// of the catalogue to start from (?mediaId=).
+// The page of Twinlens: one picture, or a few words, in; the matches out. The address may name the client (?clientId=)
+// and what to start from: a picture of the catalogue (?mediaId=) or words (?text=). A query is one of {file},
+// {mediaId} and {text}.
 
 const LIMIT = 24;
 const LARGE_UPLOAD = 32 * 1024 * 1024; // the server's default limit; used only to explain a broken connection
@@ -11,6 +12,8 @@ const clientId = address.get("clientId");
 const $ = (id) => document.getElementById(id);
 const results = $("results");
 const picture = $("query-picture");
+const words = $("text");
+const readsWords = document.body.dataset.words === "on"; // the server says so: not every model does
 const number = $("min-number");
 const range = $("min-range");
 
@@ -24,7 +27,8 @@ function withClient(path, parameters = {}) {
 }
 
 const thumbnailOf = (mediaId) => withClient(`/v1/media/${encodeURIComponent(mediaId)}/thumbnail`);
-const pageOf = (query) => withClient("/", query?.mediaId ? { mediaId: query.mediaId } : {});
+const inAddress = ({ mediaId, text }) => (mediaId ? { mediaId } : text ? { text } : {});
+const pageOf = (query) => withClient("/", query ? inAddress(query) : {});
 
 // ---- words
 
@@ -61,8 +65,8 @@ function retryAfterSeconds(header) {
 }
 
 function requestFor(query, minSimilarity) {
-  if (query.mediaId) {
-    const body = { mediaId: query.mediaId, limit: LIMIT };
+  if (!query.file) {
+    const body = { ...inAddress(query), limit: LIMIT };
     if (minSimilarity > 0) body.minSimilarity = minSimilarity;
     return { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   }
@@ -113,7 +117,13 @@ async function search(query, minSimilarity, signal) {
 // ---- showing
 
 function showQuery(query) {
-  if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
+  forgetPicture();
+  document.body.dataset.by = query.text ? "words" : "picture";
+  words.value = query.text ?? "";
+  if (query.text) {
+    document.title = `${query.text} – Twinlens`;
+    return;
+  }
   const name = query.file ? query.file.name || "picture" : query.name || "";
   $("query").hidden = false;
   $("no-preview").hidden = true;
@@ -124,6 +134,12 @@ function showQuery(query) {
   picture.hidden = false;
   picture.src = query.file ? URL.createObjectURL(query.file) : thumbnailOf(query.mediaId);
   showQueryName(name);
+}
+
+function forgetPicture() {
+  if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
+  picture.removeAttribute("src");
+  $("query").hidden = picture.hidden = true;
 }
 
 function showQueryName(name) {
@@ -145,7 +161,7 @@ function element(tag, className, text = "") {
 }
 
 function resultItem(match) {
-  const exact = match.similarity >= 100;
+  const exact = match.similarity >= 100 && !current?.text; // words are like a picture, never the same
   const item = element("li", exact ? "result exact" : "result");
   item.dataset.testid = "result";
   item.dataset.mediaId = match.mediaId;
@@ -241,14 +257,15 @@ function showFailure(failure) {
 function showAnswer(answer, query, minSimilarity, total) {
   const hadFocus = results.contains(document.activeElement);
   results.replaceChildren(...answer.results.map(resultItem));
-  if (!query.file && !query.name) {
+  if (query.mediaId && !query.name) {
     query.name = answer.results.find((match) => match.mediaId === query.mediaId)?.productName;
     if (query.name) showQueryName(query.name);
   }
   if (answer.results.length) {
     say(plural(answer.results.length, "match", "matches"), query.notice);
   } else if (minSimilarity > 0) {
-    say(`Nothing in this catalogue is at least ${minSimilarity} % similar.`, query.notice);
+    const hint = query.text ? "Words seldom come as close to a picture as another picture does." : query.notice;
+    say(`Nothing in this catalogue is at least ${minSimilarity} % similar.`, hint);
     $("lift").hidden = false;
   } else {
     say("The catalogue is empty.", query.notice);
@@ -307,11 +324,11 @@ async function run(query, { fresh = true } = {}) {
 function reset() {
   running.abort();
   current = null;
-  if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
-  picture.removeAttribute("src");
+  forgetPicture();
+  words.value = "";
+  delete document.body.dataset.by;
   document.body.dataset.view = "start";
   document.title = "Twinlens";
-  $("query").hidden = picture.hidden = true;
   results.replaceChildren();
   hideOutcome();
   say("");
@@ -330,8 +347,9 @@ function begin(query) {
 }
 
 function arrive() {
-  const mediaId = new URLSearchParams(location.search).get("mediaId");
-  const query = past.get(history.state?.key) ?? (mediaId ? { mediaId } : null);
+  const asked = new URLSearchParams(location.search);
+  const [mediaId, text] = [asked.get("mediaId"), asked.get("text")?.trim()];
+  const query = past.get(history.state?.key) ?? (mediaId ? { mediaId } : text ? { text } : null);
   if (query) run(query);
   else reset();
 }
@@ -369,6 +387,27 @@ $("retry").addEventListener("click", () => {
   $("matches").focus({ preventScroll: true });
 });
 
+// ---- words coming in
+
+$("words").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = words.value.trim();
+  if (!text) return words.focus();
+  if (matchMedia("(hover: none)").matches) words.blur(); // the keyboard of a phone would cover the matches
+  if (current?.text === text) run(current);
+  else begin({ text });
+});
+
+const isField = (target) => Boolean(target.closest?.("input, textarea, select, [contenteditable]"));
+
+addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || !readsWords) return;
+  if (isField(event.target) && event.target.type !== "file" && event.target.type !== "range") return;
+  event.preventDefault();
+  words.focus();
+  words.select();
+});
+
 // ---- pictures coming in: chosen, dropped, pasted
 
 // The server decides what a picture is; this only chooses which of several files to send.
@@ -397,8 +436,15 @@ addEventListener("paste", (event) => {
   if (files.length) {
     event.preventDefault();
     take(files);
-  } else if (!event.target.closest?.("input[type=number]")) {
-    decline("There is no picture in what you pasted. Copy the picture itself, or save it and choose the file.");
+  } else if (!isField(event.target)) {
+    const text = event.clipboardData?.getData("text/plain").trim();
+    if (text && readsWords) {
+      event.preventDefault();
+      words.value = text; // searched for when its owner says so: it may not have been meant for us
+      words.focus();
+    } else {
+      decline("There is no picture in what you pasted. Copy the picture itself, or save it and choose the file.");
+    }
   }
 });
 
