@@ -1,30 +1,33 @@
-"""A CLIP checkpoint in Hugging Face format: its image tower, with the projection."""
+"""A CLIP checkpoint in Hugging Face format: OpenAI's, and those that OpenCLIP trained. Its towers with projections."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optimum.exporters.onnx.model_configs import CLIPVisionModelOnnxConfig
-from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
+from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfig, CLIPVisionModelOnnxConfig
+from transformers import CLIPConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from export.checkpoint import Checkpoint
-from export.errors import ExportRefused, is_out_of_memory
-from export.preprocessing import read_preprocessing
-from export.weights import as_tensors, fill, load_weights
-from server.artifact import Source, Tensor
-
-_WHOLE_NUMBERS = (
-    "hidden_size",
-    "image_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_channels",
-    "num_hidden_layers",
-    "patch_size",
-    "projection_dim",
+from export.checkpoint import Checkpoint, ImageTower, TextTower
+from export.configs import (
+    TEXT_NUMBERS,
+    VISION_NUMBERS,
+    beside_the_weights,
+    check_config,
+    check_size,
+    read_json,
+    read_processor_config,
 )
+from export.errors import ExportRefused
+from export.preprocessing import read_preprocessing
+from export.rewrite import ClipImage, ClipText
+from export.tokenizer import check_vocabulary, freeze, has_tokenizer, length_of, read_tokenizer
+from export.weights import as_tensors, build, fill, load_weights, weight_names
+from server.artifact import Source
+
+KINDS = ("clip", "clip_vision_model")
 
 
 class ProjectedImageTower(CLIPVisionModelOnnxConfig):  # type: ignore[misc]  # optimum has no types
@@ -35,38 +38,38 @@ class ProjectedImageTower(CLIPVisionModelOnnxConfig):  # type: ignore[misc]  # o
         return {"image_embeds": {0: "batch_size"}}
 
 
+class ProjectedTextTower(CLIPTextWithProjectionOnnxConfig):  # type: ignore[misc]  # optimum has no types
+    """optimum's own config for CLIP's text tower gives every token's state as well."""
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return {"text_embeds": {0: "batch_size"}}
+
+
 def open_clip(folder: Path, source: Source, model: str) -> Checkpoint:
-    """Read a folder with config.json, preprocessor_config.json and weights.
+    """Read a folder with config.json, preprocessor_config.json, weights and, for the text tower, a tokenizer.
 
     Raises ExportRefused for what is missing, damaged, not a CLIP, or cannot be said in a preprocessing spec.
     """
-    config = _vision_config(_read_json(folder, "config.json"), model)
-    _check_fields(config, model)
-    processor, spec = read_preprocessing(_read_json(folder, "preprocessor_config.json"), model)
-    if spec.size != config.image_size:
-        raise ExportRefused(
-            f"{model} sees pictures of {config.image_size} x {config.image_size} pixels, but its "
-            f"preprocessor_config.json makes {spec.size} x {spec.size}."
-        )
-    try:
-        tower = CLIPVisionModelWithProjection(config)
-    except Exception as exc:  # a nonsensical config fails in torch, in arithmetic or in a table of activations
-        if is_out_of_memory(exc):
-            raise
-        raise ExportRefused(f"The config.json of {model} describes no tower that can be built: {exc!r}.") from exc
+    vision, text = _configs(read_json(folder, "config.json"), model)
+    check_config(vision, (*VISION_NUMBERS, "projection_dim"), model)
+    processor, spec = read_preprocessing(read_processor_config(folder), model)
+    check_size(vision, spec, model)
+    words, without = _text(folder, text, model)
+    module = build(CLIPVisionModelWithProjection, vision, model)
     weights = load_weights(folder, _of_image_tower)
-    fill(tower, weights, where=model)
-    return Checkpoint(
-        source=source,
-        model=model,
+    fill(module, weights, where=model)
+    image = ImageTower(
+        module=module,
+        rewritten=partial(ClipImage, module),
+        onnx_config=ProjectedImageTower(vision, task="feature-extraction"),
         architecture="CLIPVisionModelWithProjection",
-        tower=tower,
-        onnx_config=ProjectedImageTower(config, task="feature-extraction"),
-        tensors=[*as_tensors(weights, where=model), _beside_the_weights(config)],
+        tensors=[*as_tensors(weights, where=model), beside_the_weights(vision)],
         spec=spec,
         processor=processor,
-        dimensions=config.projection_dim,
+        dimensions=vision.projection_dim,
     )
+    return Checkpoint(source=source, model=model, image=image, text=words, without_text=without)
 
 
 def _of_image_tower(name: str) -> bool:
@@ -74,60 +77,63 @@ def _of_image_tower(name: str) -> bool:
     return name.startswith(("vision_model.", "visual_projection.")) and not name.endswith(".position_ids")
 
 
-def _beside_the_weights(config: Any) -> Tensor:
-    """What changes the vectors without showing in any weight, as one more tensor for the space's id.
-
-    The same weights with `gelu` in place of `quick_gelu` are a known trap: another space, with cosines near 0.9.
-    """
-    facts = {
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": float(config.layer_norm_eps),
-        "num_attention_heads": config.num_attention_heads,
-    }
-    return Tensor("config", "json", (), json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
+def _of_text_tower(name: str) -> bool:
+    return name.startswith(("text_model.", "text_projection.")) and not name.endswith(".position_ids")
 
 
-def _check_fields(config: Any, model: str) -> None:
-    """Config classes take any value of any type, and what computes with it fails late, or does not."""
-    for name in _WHOLE_NUMBERS:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ExportRefused(f"The config.json of {model} has {name} {value!r}; it must be a whole number from 1.")
-    if config.num_channels != 3:
-        raise ExportRefused(f"{model} sees pictures of {config.num_channels} channels; ours have 3.")
-    eps = config.layer_norm_eps
-    if not isinstance(eps, int | float) or isinstance(eps, bool) or not 0 <= eps < 1:
-        raise ExportRefused(f"The config.json of {model} has layer_norm_eps {eps!r}; it must be a number from 0 to 1.")
-    if not isinstance(config.hidden_act, str):
-        raise ExportRefused(f"The config.json of {model} has hidden_act {config.hidden_act!r}; it must be a name.")
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as exc:
-        raise ExportRefused(f"There is no {name} in {folder}; a model cannot be exported without it.") from exc
-    except (OSError, ValueError, RecursionError) as exc:
-        raise ExportRefused(f"{path} cannot be read: {exc}.") from exc
-    if not isinstance(value, dict):
-        raise ExportRefused(f"{path} is not a JSON object.")
-    return value
-
-
-def _vision_config(config: dict[str, Any], model: str) -> Any:
+def _configs(config: dict[str, Any], model: str) -> tuple[Any, Any]:
+    """The image tower's config and the text tower's, which may be None. Raises ExportRefused."""
     kind = config.get("model_type")
+    if kind not in KINDS:
+        raise ExportRefused(f"{model} is not a CLIP: its config.json says model_type {kind!r}.")
     try:
-        if kind == "clip":
-            whole = CLIPConfig.from_dict(config)
-            vision = whole.vision_config
-            # A whole CLIP projects to its own dimension, whatever its image tower's part says.
-            vision.projection_dim = whole.projection_dim
-            return vision
         if kind == "clip_vision_model":
-            return CLIPVisionConfig.from_dict(config)
+            return CLIPVisionConfig.from_dict(config), None
+        whole = CLIPConfig.from_dict(config)
+        vision, text = whole.vision_config, whole.text_config
     except Exception as exc:  # config classes raise whatever a wrong type leads to
         raise ExportRefused(f"The config.json of {model} is not a CLIP's: {exc!r}.") from exc
-    raise ExportRefused(
-        f"{model} is not a CLIP: its config.json says model_type {kind!r}; clip is what can be exported."
+    # A whole CLIP projects to its own dimension, whatever its towers' parts say.
+    vision.projection_dim = text.projection_dim = whole.projection_dim
+    return vision, text
+
+
+def _text(folder: Path, config: Any, model: str) -> tuple[Callable[[], TextTower] | None, str]:
+    """How to open the text tower, or a sentence why there is none. What is wrong with it is refused before that."""
+    if config is None:
+        return None, f"{model} is an image tower alone (its config.json says clip_vision_model)."
+    if not any(map(_of_text_tower, weight_names(folder))):
+        return None, f"The weights of {model} hold no text tower."
+    if not has_tokenizer(folder):
+        return None, f"There is no tokenizer beside the weights of {model}."
+    check_config(config, (*TEXT_NUMBERS, "projection_dim"), model)
+    tokenizer = read_tokenizer(folder, model)
+    length = length_of(tokenizer, config.max_position_embeddings, model)
+    check_vocabulary(tokenizer, config.vocab_size, model)
+    end = config.eos_token_id
+    if not isinstance(end, int) or isinstance(end, bool):
+        raise ExportRefused(f"The config.json of {model} has eos_token_id {end!r}; it must be a whole number.")
+    # The config's default of old, 2, means another way of finding where a text ends.
+    if end != 2 and end not in tokenizer("a")["input_ids"]:
+        raise ExportRefused(
+            f"The config.json of {model} says that a text ends with token {end}, which its tokenizer does not write: "
+            "every text would have the same vector."
+        )
+    return partial(_open_text, folder, config, tokenizer, length, model), ""
+
+
+def _open_text(folder: Path, config: Any, tokenizer: Any, length: int, model: str) -> TextTower:
+    module = build(CLIPTextModelWithProjection, config, model)
+    weights = load_weights(folder, _of_text_tower)
+    fill(module, weights, where=model, what="a text tower")
+    return TextTower(
+        module=module,
+        rewritten=partial(ClipText, module),
+        onnx_config=ProjectedTextTower(config, task="feature-extraction"),
+        architecture="CLIPTextModelWithProjection",
+        tensors=[*as_tensors(weights, where=model), beside_the_weights(config, eos_token_id=config.eos_token_id)],
+        tokenizer=tokenizer,
+        tokenizer_json=freeze(tokenizer, length, model, padded=False),
+        length=length,
+        padded=False,
     )

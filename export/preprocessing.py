@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from export.errors import ExportRefused
 from server.artifact import PreprocessingSpec
@@ -17,7 +17,13 @@ from server.artifact import PreprocessingSpec
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 # The fast processor is the same policy on torchvision's resampling; the slow one is the reference for both.
-_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPFeatureExtractor")
+_PROCESSORS = {
+    "CLIPImageProcessor": CLIPImageProcessor,
+    "CLIPImageProcessorFast": CLIPImageProcessor,
+    "CLIPFeatureExtractor": CLIPImageProcessor,
+    "SiglipImageProcessor": SiglipImageProcessor,
+    "SiglipImageProcessorFast": SiglipImageProcessor,
+}
 
 
 def read_preprocessing(config: dict[str, Any], model: str) -> tuple[Any, PreprocessingSpec]:
@@ -27,16 +33,20 @@ def read_preprocessing(config: dict[str, Any], model: str) -> tuple[Any, Preproc
     ExportRefused, naming the policy, for what the spec has no words for.
     """
     kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor"
-    if kind not in _PROCESSORS:
-        raise ExportRefused(f"{model} is preprocessed by {kind}, which cannot be expressed; CLIPImageProcessor can.")
+    made_by = _PROCESSORS.get(kind) if isinstance(kind, str) else None
+    if made_by is None:
+        raise ExportRefused(
+            f"{model} is preprocessed by {kind}, which cannot be expressed; CLIPImageProcessor and "
+            "SiglipImageProcessor can."
+        )
     try:
-        processor = CLIPImageProcessor.from_dict(config)
+        processor = made_by.from_dict(config)
     except Exception as exc:  # whatever a wrong type leads to
-        raise ExportRefused(f"The preprocessor_config.json of {model} makes no CLIPImageProcessor: {exc!r}.") from exc
+        raise ExportRefused(f"The preprocessor_config.json of {model} makes no {made_by.__name__}: {exc!r}.") from exc
     try:
         return processor, _spec(processor)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        raise ExportRefused(f"The preprocessing of {model} cannot be expressed: {exc}.") from exc
+        raise ExportRefused(f"The preprocessing of {model} ({made_by.__name__}) cannot be expressed: {exc}.") from exc
 
 
 def processor_of(spec: PreprocessingSpec) -> Any:
@@ -67,7 +77,9 @@ def _spec(processor: Any) -> PreprocessingSpec:
     if not processor.do_resize:
         raise ValueError("it does not resize (do_resize is false), but a tower takes pictures of one size")
     size = dict(processor.size)
-    square = _square(dict(processor.crop_size), "crop_size") if processor.do_center_crop else None
+    # SigLIP's processor crops nothing, though it keeps what another processor's config says of cropping.
+    crops = isinstance(processor, CLIPImageProcessor) and processor.do_center_crop
+    square = _square(dict(processor.crop_size), "crop_size") if crops else None
     if set(size) == {"shortest_edge"}:
         if square is None:
             raise ValueError("it keeps the aspect and does not crop (do_center_crop is false), so nothing is square")

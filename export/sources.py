@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +18,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from export import clip, siglip, tokenizer
 from export.checkpoint import Checkpoint
-from export.clip import open_clip
+from export.configs import read_json, read_processor_config
 from export.errors import ExportRefused
+from export.sentence_transformers import MODULES, clip_inside
 from export.starter import open_starter
-from export.weights import FILES, find_weights
+from export.weights import find_weights
 from server.artifact import Source
 
 STARTER = "starter"
@@ -31,11 +32,15 @@ STARTER = "starter"
 _CONFIGS = ["config.json", "preprocessor_config.json"]
 _SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 _PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
-# The best known of the CLIPs that sentence-transformers has repackaged.
-_PLAIN_IDS = {
-    "clip-vit-b-32": "openai/clip-vit-base-patch32",
-    "clip-vit-b-16": "openai/clip-vit-base-patch16",
-    "clip-vit-l-14": "openai/clip-vit-large-patch14",
+# Refused with a reason of their own: what somebody might well take for a CLIP or a SigLIP.
+_KIN = {
+    "siglip2": "is a SigLIP 2 of variable resolution (NaFlex), which has no one input size: export {twin}, its twin of "
+    "fixed resolution",
+    "clip_text_model": "is a text tower alone: there is nothing in it that sees",
+    "siglip_text_model": "is a text tower alone: there is nothing in it that sees",
+    "chinese_clip": "is a Chinese CLIP, whose text tower is a BERT: this version does not export it",
+    "altclip": "is an AltCLIP, whose text tower is another one than CLIP's: this version does not export it",
+    "metaclip_2": "is a MetaCLIP 2, whose text tower is another one than CLIP's: this version does not export it",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -52,17 +57,39 @@ def open_source(source: str, revision: str | None = None) -> Checkpoint:
     folder = Path(source)
     if _is_folder(folder):
         _no_revision(source, revision)
-        files = {path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("*/config.json"))}
-        _refuse_sentence_transformers(files, source, partial(_advise_local, source))
         name = folder.resolve().name
-        return open_clip(folder, Source("folder", name), name)
+        return open_folder(folder, Source("folder", name), name)
     if folder.exists():
         raise ExportRefused(f"{source} is a file; a source is a folder in Hugging Face format, a hub id, or starter.")
     if not _HUB_ID.fullmatch(source):
         raise ExportRefused(f"There is no folder {source}, and it cannot be the id of a model on the hub.")
     snapshot = _download(source, revision)
     # The hub's cache keeps each commit in a folder of that name.
-    return open_clip(snapshot, Source("hub", source, snapshot.name), source)
+    return open_folder(snapshot, Source("hub", source, snapshot.name), source)
+
+
+def open_folder(folder: Path, source: Source, model: str) -> Checkpoint:
+    """Open a folder in Hugging Face format, or one of sentence-transformers with such a folder in it.
+
+    Raises ExportRefused.
+    """
+    folder = folder / _inside(folder, model)
+    kind = read_json(folder, "config.json").get("model_type")
+    if kind in siglip.KINDS:
+        return siglip.open_siglip(folder, source, model)
+    if kind in clip.KINDS:
+        return clip.open_clip(folder, source, model)
+    if isinstance(kind, str) and kind in _KIN:
+        size = "so400m" if "so400m" in model else "base"
+        raise ExportRefused(f"{model} {_KIN[kind].format(twin=f'google/siglip2-{size}-patch16-256')}.")
+    raise ExportRefused(
+        f"{model} is not a CLIP: its config.json says model_type {kind!r}; clip and siglip are what can be exported."
+    )
+
+
+def _inside(folder: Path, model: str) -> str:
+    modules = folder / MODULES
+    return clip_inside(modules, model) if modules.exists() else ""
 
 
 def _is_folder(path: Path) -> bool:
@@ -85,11 +112,16 @@ def _download(source: str, revision: str | None) -> Path:
     try:
         try:
             files = {file.rfilename for file in HfApi().model_info(source, revision=revision).siblings or []}
-            _refuse_sentence_transformers(files, f"{source} on the hub", partial(_advise_hub, source))
-            weights = _SAFETENSORS if files.intersection(_SAFETENSORS[:2]) else _PICKLES
-            return Path(snapshot_download(source, revision=revision, allow_patterns=_CONFIGS + weights))
+            get = partial(snapshot_download, source, revision=revision)
+            inside = _inside(Path(get(allow_patterns=[MODULES])), source) if MODULES in files else ""
+            within = f"{inside}/" if inside else ""
+            weights = _SAFETENSORS if files.intersection(within + name for name in _SAFETENSORS[:2]) else _PICKLES
+            wanted = [*_CONFIGS, "processor_config.json", *tokenizer.FILES, *weights]
+            return Path(get(allow_patterns=[MODULES, *(within + name for name in wanted)]))
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
             raise
+        except LocalEntryNotFoundError as exc:  # a ValueError as well: the hub went away between two files
+            return _from_cache(source, revision, exc)
         except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as exc:
             # Something answers there (a proxy, a sign-in page), but not as the hub does.
             raise ExportRefused(f"The hub ({_endpoint()}) gave no answer of a hub for {source}: {exc!r}.") from exc
@@ -109,28 +141,6 @@ def _download(source: str, revision: str | None) -> Path:
         raise ExportRefused(f"There is no folder {source}, and it cannot be the id of a model on the hub.") from exc
 
 
-def _refuse_sentence_transformers(files: set[str], what: str, advise: Callable[[str], str]) -> None:
-    """Refuse a model in that library's format, with advice for the folder that its CLIP is in.
-
-    `files` are the names in the model's folder, and the config.json of each folder in it.
-    """
-    if "modules.json" not in files or files.intersection(FILES):
-        return
-    inside = sorted(name.removesuffix("/config.json") for name in files if name.endswith("CLIPModel/config.json"))
-    advice = f"its CLIP is the folder {inside[0]} in it. {advise(inside[0])}" if inside else "there is no CLIP in it."
-    raise ExportRefused(f"{what} is in the format of sentence-transformers; {advice}")
-
-
-def _advise_local(source: str, inside: str) -> str:
-    return f"Give {Path(source) / inside} as --source."
-
-
-def _advise_hub(source: str, inside: str) -> str:
-    plain = _PLAIN_IDS.get(source.rpartition("/")[2].lower())
-    fetch = f"etch that folder (hf download {source} --include '{inside}/*' --local-dir DIR) and give it as --source."
-    return f"Give {plain}, which is its plain form, or f{fetch}" if plain else f"F{fetch}"
-
-
 def _from_cache(source: str, revision: str | None, trouble: Exception) -> Path:
     answer = getattr(trouble, "response", None)
     why = f"the hub ({_endpoint()}) {'cannot be reached' if answer is None else f'answered {answer.status_code}'}"
@@ -141,8 +151,10 @@ def _from_cache(source: str, revision: str | None, trouble: Exception) -> Path:
             f"There is no folder {source}, and {why}; its cache here has no such model either."
         ) from trouble
     try:
-        find_weights(snapshot)
-        whole = all((snapshot / name).is_file() for name in _CONFIGS)
+        folder = snapshot / _inside(snapshot, source)
+        find_weights(folder)
+        read_processor_config(folder)
+        whole = (folder / "config.json").is_file()
     except ExportRefused:
         whole = False
     if not whole:

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, ImageTower
 from export.errors import ExportRefused
 from export.preprocessing import processor_of
 from export.weights import as_tensors, load_pickle
@@ -104,13 +104,16 @@ def open_starter() -> Checkpoint:
     return Checkpoint(
         source=Source("starter", "efficientnet-lite0"),
         model="twinlens/starter",
-        architecture="EfficientNet-Lite0",
-        tower=tower,
-        onnx_config=StarterOnnxConfig(tower.config, task="feature-extraction"),
-        tensors=[*as_tensors(stored, where="the starter"), _BESIDE_THE_WEIGHTS],
-        spec=SPEC,
-        processor=processor_of(SPEC),
-        dimensions=DIMENSIONS,
+        image=ImageTower(
+            architecture="EfficientNet-Lite0",
+            module=tower,
+            onnx_config=StarterOnnxConfig(tower.config, task="feature-extraction"),
+            tensors=[*as_tensors(stored, where="the starter"), _BESIDE_THE_WEIGHTS],
+            spec=SPEC,
+            processor=processor_of(SPEC),
+            dimensions=DIMENSIONS,
+        ),
+        without_text="The starter has no text tower.",
         packages=_PACKAGES,
         card=_CARD.read_bytes(),
     )

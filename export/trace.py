@@ -8,14 +8,12 @@ a tracer leaves behind.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
+import hashlib
 import re
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,8 +21,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from optimum.exporters.onnx import export
 
-from export.checkpoint import Checkpoint
+from export.checkpoint import ImageTower, TextTower
 from export.errors import ExportRefused, is_out_of_memory
+from export.quiet import quiet
 from server.artifact import PreprocessingSpec
 
 OPSET = 17
@@ -37,81 +36,114 @@ _PAGE = 4096
 # Casting a bias costs more in nodes than it saves in bytes.
 _WORTH_A_CAST = 1024
 
+Stored = Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]
+
+# What a name ends in where a weight is stored as something else than it is used as.
+_STORED = (".half", ".int8", ".scale", ".whole")
 _NUMBERED = re.compile(r"onnx::\w+|\d+")
 
 
-def trace(checkpoint: Checkpoint, scratch: Path) -> onnx.ModelProto:
+def trace_image(tower: ImageTower, scratch: Path) -> onnx.ModelProto:
     """The tower alone, `pixel_values` -> `image_embeds`, as optimum traces it (N dynamic). `scratch` is a folder.
 
     Raises ExportRefused for a tower that cannot be traced.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, _quiet():
+    size = tower.spec.size
+    return _trace(tower, {"batch_size": 2, "num_channels": 3, "height": size, "width": size}, scratch, "image")
+
+
+def trace_text(tower: TextTower, scratch: Path) -> onnx.ModelProto:
+    """The tower alone, `input_ids` -> `text_embeds`, as optimum traces it (N and L dynamic); as `trace_image`."""
+    return _trace(tower, {"batch_size": 2, "sequence_length": tower.length}, scratch, "text")
+
+
+def _trace(tower: ImageTower | TextTower, shapes: dict[str, int], scratch: Path, what: str) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, quiet():
         path = Path(folder) / "traced.onnx"
-        size = checkpoint.spec.size
         try:
-            export(
-                checkpoint.tower,
-                checkpoint.onnx_config,
-                path,
-                opset=OPSET,
-                input_shapes={"batch_size": 2, "num_channels": 3, "height": size, "width": size},
-            )
+            module = tower.module if tower.rewritten is None else tower.rewritten().eval()
+            export(module, tower.onnx_config, path, opset=OPSET, input_shapes=shapes)
+            del module
             return onnx.load(path)
         except OSError:
             raise
         except Exception as exc:  # torch, optimum and protobuf each have their own
             if is_out_of_memory(exc):
                 raise
-            raise ExportRefused(f"The tower of {checkpoint.model} cannot be traced to a graph: {exc!r}.") from exc
+            raise ExportRefused(f"The {what} tower cannot be traced to a graph: {exc!r}.") from exc
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracers warn of every Python branch that they freeze; the parity gate is what judges them."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def compose(traced: onnx.ModelProto, spec: PreprocessingSpec, dimensions: int) -> onnx.ModelProto:
+def compose_image(traced: onnx.ModelProto, spec: PreprocessingSpec, dimensions: int) -> onnx.ModelProto:
     """The whole graph: what precedes and follows the tower, with everything that varies between traces removed."""
-    tower = traced.graph
     scale, shift = _affine(spec)
-    constants = [
-        numpy_helper.from_array(scale, "pixels.scale"),
-        numpy_helper.from_array(shift, "pixels.shift"),
-        numpy_helper.from_array(np.array([-1], np.int64), "norm.axis"),
-    ]
+    constants = [numpy_helper.from_array(scale, "pixels.scale"), numpy_helper.from_array(shift, "pixels.shift")]
     before = [
         # The layout changes first, while a sample is one byte.
         helper.make_node("Transpose", ["pixels"], ["pixels.planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["pixels.planes"], ["pixels.float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["pixels.float", "pixels.scale"], ["pixels.scaled"]),
-        helper.make_node("Add", ["pixels.scaled", "pixels.shift"], [tower.input[0].name]),
+        helper.make_node("Add", ["pixels.scaled", "pixels.shift"], [traced.graph.input[0].name]),
     ]
-    features = tower.output[0].name
-    after = [
-        helper.make_node("Mul", [features, features], ["norm.squares"]),
-        helper.make_node("ReduceSum", ["norm.squares", "norm.axis"], ["norm.square"], keepdims=1),
-        helper.make_node("Sqrt", ["norm.square"], ["norm.length"]),
-        helper.make_node("Div", [features, "norm.length"], ["embedding"]),
-    ]
-    weights, widen = _stored_small([*tower.initializer, *constants])
     size = spec.size
-    graph = helper.make_graph(
-        [*widen, *before, *tower.node, *after],
-        "image",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size, size, 3])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dimensions])],
-        weights,
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size, size, 3])
+    model = _begin("image", traced)
+    widen = _store_small(traced.graph.initializer, model.graph)
+    model.graph.initializer.extend(constants)
+    return _finish(model, traced, pixels, [*widen, *before, *traced.graph.node], dimensions)
+
+
+def compose_text(traced: onnx.ModelProto, dimensions: int, stored: Stored | None = None) -> onnx.ModelProto:
+    """The whole graph: the tower between `tokens` and a vector of unit length.
+
+    `stored` (name -> int8[R, ...], float32[R]) names weights that are these whole numbers times these scales: the graph
+    keeps them so, one byte for each, and widens them to the same floats.
+    """
+    tower = traced.graph
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["N", "L"])
+    model = _begin("text", traced)
+    plain, nodes = _store_whole(tower.initializer, tower.node, stored or {}, model.graph)
+    widen = _store_small(plain, model.graph)
+    takes = tower.input[0].name
+    renamed = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = ["tokens" if name == takes else name for name in node.input]
+        renamed.append(copy)
+    return _finish(model, traced, tokens, [*widen, *renamed], dimensions)
+
+
+def _begin(name: str, traced: onnx.ModelProto) -> onnx.ModelProto:
+    """A model without nodes, to whose graph weights are added one by one: a large tower is copied once, not thrice."""
+    model = onnx.ModelProto()
+    model.ir_version = traced.ir_version
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.graph.name = name
+    return model
+
+
+def _finish(
+    model: onnx.ModelProto,
+    traced: onnx.ModelProto,
+    takes: onnx.ValueInfoProto,
+    nodes: list[onnx.NodeProto],
+    dimensions: int,
+) -> onnx.ModelProto:
+    features = traced.graph.output[0].name
+    graph = model.graph
+    graph.node.extend(nodes)
+    graph.node.extend(
+        [
+            helper.make_node("Mul", [features, features], ["norm.squares"]),
+            helper.make_node("ReduceSum", ["norm.squares", "norm.axis"], ["norm.square"], keepdims=1),
+            helper.make_node("Sqrt", ["norm.square"], ["norm.length"]),
+            helper.make_node("Div", [features, "norm.length"], ["embedding"]),
+        ]
     )
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "norm.axis"))
+    graph.input.append(takes)
+    graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dimensions]))
     _scrub(graph)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=traced.ir_version)
     if _weight_bytes(model) <= _INLINE_LIMIT:  # the checker serialises what it checks
         onnx.checker.check_model(model)
     return model
@@ -129,24 +161,90 @@ def _affine(spec: PreprocessingSpec) -> tuple[NDArray[np.float32], NDArray[np.fl
     return scale, shift
 
 
-def _stored_small(weights: list[TensorProto]) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+def _store_small(weights: Iterable[TensorProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Keep in half precision what loses nothing by it, widened by a Cast that runtimes fold away when they load.
 
     A checkpoint that was published in half precision stays as small as it was.
     """
-    stored, casts = [], []
+    casts = []
     for weight in weights:
         array = numpy_helper.to_array(weight)
         if weight.data_type == TensorProto.FLOAT and array.size >= _WORTH_A_CAST:
             with np.errstate(over="ignore"):
                 half = array.astype(np.float16)
             if np.array_equal(half.astype(np.float32), array):
-                stored.append(numpy_helper.from_array(half, f"{weight.name}.half"))
+                graph.initializer.append(numpy_helper.from_array(half, f"{weight.name}.half"))
                 casts.append(helper.make_node("Cast", [f"{weight.name}.half"], [weight.name], to=TensorProto.FLOAT))
                 continue
         # Again from the array: one encoding (raw, little-endian) whatever the tracer chose.
-        stored.append(numpy_helper.from_array(array, weight.name))
-    return stored, casts
+        graph.initializer.append(numpy_helper.from_array(array, weight.name))
+    return casts
+
+
+def _store_whole(
+    weights: Iterable[TensorProto], nodes: Iterable[onnx.NodeProto], stored: Stored, graph: onnx.GraphProto
+) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+    """Keep weights as whole numbers times a scale, where they are that; the other weights, and all nodes.
+
+    Tracers rename weights and turn them round, so they are known by their values, either way round.
+    """
+    known: dict[bytes, tuple[str, bool]] = {}
+    for name, (whole, scale) in stored.items():
+        wide = _widened(whole, scale)
+        known[_fingerprint(wide)] = name, False
+        if wide.ndim == 2:
+            known.setdefault(_fingerprint(wide.T), (name, True))
+    plain: list[TensorProto] = []
+    before, after = [], list(nodes)
+    for weight in weights:
+        array = numpy_helper.to_array(weight)
+        name, turned = known.get(_fingerprint(array), ("", False)) if array.dtype == np.float32 else ("", False)
+        if not name:
+            plain.append(weight)
+            continue
+        whole, scale = stored[name]
+        column = scale.reshape(-1, *[1] * (whole.ndim - 1))
+        parts = [f"{weight.name}.int8", f"{weight.name}.scale"]
+        for part, values in zip(parts, (whole.T, column.T) if turned else (whole, column), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), part))
+        users = [node for node in after if weight.name in node.input]
+        if not turned and all(_gathers_rows(node, weight.name) for node in users):
+            # Only the rows that a text needs are widened.
+            for node in users:
+                at = after.index(node)
+                rows = [f"{node.output[0]}.int8", f"{node.output[0]}.scale"]
+                gathers = [
+                    helper.make_node("Gather", [part, node.input[1]], [row], axis=0)
+                    for part, row in zip(parts, rows, strict=True)
+                ]
+                after[at : at + 1] = [*gathers, *_widen(rows, node.output[0])]
+        else:
+            before += _widen(parts, weight.name)
+    return plain, [*before, *after]
+
+
+def _widen(parts: list[str], to: str) -> list[onnx.NodeProto]:
+    whole, scale = parts
+    return [
+        helper.make_node("Cast", [whole], [f"{to}.whole"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{to}.whole", scale], [to]),
+    ]
+
+
+def _gathers_rows(node: onnx.NodeProto, table: str) -> bool:
+    by_rows = not any(attribute.name == "axis" and attribute.i for attribute in node.attribute)
+    return bool(node.op_type == "Gather" and node.input[0] == table and by_rows)
+
+
+def _widened(whole: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    wide: NDArray[np.float32] = whole.astype(np.float32) * scale.reshape(-1, *[1] * (whole.ndim - 1))
+    return wide
+
+
+def _fingerprint(array: NDArray[Any]) -> bytes:
+    digest = hashlib.sha256(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def _scrub(graph: onnx.GraphProto) -> None:
@@ -156,7 +254,8 @@ def _scrub(graph: onnx.GraphProto) -> None:
     def name(old: str) -> str:
         if not _NUMBERED.match(old):
             return old
-        return renamed.setdefault(old, f"value.{len(renamed)}{'.half' if old.endswith('.half') else ''}")
+        how = next((ending for ending in _STORED if old.endswith(ending)), "")
+        return renamed.setdefault(old, f"value.{len(renamed)}{how}")
 
     for node in graph.node:
         node.name = ""

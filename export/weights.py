@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,11 +43,27 @@ def find_weights(folder: Path) -> list[Path]:
     raise ExportRefused(f"There are no weights in {folder}: none of {', '.join(FILES)}.")
 
 
+def weight_names(folder: Path) -> set[str]:
+    """The names of all the tensors of a folder, without reading their values where the files allow.
+
+    Raises ExportRefused as `load_weights` does.
+    """
+    names: set[str] = set()
+
+    def note(name: str) -> bool:
+        names.add(name)
+        return False
+
+    load_weights(folder, note)
+    return names
+
+
 def _parts(index: Path) -> list[Path]:
     """The files that an index of sharded weights names, each once."""
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        values = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        names = sorted(set(values), key=str)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ExportRefused(f"{index} is not an index of weights: {exc!r}.") from exc
     parts = []
     for name in names:
@@ -76,7 +94,8 @@ def load_pickle(path: Path, wanted: Callable[[str], bool] = lambda name: True) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, what is not wanted is never read; the containers of old cannot be.
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as exc:
         raise ExportRefused(
             f"{path} was refused: it is damaged, or it is a pickle that holds more than tensors and would run code "
@@ -100,7 +119,17 @@ def _first_sentence(exc: Exception) -> str:
     return (str(exc).splitlines() or [type(exc).__name__])[0].partition(". ")[0]
 
 
-def fill(module: torch.nn.Module, weights: Weights, *, where: str) -> None:
+def build(kind: Any, config: Any, model: str) -> Any:
+    """The module of a config, its weights yet to come. Raises ExportRefused for a config of nonsense."""
+    try:
+        return kind(config)
+    except Exception as exc:  # it fails in torch, in arithmetic or in a table of activations
+        if is_out_of_memory(exc):
+            raise
+        raise ExportRefused(f"The config.json of {model} describes no tower that can be built: {exc!r}.") from exc
+
+
+def fill(module: torch.nn.Module, weights: Weights, *, where: str, what: str = "an image tower") -> None:
     """Load weights into a module strictly, computing in float32 whatever they are stored as.
 
     Raises ExportRefused that names what is of another kind, missing, surplus, misshapen or not finite.
@@ -110,7 +139,7 @@ def fill(module: torch.nn.Module, weights: Weights, *, where: str) -> None:
         _refuse_other_kinds(name, tensor, where)
     expected = module.state_dict()
     if missing := [name for name in expected if name not in weights]:
-        raise ExportRefused(f"The weights of {where} lack {_some(missing)}: an image tower cannot be made without.")
+        raise ExportRefused(f"The weights of {where} lack {_some(missing)}: {what} cannot be made without.")
     if surplus := [name for name in weights if name not in expected]:
         raise ExportRefused(f"The weights of {where} have {_some(surplus)}, which its config.json has no place for.")
     for name, tensor in weights.items():
@@ -143,15 +172,16 @@ def _some(names: list[str]) -> str:
 
 
 def as_tensors(weights: Weights, *, where: str) -> Iterable[Tensor]:
-    """Weights as the space's id sees them: half precision as stored, all else as float32, little-endian.
+    """Weights by name, as the space's id sees them: half precision as stored, all else as float32, little-endian.
 
     Raises ExportRefused for weights that are not floating-point (quantised checkpoints).
     """
-    for name, tensor in weights.items():
+    for name, tensor in sorted(weights.items()):
         _refuse_other_kinds(name, tensor, where)
         stored = tensor.to(torch.float32) if tensor.dtype == torch.float64 else tensor
         plain = stored.detach().cpu().contiguous()
         # numpy has no bfloat16; its 16 bits travel as integers.
         array = plain.view(torch.int16).numpy() if plain.element_size() == 2 else plain.numpy()
-        data = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        yield Tensor(name, _STORED[stored.dtype], tuple(stored.shape), data)
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1)
+        # The tensor's own memory: towers are large.
+        yield Tensor(name, _STORED[stored.dtype], tuple(stored.shape), little.view("uint8").data)

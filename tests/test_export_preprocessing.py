@@ -31,6 +31,14 @@ POLICIES: dict[str, dict[str, Any]] = {
     "nearest": {"resample": 0},
     "box": {"resample": 4},
     "hamming": {"resample": 5},
+    "siglip": {"image_processor_type": "SiglipImageProcessor", "size": SQUARE},
+    "siglip with a crop that it ignores": {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": SQUARE,
+        "do_center_crop": True,
+        "crop_size": {"height": 100, "width": 90},
+    },
+    "siglip 2": {"image_processor_type": "SiglipImageProcessorFast", "size": SQUARE, "resample": 2},
 }
 
 
@@ -118,6 +126,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"size": {"shortest_edge": 5000}}, "at most 4096"),
     ({"size": "large"}, "makes no CLIPImageProcessor"),
     ({"image_processor_type": "ViTImageProcessor"}, "preprocessed by ViTImageProcessor"),
+    ({"image_processor_type": ["CLIPImageProcessor"]}, "preprocessed by "),
+    ({"image_processor_type": "SiglipImageProcessor", "size": 224}, r"\(SiglipImageProcessor\) cannot be expressed"),
+    (
+        {"image_processor_type": "SiglipImageProcessor", "size": {"shortest_edge": 224}, "do_center_crop": True},
+        "keeps the aspect and does not crop",
+    ),
+    ({"image_processor_type": "Siglip2ImageProcessor"}, "preprocessed by Siglip2ImageProcessor"),
 ]
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from export.errors import ExportRefused
 from export.sources import open_source
-from server.artifact import Artifact
-from tests.export_fixtures import DIMENSIONS, files_of, run_export, tiny_clip
+from server.artifact import space_id, text_digest
+from tests.export_fixtures import ROOT, SIZE, TEXT, files_of, run_export, tiny_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,7 +65,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command == "GET":
-                serving.fetched.append(self.path.rpartition("/")[2])
+                serving.fetched.append(self.path.partition(f"/resolve/{COMMIT}/")[2])
                 self.wfile.write(body)
 
         do_HEAD = do_GET  # noqa: N815
@@ -76,33 +80,49 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         server.shutdown()
 
 
-def test_a_model_is_fetched_from_the_hub_with_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
-    folder = tiny_clip(tmp_path / "published", form="bin")
-    hub.files = {**files_of(folder), "tf_model.h5": b"no", "README.md": b"no", "tokenizer.json": b"no"}
-    home = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-    arguments = ["--source", "tiny/clip", "--name", "a", "--revision", "v1"]
-    done = run_export(*arguments, "--models", tmp_path / "m", **home)
+def opened(url: str, home: Path, revision: str | None = None) -> dict[str, Any]:
+    """What tiny/clip is, opened in a process of its own: the hub's client reads its environment once."""
+    code = """
+import json, sys
+from export.sources import open_source
+from server.artifact import space_id, text_digest
+one = open_source("tiny/clip", json.loads(sys.argv[1]))
+text = one.text and one.text()
+print(json.dumps({
+    "source": [one.source.kind, one.source.id, one.source.revision],
+    "model": one.model,
+    "space": space_id(one.image.tensors, one.image.spec),
+    "text": text and text_digest(text.tensors, text.tokenizer_json),
+}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(revision)],
+        cwd=ROOT,
+        env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    manifest = Artifact.read(tmp_path / "m" / "a").manifest
-    assert (manifest.source.kind, manifest.source.id, manifest.source.revision) == ("hub", "tiny/clip", COMMIT)
-    assert manifest.model == "tiny/clip"
-    fetched = {name for name in hub.fetched if "." in name}
-    assert fetched == {"config.json", "preprocessor_config.json", "pytorch_model.bin"}
+    return dict(json.loads(done.stdout))
+
+
+def test_a_model_is_fetched_from_the_hub_with_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "published", form="bin", words=True)
+    unwanted = ("tf_model.h5", "README.md", "pytorch_model.fp16.bin", "onnx/model.safetensors", "modeling_evil.py")
+    hub.files = {**files_of(folder), **dict.fromkeys(unwanted, b"no")}
+    found = opened(hub.url, tmp_path / "home", "v1")
+    assert found["source"] == ["hub", "tiny/clip", COMMIT]
+    assert found["model"] == "tiny/clip"
+    assert found["space"] == space(str(folder))
+    assert found["text"] is not None
+    assert {name for name in hub.fetched if name} == set(files_of(folder))
     # And from the cache alone, when the hub is gone.
-    home["HF_ENDPOINT"] = "http://127.0.0.1:9"
-    again = run_export(*arguments[:4], "--revision", COMMIT, "--models", tmp_path / "n", **home)
-    assert again.returncode == 0, again.stderr
-    assert files_of(tmp_path / "n") == files_of(tmp_path / "m")
+    assert opened("http://127.0.0.1:9", tmp_path / "home", COMMIT) == found
 
 
 def test_safetensors_are_fetched_in_place_of_a_pickle(hub: Hub, tmp_path: Path) -> None:
     hub.files = {**files_of(tiny_clip(tmp_path / "published")), "pytorch_model.bin": b"never"}
-    done = run_export(
-        *("--source", "tiny/clip", "--name", "a", "--models", tmp_path / "m"),
-        HF_ENDPOINT=hub.url,
-        HF_HOME=str(tmp_path / "home"),
-    )
-    assert done.returncode == 0, done.stderr
+    assert opened(hub.url, tmp_path / "home")["text"] is None
     assert "model.safetensors" in hub.fetched
     assert "pytorch_model.bin" not in hub.fetched
 
@@ -164,39 +184,151 @@ def test_a_hub_that_answers_with_something_else_is_refused(
         open_source("tiny/clip")
 
 
-def test_a_folder_of_sentence_transformers_is_sent_to_the_clip_inside(tmp_path: Path) -> None:
-    folder = tmp_path / "clip-ViT-B-32"
-    tiny_clip(folder / "0_CLIPModel")
-    (folder / "modules.json").write_text("[]")
-    with pytest.raises(
-        ExportRefused, match="format of sentence-transformers; its CLIP is the folder 0_CLIPModel"
-    ) as no:
-        open_source(str(folder))
-    assert no.value.sentence.endswith(f"Give {folder}/0_CLIPModel as --source.")
-    assert open_source(str(folder / "0_CLIPModel")).dimensions == DIMENSIONS
-    shutil.rmtree(folder / "0_CLIPModel")
-    with pytest.raises(ExportRefused, match="there is no CLIP in it"):
-        open_source(str(folder))
+CLIP_MODULE = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+NORMALIZE = {"idx": 1, "name": "1", "path": "1_Normalize", "type": "sentence_transformers.models.Normalize"}
+
+
+def sentence_transformers(folder: Path, modules: object, inside: str = "0_CLIPModel", **made: Any) -> Path:
+    """A CLIP in the format of that library; `modules` is its modules.json."""
+    tiny_clip(folder / inside, form="bin", words=True, **made)
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "config_sentence_transformers.json").write_text("{}")
+    return folder
+
+
+def space(source: str) -> str:
+    image = open_source(source).image
+    return space_id(image.tensors, image.spec)
 
 
 @pytest.mark.parametrize(
-    ("source", "advice"),
+    ("modules", "inside"),
     [
-        ("tiny/clip-ViT-B-32", "Give openai/clip-vit-base-patch32, which is its plain form, or fetch that folder"),
-        ("tiny/other", r"in it\. Fetch that folder \(hf download tiny/other --include '0_CLIPModel/\*'"),
+        ([CLIP_MODULE], "0_CLIPModel"),
+        ([CLIP_MODULE, NORMALIZE], "0_CLIPModel"),
+        ([{**CLIP_MODULE, "path": ""}], ""),
+        ([{**CLIP_MODULE, "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}], ""),
+    ],
+    ids=["a folder in it", "and normalised", "the folder itself", "as newer versions write it"],
+)
+def test_a_clip_of_sentence_transformers_has_the_space_and_words_of_its_plain_twin(
+    modules: list[dict[str, Any]], inside: str, tmp_path: Path
+) -> None:
+    # Its image processor is written as years ago, and its weights are a pickle.
+    old = {
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_processor_type": None,
+        "size": SIZE,
+        "crop_size": SIZE,
+    }
+    folder = sentence_transformers(tmp_path / "clip-tiny", modules, inside, processor=old)
+    twin = tiny_clip(tmp_path / "twin", words=True)
+    assert space(str(folder)) == space(str(twin))
+    checkpoint = open_source(str(folder))
+    assert (checkpoint.model, checkpoint.source.id) == ("clip-tiny", "clip-tiny")
+    theirs, ours = checkpoint.text, open_source(str(twin)).text
+    assert theirs is not None
+    assert ours is not None
+    one, other = theirs(), ours()
+    assert text_digest(one.tensors, one.tokenizer_json) == text_digest(other.tensors, other.tokenizer_json)
+
+
+@pytest.mark.parametrize(
+    ("modules", "sentence"),
+    [
+        ([CLIP_MODULE, {**NORMALIZE, "type": "sentence_transformers.models.Dense"}], "changes its vectors by Dense"),
+        (
+            [{**CLIP_MODULE, "type": "sentence_transformers.models.WordEmbeddings"}],
+            "its first module is WordEmbeddings",
+        ),
+        (
+            [{**CLIP_MODULE, "type": "x.Transformer"}, {**NORMALIZE, "type": "sentence_transformers.models.Pooling"}],
+            "changes its vectors by Pooling",
+        ),
+        ([], "it has no modules"),
+        ({}, "it has no modules"),
+        ([1], "is not a list of modules"),
+        (["CLIPModel"], "is not a list of modules"),
+        ([{"type": "CLIPModel"}], "is not a list of modules"),
+        (None, "is not a list of modules"),
+        ([{**CLIP_MODULE, "path": "../elsewhere"}], "names a module outside its folder: ../elsewhere"),
+        ([{**CLIP_MODULE, "path": "/etc"}], "names a module outside its folder: /etc"),
+        ([{**CLIP_MODULE, "path": "1_CLIPModel"}], "There is no config.json in"),
+    ],
+    ids=str,
+)
+def test_a_sentence_transformers_folder_without_a_plain_clip_is_refused(
+    modules: object, sentence: str, tmp_path: Path
+) -> None:
+    folder = sentence_transformers(tmp_path / "folder", modules)
+    with pytest.raises(ExportRefused) as refused:
+        open_source(str(folder))
+    assert sentence in refused.value.sentence
+
+
+def test_a_hub_model_of_sentence_transformers_is_fetched_with_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
+    folder = sentence_transformers(tmp_path / "published", [CLIP_MODULE])
+    wanted = {name for name in files_of(folder) if name != "config_sentence_transformers.json"}
+    hub.files = {**files_of(folder), "model.safetensors": b"no", "0_CLIPModel/tf_model.h5": b"no", "README.md": b"no"}
+    found = opened(hub.url, tmp_path / "home")
+    assert {name for name in hub.fetched if name} == wanted
+    assert found["source"] == ["hub", "tiny/clip", COMMIT]
+    assert found["text"] is not None
+    assert found["space"] == space(str(folder))
+    # And from the cache alone.
+    assert opened("http://127.0.0.1:9", tmp_path / "home") == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("chinese_clip", "is a Chinese CLIP, whose text tower is a BERT"),
+        ("clip_text_model", "is a text tower alone"),
+        ("siglip2", "export google/siglip2-base-patch16-256, its twin"),
+        ("bert", "is not a CLIP: its config.json says model_type 'bert'; clip and siglip are what can be exported"),
+        (None, "says model_type None"),
+        (["clip"], r"says model_type \['clip'\]"),
     ],
 )
-def test_a_hub_model_of_sentence_transformers_is_told_what_to_do(
-    source: str, advice: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_models_are_refused_by_what_they_are(kind: object, sentence: str, tmp_path: Path) -> None:
+    tiny_clip(tmp_path / "other", config={"model_type": kind})
+    with pytest.raises(ExportRefused, match=sentence):
+        open_source(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ({"vocab_size": 0}, "vocab_size 0"),
+        ({"vocab_size": "many"}, "vocab_size 'many'"),
+        ({"max_position_embeddings": None}, "max_position_embeddings None"),
+        ({"num_attention_heads": True}, "num_attention_heads True"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps 'small'"),
+        ({"eos_token_id": None}, "eos_token_id None"),
+        ({"hidden_act": 3}, "hidden_act 3"),
+    ],
+    ids=str,
+)
+def test_a_text_towers_config_of_nonsense_is_refused_before_anything_is_made(
+    text: dict[str, object], sentence: str, tmp_path: Path
 ) -> None:
-    names = ["modules.json", "config_sentence_transformers.json", "0_CLIPModel/config.json"]
-    info = {"id": source, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
-    monkeypatch.setattr(
-        hub, "answer", lambda path: (200, {"Content-Type": "application/json"}, json.dumps(info).encode())
-    )
-    at_hub(monkeypatch, hub.url, tmp_path / "cache")
-    with pytest.raises(ExportRefused, match=advice):
-        open_source(source)
+    tiny_clip(tmp_path / "bad", words=True, config={"text_config": {**TEXT, **text}})
+    with pytest.raises(ExportRefused, match=sentence):
+        open_source(str(tmp_path / "bad"))
+
+
+def test_a_clip_without_a_tokenizer_or_words_says_why_it_has_no_text_tower(tmp_path: Path) -> None:
+    wordless = open_source(str(tiny_clip(tmp_path / "wordless")))
+    assert (wordless.text, wordless.without_text) == (None, "There is no tokenizer beside the weights of wordless.")
+
+    def cut(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if name.startswith("text_")]:
+            del weights[name]
+
+    for form in ("bin", "safetensors-sharded"):
+        half = open_source(str(tiny_clip(tmp_path / form, form=form, words=True, change=cut)))
+        assert half.text is None
+        assert half.without_text == f"The weights of {form} hold no text tower."
 
 
 def at_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from export.__main__ import main
 from export.errors import ExportRefused
-from export.weights import as_tensors, fill, load_weights
+from export.weights import as_tensors, fill, load_weights, weight_names
 from tests.export_fixtures import tiny_clip
 
 
@@ -123,6 +123,20 @@ def test_tensors_are_hashed_as_stored_and_doubles_as_floats() -> None:
         "bfloat16",
     ]
     assert made[torch.float32].shape == (1, 2)
+
+
+def test_tensors_come_by_name_and_are_the_memory_of_their_weights() -> None:
+    weights = {name: torch.full((2, 2), value) for name, value in (("b", 1.0), ("a", 2.0), ("c", 3.0))}
+    tensors = list(as_tensors(weights, where="it"))
+    assert [tensor.name for tensor in tensors] == ["a", "b", "c"]
+    weights["a"][0, 0] = 0.5
+    assert bytes(tensors[0].data)[:4] == bytes.fromhex("0000003f")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "safetensors-sharded", "bin-sharded"])
+def test_the_names_of_weights_are_read_from_every_container(form: str, tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "it", form=form)
+    assert weight_names(folder) == load_weights(folder, lambda name: True).keys()
 
 
 def test_a_tensor_that_is_a_view_is_hashed_as_what_it_shows() -> None:

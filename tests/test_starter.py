@@ -50,8 +50,8 @@ def test_the_committed_starter_is_what_the_export_makes(tmp_path: Path, artifact
 
 def test_the_space_of_the_starter_is_that_of_its_packages(artifact: Artifact) -> None:
     checkpoint = open_starter()
-    assert artifact.manifest.space.id == space_id(checkpoint.tensors, SPEC)
-    assert {tensor.dtype for tensor in checkpoint.tensors} == {"float16", "text"}
+    assert artifact.manifest.space.id == space_id(checkpoint.image.tensors, SPEC)
+    assert {tensor.dtype for tensor in checkpoint.image.tensors} == {"float16", "text"}
 
 
 def test_folding_the_normalisations_changes_no_vector() -> None:
@@ -68,7 +68,7 @@ def test_folding_the_normalisations_changes_no_vector() -> None:
         with torch.inference_mode():
             pooled = network.extract_features(pixels).mean((2, 3))
             published = (projection @ (pooled[0] - centre)).numpy()
-            folded = starter.tower(pixel_values=pixels).image_embeds[0].numpy()
+            folded = starter.image.module(pixel_values=pixels).image_embeds[0].numpy()
         assert parity.cosine(published, folded) >= 0.999, picture.name
 
 
