@@ -14,6 +14,20 @@ ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "server" / "demo_catalogue"
 PHOTOGRAPHS = ROOT / "export" / "pictures"
 
+# The gate has drawings and small pictures as well; these are photographs, and the ones that earlier figures came from.
+_SOURCES = (
+    "astronaut.jpg",
+    "brick-wall.jpg",
+    "cat.png",
+    "coffee-cup.png",
+    "fig-in-bowl.jpg",
+    "mountain-panorama.jpg",
+    "paintbrushes.webp",
+    "pavilion.jpg",
+    "sunset.jpg",
+    "two-dogs.jpg",
+)
+
 SIZE = (640, 480)
 _QUALITY = 90
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
@@ -49,10 +63,9 @@ def folder(path: Path) -> list[Picture]:
 def photographs(count: int) -> list[Picture]:
     """So many distinct 640 x 480 JPEGs, cut at random from the gate's photographs; the same ones every time."""
     sources = []
-    for path in sorted(PHOTOGRAPHS.iterdir()):
-        if path.suffix.lower() in _SUFFIXES:
-            with Image.open(path) as image:
-                sources.append((path.stem, image.convert("RGB")))
+    for path in (PHOTOGRAPHS / name for name in _SOURCES):
+        with Image.open(path) as image:
+            sources.append((path.stem, image.convert("RGB")))
     chance = np.random.default_rng(640480)
     pictures = []
     for number in range(count):

@@ -241,7 +241,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, object], float]:
     """The report, and the ratio in it. Raises TwinlensError's kinds, RuntimeError."""
     sent = [one.data for one in pictures.photographs(asked.pictures)]
     artifact = Artifact.read(asked.model)
-    pixels = np.stack([media.to_pixels(media.decode(data, max_pixels=10**7).image, artifact.spec) for data in sent])
+    pixels = np.stack([media.read_pixels(data, artifact.spec, max_pixels=10**7) for data in sent])
     bodies = [pictures.form(data) for data in sent]
     rounds: list[tuple[Bare, Http]] = []
     equal = 0

@@ -1,6 +1,6 @@
-"""The command line of the export, and its steps in order.
+"""The command line of the export.
 
-$ python -m export --source openai/clip-vit-base-patch32 --name clip-vit-b32
+$ python -m export --source openai/clip-vit-base-patch32 --name clip-vit-b32 --precision fp32 --precision int8
 $ python -m export verify models/clip-vit-b32
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import math
 import signal
 import sys
 import traceback
@@ -16,38 +17,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-import msgspec
-
 from export.errors import ExportRefused, is_out_of_memory
-from export.place import destination, put, staging
-from export.steps import step
+from export.place import destination
+from server.artifact import Precision
 from server.errors import TwinlensError
 
-PRECISIONS = ("fp32",)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+DEVICES = ("cpu", "cuda")
 
 _TRACEBACK = "--traceback"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_EPILOG = """other commands:
+  python -m export verify FOLDER   prove an artifact again
+  python -m export list            the artifacts that there are
+  python -m export show FOLDER     what one artifact is, and what was measured of it
+  python -m export diff A B        what differs between two, and whether their vectors may be compared
+  python -m export bench FOLDER    pictures and texts a second, by precision, device and batch
+
+Each takes --help."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 2 refused or failed (standard error has a sentence), 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    verifying = given[:1] == ["verify"]
+    command = _COMMANDS.get(given[0]) if given else None
     try:
-        if verifying:
-            _verify(given[1:])
-        else:
+        if command is None:
             _export(given)
+        else:
+            command(given[1:])
     except TwinlensError as exc:
         return _refuse(exc.sentence)
+    except BrokenPipeError:
+        # Whoever read the table has seen enough; Python would complain once more when it ends.
+        sys.stdout = None
+        return 0
     except OSError as exc:
         if exc.errno in _FULL:
             return _refuse(f"There is no room left to write the artifact ({exc.strerror}); nothing was kept of it.")
         where = f"{exc.filename}: " if exc.filename else ""
         return _refuse(f"A file cannot be read or written: {where}{exc.strerror or exc}.")
     except KeyboardInterrupt:
-        print(f"Interrupted; nothing was {'proved' if verifying else 'kept'}.", file=sys.stderr)
+        print("Interrupted." if command else "Interrupted; nothing was kept.", file=sys.stderr)
         return 130
     except Exception as exc:
         if is_out_of_memory(exc):
@@ -70,34 +83,89 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
-def _export(given: list[str]) -> None:
+def _parser(command: str, description: str, **more: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description="Freeze a CLIP model with its preprocessing into an artifact that the server runs.",
-        epilog="python -m export verify FOLDER proves an artifact again.",
+        prog=f"python -m export {command}".rstrip(),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=more.get("epilog"),
     )
-    parser.add_argument("--source", required=True, help="a hub id, a folder in Hugging Face format, or: starter")
-    parser.add_argument("--name", required=True, help="the artifact's name, a folder below --models")
-    parser.add_argument("--precision", action="append", metavar="P", help="fp32 (the default; others will follow)")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="where artifacts lie (default: models)")
-    _add_traceback(parser)
-    options = parser.parse_args(given)
-    for precision in options.precision or []:
-        if precision not in PRECISIONS:
-            raise ExportRefused(f"The precision {precision} cannot be exported; this version makes fp32 only.")
-    export(options.source, options.name, revision=options.revision, models=options.models)
-
-
-def _add_traceback(parser: argparse.ArgumentParser) -> None:
     # `main` looks for it itself: what goes wrong may do so before there are options.
     parser.add_argument(_TRACEBACK, action="store_true", help="show where an unforeseen error came from")
+    return parser
+
+
+def _export(given: list[str]) -> None:
+    parser = _parser("", "Freeze a CLIP model, both towers, with its preprocessing into an artifact.", epilog=_EPILOG)
+    parser.add_argument("--source", required=True, help="a hub id, a folder with a checkpoint in it, or: starter")
+    parser.add_argument("--name", required=True, help="the artifact's name, a folder below --models")
+    _add_precisions(parser, "what to make; may be given several times (default: fp32)")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    _add_models(parser)
+    parser.add_argument(
+        "--allow-drift",
+        type=_cosine,
+        metavar="MIN_COSINE",
+        help="publish a precision that drifts, down to this cosine, in a space of its own",
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FOLDER", help="pictures of yours, for the gate and to calibrate int8"
+    )
+    parser.add_argument(
+        "--jpeg",
+        choices=("scaled", "full"),
+        default="scaled",
+        help="decode large JPEGs at a fraction of their size, which is quicker, or always in full (default: scaled)",
+    )
+    options = parser.parse_args(given)
+    # torch and transformers take seconds to import: what is mistyped is told before.
+    destination(options.models, options.name)
+    _need_the_extra()
+    from export.freeze import Order, freeze
+
+    freeze(
+        Order(
+            source=options.source,
+            name=options.name,
+            precisions=_chosen(options.precision) or ("fp32",),
+            revision=options.revision,
+            models=options.models,
+            allow_drift=options.allow_drift,
+            calibration=options.calibration,
+            jpeg=options.jpeg,
+        )
+    )
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", type=Path, default=Path("models"), help="where artifacts lie (default: models)")
+
+
+def _add_precisions(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--precision", action="append", metavar="|".join(PRECISIONS), help=what)
+
+
+def _chosen(precisions: Sequence[str] | None) -> list[Precision]:
+    """Each once, in our order. Raises ExportRefused for what is none."""
+    for precision in precisions or ():
+        if precision not in PRECISIONS:
+            raise ExportRefused(f"There is no precision {precision}; there are {', '.join(PRECISIONS)}.")
+    return [precision for precision in PRECISIONS if precision in (precisions or ())]
+
+
+def _cosine(value: str) -> float:
+    try:
+        cosine = float(value)
+    except ValueError:
+        cosine = math.nan
+    if not 0 < cosine < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a cosine between 0 and 1")
+    return cosine
 
 
 def _verify(given: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m export verify", description="Prove an artifact again.")
+    parser = _parser("verify", "Prove an artifact again, without its checkpoint.")
     parser.add_argument("folder", type=Path, help="the artifact's folder")
-    _add_traceback(parser)
     folder = parser.parse_args(given).folder
     _need_the_extra()
     from export.verify import verify
@@ -106,66 +174,56 @@ def _verify(given: list[str]) -> None:
     print(f"{folder} is whole and does what it did when it was exported.")
 
 
-def export(source: str, name: str, *, revision: str | None = None, models: Path = Path("models")) -> Path:
-    """Export a source to `models/name`, a printed line per step; the artifact's folder.
+def _list(given: list[str]) -> None:
+    parser = _parser("list", "The artifacts that there are.")
+    _add_models(parser)
+    models = parser.parse_args(given).models
+    from export.listing import list_artifacts
 
-    Raises ExportRefused, and leaves no trace of itself, when any step refuses.
-    """
-    place = destination(models, name)
-    _need_the_extra()
-    # torch and transformers take seconds to import: a mistyped argument is told before.
-    from export import parity, publish, trace
-    from export.sources import open_source
-    from server.artifact import Artifact
-    from server.encoder import Encoder
+    print(list_artifacts(models))
 
-    with staging(place) as folder:
-        with step("source") as told:
-            checkpoint = open_source(source, revision)
-            manifest = publish.draft(checkpoint, name, "fp32")
-            at = f" at {checkpoint.source.revision}" if checkpoint.source.revision else ""
-            told(f"{checkpoint.model}{at}, {checkpoint.architecture}, {len(checkpoint.tensors)} tensors")
-            told(f"space {manifest.space.id[:16]}")
-        with step("pixels") as told:
-            pictures = parity.gate_pictures(checkpoint.spec)
-            equal = parity.prove_pixels(checkpoint.processor, pictures)
-            told(f"{equal} of {len(pictures)} pictures equal the checkpoint's processor to the last bit")
-        with step("trace") as told:
-            traced = trace.trace(checkpoint, folder)
-            told(f"optimum traced {len(traced.graph.node)} nodes at opset {trace.OPSET}")
-        with step("compose") as told:
-            graph = trace.compose(traced, checkpoint.spec, checkpoint.dimensions)
-            files = trace.write_graph(graph, folder / publish.graph_name("fp32"))
-            size = sum(file.stat().st_size for file in files) / 1e6
-            told(f"pixels uint8[N, {checkpoint.spec.size}, {checkpoint.spec.size}, 3]")
-            told(f"embedding float32[N, {checkpoint.dimensions}], unit length; {size:.1f} MB")
-        with step("vectors") as told, Encoder(Artifact(folder, manifest), "fp32", "cpu") as encoder:
-            measured = parity.prove_vectors(checkpoint, encoder, pictures)
-            told(f"lowest cosine to torch {measured.image.min_cosine:.10f}, alone and in a batch")
-            told(
-                "bit-identical in any"
-                if measured.image.batch_identical
-                else "NOT bit-identical in batches on this machine"
-            )
-            chosen = publish.choose_goldens(pictures)
-            vectors = dict(zip((one.name for one in chosen), parity.encode_alone(encoder, chosen), strict=True))
-        with step("goldens") as told:
-            goldens = publish.write_goldens(folder, chosen, vectors, "fp32")
-            told(", ".join(golden.picture.removeprefix("goldens/") for golden in goldens))
-        with step("publish") as told:
-            if checkpoint.card is not None:
-                (folder / "README.md").write_bytes(checkpoint.card)
-            variant = msgspec.structs.replace(manifest.precisions["fp32"], parity={"cpu": measured})
-            publish.write_manifest(
-                folder,
-                msgspec.structs.replace(
-                    manifest, precisions={"fp32": variant}, goldens=goldens, files=publish.digests(folder)
-                ),
-            )
-            lowest = publish.read_back(folder, "fp32")
-            put(folder, place)
-            told(f"read back (lowest golden cosine {lowest:.10f}), now {place}")
-    return place
+
+def _show(given: list[str]) -> None:
+    parser = _parser("show", "What an artifact is, and what was measured of it when it was exported.")
+    parser.add_argument("folder", type=Path, help="the artifact's folder")
+    folder = parser.parse_args(given).folder
+    from export.listing import show
+
+    print(show(folder))
+
+
+def _diff(given: list[str]) -> None:
+    parser = _parser("diff", "What differs between two artifacts, and whether their vectors may be compared.")
+    parser.add_argument("a", type=Path, metavar="A", help="an artifact's folder")
+    parser.add_argument("b", type=Path, metavar="B", help="another's")
+    parser.add_argument("--speed", action="store_true", help="measure how quick both are, as well, in turns")
+    options = parser.parse_args(given)
+    from export.diff import diff
+
+    print(diff(options.a, options.b, speed=options.speed))
+
+
+def _bench(given: list[str]) -> None:
+    parser = _parser("bench", "Pictures and texts a second, by precision, device and batch, measured in turns.")
+    parser.add_argument("folder", type=Path, help="the artifact's folder")
+    _add_precisions(parser, "what to measure; may be given several times (default: all that there are)")
+    parser.add_argument("--device", action="append", choices=DEVICES, help="where (default: wherever it runs)")
+    parser.add_argument("--batch", action="append", type=int, help="pictures or texts at once (default: 1, 8 and 16)")
+    parser.add_argument("--seconds", type=float, help="for each line of the table (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    options = parser.parse_args(given)
+    from export.speed import BATCHES, SECONDS, bench
+
+    print(
+        bench(
+            options.folder,
+            _chosen(options.precision),
+            options.device or (),
+            options.batch or BATCHES,
+            options.seconds or SECONDS,
+            as_json=options.json,
+        )
+    )
 
 
 def _need_the_extra() -> None:
@@ -177,6 +235,9 @@ def _need_the_extra() -> None:
             f"The export needs packages that the server does without ({exc.name} is missing): "
             "run .venv/bin/python -m pip install -c constraints.txt -e '.[export]' in a checkout."
         ) from exc
+
+
+_COMMANDS = {"verify": _verify, "list": _list, "show": _show, "diff": _diff, "bench": _bench}
 
 
 if __name__ == "__main__":

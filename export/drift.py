@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from server.artifact import Drift
 
-_NEIGHBOURS = 10
+NEIGHBOURS = 10
+
+# References that are this near to each other are one picture to any arithmetic: the gate lets fp32 itself move as far.
+_THE_SAME = 0.999999
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,10 @@ class Compared:
     overlap: NDArray[np.float64]
     """The part of its ten nearest other references that it kept."""
     rank: NDArray[np.int64]
-    """How many references are nearer to it than its own: 0 where it finds itself first."""
+    """How many references are nearer to it than its own: 0 where it finds itself first. Those that cannot be told from
+    its own (the same picture twice) do not count."""
+    moved: NDArray[np.int64]
+    """How many other references came before the one that its own reference has nearest."""
 
     def drift(self, *, batch_identical: bool) -> Drift:
         return Drift(
@@ -34,38 +40,41 @@ class Compared:
             mean_centred_cosine=_shown(self.centred.mean()),
             self_first=int((self.rank == 0).sum()),
             recall_at_10=_shown(self.overlap.mean()),
-            largest_rank_change=int(self.rank.max()),
+            largest_rank_change=int(self.moved.max()),
             batch_identical=batch_identical,
         )
 
 
 def compare(references: NDArray[Any], found: NDArray[Any]) -> Compared:
     """Compare float[N, D] with the references of the same things, float[N, D]; any lengths, in float64."""
-    a, b = _unit(references), _unit(found)
+    a, b = unit(references), unit(found)
     mean = a.mean(axis=0)
     among_references, from_found = a @ a.T, b @ a.T
-    own = np.einsum("nd,nd->n", a, b)
+    own = np.diagonal(from_found)
     # Written so that a cosine that is not a number never counts as first.
-    nearer = (~(from_found <= own[:, None]) & ~np.eye(len(a), dtype=bool)).sum(axis=1)
-    count = min(_NEIGHBOURS, len(a) - 1)
-    kept = [
-        len(set(_nearest(before, at, count)) & set(_nearest(after, at, count))) / count if count else 1.0
-        for at, (before, after) in enumerate(zip(among_references, from_found, strict=True))
-    ]
-    return Compared(own, np.einsum("nd,nd->n", _unit(a - mean), _unit(b - mean)), np.array(kept), nearer)
+    nearer = (~(from_found <= own[:, None]) & ~(among_references >= _THE_SAME)).sum(axis=1)
+    count = min(NEIGHBOURS, len(a) - 1)
+    kept, moved = np.ones(len(a)), np.zeros(len(a), np.int64)
+    for at in range(len(a) if count else 0):
+        before, after = nearest(among_references[at], at), nearest(from_found[at], at)
+        kept[at] = len(set(before[:count]) & set(after[:count])) / count
+        moved[at] = after.index(before[0])
+    cosines = np.einsum("nd,nd->n", a, b)
+    return Compared(cosines, np.einsum("nd,nd->n", unit(a - mean), unit(b - mean)), kept, nearer, moved)
 
 
-def _nearest(cosines: NDArray[np.float64], itself: int, count: int) -> list[int]:
+def nearest(cosines: NDArray[np.float64], itself: int) -> list[int]:
+    """The places of all others, the nearest first."""
     order = np.argsort(-cosines, kind="stable")
-    return [int(at) for at in order if at != itself][:count]
+    return [int(at) for at in order if at != itself]
 
 
-def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
+def unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Each divided by its length, in float64; one of no length has no direction and stays as it is."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    # A vector of no length has no direction; alone, it is its own mean.
-    unit: NDArray[np.float64] = wide / np.where(lengths == 0, 1, lengths)
-    return unit
+    divided: NDArray[np.float64] = wide / np.where(lengths == 0, 1, lengths)
+    return divided
 
 
 def _shown(value: Any) -> float:

@@ -1,7 +1,7 @@
-"""The gate: real pictures through the checkpoint's own pipeline, and through the artifact as the server runs it.
+"""The gate's pictures, and its first half: bytes → pixels, as the checkpoint's own processor makes them.
 
 A loose gate proves nothing: with bilinear instead of bicubic resizing the vectors still have a cosine of 0.9999 with
-the right ones. So pixels must be equal to the last bit, and only then are vectors compared, at 0.999999.
+the right ones. So pixels must be equal to the last bit, and only then are vectors compared (see gate.py), at 0.999999.
 """
 
 from __future__ import annotations
@@ -16,126 +16,144 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.checkpoint import Checkpoint
-from export.drift import compare
 from export.errors import ExportRefused
 from export.preprocessing import reference_pixels
-from server.artifact import Parity, PreprocessingSpec
+from server.artifact import PreprocessingSpec
 from server.encoder import Encoder
-from server.errors import EncoderFailed
-from server.media import decode, to_pixels
+from server.errors import MediaRejected
+from server.media import decode, sniff, to_pixels
 
 PICTURES = Path(__file__).parent / "pictures"
 MIN_COSINE = 0.999999
 
-# The gate's largest picture has 12 megapixels.
+MOST_CALIBRATION = 500
+"""Pictures of the user's own that the gate takes: more would prove little more, and each is run several times."""
+
+# As much as the server takes by default; the largest of the bundled has 12 megapixels.
 _MAX_PIXELS = 64_000_000
+
+_ORIENTATION_TAG = 0x0112
+
+# What calls itself a picture must be one; HEIC is here to be refused by name, and not passed over.
+_PICTURE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .jfif .jpe .jpeg .jpg .mpo .png .tif .tiff .webp".split()  # noqa: SIM905 - as read
+)
 
 
 @dataclass(frozen=True, slots=True)
 class GatePicture:
-    """One of the gate's pictures: its file, its bytes, and its pixels as the server makes them."""
+    """One of the gate's pictures: its file, its bytes, and its pixels as the server makes them, decoded in full."""
 
     path: Path
     data: bytes
     pixels: NDArray[np.uint8]
+    alike: bool = True
+    """Whether the checkpoint's own pipeline means the same picture by these bytes: it drops alpha, clips wide samples
+    and leaves a picture lying on its side, where ours lays it on white, scales them and turns it upright."""
+    below: Path | None = None
+    """The folder that the user named, where the picture is the user's own."""
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """Its file name; one of the user's own has its folders below the one that was named, too."""
+        return self.path.name if self.below is None else f"calibration/{self.path.relative_to(self.below).as_posix()}"
 
     def open(self) -> Image.Image:
         """As the checkpoint's own users would: Pillow, and nothing of ours."""
         return Image.open(io.BytesIO(self.data))
 
+    def as_meant(self) -> Image.Image:
+        """What the checkpoint's pipeline is given: the file itself, or our upright and opaque picture of it."""
+        return self.open() if self.alike else decode(self.data, max_pixels=_MAX_PIXELS).image
 
-def gate_pictures(spec: PreprocessingSpec, folder: Path = PICTURES) -> list[GatePicture]:
-    """Every picture in the folder, through the server's own decoder. Raises ExportRefused when there is none."""
-    pictures = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix != ".md":
-            data = path.read_bytes()
-            pictures.append(GatePicture(path, data, to_pixels(decode(data, max_pixels=_MAX_PIXELS).image, spec)))
+
+def gate_pictures(spec: PreprocessingSpec, folder: Path | None = None) -> list[GatePicture]:
+    """Every bundled picture (of PICTURES), through the server's own decoder. Raises ExportRefused when there is none."""
+    folder = folder or PICTURES
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix != ".md"] if folder.is_dir() else []
+    pictures = [_read(path, path.read_bytes(), spec) for path in paths]
     if not pictures:
         raise ExportRefused(f"There are no pictures in {folder} to prove the export with.")
     return pictures
 
 
-def prove_pixels(processor: Any, pictures: Sequence[GatePicture]) -> int:
-    """Compare pixels with those of a Hugging Face processor; the number that are equal, which is all of them.
+def calibration_pictures(spec: PreprocessingSpec, folder: Path) -> list[GatePicture]:
+    """The user's own pictures in a folder and those below it, to go into the gate beside the bundled ones; by name.
 
-    Raises ExportRefused with a table of those that differ.
+    One is enough, since they are not alone. Of more than MOST_CALIBRATION, as many are taken, evenly spread. What does
+    not look like a picture, by its name or by its first bytes, is passed over.
+
+    Raises ExportRefused for a folder that is missing or holds no picture, and for a picture that cannot be read.
+    """
+    if not folder.is_dir():
+        raise ExportRefused(f"There is no folder {folder} with pictures for --calibration.")
+    found = [path for path in sorted(folder.rglob("*")) if _is_picture(path, folder)]
+    if not found:
+        raise ExportRefused(f"There is no picture in {folder} nor in the folders below it; --calibration needs one.")
+    step = max(1.0, len(found) / MOST_CALIBRATION)
+    chosen = [found[int(at * step)] for at in range(min(len(found), MOST_CALIBRATION))]
+    pictures = []
+    for path in chosen:
+        try:
+            pictures.append(_read(path, path.read_bytes(), spec, below=folder))
+        except MediaRejected as exc:
+            raise ExportRefused(
+                f"{path} cannot be used as one of the pictures of --calibration: {exc.sentence} "
+                "Take it out of the folder, or put it right."
+            ) from exc
+    return pictures
+
+
+def _is_picture(path: Path, folder: Path) -> bool:
+    if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+        return False
+    if path.suffix.lower() in _PICTURE_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        head = file.read(64)
+    try:
+        sniff(head)
+    except MediaRejected:
+        return False
+    return True
+
+
+def _read(path: Path, data: bytes, spec: PreprocessingSpec, below: Path | None = None) -> GatePicture:
+    """Raises MediaRejected's kinds."""
+    decoded = decode(data, max_pixels=_MAX_PIXELS)
+    return GatePicture(path, data, to_pixels(decoded.image, spec), alike=_is_alike(data), below=below)
+
+
+def _is_alike(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data)) as image:
+        try:
+            upright = image.getexif().get(_ORIENTATION_TAG, 1) not in range(2, 9)
+        except Exception:  # damaged EXIF says nothing, to both
+            upright = True
+        return upright and not image.has_transparency_data and not image.mode.startswith(("I", "F"))
+
+
+def prove_pixels(processor: Any, pictures: Sequence[GatePicture]) -> int:
+    """Compare pixels with those that a Hugging Face processor makes of the same files, to the last bit; how many.
+
+    A picture whose bytes mean another picture to it (`alike` is False) is compared as well, once it is upright and
+    opaque, but does not count. Raises ExportRefused with a table of those that differ.
     """
     drifted = []
     for picture in pictures:
-        theirs = reference_pixels(processor, picture.open())
+        theirs = reference_pixels(processor, picture.as_meant())
         if theirs.shape != picture.pixels.shape or theirs.dtype != np.uint8:
             drifted.append((picture.name, f"{theirs.dtype}{list(theirs.shape)}, not uint8{list(picture.pixels.shape)}"))
         elif not np.array_equal(theirs, picture.pixels):
             apart = np.abs(theirs.astype(np.int16) - picture.pixels)
             drifted.append((picture.name, f"{(apart > 0).mean():.2%} of samples differ, by up to {apart.max()} of 255"))
     _refuse_drift(drifted, len(pictures), "does not make the pixels that the checkpoint's own processor makes")
-    return len(pictures)
-
-
-def prove_vectors(reference: Checkpoint, encoder: Encoder, pictures: Sequence[GatePicture]) -> Parity:
-    """Compare the encoder's vectors, alone and in a batch of all, with torch's, in float64.
-
-    Raises ExportRefused with a table of the pictures whose cosine is below MIN_COSINE, and for a checkpoint whose own
-    vectors are not finite.
-    """
-    references = [reference.reference_vector(picture.open()) for picture in pictures]
-    # A vector of zeros has no direction: it is not finite once it has been divided by its length.
-    if not all(np.isfinite(vector).all() for vector in references):
-        raise ExportRefused(
-            f"The weights of {reference.model} give vectors that are not finite, or have no length: nothing can be "
-            "compared by them."
-        )
-    try:
-        alone = encode_alone(encoder, pictures)
-        together = encoder.encode(np.stack([picture.pixels for picture in pictures]))
-    except EncoderFailed as exc:
-        # The encoder's own sentence is a server's, for a caller; without a cause, a vector was not finite.
-        if exc.__cause__ is None:
-            raise ExportRefused(
-                f"The weights of {reference.model} give vectors that are not finite in ONNX Runtime, where torch gives "
-                "finite ones: they are too large or too small for float32."
-            ) from exc
-        raise ExportRefused(f"The graph does not run in ONNX Runtime: {exc.__cause__}") from exc
-    drifted = []
-    for at, (picture, expected) in enumerate(zip(pictures, references, strict=True)):
-        both = [cosine(expected, alone[at]), cosine(expected, together[at])]
-        # Written so that a cosine that is not a number is drift, too.
-        if not min(both) >= MIN_COSINE:
-            drifted.append((picture.name, f"cosine {both[0]:.8f} alone, {both[1]:.8f} in a batch"))
-    _refuse_drift(drifted, len(pictures), f"does not give the checkpoint's vectors (at least {MIN_COSINE} is needed)")
-    worst = [
-        one if cosine(ref, one) <= cosine(ref, two) else two
-        for ref, one, two in zip(references, alone, together, strict=True)
-    ]
-    return Parity(
-        pixels_equal=len(pictures),
-        image=compare(np.stack(references), np.stack(worst)).drift(
-            batch_identical=batch_identical(encoder, pictures, alone)
-        ),
-    )
+    return sum(picture.alike for picture in pictures)
 
 
 def encode_alone(encoder: Encoder, pictures: Sequence[GatePicture]) -> NDArray[np.float32]:
     """Each picture in a batch of its own: float32[pictures, D]."""
     return np.concatenate([encoder.encode(picture.pixels[None]) for picture in pictures])
-
-
-def batch_identical(encoder: Encoder, pictures: Sequence[GatePicture], alone: NDArray[np.float32]) -> bool:
-    """Whether every picture's vector is bit-identical alone, in pairs, in threes and among all, in another order."""
-    pixels = np.stack([picture.pixels for picture in pictures])
-    order = np.arange(len(pixels))[::-1]
-    for batch in {2, 3, len(pixels)}:
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            if not np.array_equal(encoder.encode(pixels[chosen]), alone[chosen]):
-                return False
-    return True
 
 
 def cosine(one: NDArray[Any], other: NDArray[Any]) -> float:

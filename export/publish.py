@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, TextTower
 from export.errors import ExportRefused
+from export.gate import SHARED
 from export.parity import MIN_COSINE, GatePicture
 from export.trace import OPSET
+from export.verify import prove_goldens
+from server import artifact
 from server.artifact import (
     FORMAT,
     SEAL,
@@ -26,51 +29,76 @@ from server.artifact import (
     Manifest,
     Precision,
     Space,
+    TextGolden,
+    Tokens,
     Variant,
     seal,
     space_id,
+    text_digest,
 )
-from server.encoder import Encoder
+from server.encoder import Encoder, TextEncoder
 from server.errors import ArtifactInvalid
-from server.media import decode, to_pixels
+from server.media import read_pixels
 
-GOLDENS = 4
-MIN_GOLDEN_COSINE = 0.99999
-"""fp32 on another processor, runtime or provider stays well above this; another resize filter does not."""
+GOLDENS = ("astronaut.jpg", "bird-lamp.jpg", "brick-wall.jpg", "cat.png", "paintbrushes.webp")
+"""Small files of formats that every Pillow reads: a lossless one, and a JPEG that towers of up to 300 pixels decode at
+a scale."""
+
+MIN_GOLDEN_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}
+"""fp32 on another processor, runtime or provider stays well above its bound; another resize filter does not. The sums
+of int8 are exact, but a last bit before it is rounded to a whole number can move that by one."""
 
 _MAX_PIXELS = 64_000_000
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
-_PACKAGES = ("numpy", "onnx", "optimum", "optimum-onnx", "pillow", "torch", "transformers")
+_PACKAGES = ("numpy", "onnx", "optimum", "optimum-onnx", "pillow", "tokenizers", "torch", "transformers")
 
 
 def graph_name(precision: Precision) -> str:
     return f"image.{precision}.onnx"
 
 
-def draft(checkpoint: Checkpoint, name: str, precision: Precision) -> Manifest:
-    """The manifest before anything was measured: enough for the server's encoder to run the graph."""
-    space = Space(space_id(checkpoint.tensors, checkpoint.spec), checkpoint.dimensions)
+def text_name(precision: Precision) -> str:
+    return f"text.{precision}.onnx"
+
+
+def draft(checkpoint: Checkpoint, name: str) -> Manifest:
+    """The manifest before anything was measured: enough for the server's encoder to run the graph in fp32."""
+    image = checkpoint.image
+    space = Space(space_id(image.tensors, image.spec), image.dimensions)
     return Manifest(
         format=FORMAT,
         name=name,
         model=checkpoint.model,
         source=checkpoint.source,
-        architecture=checkpoint.architecture,
+        architecture=image.architecture,
         space=space,
-        preprocessing=checkpoint.spec,
+        preprocessing=image.spec,
         opset=OPSET,
-        precisions={
-            precision: Variant(
-                image=graph_name(precision),
-                space=space.id,
-                min_cosine=MIN_COSINE,
-                min_golden_cosine=MIN_GOLDEN_COSINE,
-                parity={},
-            )
-        },
+        precisions={"fp32": variant("fp32", space.id)},
         goldens=[],
         versions=_versions(checkpoint.packages),
         files={},
+    )
+
+
+def variant(precision: Precision, space: str) -> Variant:
+    """A precision before it was measured: its image graph, in that space."""
+    return Variant(
+        image=graph_name(precision),
+        space=space,
+        min_cosine=MIN_COSINE if precision == "fp32" else SHARED,
+        min_golden_cosine=MIN_GOLDEN_COSINE[precision],
+        parity={},
+    )
+
+
+def text_tower(tower: TextTower) -> artifact.TextTower:
+    """The manifest's part about words."""
+    return artifact.TextTower(
+        architecture=tower.architecture,
+        digest=text_digest(tower.tensors, tower.tokenizer_json),
+        length=tower.length,
+        padded=tower.padded,
     )
 
 
@@ -81,20 +109,18 @@ def _versions(more: Sequence[str]) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def choose_goldens(pictures: Sequence[GatePicture]) -> list[GatePicture]:
-    """The smallest files, among them one that is lossless and one JPEG; by name.
+def choose_goldens(pictures: Sequence[GatePicture], scaled: Container[str] = ()) -> list[GatePicture]:
+    """GOLDENS, and the smallest file of the `scaled` where none of them is among those; by name.
 
-    Raises ExportRefused when the pictures hold neither.
+    `scaled`: names of the JPEGs that the spec decodes at a scale. The user's own pictures stay the user's. Raises
+    ExportRefused when the pictures hold none of GOLDENS.
     """
-    by_size = sorted(pictures, key=lambda picture: (len(picture.data), picture.name))
-    lossless = next((picture for picture in by_size if is_lossless(picture)), None)
-    jpeg = next((picture for picture in by_size if picture.path.suffix in (".jpg", ".jpeg")), None)
-    if lossless is None or jpeg is None:
-        raise ExportRefused("The gate's pictures need a lossless one and a JPEG, to be an artifact's goldens.")
-    chosen = {lossless.name: lossless, jpeg.name: jpeg}
-    for picture in by_size:
-        if len(chosen) < GOLDENS:
-            chosen.setdefault(picture.name, picture)
+    bundled = sorted((one for one in pictures if one.below is None), key=lambda one: (len(one.data), one.name))
+    chosen = {picture.name: picture for picture in bundled if picture.name in GOLDENS}
+    if not chosen:
+        raise ExportRefused(f"None of the pictures is one of an artifact's goldens: {', '.join(GOLDENS)}.")
+    if not any(name in scaled for name in chosen):
+        chosen.update([(picture.name, picture) for picture in bundled if picture.name in scaled][:1])
     return [chosen[name] for name in sorted(chosen)]
 
 
@@ -103,28 +129,64 @@ def is_lossless(picture: GatePicture) -> bool:
     return picture.path.suffix in _LOSSLESS or picture.data[12:16] == b"VP8L"
 
 
-def write_goldens(
-    folder: Path, pictures: Sequence[GatePicture], vectors: dict[str, NDArray[np.float32]], precision: Precision
-) -> list[Golden]:
-    """Write bytes, pixels and vectors; `vectors` has one float32[D] for each picture's name."""
-    (folder / "goldens").mkdir()
+def write_goldens(frozen: Artifact, pictures: Sequence[GatePicture], precisions: Sequence[Precision]) -> list[Golden]:
+    """Write bytes, pixels as the spec makes them, and the vector that each precision gives them."""
+    folder = frozen.folder
+    (folder / "goldens").mkdir(exist_ok=True)
     # Some of the gate's pictures ask for attribution, which goes wherever they go.
     notice = pictures[0].path.with_name("LICENCES.md")
     if notice.is_file():
         (folder / "goldens" / notice.name).write_bytes(notice.read_bytes())
+    pixels = [read_pixels(picture.data, frozen.spec, max_pixels=_MAX_PIXELS) for picture in pictures]
     goldens = []
-    for picture in pictures:
+    for picture, made in zip(pictures, pixels, strict=True):
         base = f"goldens/{picture.path.stem}"
         golden = Golden(
             picture=f"goldens/{picture.name}",
             lossless=is_lossless(picture),
             pixels=f"{base}.pixels.npy",
-            embeddings={precision: f"{base}.{precision}.npy"},
+            embeddings={precision: f"{base}.{precision}.npy" for precision in precisions},
         )
         (folder / golden.picture).write_bytes(picture.data)
-        (folder / golden.pixels).write_bytes(_npy(picture.pixels))
-        (folder / golden.embeddings[precision]).write_bytes(_npy(vectors[picture.name]))
+        (folder / golden.pixels).write_bytes(_npy(made))
         goldens.append(golden)
+    for precision in precisions:
+        with Encoder(frozen, precision, "cpu") as encoder:
+            for golden, made in zip(goldens, pixels, strict=True):
+                (folder / golden.embeddings[precision]).write_bytes(_npy(encoder.encode(made[None])[0]))
+    return goldens
+
+
+def choose_texts(texts: Sequence[str], tokens: Sequence[Tokens]) -> list[tuple[str, Tokens]]:
+    """Golden texts: the first, the one of most tokens, the one of fewest, and one that is not ASCII."""
+    both = list(zip(texts, tokens, strict=True))
+    chosen = dict(
+        [
+            *both[:1],
+            *sorted(both, key=lambda one: (-len(one[1]), one[0]))[:1],
+            *sorted(both, key=lambda one: (len(one[1]), one[0]))[:1],
+            *[one for one in both if not one[0].isascii()][:1],
+        ]
+    )
+    return list(chosen.items())
+
+
+def write_text_goldens(
+    frozen: Artifact, texts: Sequence[tuple[str, Tokens]], precisions: Sequence[Precision]
+) -> list[TextGolden]:
+    """Write the vector that each precision gives the golden texts."""
+    goldens = [
+        TextGolden(
+            text=text,
+            tokens=tokens.tolist(),
+            embeddings={precision: f"goldens/text-{number}.{precision}.npy" for precision in precisions},
+        )
+        for number, (text, tokens) in enumerate(texts, 1)
+    ]
+    for precision in precisions:
+        with TextEncoder(frozen, precision, "cpu") as encoder:
+            for golden, (_, tokens) in zip(goldens, texts, strict=True):
+                (frozen.folder / golden.embeddings[precision]).write_bytes(_npy(encoder.encode(tokens[None])[0]))
     return goldens
 
 
@@ -153,24 +215,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / SEAL).write_bytes(seal(data))
 
 
-def read_back(folder: Path, precision: Precision) -> float:
+def read_back(folder: Path, precisions: Sequence[Precision]) -> float:
     """Read, check and run the artifact as the server will at every start; the goldens' lowest cosine.
 
     Raises ExportRefused when the server would refuse it.
     """
     try:
-        artifact = Artifact.read(folder)
-        artifact.check_files()
-        with Encoder(artifact, precision, "cpu") as encoder:
-            return self_test(artifact, encoder)
+        whole = Artifact.read(folder)
+        whole.check_files()
+        return min(prove_goldens(whole, precision) for precision in precisions)
     except ArtifactInvalid as exc:
         raise ExportRefused(f"The artifact was written but does not read back: {exc.sentence}") from exc
-
-
-def self_test(artifact: Artifact, encoder: Encoder) -> float:
-    """The goldens through the server's own decoder and encoder; their lowest cosine. Raises ArtifactInvalid."""
-
-    def pixels(data: bytes) -> NDArray[np.uint8]:
-        return to_pixels(decode(data, max_pixels=_MAX_PIXELS).image, artifact.spec)
-
-    return artifact.self_test(encoder.precision, pixels, encoder.encode)

@@ -17,11 +17,16 @@ from export.__main__ import main
 from export.errors import ExportRefused
 from tests.export_fixtures import files_of, tiny_clip
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("publish")
-    assert main(["--source", str(tiny_clip(folder / "tiny")), "--name", "tiny", "--models", str(folder / "m")]) == 0
+    assert (
+        main(["--source", str(tiny_clip(folder / "tiny", words=True)), "--name", "tiny", "--models", str(folder / "m")])
+        == 0
+    )
     return folder / "m" / "tiny"
 
 

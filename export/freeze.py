@@ -1,0 +1,355 @@
+"""An export, step by step: checkpoint → graphs → gate → goldens → artifact, a printed line for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export import gate, publish, trace
+from export.checkpoint import Checkpoint, TextTower
+from export.decoding import DecodedTwice, compare_vectors, decode_twice, prove_decoding, scaled_by_default
+from export.devices import devices
+from export.drift import Compared
+from export.errors import ExportRefused
+from export.gate import Measured
+from export.int8 import to_int8_image, to_int8_text
+from export.parity import GatePicture, calibration_pictures, gate_pictures, prove_pixels
+from export.place import destination, put, staging
+from export.precision import to_fp16
+from export.report import render
+from export.sources import open_source
+from export.steps import counted, step, watched
+from export.tokenizer import TEXTS, prove_tokens
+from export.verify import graph_digests, readable
+from server.artifact import Artifact, Manifest, Parity, Precision, Tokens, Variant
+from server.encoder import Encoder, TextEncoder
+from server.errors import ArtifactInvalid
+from server.text import Tokenizer
+
+REPORT = "report.html"
+
+# Calibrating on every second of the bundled pictures leaves the others to judge a precision that has not seen them.
+_EVERY = 2
+# Of the user's own as many as of ours, about, evenly spread.
+_OWN = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be exported, and how."""
+
+    source: str
+    name: str
+    precisions: Sequence[Precision] = ("fp32",)
+    revision: str | None = None
+    models: Path = Path("models")
+    allow_drift: float | None = None
+    """The least cosine that is accepted of a precision that drifts; it then has a space of its own."""
+    calibration: Path | None = None
+    """A folder with the user's own pictures, for the gate and for int8."""
+    jpeg: str = "scaled"
+    """`scaled`: large JPEGs are decoded at a fraction of their size, as the spec then says; `full`: never."""
+
+
+def freeze(order: Order) -> Path:
+    """Export a source to `models/name`; the artifact's folder.
+
+    Raises ExportRefused, and leaves no trace of itself, when any step refuses.
+    """
+    place = destination(order.models, order.name)
+    with staging(place) as folder:
+        with step("source") as told:
+            checkpoint = open_source(order.source, order.revision)
+            if order.jpeg == "scaled":
+                checkpoint.image.spec = scaled_by_default(checkpoint.image.spec)
+            manifest = publish.draft(checkpoint, order.name)
+            at = f" at {checkpoint.source.revision}" if checkpoint.source.revision else ""
+            told(f"{checkpoint.model}{at}, {checkpoint.image.architecture}, {len(checkpoint.image.tensors)} tensors")
+            told(f"space {manifest.space.id[:16]}")
+        work = _Work(order, folder, checkpoint, manifest)
+        work.look_at_pictures()
+        work.freeze_image()
+        work.freeze_text()
+        for precision in order.precisions:
+            if precision != "fp32":
+                work.make_image(precision)
+                work.make_text(precision)
+        work.decode_at_a_scale()
+        work.write_goldens()
+        with step("publish") as told:
+            lowest = work.publish()
+            put(folder, place)
+            told(f"read back (lowest golden cosine {lowest:.10f}), now {place}")
+    return place
+
+
+@dataclass
+class _Work:
+    """One export on its way: what the steps so far have made and measured."""
+
+    order: Order
+    folder: Path
+    checkpoint: Checkpoint
+    manifest: Manifest
+    pictures: list[GatePicture] = field(default_factory=list)
+    pixels_equal: int = 0
+    images: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
+    texts: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    """The gate's texts that the tokenizer finds any token in."""
+    tokens: list[Tokens] = field(default_factory=list)
+    decoded: tuple[list[DecodedTwice], Compared] | None = None
+
+    @property
+    def artifact(self) -> Artifact:
+        return Artifact(self.folder, self.manifest)
+
+    def look_at_pictures(self) -> None:
+        with step("pixels") as told:
+            spec = self.checkpoint.image.spec
+            self.pictures = gate_pictures(spec)
+            if self.order.calibration is not None:
+                self.pictures += calibration_pictures(spec, self.order.calibration)
+            self.pixels_equal = prove_pixels(self.checkpoint.image.processor, self.pictures)
+            told(f"{self.pixels_equal} of {len(self.pictures)} equal the checkpoint's processor to the last bit")
+            if others := len(self.pictures) - self.pixels_equal:
+                told(f"the other {others} do once upright and opaque: by their bytes it means another picture")
+
+    def freeze_image(self) -> None:
+        tower = self.checkpoint.image
+        with step("image") as told:
+            traced = trace.trace_image(tower, self.folder)
+            told(f"optimum traced {len(traced.graph.node)} nodes at opset {trace.OPSET}")
+            expected = gate.references(tower, self.pictures, self.checkpoint.model, watched)
+            # Its weights are in the traced graph now, and in memory need not be twice.
+            tower.let_go()
+            size = self._write(
+                trace.compose_image(traced, tower.spec, tower.dimensions), self.manifest.precisions["fp32"].image
+            )
+            told(f"pixels uint8[N, {tower.spec.size}, {tower.spec.size}, 3]")
+            told(f"embedding float32[N, {tower.dimensions}], unit length; {size:.1f} MB")
+        with step("vectors") as told:
+            self.images["fp32"] = self._measure_images("fp32", expected)
+            gate.judge("fp32", self.images["fp32"])
+            told(_told(self.images["fp32"]))
+
+    def freeze_text(self) -> None:
+        if self.checkpoint.text is None:
+            with step("text") as told:
+                told(f"{self.checkpoint.without_text} The artifact searches by picture only")
+            return
+        with step("text") as told:
+            tower = self.checkpoint.text()
+            told(f"{tower.architecture}, {len(tower.tensors)} tensors")
+            told(f"{prove_tokens(tower)} texts give the tokens that the checkpoint's own tokenizer gives")
+            self._describe_text(tower)
+            traced = trace.trace_text(tower, self.folder)
+            told(f"{len(traced.graph.node)} nodes")
+            expected = gate.text_references(tower, self.words, self.checkpoint.model, watched)
+            stored = tower.stored
+            tower.let_go()
+            size = self._write(
+                trace.compose_text(traced, self.checkpoint.image.dimensions, stored), publish.text_name("fp32")
+            )
+            at = "always" if tower.padded else "at most"
+            told(f"tokens int64[N, L], L {at} {tower.length}; {size:.1f} MB")
+        with step("words") as told:
+            self._alter("fp32", text=publish.text_name("fp32"))
+            self.texts["fp32"] = self._measure_texts("fp32", expected)
+            gate.judge_texts("fp32", self.texts["fp32"])
+            told(_told(self.texts["fp32"]))
+
+    def _describe_text(self, tower: TextTower) -> None:
+        """The tokenizer's file, the manifest's part about words, and the gate's texts in tokens."""
+        described = publish.text_tower(tower)
+        path = self.folder / described.tokenizer
+        path.write_bytes(tower.tokenizer_json)
+        self.manifest = msgspec.structs.replace(self.manifest, text=described)
+        try:
+            tokenizer = Tokenizer.read(path, described)
+        except ArtifactInvalid as exc:
+            raise ExportRefused(f"The server cannot read the tokenizer that was made: {exc.sentence}") from exc
+        self.words, self.tokens = readable(tokenizer, TEXTS)
+
+    def make_image(self, precision: Precision) -> None:
+        with step(precision) as told:
+            whole = self._load(self.manifest.precisions["fp32"].image)
+            if precision == "fp16":
+                model = to_fp16(whole)
+            else:
+                chosen = self._for_calibration()
+                pixels = np.stack([picture.pixels for picture in chosen])
+                with counted("layers in int8") as tell:
+                    model = to_int8_image(whole, pixels, scratch=self.folder, on_progress=tell)
+                told(f"calibrated on {len(chosen)} pictures")
+            del whole
+            graph = publish.graph_name(precision)
+            size = self._write(model, graph)
+            del model
+            told(f"image {size:.1f} MB")
+            self._add(precision)
+            reference = next(iter(self.images["fp32"].values())).references
+            self.images[precision] = self._measure_images(precision, reference)
+            verdict = gate.judge(precision, self.images[precision], self.order.allow_drift)
+            told(_told(self.images[precision]))
+            told(verdict.sentence)
+            self._alter(precision, min_cosine=verdict.min_cosine)
+            if not verdict.shares_space:
+                self.manifest = msgspec.structs.replace(self.manifest, files=publish.digests(self.folder))
+                digests = graph_digests(self.artifact, graph)
+                self._alter(precision, space=gate.own_space(self.manifest.space.id, precision, digests))
+
+    def _for_calibration(self) -> list[GatePicture]:
+        own = [picture for picture in self.pictures if picture.below is not None]
+        bundled = [picture for picture in self.pictures if picture.below is None]
+        return [*own[:: max(1, math.ceil(len(own) / _OWN))], *bundled[::_EVERY]]
+
+    def make_text(self, precision: Precision) -> None:
+        if self.manifest.text is None:
+            return
+        with step(f"{precision} words") as told:
+            whole = self._load(publish.text_name("fp32"))
+            if precision == "fp16":
+                model = to_fp16(whole)
+            else:
+                with counted("layers in int8") as tell:
+                    model = to_int8_text(whole, self.tokens[::_EVERY], scratch=self.folder, on_progress=tell)
+            del whole
+            graph = publish.text_name(precision)
+            size = self._write(model, graph)
+            del model
+            self._alter(precision, text=graph)
+            reference = next(iter(self.texts["fp32"].values())).references
+            measured = self._measure_texts(precision, reference)
+            verdict = gate.judge_texts(precision, measured)
+            if verdict.own:
+                self.texts[precision] = measured
+                told(f"text {size:.1f} MB")
+                told(_told(measured))
+            else:
+                for path in self.folder.glob(f"{graph}*"):
+                    path.unlink()
+                self._alter(precision, text=publish.text_name("fp32"))
+                self.texts[precision] = self.texts["fp32"]
+            told(verdict.sentence)
+
+    def decode_at_a_scale(self) -> None:
+        spec = self.checkpoint.image.spec
+        if not spec.jpeg_at_least:
+            return
+        with step("jpeg") as told, Encoder(self.artifact, "fp32", "cpu") as encoder:
+            twice = decode_twice(((picture.name, picture.data) for picture in self.pictures), spec)
+            compared = compare_vectors(twice, encoder.encode)
+            prove_decoding(twice, compared)
+            self.decoded = (twice, compared)
+            told(
+                f"{sum(one.scale > 1 for one in twice)} of {len(twice)} JPEGs decoded at 1/2 to 1/8, to no less than "
+                f"{spec.jpeg_at_least} pixels a side"
+            )
+            told(f"lowest cosine {compared.cosine.min():.6f} to decoding in full")
+
+    def write_goldens(self) -> None:
+        with step("goldens") as told:
+            scaled = {one.name for one in self.decoded[0] if one.scale > 1} if self.decoded is not None else set()
+            chosen = publish.choose_goldens(self.pictures, scaled)
+            precisions = self._kept()
+            texts = publish.choose_texts(self.words, self.tokens)
+            goldens = publish.write_goldens(self.artifact, chosen, precisions)
+            text_goldens = publish.write_text_goldens(self.artifact, texts, precisions) if self.manifest.text else []
+            self.manifest = msgspec.structs.replace(self.manifest, goldens=goldens, text_goldens=text_goldens)
+            told(", ".join(golden.picture.removeprefix("goldens/") for golden in goldens))
+            if text_goldens:
+                told(f"{len(text_goldens)} texts")
+
+    def publish(self) -> float:
+        """Write what is left to write, take out what was only on the way, and read it all back; the lowest cosine."""
+        kept = {precision: self._proven(precision) for precision in self._kept()}
+        used = {name for variant in kept.values() for name in (variant.image, variant.text) if name is not None}
+        for path in self.folder.glob("*.onnx*"):
+            if not any(path.name == name or path.name.startswith(f"{name}.") for name in used):
+                path.unlink()
+        self.manifest = msgspec.structs.replace(self.manifest, precisions=kept)
+        if self.checkpoint.card is not None:
+            (self.folder / "README.md").write_bytes(self.checkpoint.card)
+        for name, data in self.checkpoint.extras.items():
+            (self.folder / name).write_bytes(data)
+        page = render(
+            self.manifest,
+            {precision: self.images[precision] for precision in kept},
+            self.pictures,
+            texts={precision: self.texts[precision] for precision in kept if precision in self.texts},
+            decoding=self.decoded,
+            without_text=self.checkpoint.without_text,
+        )
+        (self.folder / REPORT).write_text(page, "utf-8")
+        self.manifest = msgspec.structs.replace(self.manifest, files=publish.digests(self.folder))
+        publish.write_manifest(self.folder, self.manifest)
+        return publish.read_back(self.folder, list(kept))
+
+    def _kept(self) -> list[Precision]:
+        """The precisions that were asked for; fp32 is always made, since the others are made from it."""
+        return [precision for precision in self.manifest.precisions if precision in self.order.precisions]
+
+    def _proven(self, precision: Precision) -> Variant:
+        images, texts = self.images[precision], self.texts.get(precision, {})
+        scaled = self.decoded[1].drift(batch_identical=True) if self.decoded is not None else None
+        parity = {
+            device: Parity(
+                pixels_equal=self.pixels_equal,
+                image=measured.drift,
+                text=texts[device].drift if device in texts else None,
+                scaled_decoding=scaled if precision == "fp32" and device == "cpu" else None,
+            )
+            for device, measured in images.items()
+        }
+        return msgspec.structs.replace(self.manifest.precisions[precision], parity=parity)
+
+    def _write(self, model: onnx.ModelProto, name: str) -> float:
+        """Megabytes of what was written."""
+        return sum(file.stat().st_size for file in trace.write_graph(model, self.folder / name)) / 1e6
+
+    def _load(self, name: str) -> onnx.ModelProto:
+        return onnx.load(self.folder / name)
+
+    def _add(self, precision: Precision) -> None:
+        variants = {**self.manifest.precisions, precision: publish.variant(precision, self.manifest.space.id)}
+        self.manifest = msgspec.structs.replace(self.manifest, precisions=variants)
+
+    def _alter(self, precision: Precision, **fields: object) -> None:
+        altered = msgspec.structs.replace(self.manifest.precisions[precision], **fields)
+        self.manifest = msgspec.structs.replace(
+            self.manifest, precisions={**self.manifest.precisions, precision: altered}
+        )
+
+    def _measure_images(self, precision: Precision, expected: NDArray[np.float64]) -> dict[str, Measured]:
+        measured = {}
+        for device in devices(self.artifact, precision):
+            with Encoder(self.artifact, precision, device) as encoder:
+                measured[str(device)] = gate.measure_images(expected, encoder, self.pictures, watched)
+        return measured
+
+    def _measure_texts(self, precision: Precision, expected: NDArray[np.float64]) -> dict[str, Measured]:
+        measured = {}
+        for device in devices(self.artifact, precision):
+            with TextEncoder(self.artifact, precision, device) as encoder:
+                measured[str(device)] = gate.measure_texts(expected, encoder, self.words, self.tokens, watched)
+        return measured
+
+
+def _told(measured: dict[str, Measured]) -> str:
+    parts = []
+    for device, one in measured.items():
+        drift = one.drift
+        same = "bit-identical in any batch" if drift.batch_identical else "NOT bit-identical in batches on this machine"
+        parts.append(
+            f"on {device}: lowest cosine {drift.min_cosine:.10f} to torch, centred {drift.min_centred_cosine:.6f}; "
+            f"{drift.self_first} of {drift.count} first by themselves; {same}"
+        )
+    return "; ".join(parts)
