@@ -68,7 +68,7 @@ class GatePicture:
 
 
 def gate_pictures(spec: PreprocessingSpec, folder: Path | None = None) -> list[GatePicture]:
-    """Every bundled picture (of PICTURES), through the server's own decoder. Raises ExportRefused when there is none."""
+    """Every bundled picture, through the server's own decoder. Raises ExportRefused when there is none."""
     folder = folder or PICTURES
     paths = [path for path in sorted(folder.iterdir()) if path.suffix != ".md"] if folder.is_dir() else []
     pictures = [_read(path, path.read_bytes(), spec) for path in paths]

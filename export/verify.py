@@ -239,5 +239,7 @@ def _check_unlisted(artifact: Artifact) -> None:
     known = {*artifact.manifest.files, "manifest.json", SEAL, "README.md"}
     for path in sorted(artifact.folder.rglob("*")):
         name = path.relative_to(artifact.folder).as_posix()
+        if "__pycache__" in path.parts:
+            continue  # what ran the starter's training left it
         if (path.is_symlink() or not path.is_dir()) and name not in known:
             raise ExportRefused(f"{path} is not a file of this artifact: its manifest does not list it.")
