@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bench import precisions
 from export import qdq
 from export.drift import compare
 from export.errors import ExportRefused
@@ -330,6 +332,14 @@ def _is_wide(weight: onnx.TensorProto) -> bool:
     return weight.data_type == TensorProto.FLOAT and len(weight.dims) == 2 and weight.dims[1] > 1
 
 
+def test_what_was_published_in_half_precision_stays_as_small(
+    towers: dict[str, onnx.ModelProto], whole: dict[str, onnx.ModelProto]
+) -> None:
+    """The starter's weights are halves; those of its small convolutions stay as they are."""
+    assert whole["starter"].ByteSize() < 1.02 * towers["starter"].ByteSize()
+    assert types(whole["starter"])[TensorProto.FLOAT16] > types(whole["starter"])[TensorProto.FLOAT]
+
+
 def test_progress_is_told_to_its_end(towers: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     to_int8_text(towers["text"], CALIBRATION["text"][:5], scratch=tmp_path, on_progress=lambda *pair: told.append(pair))
@@ -365,6 +375,22 @@ def test_what_cannot_be_quantised_is_refused_in_a_sentence(towers: dict[str, onn
 def test_the_recipe_is_one_line() -> None:
     assert INT8_RECIPE.startswith("static QDQ")
     assert "\n" not in INT8_RECIPE
+
+
+def test_the_bench_writes_what_each_variant_costs_and_gains(
+    towers: dict[str, onnx.ModelProto], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs = str(ROOT / "tests" / "data" / "photographs")
+    onnx.save(towers["image"], tmp_path / "image.onnx")
+    arguments = [str(tmp_path / "image.onnx"), "--pictures", photographs, "--calibration", photographs]
+    assert precisions.main([*arguments, "--only", "fp16", "default", "--write", str(tmp_path / "figures.json")]) == 0
+    (found,) = json.loads((tmp_path / "figures.json").read_text())
+    half, ours = found["rows"]
+    assert half["variant"].startswith("fp16")
+    assert 0.999 < ours["min_cosine"] <= ours["mean_cosine"] < half["min_cosine"]
+    assert ours["speed_alone"] > 0
+    assert found["machine"]["onnxruntime"] == onnxruntime.__version__
+    assert ours["variant"] in capsys.readouterr().out
 
 
 # --- what goes before -------------------------------------------------------------------------------------------------

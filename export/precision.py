@@ -1,0 +1,139 @@
+"""A whole graph to the same graph in another precision: half for CUDA, int8 for CPUs.
+
+pixels uint8[N, S, S, 3] or tokens int64[N, L] -> embedding float32[N, D]: inputs and outputs stay what they were
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from export.errors import ExportRefused, is_out_of_memory
+from export.folding import fold
+from export.int8 import INT8_RECIPE, to_int8_image, to_int8_text
+
+__all__ = ["INT8_RECIPE", "to_fp16", "to_int8_image", "to_int8_text"]
+
+# What sums many values, or overflows half precision early. LayerNormalization is not among them: by its definition
+# (stash_type 1) its mean and variance are computed in float32 whatever it is given.
+_WIDE = {"GlobalAveragePool", "Pow", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Softmax", "Sqrt"}
+# Between the first and the last of these is the tower; before it pixels are scaled, after it vectors normalised.
+_WEIGHTED = {"Conv", "Gather", "Gemm", "LayerNormalization", "MatMul"}
+_LARGEST = float(np.finfo(np.float16).max)
+# A mask's number for what is hidden: it hides as well when it is clamped.
+_HIDES = 1e30
+# Weights beyond this many bytes are left out when types are inferred: protobuf cannot hold 2 GB in one message.
+_LARGE = 1 << 16
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights and most arithmetic in half precision, for CUDA; it also runs, without gain, on CPUs.
+
+    In float32 remain: pixels until they are scaled, softmax, means, powers and roots, the L2 normalisation at the end,
+    and what computes with a weight that half precision cannot hold. Raises ExportRefused when the graph cannot be
+    converted.
+
+    ONNX Runtime's own converter was tried: it goes through half precision between two neighbours that are both kept in
+    float32, the last of them the embedding itself, and writes nodes in an order that ONNX's checker refuses.
+    """
+    try:
+        folded = fold(model)
+        return _halved(folded, _types(folded))
+    except ExportRefused:
+        raise
+    except Exception as exc:  # ONNX and protobuf raise whatever a strange graph leads to
+        if is_out_of_memory(exc):
+            raise
+        raise ExportRefused(f"The graph cannot be converted to half precision: {exc!r}.") from exc
+
+
+def _halved(model: onnx.ModelProto, types: dict[str, int]) -> onnx.ModelProto:
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    wide = _in_float(graph)
+    nodes: list[onnx.NodeProto] = []
+    have = dict(types)
+    """The type that each value has in the new graph."""
+    converted: dict[tuple[str, int], str] = {}
+    halves: dict[str, onnx.TensorProto] = {}
+
+    def as_type(name: str, wanted: int) -> str:
+        if types.get(name) != TensorProto.FLOAT or have[name] == wanted:
+            return name
+        if (name, wanted) not in converted:
+            made = f"{name}.{'wide' if wanted == TensorProto.FLOAT else 'half'}"
+            converted[name, wanted] = made
+            if name in weights:
+                halves[made] = numpy_helper.from_array(_half(numpy_helper.to_array(weights[name])), made)
+            else:
+                nodes.append(helper.make_node("Cast", [name], [made], to=wanted))
+        return converted[name, wanted]
+
+    for at, node in enumerate(graph.node):
+        wanted = TensorProto.FLOAT if at in wide else TensorProto.FLOAT16
+        node.input[:] = [as_type(name, wanted) for name in node.input]
+        for attribute in node.attribute:
+            if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = wanted
+            elif attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
+                value = numpy_helper.to_array(attribute.t)
+                attribute.t.CopyFrom(numpy_helper.from_array(_half(value) if wanted == TensorProto.FLOAT16 else value))
+        have.update((name, wanted) for name in node.output if types.get(name) == TensorProto.FLOAT)
+        nodes.append(node)
+
+    used = {name for node in nodes for name in node.input}
+    kept = [halves.get(name) or weights[name] for name in [*weights, *halves] if name in used]
+    made = helper.make_graph(nodes, graph.name, graph.input, graph.output, kept)
+    return helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _half(value: NDArray[np.float32]) -> NDArray[np.float16]:
+    return np.clip(value, -_LARGEST, _LARGEST).astype(np.float16)
+
+
+def _in_float(graph: onnx.GraphProto) -> set[int]:
+    """The places of the nodes that stay in float32."""
+    too_large = set()
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            sizes = np.abs(numpy_helper.to_array(weight))
+            if ((sizes > _LARGEST) & (sizes < _HIDES)).any():
+                too_large.add(weight.name)
+    wide = {at for at, node in enumerate(graph.node) if node.op_type in _WIDE or too_large.intersection(node.input)}
+    before = {one.name for one in graph.input}
+    for at, node in enumerate(graph.node):
+        if node.op_type not in _WEIGHTED and before.intersection(node.input):
+            wide.add(at)
+            before.update(node.output)
+    after = {one.name for one in graph.output}
+    for at in reversed(range(len(graph.node))):
+        node = graph.node[at]
+        if node.op_type not in _WEIGHTED and after.intersection(node.output):
+            wide.add(at)
+            after.update(node.input)
+    return wide
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """The type of every value, inferred on the graph with its large weights as inputs that have no content."""
+    graph = model.graph
+    small, large = [], []
+    for weight in graph.initializer:
+        if len(weight.raw_data) < _LARGE:
+            small.append(weight)
+        else:
+            large.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    light = helper.make_model(
+        helper.make_graph(graph.node, graph.name, [*graph.input, *large], graph.output, small),
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+    )
+    found = onnx.shape_inference.infer_shapes(light, strict_mode=True).graph
+    types = {one.name: one.type.tensor_type.elem_type for one in [*found.value_info, *graph.input, *graph.output]}
+    types.update((weight.name, weight.data_type) for weight in graph.initializer)
+    missing = [name for node in graph.node for name in node.output if name and not types.get(name)]
+    if missing:
+        raise ExportRefused(f"The graph cannot be converted to half precision: nothing tells the type of {missing[0]}.")
+    return types
