@@ -47,9 +47,9 @@ VARIANTS: dict[str, Recipe] = {
     "the same, weights by pairs": Recipe(**{**asdict(PLAIN), "weights": "pairs"}),
     "MinMax, pairs, smoothed": Recipe(**{**asdict(PLAIN), "weights": "pairs", "smoothing": Recipe().smoothing}),
     "MinMax, pairs, by row": Recipe(**{**asdict(PLAIN), "weights": "pairs", "rows": True}),
-    "pairs, by row, smoothed": Recipe(bias_correction=False, tables=False, target=0),
-    "pairs, by row, smoothed, bias corrected": Recipe(tables=False, target=0),
-    "the same, tables in int8": Recipe(target=0),
+    "pairs, by row, smoothed": Recipe(tables=False, target=0),
+    "the same, bias corrected": Recipe(bias_correction=True, tables=False, target=0),
+    "pairs, by row, smoothed, tables in int8": Recipe(target=0),
     "the same, worst layers left (the default)": Recipe(),
 }
 

@@ -51,9 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TwinlensError as exc:
         return _refuse(exc.sentence)
     except BrokenPipeError:
-        # Whoever read the table has seen enough; Python would complain once more when it ends.
+        # Python would complain once more when it ends.
         sys.stdout = None
-        return 0
+        # Whoever read a table has seen enough; a proof that was broken off is none.
+        return (
+            0 if command in _TABLES else _refuse("Whoever read the output has gone; nothing was published or proved.")
+        )
     except OSError as exc:
         if exc.errno in _FULL:
             return _refuse(f"There is no room left to write the artifact ({exc.strerror}); nothing was kept of it.")
@@ -208,7 +211,7 @@ def _bench(given: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="the artifact's folder")
     _add_precisions(parser, "what to measure; may be given several times (default: all that there are)")
     parser.add_argument("--device", action="append", choices=DEVICES, help="where (default: wherever it runs)")
-    parser.add_argument("--batch", action="append", type=int, help="pictures or texts at once (default: 1, 8 and 16)")
+    parser.add_argument("--batch", action="append", type=int, help="pictures or texts at once (default: 1 and 8)")
     parser.add_argument("--seconds", type=float, help="for each line of the table (default: 2)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     options = parser.parse_args(given)
@@ -220,7 +223,7 @@ def _bench(given: list[str]) -> None:
             _chosen(options.precision),
             options.device or (),
             options.batch or BATCHES,
-            options.seconds or SECONDS,
+            SECONDS if options.seconds is None else options.seconds,
             as_json=options.json,
         )
     )
@@ -237,6 +240,7 @@ def _need_the_extra() -> None:
         ) from exc
 
 
+_TABLES = (_list, _show, _diff, _bench)
 _COMMANDS = {"verify": _verify, "list": _list, "show": _show, "diff": _diff, "bench": _bench}
 
 

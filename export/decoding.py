@@ -95,5 +95,5 @@ def prove_decoding(twice: Sequence[DecodedTwice], compared: Compared, least: flo
         raise ExportRefused(
             f"Decoding JPEGs at a scale moves the vectors of {len(drifted)} of {len(twice)} pictures too far from "
             f"those of decoding in full (at least {least} is needed).\n{table}\n"
-            "Export it with JPEGs decoded in full."
+            "Export it with --jpeg full."
         )

@@ -162,14 +162,28 @@ def _speed(one: Artifact, other: Artifact, seconds: float) -> str:
 def conclusion(a: Manifest, b: Manifest) -> str:
     """May their vectors be compared? If not, why not."""
     lines = []
-    if a.space.id == b.space.id:
-        lines.append(
-            "Same space: vectors of A and B may be compared, and switching from one to the other asks nothing."
-        )
-    else:
+    # By precision: one that drifted has a space of its own, whatever the artifacts' spaces are.
+    pairs = [
+        f"{one} of A with {other} of B"
+        for one, first in a.precisions.items()
+        for other, second in b.precisions.items()
+        if first.space == second.space
+    ]
+    if a.space.id != b.space.id:
         lines.append(
             f"Different spaces: vectors of A and B must not be compared. Re-embed the catalogue before switching, "
             f"because {_because(a, b)}."
+        )
+    elif len(pairs) == len(a.precisions) * len(b.precisions):
+        lines.append(
+            "Same space: vectors of A and B may be compared, and switching from one to the other asks nothing."
+        )
+    elif pairs:
+        lines.append(f"Vectors may be compared in the same space only: {', '.join(pairs)}.")
+    else:
+        lines.append(
+            "Different spaces, though weights and preprocessing are the same: vectors of A and B must not be compared. "
+            "Re-embed the catalogue before switching."
         )
     for manifest, which in ((a, "A"), (b, "B")):
         own = [precision for precision in manifest.precisions if apart(manifest, precision)]

@@ -76,12 +76,12 @@ def freeze(order: Order) -> Path:
         work = _Work(order, folder, checkpoint, manifest)
         work.look_at_pictures()
         work.freeze_image()
+        work.decode_at_a_scale()
         work.freeze_text()
         for precision in order.precisions:
             if precision != "fp32":
                 work.make_image(precision)
                 work.make_text(precision)
-        work.decode_at_a_scale()
         work.write_goldens()
         with step("publish") as told:
             lowest = work.publish()
@@ -102,6 +102,9 @@ class _Work:
     pixels_equal: int = 0
     images: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
     texts: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
+    """Of the text graph that each precision runs."""
+    left_out: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
+    """Of the text graphs that drifted, for the report."""
     words: list[str] = field(default_factory=list)
     """The gate's texts that the tokenizer finds any token in."""
     tokens: list[Tokens] = field(default_factory=list)
@@ -133,6 +136,7 @@ class _Work:
             size = self._write(
                 trace.compose_image(traced, tower.spec, tower.dimensions), self.manifest.precisions["fp32"].image
             )
+            del traced
             told(f"pixels uint8[N, {tower.spec.size}, {tower.spec.size}, 3]")
             told(f"embedding float32[N, {tower.dimensions}], unit length; {size:.1f} MB")
         with step("vectors") as told:
@@ -158,6 +162,7 @@ class _Work:
             size = self._write(
                 trace.compose_text(traced, self.checkpoint.image.dimensions, stored), publish.text_name("fp32")
             )
+            del traced
             at = "always" if tower.padded else "at most"
             told(f"tokens int64[N, L], L {at} {tower.length}; {size:.1f} MB")
         with step("words") as told:
@@ -238,6 +243,7 @@ class _Work:
                     path.unlink()
                 self._alter(precision, text=publish.text_name("fp32"))
                 self.texts[precision] = self.texts["fp32"]
+                self.left_out[precision] = measured
             told(verdict.sentence)
 
     def decode_at_a_scale(self) -> None:
@@ -284,7 +290,11 @@ class _Work:
             self.manifest,
             {precision: self.images[precision] for precision in kept},
             self.pictures,
-            texts={precision: self.texts[precision] for precision in kept if precision in self.texts},
+            texts={
+                precision: self.left_out.get(precision, self.texts[precision])
+                for precision in kept
+                if precision in self.texts
+            },
             decoding=self.decoded,
             without_text=self.checkpoint.without_text,
         )
@@ -305,7 +315,7 @@ class _Work:
                 pixels_equal=self.pixels_equal,
                 image=measured.drift,
                 text=texts[device].drift if device in texts else None,
-                scaled_decoding=scaled if precision == "fp32" and device == "cpu" else None,
+                scaled_decoding=scaled if device == "cpu" else None,
             )
             for device, measured in images.items()
         }

@@ -31,7 +31,7 @@ from export.trace import write_graph
 
 INT8_RECIPE = (
     "static QDQ: uint8 activations, each row by its own size; int8 weights by column, within 16 bits without VNNI; "
-    "smoothed, bias corrected; the worst layers in float32 where that keeps float32's space"
+    "smoothed; the worst layers in float32 where that keeps float32's space"
 )
 """How int8 is made, for people who read about an artifact."""
 

@@ -19,7 +19,6 @@ from PIL import Image
 from export.errors import ExportRefused
 from export.preprocessing import reference_pixels
 from server.artifact import PreprocessingSpec
-from server.encoder import Encoder
 from server.errors import MediaRejected
 from server.media import decode, sniff, to_pixels
 
@@ -149,17 +148,6 @@ def prove_pixels(processor: Any, pictures: Sequence[GatePicture]) -> int:
             drifted.append((picture.name, f"{(apart > 0).mean():.2%} of samples differ, by up to {apart.max()} of 255"))
     _refuse_drift(drifted, len(pictures), "does not make the pixels that the checkpoint's own processor makes")
     return sum(picture.alike for picture in pictures)
-
-
-def encode_alone(encoder: Encoder, pictures: Sequence[GatePicture]) -> NDArray[np.float32]:
-    """Each picture in a batch of its own: float32[pictures, D]."""
-    return np.concatenate([encoder.encode(picture.pixels[None]) for picture in pictures])
-
-
-def cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """In float64, whatever the vectors are stored as."""
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def _refuse_drift(drifted: list[tuple[str, str]], pictures: int, what: str) -> None:

@@ -35,7 +35,8 @@ class Recipe:
     """How much of the differences between channels moves from activations to weights: the best of these for each."""
     limits: Literal["minmax", "percentile", "entropy"] = "minmax"
     """How the range of an activation follows from its values, where it is one for all rows."""
-    bias_correction: bool = True
+    bias_correction: bool = False
+    """Whether what the rounding of weights takes from an output on average is added to its bias."""
     tables: bool = True
     """Whether embedding tables are stored as int8 rows."""
     target: float = 0.9993
@@ -86,7 +87,7 @@ class Plan:
     """Each weight, int8[K, N], with its columns' `scales`, float32[N]."""
     scales: list[Floats]
     corrections: list[Floats]
-    """float32[N]: what the rounding of a weight takes from its output on average."""
+    """float32[N]: what is added to each output; zero without bias correction."""
     error: float
     """Of its outputs, relative to them, squared; the mean over rows."""
 

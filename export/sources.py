@@ -150,8 +150,8 @@ def _from_cache(source: str, revision: str | None, trouble: Exception) -> Path:
         raise ExportRefused(
             f"There is no folder {source}, and {why}; its cache here has no such model either."
         ) from trouble
+    folder = snapshot / _inside(snapshot, source)
     try:
-        folder = snapshot / _inside(snapshot, source)
         find_weights(folder)
         read_processor_config(folder)
         whole = (folder / "config.json").is_file()

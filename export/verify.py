@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.decoding import compare_vectors, decode_twice, prove_decoding
 from export.devices import devices
 from export.errors import ExportRefused
-from export.gate import ELSEWHERE, SHARED, Measured, measure_images, measure_texts, own_space, table
+from export.gate import SHARED, Measured, asked, measure_images, measure_texts, own_space, table
 from export.parity import GatePicture, gate_pictures, prove_pixels
 from export.preprocessing import processor_of
 from export.steps import step
@@ -49,7 +49,7 @@ def verify(folder: Path) -> None:
         told(f"{len(manifest.files)} files, {size / 1e6:.1f} MB, as exported; space {manifest.space.id[:16]}")
         for precision, variant in manifest.precisions.items():
             _check_space(artifact, precision, variant)
-            _check_figures(precision, variant)
+            _check_figures(artifact, precision, variant)
     with step("goldens") as told:
         for precision in manifest.precisions:
             for device in devices(artifact, precision):
@@ -88,6 +88,7 @@ def prove_goldens(artifact: Artifact, precision: Precision, device: Device = "cp
 
 def _verify_images(artifact: Artifact, pictures: Sequence[GatePicture], told: Callable[[str], None]) -> None:
     by_fp32: NDArray[np.float64] | None = None
+    decoded = False
     # fp32 first: it is what the others are compared with.
     for precision, variant in sorted(artifact.manifest.precisions.items(), key=lambda one: one[0] != "fp32"):
         for device in devices(artifact, precision):
@@ -96,6 +97,8 @@ def _verify_images(artifact: Artifact, pictures: Sequence[GatePicture], told: Ca
                 _check_lengths(f"{precision} graph", measured.found)
                 if by_fp32 is None and precision == "fp32":
                     by_fp32 = measured.references
+                if not decoded:
+                    decoded = True
                     twice = decode_twice(((picture.name, picture.data) for picture in pictures), artifact.spec)
                     at_scale = compare_vectors(twice, encoder.encode)
                     prove_decoding(twice, at_scale)
@@ -201,6 +204,8 @@ def _check_shared(artifact: Artifact, precision: str, variant: Variant, device: 
 
 def _check_space(artifact: Artifact, precision: Precision, variant: Variant) -> None:
     base = artifact.manifest.space.id
+    if precision == "fp32" and variant.space != base:
+        raise ExportRefused("The manifest gives fp32 a space of its own, but fp32 is what makes the artifact's space.")
     if variant.space != base and variant.space != own_space(base, precision, graph_digests(artifact, variant.image)):
         raise ExportRefused(
             f"The manifest gives {precision} the space {variant.space[:16]}, which is neither that of the artifact nor "
@@ -217,14 +222,25 @@ def graph_digests(artifact: Artifact, graph: str) -> list[str]:
     return [files[name].sha256 for name in sorted(files) if name == graph or name.startswith(f"{graph}.")]
 
 
-def _check_figures(precision: str, variant: Variant) -> None:
+def _check_figures(artifact: Artifact, precision: Precision, variant: Variant) -> None:
     """The figures in the manifest must be such as the gate lets pass."""
+    shared = variant.space == artifact.manifest.space.id
+    # Words may go through fp32's graph.
+    reader: Precision = precision if variant.text == f"text.{precision}.onnx" else "fp32"
     for device, parity in variant.parity.items():
-        least = min(variant.min_cosine, ELSEWHERE) if device != "cpu" else variant.min_cosine
-        if not parity.image.min_cosine >= least:
+        reached = [(parity.image, asked(precision, device) if shared else variant.min_cosine)]
+        if parity.text is not None:
+            reached.append((parity.text, asked(reader, device)))
+        for drift, least in reached:
+            if not drift.min_cosine >= least:
+                raise ExportRefused(
+                    f"The manifest says that {precision} reached a cosine of {drift.min_cosine} on {device}, below "
+                    f"the {least} that it had to reach: such an artifact was not published by this export."
+                )
+        if shared and parity.image.self_first < parity.image.count:
             raise ExportRefused(
-                f"The manifest says that {precision} reached a cosine of {parity.image.min_cosine} on {device}, below "
-                f"the {least} that it had to reach: such an artifact was not published by this export."
+                f"The manifest says that {precision} shares the space on {device}, but that only "
+                f"{parity.image.self_first} of {parity.image.count} pictures find themselves first."
             )
 
 

@@ -169,7 +169,7 @@ class Parity(_Record, frozen=True, kw_only=True):
     image: Drift
     text: Drift | None = None
     scaled_decoding: Drift | None = None
-    """The gate's JPEGs decoded at the scale that the spec allows, against themselves decoded in full."""
+    """The gate's JPEGs decoded at the scale that the spec allows, against themselves decoded in full; in fp32."""
 
 
 class Variant(_Record, frozen=True, kw_only=True):

@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -25,7 +27,9 @@ from transformers import (
     SiglipModel,
 )
 
+from export.parity import GatePicture
 from export.tokenizer import TEXTS
+from server.encoder import Encoder
 
 ROOT = Path(__file__).parent.parent
 SIZE = 64
@@ -315,3 +319,14 @@ def run_export(*arguments: str | Path, **environment: str) -> subprocess.Complet
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder: path in it -> bytes."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def encode_alone(encoder: Encoder, pictures: Sequence[GatePicture]) -> NDArray[np.float32]:
+    """Each picture in a batch of its own: float32[pictures, D]."""
+    return np.concatenate([encoder.encode(picture.pixels[None]) for picture in pictures])
+
+
+def cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """In float64, whatever the vectors are stored as."""
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -26,7 +26,18 @@ from server.artifact import Artifact
 from server.encoder import Encoder, TextEncoder
 from server.media import decode, to_pixels
 from server.text import Tokenizer
-from tests.export_fixtures import DIMENSIONS, ROOT, SIZE, VISION, Weights, files_of, run_export, tiny_clip
+from tests.export_fixtures import (
+    DIMENSIONS,
+    ROOT,
+    SIZE,
+    VISION,
+    Weights,
+    cosine,
+    encode_alone,
+    files_of,
+    run_export,
+    tiny_clip,
+)
 
 pytestmark = pytest.mark.usefixtures("few_pictures")
 
@@ -103,7 +114,7 @@ def test_vectors_of_the_artifact_equal_those_of_torch_and_the_processor(checkpoi
             with torch.inference_mode():
                 expected = model.get_image_features(**processor(picture, return_tensors="pt"))[0].double().numpy()
             found = encoder.encode(to_pixels(picture, read.spec)[None])[0]
-            assert parity.cosine(expected, found) >= 0.999999
+            assert cosine(expected, found) >= 0.999999
             assert abs(np.linalg.norm(found.astype(np.float64)) - 1) < 1e-6
 
 
@@ -111,7 +122,7 @@ def test_vectors_tell_pictures_apart(artifact: Path) -> None:
     read = Artifact.read(artifact)
     pictures = parity.gate_pictures(read.spec)
     with Encoder(read, "fp32", "cpu") as encoder:
-        vectors = parity.encode_alone(encoder, pictures)
+        vectors = encode_alone(encoder, pictures)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1)
     assert cosines.max() < 0.999
@@ -236,7 +247,7 @@ def test_words_of_the_artifact_equal_those_of_torch_and_its_tokenizer(checkpoint
             with torch.inference_mode():
                 expected = model.get_text_features(**given)[0].double().numpy()
             found = encoder.encode(tokenizer.tokens(text)[None])[0]
-            assert parity.cosine(expected, found) >= 0.999999
+            assert cosine(expected, found) >= 0.999999
 
 
 def test_without_a_tokenizer_the_artifact_has_no_words_and_says_so(

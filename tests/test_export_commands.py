@@ -75,7 +75,7 @@ def test_verify_proves_pictures_and_words_and_says_so(copy: Path, capsys: pytest
     verify(copy)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["files", "goldens", "gate", "texts"]
-    assert "4 pictures give their pixels and 5 texts their tokens" in lines[1]
+    assert "5 pictures give their pixels and 5 texts their tokens" in lines[1]
     assert "78 of 93 pictures equal to the last bit" in lines[2]
     assert "bit-identical alone and in batches" in lines[2]
     assert "texts" in lines[3]
@@ -101,8 +101,12 @@ def test_a_precision_that_is_too_far_from_fp32_here_must_not_share_its_space(cop
 
 
 def test_a_space_that_nothing_makes_is_refused(copy: Path) -> None:
-    _change(copy, "fp32", space="0" * 64)
+    _stirred(copy, 0.01)
+    _change(copy, "int8", space="0" * 64)
     with pytest.raises(ExportRefused, match="neither that of the artifact nor"):
+        verify(copy)
+    _change(copy, "fp32", space="0" * 64)
+    with pytest.raises(ExportRefused, match="fp32 is what makes the artifact's space"):
         verify(copy)
 
 
@@ -192,7 +196,7 @@ def test_an_artifact_does_not_differ_from_its_copy(words: Path, copy: Path) -> N
 
 def _other_spec(folder: Path) -> None:
     manifest = Artifact.read(folder).manifest
-    spec = msgspec.structs.replace(manifest.preprocessing, resample="bilinear", jpeg_at_least=448)
+    spec = msgspec.structs.replace(manifest.preprocessing, resample="bilinear", jpeg_at_least=900)
     rewrite(folder, preprocessing=spec, space=Space("1" * 64, 512))
 
 
@@ -226,7 +230,7 @@ def test_each_field_that_differs_has_a_line_and_no_other(words: Path, copy: Path
     _other_spec(copy)
     lines = [line.split() for line in diff(words, copy).splitlines()]
     assert ["resample", "bicubic", "bilinear"] in lines
-    assert ["jpeg_at_least", "0", "448"] in lines
+    assert ["jpeg_at_least", "448", "900"] in lines
     assert not any(line[:1] in (["edge"], ["mean"], ["opset"]) for line in lines)
 
 
@@ -247,6 +251,14 @@ def test_a_precision_that_only_one_has_and_its_own_space_are_told(words: Path, c
     assert "image, int8" in told
     assert "In B, int8 has drifted into a space of its own" in told
     assert "int8 on cpu, pictures" in told
+    assert "Vectors may be compared in the same space only: fp32 of A with fp32 of B." in told
+
+
+def test_two_drifts_of_the_same_weights_are_no_common_space(copy: Path, tmp_path: Path) -> None:
+    _change(copy, "fp32", space="2" * 64)
+    other = Path(shutil.copytree(copy, tmp_path / "other"))
+    _change(other, "fp32", space="3" * 64)
+    assert "Different spaces, though weights and preprocessing are the same" in diff(copy, other)
 
 
 def test_speeds_are_compared_where_that_is_asked(words: Path, copy: Path) -> None:

@@ -21,7 +21,7 @@ from export.weights import load_pickle
 from server.artifact import Artifact, space_id, text_digest
 from server.encoder import Encoder, TextEncoder
 from server.text import Tokenizer
-from tests.export_fixtures import ROOT, files_of
+from tests.export_fixtures import ROOT, cosine, files_of
 
 STARTER = ROOT / "models" / "starter"
 # What of a vector is what a picture looks like; the rest is what it means.
@@ -84,7 +84,7 @@ def test_folding_the_normalisations_changes_no_feature() -> None:
         with torch.inference_mode():
             published = network.extract_features(pixels).mean((2, 3))[0].numpy()
             folded = backbone(pixels)["head"][0].numpy()
-        assert parity.cosine(published, folded) >= 0.999, picture.name
+        assert cosine(published, folded) >= 0.999, picture.name
 
 
 def test_minilm_in_whole_numbers_reads_as_transformers_reads_the_published_one() -> None:
@@ -97,7 +97,7 @@ def test_minilm_in_whole_numbers_reads_as_transformers_reads_the_published_one()
         with torch.inference_mode():
             expected = published(**given).last_hidden_state.mean(1)[0].numpy()
             found = minilm(given["input_ids"])[0].numpy()
-        assert parity.cosine(expected, found) >= 0.99, text
+        assert cosine(expected, found) >= 0.99, text
 
 
 def test_what_was_trained_is_kept_without_loss_once_it_is_rounded() -> None:
