@@ -62,8 +62,8 @@ class Door:
         started: float | None = perf_counter()
         try:
             yield
-        except _REJECTED:
-            started = None  # refused in passing: that says nothing of the pace
+        except (*_REJECTED, asyncio.CancelledError):
+            started = None  # refused in passing, or its caller left: that says nothing of the pace
             raise
         finally:
             if started is not None:

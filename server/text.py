@@ -64,6 +64,8 @@ class Tokenizer:
             (encoding,) = self._tokenizer.encode_batch_fast([text])
         except TypeError as exc:  # half a surrogate pair, which no UTF-8 can hold
             raise TextRejected("The text is not whole Unicode: it holds half of a surrogate pair.") from exc
+        except MemoryError:
+            raise  # our machine's limit, not the text's fault
         except Exception as exc:  # bare, from the package: a tokenizer without a token for what it does not know
             raise TextRejected() from exc
         if not encoding.ids:

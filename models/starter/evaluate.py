@@ -232,7 +232,7 @@ def figures(
     return {
         "trained views": len(collected.training.items),
         "trained pictures": len({(item.set, item.key) for item in collected.training.items}),
-        "pictures by set": dict(Counter(item.set for item in {*collected.training.items, *held.items})),
+        "pictures by set": dict(sorted(Counter(item.set for item in {*collected.training.items, *held.items}).items())),
         "text to picture, sets never trained on": text_to_picture(embed, held),
         "the same, untrained: class probabilities times names' vectors": text_to_picture(
             Untrained(words, classes), held

