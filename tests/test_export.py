@@ -70,9 +70,9 @@ def test_an_export_prints_a_line_for_each_step(
         "pixels",
         "image",
         "vectors",
+        "jpeg",
         "text",
         "words",
-        "jpeg",
         "goldens",
         "publish",
     ]
