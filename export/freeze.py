@@ -186,11 +186,11 @@ class _Work:
     def make_image(self, precision: Precision) -> None:
         with step(precision) as told:
             whole = self._load(self.manifest.precisions["fp32"].image)
+            chosen = self._for_calibration()
+            pixels = np.stack([picture.pixels for picture in chosen])
             if precision == "fp16":
-                model = to_fp16(whole)
+                model = to_fp16(whole, np.array_split(pixels, math.ceil(len(pixels) / gate.BATCH)))
             else:
-                chosen = self._for_calibration()
-                pixels = np.stack([picture.pixels for picture in chosen])
                 with counted("layers in int8") as tell:
                     model = to_int8_image(whole, pixels, scratch=self.folder, on_progress=tell)
                 told(f"calibrated on {len(chosen)} pictures")
@@ -222,7 +222,7 @@ class _Work:
         with step(f"{precision} words") as told:
             whole = self._load(publish.text_name("fp32"))
             if precision == "fp16":
-                model = to_fp16(whole)
+                model = to_fp16(whole, [row[None] for row in self.tokens[::_EVERY]])
             else:
                 with counted("layers in int8") as tell:
                     model = to_int8_text(whole, self.tokens[::_EVERY], scratch=self.folder, on_progress=tell)
