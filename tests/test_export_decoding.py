@@ -91,7 +91,7 @@ def test_a_tower_that_sees_what_a_scale_leaves_out_is_refused_by_name():
     with pytest.raises(ExportRefused, match=r"moves the vectors of 2 of 2 pictures too far") as caught:
         decoding.prove_decoding(found, decoding.compare_vectors(found, picky))
     assert "\n  two-dogs.jpg    at 1/8: cosine " in str(caught.value)
-    assert "decoded in full" in str(caught.value)
+    assert "--jpeg full" in str(caught.value)
 
 
 def test_the_gate_asks_for_a_cosine_of_every_picture_and_not_for_a_rank():
