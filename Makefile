@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 # Every TWINLENS_ variable reaches the server by itself; `make serve PORT=9000` works as well.
-SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE DATABASE_URL MEDIA_URL DEADLINE MAX_UPLOAD MAX_PIXELS DEMO TRUST_NETWORK
+SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER CACHE DATABASE_URL MEDIA_URL DEADLINE MAX_UPLOAD MAX_PIXELS DEMO TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
-.PHONY: serve test setup check format clean
+.PHONY: serve test bench setup check format clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
@@ -21,6 +21,10 @@ serve: $(VENV)/.serve
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+# A server of its own under load, in under two minutes; ARGS has the last word: ARGS="--host ... --slo p95=200ms".
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench load --json bench/out/load.json --html bench/out/load.html $(ARGS)
 
 setup: $(VENV)/.serve
 
@@ -50,6 +54,11 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/.made
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing the server, the export, the bench and the tests' tools ($(EXTRA)); the first time takes minutes"
 	@$(PIP) --editable '.[$(EXTRA),export,bench,dev]'
+	@touch $@ $(VENV)/.serve $(VENV)/.bench
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing the server and the bench ($(EXTRA))"
+	@$(PIP) --editable '.[$(EXTRA),bench]'
 	@touch $@ $(VENV)/.serve
 
 clean:

@@ -16,7 +16,7 @@ def devices(artifact: Artifact, precision: Precision) -> list[Device]:
     if "CUDAExecutionProvider" in ort.get_available_providers():
         try:
             with Encoder(artifact, precision, "cuda") as encoder:
-                encoder.warm_up((1,))
+                encoder.warm_up()
             present.append("cuda")
         except (BadSetting, EncoderFailed):
             pass  # a driver without a card, a graph without kernels: nothing that could be measured

@@ -25,8 +25,10 @@ from granian.server import Server
 from server import database, lifespan
 from server.artifact import Artifact
 from server.errors import TwinlensError
+from server.metrics import SHARED
 from server.postgres import EmbeddedPostgres
 from server.settings import Settings, add_flags, flags_of, variable_of
+from server.workers import PLACES, wanted
 
 # A worker that has not drained by then is ended: a little more than the longest request may take.
 _DRAIN_MARGIN = 10
@@ -106,6 +108,12 @@ def _run_worker(settings: Settings, url: str) -> int:
         refusal = Path(folder) / "refusal"
         os.environ.update(_environment(settings, url))
         os.environ[lifespan.REFUSAL] = str(refusal)
+        os.environ[PLACES] = folder
+        count = wanted(settings)
+        if count > 1:
+            shared = Path(folder) / "metrics"
+            shared.mkdir()
+            os.environ[SHARED] = str(shared)
         server = Server(
             "server.app:from_environment",
             factory=True,
@@ -114,7 +122,7 @@ def _run_worker(settings: Settings, url: str) -> int:
             interface=Interfaces.ASGI,
             http=HTTPModes.http1,
             websockets=False,
-            workers=1,
+            workers=count,
             respawn_failed_workers=True,
             workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN,
             log_level=LogLevels.warning,

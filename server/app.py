@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import perf_counter
 
 from litestar import Litestar
@@ -22,9 +23,10 @@ from server import lifespan, problems
 from server.clients import Request
 from server.errors import DeadlineMissed, TwinlensError
 from server.lifespan import Services
-from server.routes import embeddings, health, media, page, products, search
+from server.routes import embeddings, health, media, page, products, search, timing
 from server.routes.bodies import deadline_of
 from server.settings import Settings
+from server.workers import PLACES, Place, settle, take_place, wanted
 
 HANDLERS: Sequence[ControllerRouterHandler] = [
     embeddings.embed_image,
@@ -45,15 +47,17 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     page.web,
 ]
 
+_ALONE = Place()
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def create_app(settings: Settings) -> Litestar:
-    """The server as an ASGI app. Opens nothing yet: its lifespan does."""
+def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
+    """The server as an ASGI app. Opens nothing yet: its lifespan does. `place`: among several workers."""
 
     @asynccontextmanager
     async def opened(app: Litestar) -> AsyncIterator[None]:
-        async with lifespan.open_services(settings) as services:
+        async with lifespan.open_services(settings, place) as services:
             app.state.services = services
             yield
 
@@ -80,7 +84,11 @@ def from_environment() -> Litestar:
     """The app of a worker process: the parent has put every setting into the environment."""
     lifespan.log_to_stderr()
     lifespan.belong_to_parent()
-    return create_app(Settings.read(os.environ))
+    settings = Settings.read(os.environ)
+    place = take_place(Path(os.environ[PLACES]), wanted(settings))
+    if place.of > 1:
+        settle(place)
+    return create_app(settings, place)
 
 
 def _services(state: State) -> Services:
@@ -98,7 +106,7 @@ def observed(app: ASGIApp) -> ASGIApp:
         asked = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = asked.decode() if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        started = perf_counter()
+        started = timing.begin(scope)
 
         def count(status: int) -> None:
             services: Services | None = getattr(scope["litestar_app"].state, "services", None)
@@ -110,7 +118,10 @@ def observed(app: ASGIApp) -> ASGIApp:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableScopeHeaders(message)[problems.REQUEST_ID_HEADER] = request_id
+                headers = MutableScopeHeaders(message)
+                headers[problems.REQUEST_ID_HEADER] = request_id
+                if told := timing.header(scope):
+                    headers["Server-Timing"] = told
                 count(message["status"])
             await send(message)
 

@@ -318,6 +318,11 @@ class Artifact:
             raise ArtifactInvalid(f"The artifact {self.manifest.name} has no text tower in {precision}.")
         return self.folder / name
 
+    def digest_of(self, graph: str) -> str:
+        """SHA-256 (hex) of a graph and of what weights lie beside it, as the manifest has their digests."""
+        files = sorted((name, file.sha256) for name, file in self.manifest.files.items() if name.startswith(graph))
+        return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in files).encode()).hexdigest()
+
     def check_files(self, names: Iterable[str] | None = None) -> None:
         """Compare files with the manifest's digests; all of them when none are named.
 

@@ -1,10 +1,13 @@
-"""Waiting pictures, or waiting texts, to batches. No timer: whenever the encoder is free it takes what waits.
+"""Waiting pictures, or waiting texts, to batches. No timer: whenever a runner is free it takes what waits.
 
-An idle server answers a lone picture at once; under load the batch grows by itself. Invariants:
+An idle server answers a lone picture at once, with all its cores; under load several narrow runners work side by side,
+each with a batch that grows by itself. Invariants:
 
-- the encoder runs one batch at a time, in the batcher's own thread;
+- each runner runs one batch at a time, in a thread of its own;
+- the wide runner, which takes all the machine, runs alone, and only for an entry that came alone;
+- what waits is shared out among the runners that are free: two of them take four of eight each, not eight and none;
 - a batch holds entries of one shape, as they are: nothing is padded, so that no vector depends on its batch-mates;
-- the entry that has waited longest is in the next batch, and those of its shape beside it, oldest first;
+- who is next, the `FairQueue` says: the next in turn is in the next batch, and those of its shape beside it;
 - an entry whose caller has left (its future is done) is dropped before a batch is made;
 - every entry that is taken gets exactly one answer: a vector or an error.
 """
@@ -13,20 +16,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Condition, Thread
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from server.artifact import Vectors
 from server.errors import NotReady
+from server.fair_queue import Caller, FairQueue
+from server.runner import Runner
 
 _log = logging.getLogger(__name__)
+
+_ANYBODY = Caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,87 +49,105 @@ class _Entry:
     given: NDArray[Any]
     queued_at: float
     answer: asyncio.Future[Encoded]
+    loop: asyncio.AbstractEventLoop
 
 
 class Batcher:
-    """Runs a tower's `encode` (blocking) over whatever waits, at most `max_batch` at once.
+    """Has runners encode whatever waits.
 
-    `encode` takes N entries of one shape, stacked, to float32[N, D]: pictures as uint8[N, S, S, 3], which are all of
-    one shape, or texts of one number of tokens as int64[N, L]. Each tower has a batcher, and so a thread, of its own:
-    words do not wait for pictures.
+    A runner takes a list of N entries of one shape, at most as many as it says, to float32[N, D]: pictures as
+    uint8[S, S, 3], or texts as int64[L]. Each tower has a batcher, and so threads, of its own: words do not wait for
+    pictures.
 
     Use as an async context manager. On the way out everything that waits is still answered.
     """
 
-    def __init__(self, encode: Callable[[NDArray[Any]], Vectors], *, max_batch: int = 16) -> None:
-        self._encode = encode
-        self._max_batch = max_batch
-        self._waiting: deque[_Entry] = deque()
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._runner: asyncio.Task[None] | None = None
+    def __init__(self, runners: Sequence[Runner], alone: Runner | None = None) -> None:
+        """`runners` may work side by side; `alone` takes all cores, for an entry that nobody else's stands beside."""
+        self._runners = runners
+        self._alone = alone
+        self._waiting: FairQueue[_Entry] = FairQueue()
+        self._condition = Condition()
+        self._running = 0
+        self._alone_runs = False
+        self._open = False
+        self._threads: list[Thread] = []
         self.on_batch: Callable[[int, float], None] | None = None
-        """Called with the size and the seconds of each batch that ran."""
+        """Called with the size and the seconds of each batch that ran, in the runner's thread."""
 
     async def __aenter__(self) -> Batcher:
-        self._runner = asyncio.create_task(self._run(), name="batcher")
+        self._open = True
+        for at, runner in enumerate(self._runners):
+            thread = Thread(target=self._work, args=(runner,), name=f"encode-{at}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._closing = True
-        self._wake.set()
-        if self._runner is not None:
-            await self._runner
-        self._thread.shutdown()
+        with self._condition:
+            self._open = False
+            self._condition.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        # A thread's last answer was handed to the loop before it ended; this lets the loop deliver it.
+        await asyncio.sleep(0)
 
     @property
     def waiting(self) -> int:
         """Entries that no batch has taken yet."""
         return len(self._waiting)
 
-    async def encode(self, given: NDArray[Any]) -> Encoded:
+    async def encode(self, given: NDArray[Any], caller: Caller = _ANYBODY) -> Encoded:
         """Wait for the vector of one entry: uint8[S, S, 3] or int64[L].
 
-        Raises EncoderFailed for this entry alone, NotReady when closing. Cancelling the caller withdraws the entry if
-        no batch has taken it yet.
+        Raises EncoderFailed for this entry alone, NotReady when closing. Cancelling withdraws the entry if no batch
+        has taken it yet.
         """
-        if self._closing or self._runner is None:
-            raise NotReady("The server is shutting down.")
-        entry = _Entry(given, perf_counter(), asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        self._wake.set()
+        loop = asyncio.get_running_loop()
+        entry = _Entry(given, perf_counter(), loop.create_future(), loop)
+        with self._condition:
+            if not self._open:
+                raise NotReady("The server is shutting down.")
+            self._waiting.add(entry, caller)
+            self._condition.notify()
         return await entry.answer
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _work(self, own: Runner) -> None:
+        """A runner's thread: batch after batch until closing, and then until nothing waits."""
         while True:
-            if batch := self._take():
-                await loop.run_in_executor(self._thread, self._answer, loop, batch)
-            elif self._closing:
-                return
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+            with self._condition:
+                while not (batch := self._take(own)):
+                    if not self._open and not len(self._waiting):
+                        return
+                    self._condition.wait()
+                runner = own
+                if self._alone is not None and not self._running and len(batch) == 1 and not len(self._waiting):
+                    runner, self._alone_runs = self._alone, True
+                self._running += 1
+            self._answer(runner, batch)
+            with self._condition:
+                self._running -= 1
+                if self._alone_runs:
+                    self._alone_runs = False
+                    self._condition.notify_all()  # they stood back, whatever came meanwhile
 
-    def _take(self) -> list[_Entry]:
+    def _take(self, runner: Runner) -> list[_Entry]:
+        """This runner's part of what waits; nothing while the wide one has the machine."""
+        if self._alone_runs:
+            return []
+        free = len(self._runners) - self._running
+        part = min(runner.most, -(-len(self._waiting) // free))
         batch: list[_Entry] = []
-        left: deque[_Entry] = deque()
-        for entry in self._waiting:
-            if entry.answer.done():
-                continue
-            if len(batch) < self._max_batch and (not batch or entry.given.shape == batch[0].given.shape):
+        while len(batch) < part and (entry := self._waiting.take(_beside(batch))) is not None:
+            if not entry.answer.done():
                 batch.append(entry)
-            else:
-                left.append(entry)
-        self._waiting = left
         return batch
 
-    def _answer(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Entry]) -> None:
-        """In the batcher's thread. Never raises: whatever happens, each entry of the batch is answered."""
+    def _answer(self, runner: Runner, batch: Sequence[_Entry]) -> None:
+        """In the runner's thread. Never raises: whatever happens, each entry of the batch is answered."""
         started = perf_counter()
         try:
-            vectors = self._encode(np.stack([entry.given for entry in batch]))
+            vectors = runner([entry.given for entry in batch])
             seconds = perf_counter() - started
             answers = [
                 # A copy, so that keeping one vector does not keep the whole batch.
@@ -137,12 +160,20 @@ class Batcher:
             if len(batch) > 1:
                 _log.warning("A batch of %d failed (%s); they are tried one by one.", len(batch), exc)
                 for entry in batch:
-                    self._answer(loop, [entry])
+                    self._answer(runner, [entry])
             else:
                 _log.exception("A picture or a text could not be encoded.", exc_info=exc)
-                loop.call_soon_threadsafe(_fail, batch[0], exc)
+                batch[0].loop.call_soon_threadsafe(_fail, batch[0], exc)
         else:
-            loop.call_soon_threadsafe(_settle, batch, answers)
+            batch[0].loop.call_soon_threadsafe(_settle, batch, answers)
+
+
+def _beside(batch: Sequence[_Entry]) -> Callable[[_Entry], bool] | None:
+    """What may stand beside these in a batch: entries of their shape; beside nothing, anything."""
+    if not batch:
+        return None
+    shape = batch[0].given.shape
+    return lambda entry: entry.given.shape == shape
 
 
 def _settle(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:

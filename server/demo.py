@@ -10,8 +10,9 @@ import msgspec
 
 from server.catalogue import Catalogue
 from server.clients import DEFAULT_CLIENT
+from server.embedder import digest_of
 from server.errors import CatalogueConflict, ProductNotFound, StartRefused, TwinlensError
-from server.ingest import Librarian, digest_of
+from server.ingest import Librarian
 
 FOLDER = Path(__file__).parent / "demo_catalogue"
 

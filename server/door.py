@@ -9,9 +9,13 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from server.errors import DeadlineMissed, MediaRejected, Overloaded, TextRejected
+from server.fair_queue import BULK_TURN, Caller, Lane
 
 # Requests in the house are bounded by time (see `_admit`); this bounds their memory too.
 _MOST_INSIDE = 1024
+
+# Of how many of the last answers the pace is the mean, about.
+_MEMORY = 10
 
 # Refused for what was sent, not for want of time.
 _REJECTED = (MediaRejected, TextRejected)
@@ -27,7 +31,12 @@ class Door:
         """`noun`: what comes in, as it is called in an error: Picture, Text."""
         self._noun = noun
         self._inside = 0
-        self._pace = 0.0
+        # The work that was let in and is not done, by lane, in units of a small picture or a text.
+        self._work: dict[Lane, float] = {"interactive": 0.0, "bulk": 0.0}
+        # Seconds that passed while there was work, and how much of it was done in them, of late.
+        self._busy = 0.0
+        self._done = 0.0
+        self._since = 0.0
 
     @property
     def inside(self) -> int:
@@ -35,52 +44,82 @@ class Door:
         return self._inside
 
     async def each(
-        self, work: Callable[[Given], Coroutine[Any, Any, Made]], given: Sequence[Given], *, within: float
+        self,
+        work: Callable[[Given], Coroutine[Any, Any, Made]],
+        given: Sequence[Given],
+        *,
+        within: float,
+        caller: Caller,
+        weight: float,
     ) -> list[Made]:
         """Work on each thing that was given, all at once, within that many seconds; what was made, in order.
 
-        Raises Overloaded at the door when the work that is already inside would take longer than `within`,
-        DeadlineMissed when time runs out, and otherwise what the work on the first of those that failed raised.
+        `weight`: of all of it together, where a small picture or a text weighs 1. Raises Overloaded at the door when
+        the work that is already inside would take longer than `within`, DeadlineMissed when time runs out, and
+        otherwise what the work on the first of those that failed raised.
         """
-        async with self._admit(len(given), within):
+        async with self._admit(len(given), within, caller.lane, weight):
+            if len(given) == 1:
+                try:
+                    async with asyncio.timeout(within):
+                        return [await work(given[0])]
+                except TimeoutError as exc:
+                    raise DeadlineMissed(retry_after=max(1.0, self._backlog(caller.lane))) from exc
             tasks: list[asyncio.Task[Made]] = []
             try:
                 async with asyncio.timeout(within), asyncio.TaskGroup() as group:
                     tasks = [group.create_task(work(one)) for one in given]
             except TimeoutError as exc:
-                raise DeadlineMissed(retry_after=max(1.0, self._backlog())) from exc
+                raise DeadlineMissed(retry_after=max(1.0, self._backlog(caller.lane))) from exc
             except BaseExceptionGroup as exc:
                 raise self._first_failure(tasks) from exc
         return [task.result() for task in tasks]
 
     @asynccontextmanager
-    async def _admit(self, count: int, within: float) -> AsyncIterator[None]:
-        backlog = self._backlog()
+    async def _admit(self, count: int, within: float, lane: Lane, weight: float) -> AsyncIterator[None]:
+        backlog = self._backlog(lane)
         if self._inside and (backlog > within or self._inside + count > _MOST_INSIDE):
             raise Overloaded(retry_after=max(1.0, backlog - within))
+        if not self._inside:
+            self._since = perf_counter()
         self._inside += count
-        started: float | None = perf_counter()
+        self._work[lane] += weight
+        tells = True
         try:
             yield
         except (*_REJECTED, asyncio.CancelledError):
-            started = None  # refused in passing, or its caller left: that says nothing of the pace
+            tells = False  # refused in passing, or its caller left: that says nothing of the pace
             raise
         finally:
-            if started is not None:
-                # Little's law, the other way round: with n pictures inside, one that took t seconds came through at
-                # n / t a second. Smoothed, since single requests differ; one that was too late counts as well.
-                pace = (perf_counter() - started) / self._inside
-                self._pace = pace if not self._pace else 0.9 * self._pace + 0.1 * pace
             self._inside -= count
+            self._work[lane] -= weight
+            if not self._inside:
+                self._work = dict.fromkeys(self._work, 0.0)  # what rounding left behind
+            if tells:
+                # One that was too late counts as well: otherwise a server that answers nothing in time learns nothing.
+                now = perf_counter()
+                kept = (1 - 1 / _MEMORY) ** count
+                self._busy = kept * self._busy + now - self._since
+                self._done = kept * self._done + weight
+                self._since = now
 
-    def _backlog(self) -> float:
-        """Seconds until what is inside now will have been answered, by the pace of late."""
-        return self._inside * self._pace
+    def _backlog(self, lane: Lane) -> float:
+        """Seconds until what is inside now, and goes before this lane, will have been answered, by the pace of late."""
+        if not self._done:
+            return 0.0
+        interactive, bulk = self._work["interactive"], self._work["bulk"]
+        if lane == "interactive":  # of bulk work only what the queues let through in between
+            bulk = min(bulk, interactive / (BULK_TURN - 1))
+        return (interactive + bulk) * self._busy / self._done
 
     def _first_failure(self, tasks: Sequence[asyncio.Task[Any]]) -> BaseException:
         """The error of the first thing that failed; among several it says which one that was."""
         failed = ((number, task.exception()) for number, task in enumerate(tasks, 1) if not task.cancelled())
         number, error = next((number, error) for number, error in failed if error is not None)
-        if isinstance(error, _REJECTED) and len(tasks) > 1:
-            error.args = (f"{self._noun} {number} of {len(tasks)}: {error.sentence}",)
-        return error
+        if not isinstance(error, _REJECTED):
+            return error
+        # A copy: equal pictures are decoded once, so that another request may be about to show the same error.
+        told = type(error).__new__(type(error))
+        told.__dict__.update(error.__dict__)
+        told.args = (f"{self._noun} {number} of {len(tasks)}: {error.sentence}",)
+        return told

@@ -216,6 +216,12 @@ class DeadlineMissed(Overloaded):
     code = "deadline_missed"
 
 
+class CallerLeft(TwinlensError):
+    """The caller closed the connection before the answer was there."""
+
+    code = "caller_left"
+
+
 # --- our own faults -------------------------------------------------------------------------------------------------
 
 

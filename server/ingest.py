@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from server.catalogue import Catalogue, Media, NewMedia, Product
-from server.embedder import Embedded, Embedder
+from server.embedder import Embedded, Embedder, digest_of
 from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
+from server.fair_queue import Caller
 from server.storage import MediaStore
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-
-async def digest_of(data: bytes) -> bytes:
-    """SHA-256 of a picture's bytes, off the event loop: what tells the very same file from one that looks like it."""
-    return await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
 
 
 class Librarian:
@@ -56,7 +51,8 @@ class Librarian:
         known = await self._catalogue.find_media_by_digest(client_id, product_id, digest)
         if known is not None and await self._catalogue.media_vector(client_id, known.id) is not None:
             return known, False
-        picture = await self._embedder.embed(data, within=within, thumbnail=True)
+        caller = Caller(client_id, "bulk")
+        picture = await self._embedder.embed(data, within=within, thumbnail=True, caller=caller, digest=digest)
         media_id = uuid.uuid4().hex
         key = f"media/{client_id}/{media_id}.{picture.format.extension}"
         thumbnail_key = f"thumbnails/{client_id}/{media_id}.webp"
@@ -115,7 +111,7 @@ class Librarian:
         if media.thumbnail_key is not None:
             with contextlib.suppress(MediaNotFound):
                 return await self._store.get(media.thumbnail_key)
-        return await self._embedder.thumbnail(await self._store.get(media.s3_key))
+        return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
 
     async def _sweep(self, *keys: str | None) -> None:
         """Forget objects that no row points at any more."""

@@ -10,28 +10,35 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from server import database, demo, media
-from server.artifact import Artifact
+from server import database, demo, graphs, media
+from server.artifact import Artifact, Vectors
 from server.batcher import Batcher
 from server.catalogue import Catalogue, SpaceRow, open_space
+from server.cuda import gpu_of
 from server.embedder import Embedder, Words
-from server.encoder import Encoder, TextEncoder
+from server.encoder import Encoder, Serving, TextEncoder
 from server.errors import ArtifactInvalid, DatabaseUnusable, EncoderFailed, MediaRejected, StartRefused, TextRejected
 from server.ingest import Librarian
-from server.metrics import Metrics
+from server.layout import Layout, find, plain, remembered
+from server.metrics import SHARED, Metrics
+from server.nvimagecodec import JpegDecoder
+from server.runner import Runner
 from server.settings import Settings
 from server.storage import MediaStore
 from server.text import Tokenizer
+from server.workers import Place, gpus
 
 REFUSAL = "_TWINLENS_REFUSAL"
 """The variable that names the file in which a worker leaves the sentence why it cannot start."""
@@ -39,9 +46,12 @@ REFUSAL = "_TWINLENS_REFUSAL"
 _POOL_SIZE = 8
 _POOL_PATIENCE = 5.0
 _DATABASE_PATIENCE = 600.0
-_MAX_BATCH = 16
 _MAX_TEXTS = 32
+_MAX_ON_GPU = 64
 _INDEX_ROUND = 60.0
+_TELL_ROUND = 1.0
+
+_ALONE = Place()
 
 _log = logging.getLogger(__name__)
 
@@ -59,26 +69,43 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncIterator[Services]:
     """Artifact, encoder, batcher, pool, catalogue: in this order. Raises StartRefused's kinds."""
     started = perf_counter()
-    metrics = Metrics()
+    metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
     artifact = Artifact.read(settings.model)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_refusing())
-        encoder = stack.enter_context(Encoder(artifact, settings.precision, settings.device))
-        reader = stack.enter_context(_reader(artifact, settings))
-        lowest = _prove(artifact, encoder, reader)
+        serving = _serving(settings, place)
+        # Everything that takes hold of a GPU, one after the other, before anything runs on it.
+        encoder = stack.enter_context(
+            Encoder(artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving)
+        )
+        reader = stack.enter_context(_reader(artifact, settings, serving))
+        read_jpeg = None
+        if settings.decoder == "nvimagecodec":
+            read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
+        layout = _lay_out(settings, encoder, reader)
+        lowest = _prove(artifact, encoder, reader, read_jpeg)
 
-        batcher = await stack.enter_async_context(Batcher(encoder.encode, max_batch=_MAX_BATCH))
+        batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
         batcher.on_batch = lambda size, _: metrics.batched("image", size)
         words = None
         if reader is not None:
-            texts = await stack.enter_async_context(Batcher(reader.encoder.encode, max_batch=_MAX_TEXTS))
+            texts = await stack.enter_async_context(Batcher(reader.encoder.runners, reader.encoder.alone))
             texts.on_batch = lambda size, _: metrics.batched("text", size)
             words = Words(reader.tokenizer, texts)
-        cores = len(os.sched_getaffinity(0))
-        embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=cores, words=words)
+        embedder = Embedder(
+            batcher,
+            artifact.spec,
+            max_pixels=settings.max_pixels,
+            # The system shares the cores out between decoding and the model, and neither can wait for more than it
+            # has: fewer threads left cores idle where pictures are large, and helped nowhere.
+            threads=len(os.sched_getaffinity(0)),
+            words=words,
+            cache=settings.cache,
+            read_jpeg=read_jpeg,
+        )
         embedder.on_embedded = metrics.embedded
         stack.callback(embedder.close)
 
@@ -92,12 +119,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         librarian = Librarian(embedder, catalogue, store)
         stack.push_async_callback(librarian.close)
 
-        if settings.demo:
-            await demo.load(catalogue, librarian)
-        tending = asyncio.create_task(_tend(catalogue), name="indexes")
-        stack.push_async_callback(_cancel, tending)
+        if place.first:
+            if settings.demo:
+                await demo.load(catalogue, librarian)
+            stack.push_async_callback(_cancel, asyncio.create_task(_tend(catalogue), name="indexes"))
+        if place.of > 1:
+            stack.push_async_callback(_cancel, asyncio.create_task(_tell(metrics, embedder), name="metrics"))
         _log.info(
-            "Ready after %.1f s at http://%s:%d - %s (%s, %s) on %s, goldens at cosine %.7f, space %s",
+            "Ready after %.1f s at http://%s:%d - %s (%s, %s) on %s%s, goldens at cosine %.7f, space %s%s",
             perf_counter() - started,
             settings.host,
             settings.port,
@@ -105,8 +134,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             settings.precision,
             "pictures and words" if embedder.reads_text else "pictures only",
             encoder.device,
+            f" ({layout})" if layout else "",
             lowest,
             encoder.space.id[:12],
+            f", worker {place.number + 1} of {place.of}" if place.of > 1 else "",
         )
         yield Services(settings, encoder, embedder, catalogue, librarian, metrics)
 
@@ -148,18 +179,52 @@ class _Reader:
     encoder: TextEncoder
 
 
+def _serving(settings: Settings, place: Place) -> Serving:
+    found = gpus(settings)
+    return Serving(
+        gpu=gpu_of(place.number, found) if found else 0,
+        most=settings.batch or _MAX_ON_GPU,
+        cache=settings.data / "cache",
+        tensorrt=settings.tensorrt,
+    )
+
+
+def _lay_out(settings: Settings, encoder: Encoder, reader: _Reader | None) -> Layout | None:
+    """On the CPU: give the cores to the model as is best for it; what was chosen. Raises ArtifactInvalid."""
+    if encoder.device != "cpu":
+        return None
+    if settings.threads and settings.batch:
+        layout = plain(settings.threads, settings.batch)
+    else:
+        size = encoder.artifact.spec.size
+        sample = np.zeros((size, size, 3), np.uint8)
+        name = f"layout-{graphs.key(encoder.digest)}-{encoder.threads}-{settings.batch or 'auto'}.json"
+        layout = remembered(
+            settings.data / "cache" / name,
+            lambda: find(encoder.on_cpu, sample, encoder.threads, settings.batch),
+        )
+    encoder.lay_out(layout)
+    if reader is not None:
+        reader.encoder.lay_out(msgspec.structs.replace(layout, batch=_MAX_TEXTS))
+    return layout
+
+
 @contextlib.contextmanager
-def _reader(artifact: Artifact, settings: Settings) -> Iterator[_Reader | None]:
+def _reader(artifact: Artifact, settings: Settings, serving: Serving) -> Iterator[_Reader | None]:
     """Open what reads texts; None for an artifact without a text tower, which pays for nothing of it."""
     if (tower := artifact.manifest.text) is None:
         yield None
         return
     tokenizer = Tokenizer.read(artifact.folder / tower.tokenizer, tower)
-    with TextEncoder(artifact, settings.precision, settings.device) as encoder:
+    with TextEncoder(
+        artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving
+    ) as encoder:
         yield _Reader(tokenizer, encoder)
 
 
-def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None) -> float:
+def _prove(
+    artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jpeg: Callable[[bytes], Image.Image] | None
+) -> float:
     """The goldens, through the very steps that will serve, and a warm-up; the goldens' lowest cosine.
 
     Raises ArtifactInvalid.
@@ -167,15 +232,17 @@ def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None) -> floa
 
     def to_pixels(data: bytes) -> NDArray[np.uint8]:
         # The bound on callers' pictures is no bound on ours.
-        picture = media.decode(data, max_pixels=sys.maxsize, jpeg_at_least=artifact.spec.jpeg_at_least)
-        return media.to_pixels(picture, artifact.spec)
+        return media.read_pixels(data, artifact.spec, max_pixels=sys.maxsize, read_jpeg=read_jpeg)
 
     try:
-        words = (reader.tokenizer.tokens, reader.encoder.encode) if reader else ()
-        lowest = artifact.self_test(encoder.precision, to_pixels, encoder.encode, *words)
-        encoder.warm_up((1, _MAX_BATCH))
+        pictures, texts = encoder.each_way(), reader.encoder.each_way() if reader else ()
+        lowest = 1.0
+        for at in range(max(len(pictures), len(texts))):
+            words = (reader.tokenizer.tokens, _encode(texts, at)) if reader else ()
+            lowest = min(lowest, artifact.self_test(encoder.precision, to_pixels, _encode(pictures, at), *words))
+        encoder.warm_up()
         if reader is not None:
-            reader.encoder.warm_up((1, _MAX_TEXTS))
+            reader.encoder.warm_up()
     except MediaRejected as exc:
         raise ArtifactInvalid(f"A golden no longer decodes here (link: bytes to pixels): {exc.sentence}") from exc
     except TextRejected as exc:
@@ -183,6 +250,12 @@ def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None) -> floa
     except EncoderFailed as exc:
         raise ArtifactInvalid(f"The model does not run on {encoder.device}: {exc.__cause__ or exc.sentence}") from exc
     return lowest
+
+
+def _encode(runners: Sequence[Runner], at: int) -> Callable[[NDArray[Any]], Vectors]:
+    """One of the runners, the last where there are fewer, as a function of a batch."""
+    runner = runners[min(at, len(runners) - 1)]
+    return lambda batch: runner(list(batch))
 
 
 @contextlib.contextmanager
@@ -228,6 +301,13 @@ async def _tend(catalogue: Catalogue) -> None:
         except Exception:
             _log.exception("The indexes could not be looked after; another try follows.")
         await asyncio.sleep(_INDEX_ROUND)
+
+
+async def _tell(metrics: Metrics, embedder: Embedder) -> None:
+    """Several workers: whichever is asked for the metrics tells those of all, so each keeps its own up to date."""
+    while True:
+        metrics.observe(embedder)
+        await asyncio.sleep(_TELL_ROUND)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -159,11 +159,13 @@ def _scans(data: bytes) -> int:
     return scans
 
 
-def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> Picture:
+def decode(
+    data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, read_jpeg: Callable[[bytes], Image.Image] | None = None
+) -> Picture:
     """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
 
     With `jpeg_at_least`, a JPEG is decoded at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many
-    pixels; 0 is always in full.
+    pixels; 0 is always in full. `read_jpeg` reads, in place of Pillow, a JPEG of three colours that is decoded in full.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
     width x height is over `max_pixels`.
@@ -175,9 +177,12 @@ def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> Picture:
         with _opened(data, form, max_pixels) as image:
             stored = image.size
             scale = _scaled(image, jpeg_at_least) if form is JPEG and jpeg_at_least else 1
-            image.load()
             orientation = _orientation(image)
-            opaque = _opaque(image)
+            if read_jpeg is not None and form is JPEG and scale == 1 and image.mode == "RGB":
+                opaque = read_jpeg(data)
+            else:
+                image.load()
+                opaque = _opaque(image)
     except MediaRejected:
         raise
     except MemoryError:
@@ -242,9 +247,16 @@ def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     return eight
 
 
-def read_pixels(data: bytes, spec: PreprocessingSpec, *, max_pixels: int) -> Pixels:
+def read_pixels(
+    data: bytes,
+    spec: PreprocessingSpec,
+    *,
+    max_pixels: int,
+    read_jpeg: Callable[[bytes], Image.Image] | None = None,
+) -> Pixels:
     """A picture's bytes to uint8[S, S, 3], all as the spec says. Raises as `decode` does."""
-    return to_pixels(decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least), spec)
+    picture = decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read_jpeg=read_jpeg)
+    return to_pixels(picture, spec)
 
 
 def to_pixels(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Pixels:

@@ -12,13 +12,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from server.artifact import Precision
 from server.encoder import Device
 from server.errors import BadSetting
 
 PREFIX = "TWINLENS_"
+
+Decoder = Literal["pillow", "nvimagecodec"]
 
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -36,6 +38,19 @@ def _count(text: str) -> int:
         return _positive(int(text))
     except ValueError:
         raise ValueError("a whole number above 0") from None
+
+
+def _count_or_auto(text: str) -> int | None:
+    if text.lower() == "auto":
+        return None
+    try:
+        return _count(text)
+    except ValueError:
+        raise ValueError("a whole number above 0, or auto") from None
+
+
+def _size_or_none(text: str) -> int:
+    return 0 if text.strip() == "0" else _size(text)
 
 
 def _port(text: str) -> int:
@@ -88,6 +103,18 @@ class Settings:
     model: Path = _setting(Path("models/starter"), Path, "folder of the model artifact")
     precision: Precision = _setting("fp32", _one_of(get_args(Precision)), "variant of the towers to run")
     device: Device = _setting("auto", _one_of(get_args(Device)), "auto (CUDA when it is there), cpu or cuda")
+    workers: int | None = _setting(None, _count_or_auto, "processes that serve, or auto: one, or some for each GPU")
+    threads: int | None = _setting(
+        None, _count_or_auto, "threads of the model in each worker, or auto: one for each of its cores"
+    )
+    batch: int | None = _setting(
+        None, _count_or_auto, "most pictures in one run of the model, or auto: measured at the first start"
+    )
+    decoder: Decoder = _setting(
+        "pillow", _one_of(get_args(Decoder)), "who decodes JPEGs in full: pillow or nvimagecodec"
+    )
+    tensorrt: bool = _setting(False, _switch, "run the image tower with TensorRT on CUDA, or refuse to start")
+    cache: int = _setting(64_000_000, _size_or_none, "bytes of memory for vectors that may be asked for again; 0: none")
     database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
     media_url: str | None = _setting(
         None, str, "store of the media's bytes; a folder in DATA when not given", secret=True

@@ -127,7 +127,10 @@ def unit_vectors() -> UnitVectors:
 @contextmanager
 def serving(database_url: str, data: Path, **settings: Any) -> Iterator[TestClient[Litestar]]:
     """The whole app in this process, on a real database and the starter artifact, or the `model` that is given."""
-    chosen = Settings(**{"database_url": database_url, "data": data, "model": STARTER, "device": "cpu", **settings})
+    # Given, so that no start spends time on measuring what is best.
+    layout = {"threads": 2, "batch": 8}
+    standard = {"database_url": database_url, "data": data, "model": STARTER, "device": "cpu", **layout}
+    chosen = Settings(**{**standard, **settings})
     with TestClient(create_app(chosen), raise_server_exceptions=False) as client:
         yield client
 
@@ -178,6 +181,11 @@ def in_format(image: Image.Image, form: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, form, **options)
     return out.getvalue()
+
+
+def unseen(data: bytes) -> bytes:
+    """The same picture in a file that no server has seen: what comes after its end belongs to no picture."""
+    return data + uuid.uuid4().bytes
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ class Process:
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "server", "--data", str(data), "--model", str(model), "--port", str(self.port)]
+        command += ["--threads", "2", "--batch", "8"]  # given, so that no start measures what is best
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TWINLENS_")}
         self.process = subprocess.Popen(
             [*command, *flags],

@@ -8,6 +8,7 @@ import pytest
 
 from server.batcher import Batcher
 from server.errors import EncoderFailed, NotReady
+from server.fair_queue import Caller
 
 pytestmark = pytest.mark.anyio
 
@@ -19,13 +20,15 @@ def pixels(value):
 class Model:
     """Gives each picture its first sample as the vector; may be held up, and fails on a poisoned picture."""
 
-    def __init__(self):
+    def __init__(self, most=16):
+        self.most = most
         self.batches = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
 
-    def __call__(self, batch):
+    def __call__(self, entries):
+        batch = np.stack(entries)
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([int(one[0, 0, 0]) for one in batch])
@@ -44,15 +47,15 @@ async def hold(batcher, model):
 
 async def test_a_lone_picture_runs_at_once():
     model = Model()
-    async with Batcher(model) as batcher:
+    async with Batcher([model]) as batcher:
         answer = await batcher.encode(pixels(9))
     assert answer.embedding.tolist() == [9.0]
     assert answer.batch == 1
 
 
 async def test_what_waits_runs_as_one_batch_and_each_gets_its_own_vector():
-    model = Model()
-    async with Batcher(model, max_batch=8) as batcher:
+    model = Model(most=8)
+    async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
         waiting = [asyncio.create_task(batcher.encode(pixels(value))) for value in range(10, 15)]
         while batcher.waiting < 5:
@@ -65,8 +68,8 @@ async def test_what_waits_runs_as_one_batch_and_each_gets_its_own_vector():
 
 
 async def test_a_batch_never_exceeds_its_bound():
-    model = Model()
-    async with Batcher(model, max_batch=4) as batcher:
+    model = Model(most=4)
+    async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
         waiting = [asyncio.create_task(batcher.encode(pixels(value))) for value in range(10, 20)]
         while batcher.waiting < 10:
@@ -83,14 +86,13 @@ def text(value, length):
 class Reader(Model):
     """As Model, for texts: the vector is the first token."""
 
-    def __call__(self, batch):
-        assert batch.ndim == 2
-        return super().__call__(batch[:, :, None, None])
+    def __call__(self, entries):
+        return super().__call__([one[:, None, None] for one in entries])
 
 
 async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first():
-    model = Reader()
-    async with Batcher(model, max_batch=3) as batcher:
+    model = Reader(most=3)
+    async with Batcher([model]) as batcher:
         model.gate.clear()
         held = asyncio.create_task(batcher.encode(text(1, 5)))
         await asyncio.to_thread(model.entered.wait, 10)
@@ -108,8 +110,8 @@ async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first(
 
 
 async def test_a_rare_length_is_not_overtaken_for_ever_by_a_common_one():
-    model = Reader()
-    async with Batcher(model, max_batch=2) as batcher:
+    model = Reader(most=2)
+    async with Batcher([model]) as batcher:
         model.gate.clear()
         held = asyncio.create_task(batcher.encode(text(1, 5)))
         await asyncio.to_thread(model.entered.wait, 10)
@@ -125,7 +127,7 @@ async def test_a_rare_length_is_not_overtaken_for_ever_by_a_common_one():
 
 async def test_texts_whose_callers_have_left_neither_choose_a_batch_nor_fill_it():
     model = Reader()
-    async with Batcher(model) as batcher:
+    async with Batcher([model]) as batcher:
         model.gate.clear()
         held = asyncio.create_task(batcher.encode(text(1, 5)))
         await asyncio.to_thread(model.entered.wait, 10)
@@ -141,7 +143,7 @@ async def test_texts_whose_callers_have_left_neither_choose_a_batch_nor_fill_it(
 
 async def test_a_poison_picture_fails_alone():
     model = Model()
-    async with Batcher(model) as batcher:
+    async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
         waiting = [asyncio.create_task(batcher.encode(pixels(value))) for value in (10, 66, 12)]
         while batcher.waiting < 3:
@@ -156,7 +158,7 @@ async def test_a_poison_picture_fails_alone():
 
 async def test_a_picture_whose_caller_has_left_is_never_encoded():
     model = Model()
-    async with Batcher(model) as batcher:
+    async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
         leaver = asyncio.create_task(batcher.encode(pixels(50)))
         stayer = asyncio.create_task(batcher.encode(pixels(51)))
@@ -170,7 +172,7 @@ async def test_a_picture_whose_caller_has_left_is_never_encoded():
 
 async def test_closing_answers_what_still_waits_and_takes_nothing_more():
     model = Model()
-    batcher = Batcher(model)
+    batcher = Batcher([model])
     async with batcher:
         held = await hold(batcher, model)
         waiting = asyncio.create_task(batcher.encode(pixels(20)))
@@ -181,3 +183,78 @@ async def test_closing_answers_what_still_waits_and_takes_nothing_more():
     await held
     with pytest.raises(NotReady):
         await batcher.encode(pixels(1))
+
+
+# --- several runners -------------------------------------------------------------------------------------------------
+
+
+async def waiting(batcher, values, caller=Caller()):  # noqa: B008 - a frozen value
+    before = batcher.waiting
+    tasks = [asyncio.create_task(batcher.encode(pixels(value), caller)) for value in values]
+    while batcher.waiting < before + len(values):
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_one_that_comes_alone_has_the_whole_machine():
+    narrow, other, wide = Model(), Model(), Model(most=1)
+    async with Batcher([narrow, other], wide) as batcher:
+        for value in (10, 11, 12):
+            await batcher.encode(pixels(value))
+    assert wide.batches == [[10], [11], [12]]
+    assert narrow.batches == other.batches == []
+
+
+async def test_what_comes_while_the_wide_runner_runs_waits_and_is_shared_out():
+    narrow, other, wide = Model(), Model(), Model(most=1)
+    async with Batcher([narrow, other], wide) as batcher:
+        wide.gate.clear()
+        held = asyncio.create_task(batcher.encode(pixels(1)))
+        await asyncio.to_thread(wide.entered.wait, 10)
+        tasks = await waiting(batcher, range(10, 18))
+        assert not narrow.batches
+        assert not other.batches
+        # Both begin before either goes on, so that each takes its part of all eight.
+        narrow.gate.clear()
+        other.gate.clear()
+        wide.gate.set()
+        await asyncio.to_thread(narrow.entered.wait, 10)
+        await asyncio.to_thread(other.entered.wait, 10)
+        narrow.gate.set()
+        other.gate.set()
+        await asyncio.gather(held, *tasks)
+    assert sorted(map(len, narrow.batches + other.batches)) == [4, 4]
+    assert wide.batches == [[1]]
+
+
+async def test_side_by_side_one_runner_that_is_stuck_does_not_stop_the_other():
+    stuck, free = Model(), Model()
+    async with Batcher([stuck, free]) as batcher:
+        stuck.gate.clear()
+        free.gate.clear()
+        tasks = await asyncio.gather(*(hold_any(batcher, stuck, free, value) for value in (1, 2)))
+        free.gate.set()
+        for value in range(10, 15):
+            await batcher.encode(pixels(value))
+        assert [value for batch in free.batches for value in batch][1:] == [10, 11, 12, 13, 14]
+        stuck.gate.set()
+        await asyncio.gather(*tasks)
+
+
+async def hold_any(batcher, first, second, value):
+    """Occupy whichever runner takes it."""
+    task = asyncio.create_task(batcher.encode(pixels(value)))
+    while not (first.entered.is_set() or second.entered.is_set()):
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_a_bulk_load_of_one_client_does_not_stand_before_a_search_of_another():
+    model = Model(most=4)
+    async with Batcher([model]) as batcher:
+        held = await hold(batcher, model)
+        bulk = await waiting(batcher, range(20, 40), Caller("crowd", "bulk"))
+        search = await waiting(batcher, [10], Caller("shop"))
+        model.gate.set()
+        await asyncio.gather(held, *bulk, *search)
+    assert model.batches[1] == [10, 20, 21, 22]

@@ -43,12 +43,12 @@ def picture(value, size=(4, 3)):
 
 @pytest.fixture
 def model():
-    return Model()
+    return Model(most=8)
 
 
 @pytest.fixture
 async def batcher(model):
-    async with Batcher(model, max_batch=8) as batcher:
+    async with Batcher([model]) as batcher:
         yield batcher
         model.gate.set()  # whatever a test left behind may go
 
@@ -101,7 +101,9 @@ async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
     for bad in (picture(66), b"text"):
         with pytest.raises((EncoderFailed, NotAPicture)):
             await embedder.embed(bad, within=LONG)
-    assert [(tower, list(timings)) for tower, timings in timed] == [("image", ["decode", "queue", "encode"])] * 2
+    assert [(tower, list(timings)) for tower, timings in timed] == [
+        ("image", ["decode", "resize", "queue", "encode"])
+    ] * 2
     assert all(min(timings.values()) >= 0 for _, timings in timed)
 
 
@@ -289,8 +291,8 @@ class Letters:
 
 @pytest.fixture
 async def reader():
-    reader = Reader()
-    async with Batcher(reader, max_batch=8) as texts:
+    reader = Reader(most=8)
+    async with Batcher([reader]) as texts:
         reader.batcher = texts
         yield reader
         reader.gate.set()
@@ -442,8 +444,9 @@ class Meeting:
 async def test_pictures_of_more_than_16_megapixels_are_decoded_one_at_a_time(embedder, monkeypatch, size, met):
     meeting = Meeting()
     monkeypatch.setattr(media, "decode", meeting)
-    data = in_format(Image.new("1", size, 1), "PNG")
-    both = await embedder.embed_all([data, data], within=LONG)
+    # Two files of one picture: the same bytes would be decoded once.
+    files = [in_format(Image.new("1", size, 1), "PNG", compress_level=level) for level in (1, 9)]
+    both = await embedder.embed_all(files, within=LONG)
     assert [(one.width, one.height) for one in both] == [size, size]
     assert all(one.embedding.tolist() == [255.0] for one in both)
     assert meeting.met == met

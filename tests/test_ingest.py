@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,15 @@ def picture(value: int = 7, size: tuple[int, int] = (8, 6)) -> bytes:
     return in_format(Image.new("L", size, value), "PNG")
 
 
-def encode(batch: NDArray[np.uint8]) -> Vectors:
+class Model:
     """A stand-in for the model: one direction for each grey, of unit length."""
-    return np.eye(D, dtype=np.float32)[batch[:, 0, 0, 0] % D]
+
+    most = 16
+
+    def __call__(self, entries: Sequence[NDArray[np.uint8]]) -> Vectors:
+        return np.eye(D, dtype=np.float32)[np.stack(entries)[:, 0, 0, 0] % D]
+
+    def close(self) -> None: ...
 
 
 class House:
@@ -93,7 +99,7 @@ class House:
 async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
     folder = tmp_path / "store"
     space = open_test_space(database_url)
-    async with Batcher(encode) as batcher, open_pool(database_url, min_size=1, max_size=8, timeout=30) as pool:
+    async with Batcher([Model()]) as batcher, open_pool(database_url, min_size=1, max_size=8, timeout=30) as pool:
         catalogue = Catalogue(pool, space)
         embedder = Embedder(batcher, SPEC, max_pixels=1_000_000, threads=2)
         librarian = Librarian(embedder, catalogue, MediaStore.at(None, folder))

@@ -40,7 +40,9 @@ def in_flight(process):
     photograph = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
     with process.client() as client, ThreadPoolExecutor(24) as pool:
         client.get("/health/ready").raise_for_status()
-        asked = [pool.submit(client.post, "/embed-image", files={"file": photograph}) for _ in range(24)]
+        # Bytes after its end make each another file: equal ones would be embedded once.
+        files = [{"file": photograph + bytes([at])} for at in range(24)]
+        asked = [pool.submit(client.post, "/embed-image", files=file) for file in files]
 
         def inside():
             line = re.search(r"^twinlens_pictures_inside (\S+)", client.get("/metrics").text, re.MULTILINE)

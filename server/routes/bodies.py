@@ -14,6 +14,8 @@ from multipart import MultipartError, MultipartSegment, ParserLimitReached, Push
 
 from server.clients import Request
 from server.errors import BadParameter, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
+from server.fair_queue import LANES, Caller, Lane
+from server.routes.timing import note_read
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -26,6 +28,7 @@ _MOST_PARTS = 300
 _LARGEST_JSON = 1_000_000
 
 DEADLINE_HEADER = "Twinlens-Deadline"
+LANE_HEADER = "Twinlens-Lane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ async def read_form(request: Request) -> Form:
         raise BadParameter("A field of the form is not UTF-8 text.") from exc
     except MultipartError as exc:
         raise MalformedRequest("The form cannot be read: it is not whole multipart/form-data.") from exc
+    note_read(request)
     return Form(files, fields)
 
 
@@ -115,6 +119,7 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
         body += chunk
         if len(body) > _LARGEST_JSON:
             raise UploadTooLarge(f"A JSON body may have at most {_LARGEST_JSON:,} bytes.")
+    note_read(request)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
@@ -144,3 +149,15 @@ def deadline_of(request: Request, most: float) -> float:
     if not 0 < seconds < float("inf"):
         raise BadParameter(f"The header {DEADLINE_HEADER} takes a number of seconds above 0, not {asked!r}.")
     return min(seconds, most)
+
+
+def caller_of(request: Request, client_id: str, lane: Lane = "interactive") -> Caller:
+    """For whom, and how urgently: whoever is in no hurry says so in the header Twinlens-Lane, and waits for others.
+
+    `lane`: what the call itself is; work that is bulk by nature does not become urgent by being called so. Raises
+    BadParameter for a header that names no lane.
+    """
+    asked = request.headers.get(LANE_HEADER)
+    if asked is not None and asked not in LANES:
+        raise BadParameter(f"The header {LANE_HEADER} takes {' or '.join(LANES)}, not {asked[:40]!r}.")
+    return Caller(client_id, "bulk" if "bulk" in (lane, asked) else "interactive")

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from litestar import MediaType, Response, post
 from litestar.di import NamedDependency
 
 from server.artifact import Vectors
-from server.clients import Request
+from server.clients import Request, client_of
+from server.embedder import Embedded, EmbeddedText, digest_of
 from server.errors import BadParameter, NoPicture
+from server.fair_queue import Caller, Lane
 from server.lifespan import Services
-from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
+from server.routes.bodies import JSON, MULTIPART, caller_of, content_type, deadline_of, read_form, read_json
+from server.routes.leaving import while_here
 from server.routes.openapi import FilesForm, PictureForm, contract
+from server.routes.timing import note, note_kept
 from server.wire import EmbeddedImage, Embeddings, TextsToEmbed
 
 RAW = "application/octet-stream"
 MOST_FILES = 256
+
+
+async def embed(request: Request, services: Services, data: bytes, caller: Caller) -> Embedded:
+    """One picture's vector, for as long as its caller is there."""
+    digest = await digest_of(data)
+    if (embedded := services.embedder.recall(digest)) is not None:
+        note_kept(request)
+        return embedded
+    within = deadline_of(request, services.settings.deadline)
+    work = services.embedder.embed(data, within=within, caller=caller, digest=digest)
+    embedded = await while_here(request, work)
+    note(request, embedded.timings)
+    return embedded
 
 
 @post(
@@ -27,7 +46,7 @@ MOST_FILES = 256
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
     """The vector of one picture, as the older service gave it."""
     form = await read_form(request)
-    embedded = await services.embedder.embed(form.file, within=deadline_of(request, services.settings.deadline))
+    embedded = await embed(request, services, form.file, caller_of(request, client_of(request)))
     return EmbeddedImage(
         embedding=embedded.embedding.tolist(),
         model=services.encoder.model,
@@ -70,7 +89,8 @@ async def embeddings(request: Request, services: NamedDependency[Services]) -> R
 async def _of_texts(request: Request, services: Services) -> list[Vectors]:
     asked = await read_json(request, TextsToEmbed)
     within = deadline_of(request, services.settings.deadline)
-    return [one.embedding for one in await services.embedder.embed_texts(asked.texts, within=within)]
+    work = services.embedder.embed_texts(asked.texts, within=within, caller=_caller(request, len(asked.texts)))
+    return _vectors(request, await while_here(request, work))
 
 
 async def _of_pictures(request: Request, services: Services) -> list[Vectors]:
@@ -80,4 +100,20 @@ async def _of_pictures(request: Request, services: Services) -> list[Vectors]:
     if len(form.files) > MOST_FILES:
         raise BadParameter(f"The form has {len(form.files)} pictures; one call takes at most {MOST_FILES}.")
     within = deadline_of(request, services.settings.deadline)
-    return [one.embedding for one in await services.embedder.embed_all(form.files, within=within)]
+    work = services.embedder.embed_all(form.files, within=within, caller=_caller(request, len(form.files)))
+    return _vectors(request, await while_here(request, work))
+
+
+def _caller(request: Request, count: int) -> Caller:
+    """Somebody who sends many at once is not waiting at a screen."""
+    lane: Lane = "bulk" if count > 1 else "interactive"
+    return caller_of(request, client_of(request), lane)
+
+
+def _vectors(request: Request, made: Sequence[Embedded] | Sequence[EmbeddedText]) -> list[Vectors]:
+    """The vectors; the longest that any of them spent in each stage is noted."""
+    stages = {stage for one in made for stage in one.timings}
+    note(request, {stage: max(one.timings.get(stage, 0.0) for one in made) for stage in sorted(stages)})
+    if not stages:
+        note_kept(request)
+    return [one.embedding for one in made]

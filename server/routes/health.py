@@ -34,6 +34,5 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
 @get("/metrics", media_type="text/plain", tags=["health"])
 async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Counters and timings in Prometheus' text format."""
-    services.metrics.pictures_inside.set(services.embedder.pictures.inside)
-    services.metrics.texts_inside.set(services.embedder.texts.inside)
+    services.metrics.observe(services.embedder)
     return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

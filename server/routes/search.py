@@ -12,10 +12,12 @@ from server.artifact import Vectors
 from server.clients import Request, check_id, client_of
 from server.embedder import Timings
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody
-from server.ingest import digest_of
 from server.lifespan import Services
-from server.routes.bodies import JSON, MULTIPART, content_type, deadline_of, read_form, read_json
+from server.routes.bodies import JSON, MULTIPART, caller_of, content_type, deadline_of, read_form, read_json
+from server.routes.embeddings import embed
+from server.routes.leaving import while_here
 from server.routes.openapi import SearchForm, contract
+from server.routes.timing import ms, note, note_kept
 from server.wire import Match, SearchAnswer, SearchFields, SearchRequest
 
 
@@ -42,8 +44,9 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
     asked = await read_json(request, SearchRequest)
     client_id = client_of(request, asked.client_id)
     within = deadline_of(request, services.settings.deadline)
-    embedding, timings = await _vector(asked, client_id, services, within)
+    embedding, timings = await _vector(request, asked, client_id, services, within)
     return await _answer(
+        request,
         services,
         client_id,
         embedding,
@@ -58,19 +61,22 @@ async def _by_picture(request: Request, services: Services) -> Response[SearchAn
     form = await read_form(request)
     asked = form.read(SearchFields)
     client_id = client_of(request, asked.client_id)
-    picture = await services.embedder.embed(form.file, within=deadline_of(request, services.settings.deadline))
+    picture = await embed(request, services, form.file, caller_of(request, client_id))
     return await _answer(
+        request,
         services,
         client_id,
         picture.embedding,
         asked.limit,
         asked.min_similarity,
-        digest=await digest_of(form.file),
+        digest=picture.digest,
         timings=picture.timings,
     )
 
 
-async def _vector(asked: SearchRequest, client_id: str, services: Services, within: float) -> tuple[Vectors, Timings]:
+async def _vector(
+    request: Request, asked: SearchRequest, client_id: str, services: Services, within: float
+) -> tuple[Vectors, Timings]:
     """float32[D] to search with, from the one thing that a JSON request names, and what it took to make it."""
     given = [name for name in ("text", "media_id", "embedding") if getattr(asked, name) is not None]
     if len(given) != 1:
@@ -80,7 +86,12 @@ async def _vector(asked: SearchRequest, client_id: str, services: Services, with
     if asked.text is not None:
         if not asked.text.strip():
             raise NoText
-        (text,) = await services.embedder.embed_texts([asked.text], within=within)
+        caller = caller_of(request, client_id)
+        work = services.embedder.embed_texts([asked.text], within=within, caller=caller)
+        (text,) = await while_here(request, work)
+        note(request, text.timings)
+        if not text.timings:
+            note_kept(request)
         return text.embedding, text.timings
     if asked.media_id is not None:
         vector = await services.catalogue.media_vector(client_id, check_id("mediaId", asked.media_id))
@@ -96,6 +107,7 @@ async def _vector(asked: SearchRequest, client_id: str, services: Services, with
 
 
 async def _answer(
+    request: Request,
     services: Services,
     client_id: str,
     embedding: Vectors,
@@ -112,10 +124,9 @@ async def _answer(
     )
     seconds = perf_counter() - started
     services.metrics.searched(seconds)
-    stages = {**timings, "search": seconds}
-    milliseconds = {stage: round(value * 1000, 2) for stage, value in stages.items()}
+    note(request, {"search": seconds})
+    milliseconds = {stage: ms(value) for stage, value in {**timings, "search": seconds}.items()}
     answer = SearchAnswer(
         results=[Match.of(match) for match in matches], space=services.encoder.space.id, timings=milliseconds
     )
-    header = ", ".join(f"{stage};dur={value}" for stage, value in milliseconds.items())
-    return Response(answer, headers={"Server-Timing": header})
+    return Response(answer)

@@ -1,0 +1,107 @@
+"""Graphs as ONNX Runtime wants them on this very machine: optimised once, and kept in the data folder.
+
+The graphs in an artifact are portable. Before ONNX Runtime runs one, it fuses operators and lays the weights out for
+the processor at hand. That costs time at every start, and memory in every session: each would hold its own copy. Kept
+in a file, the laid-out weights are mapped, so that the sessions of all processes share them, page by page.
+
+The copies are a cache: keyed by the graph's digest, the runtime and the processor, made when one is missing, never
+trusted further than the goldens, which run through them at every start. Deleting the folder costs nothing but time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+import onnxruntime as ort
+
+# Those of other artifacts and precisions stay for a while: somebody may go back.
+_KEPT = 6
+
+_WEIGHTS = "weights.bin"
+_GRAPH = "graph.onnx"
+
+_log = logging.getLogger(__name__)
+
+
+def key(digest: str) -> str:
+    """What an optimised copy depends on, as a short name: the graph's digest, the runtime and this processor."""
+    parts = ("twinlens graphs 1", digest, ort.__version__, platform.machine(), _processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def optimised(graph: Path, digest: str, folder: Path) -> Path | None:
+    """The copy of a graph for the CPU at hand, made when it is not there yet; None where none can be made.
+
+    `digest`: SHA-256 of the graph's file, hex. Safe beside other processes that do the same.
+    """
+    place = folder / key(digest)
+    if not (place / _GRAPH).exists():
+        try:
+            _make(graph, place)
+        except Exception as exc:  # no room, no permission, a graph that ONNX Runtime cannot write out
+            _log.warning("The optimised graph cannot be kept in %s, so each start makes it anew: %s", folder, exc)
+            return None
+        _prune(folder, place)
+    return place / _GRAPH
+
+
+def forget(copy: Path) -> None:
+    """Drop a copy that turned out not to load."""
+    shutil.rmtree(copy.parent, ignore_errors=True)
+
+
+def _make(graph: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    try:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3  # it warns that the copy is for this machine only, which is what we want
+        options.optimized_model_filepath = str(partial / _GRAPH)
+        for entry, value in (
+            ("session.optimized_model_external_initializers_file_name", _WEIGHTS),
+            ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
+            # The weights as the kernels want them, rather than as the graph has them.
+            ("session.save_external_prepacked_constant_initializers", "1"),
+        ):
+            options.add_session_config_entry(entry, value)
+        ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        for file in partial.iterdir():  # on the disk before it has its name: a crash must not leave half a copy
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        try:
+            partial.rename(place)
+        except OSError:
+            if not (place / _GRAPH).exists():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prune(folder: Path, latest: Path) -> None:
+    """Keep the copies that were made last. One that still runs stays mapped, whether or not it has a name."""
+    copies = sorted((one for one in folder.iterdir() if one.is_dir() and one != latest), key=_age, reverse=True)
+    for old in copies[_KEPT - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _age(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _processor() -> str:
+    """Model and instruction sets of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))))

@@ -1,0 +1,92 @@
+"""Threads for blocking work that is not the model's: decoding pictures, reading texts. Bounded, and fair.
+
+A pool of the standard library takes jobs in the order they came, so that one call with 256 pictures would hold up
+everybody behind it. Here the jobs wait in a `FairQueue`, and one whose caller has left is never begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Any, TypeVar
+
+from server.errors import NotReady
+from server.fair_queue import Caller, FairQueue
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    answer: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class Pool:
+    """So many threads, daemons all: `close` waits for what runs; what still waits then is not begun."""
+
+    def __init__(self, threads: int, *, name: str) -> None:
+        self._waiting: FairQueue[_Job] = FairQueue()
+        self._condition = Condition()
+        self._closing = False
+        self._threads = [Thread(target=self._run, name=f"{name}-{at}", daemon=True) for at in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has begun yet."""
+        return len(self._waiting)
+
+    async def run(self, work: Callable[[], Made], caller: Caller) -> Made:
+        """What `work` gives, or raises, in one of the threads. Cancelling withdraws it if it has not been begun.
+
+        Raises NotReady when closing.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Made] = loop.create_future()
+        with self._condition:
+            if self._closing:
+                raise NotReady("The server is shutting down.")
+            self._waiting.add(_Job(work, answer, loop), caller)
+            self._condition.notify()
+        return await answer
+
+    def close(self) -> None:
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                made = job.work()
+            except BaseException as exc:  # whatever it is, it belongs to the caller
+                job.loop.call_soon_threadsafe(_settle, job.answer, None, exc)
+            else:
+                job.loop.call_soon_threadsafe(_settle, job.answer, made, None)
+
+    def _next(self) -> _Job | None:
+        """The next job whose caller is still there; None when closing."""
+        with self._condition:
+            while not self._closing:
+                job = self._waiting.take()
+                if job is None:
+                    self._condition.wait()
+                elif not job.answer.done():
+                    return job
+            return None
+
+
+def _settle(answer: asyncio.Future[Any], made: Any, error: BaseException | None) -> None:
+    if answer.done():  # its caller left while it ran
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(made)
