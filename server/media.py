@@ -177,12 +177,11 @@ def decode(
         with _opened(data, form, max_pixels) as image:
             stored = image.size
             scale = _scaled(image, jpeg_at_least) if form is JPEG and jpeg_at_least else 1
-            orientation = _orientation(image)
             if read_jpeg is not None and form is JPEG and scale == 1 and image.mode == "RGB":
-                opaque = read_jpeg(data)
+                orientation, opaque = _orientation(image), read_jpeg(data)
             else:
                 image.load()
-                opaque = _opaque(image)
+                orientation, opaque = _orientation(image), _opaque(image)
     except MediaRejected:
         raise
     except MemoryError:
