@@ -9,36 +9,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time, sleep
-from urllib.error import URLError
-from urllib.request import urlopen
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import machine, pictures
+from bench.closed_loop import Http, request, run_http
+from bench.serving import UNCACHED, serving
 from server import media
 from server.artifact import Artifact, Vectors
 from server.encoder import Encoder
 from server.errors import TwinlensError
 
 BATCH = 16
-_START_LIMIT = 240.0
-_STOP_LIMIT = 60.0
-_SETTLE = 1.0
 _LEAST_COSINE = 0.99999
 
 
@@ -47,18 +37,6 @@ class Bare:
     """One round of the encoder alone."""
 
     pictures_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class Http:
-    """One round over HTTP; latencies in milliseconds."""
-
-    pictures_per_second: float
-    p50: float
-    p95: float
-    p99: float
-    generator_cpu: float
-    """Share of all cores that this process, the load generator, used."""
 
 
 # --- the encoder alone -----------------------------------------------------------------------------------------------
@@ -79,70 +57,6 @@ def run_bare(encoder: Encoder, pixels: NDArray[np.uint8], seconds: float) -> Bar
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
-async def run_http(port: int, bodies: Sequence[bytes], seconds: float, callers: int) -> tuple[Http, dict[int, bytes]]:
-    """Closed loop on POST /embed-image: so many callers, each with a connection of its own.
-
-    What happens in `seconds` is counted, after a second of settling. Also gives the first answer to each picture, for
-    `check`.
-    """
-    requests = [_request(port, body) for body in bodies]
-    answers: dict[int, bytes] = {}
-    arrivals: list[tuple[float, float]] = []
-    started = perf_counter()
-    begin, end = started + _SETTLE, started + _SETTLE + seconds
-
-    async def call(first: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        turn = first
-        try:
-            while (asked := perf_counter()) < end:
-                number = turn % len(requests)
-                writer.write(requests[number])
-                body = await _answer(reader)
-                arrivals.append((asked, perf_counter()))
-                answers.setdefault(number, body)
-                turn += callers
-        finally:
-            writer.close()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for first in range(callers):
-                group.create_task(call(first))
-            await asyncio.sleep(max(0.0, begin - perf_counter()))
-            cpu = process_time()
-            await asyncio.sleep(max(0.0, end - perf_counter()))
-            cpu = process_time() - cpu
-    except ExceptionGroup as exc:
-        raise RuntimeError(f"a request failed: {exc.exceptions[0] or type(exc.exceptions[0]).__name__}") from exc
-    waits = sorted((came - asked) * 1000 for asked, came in arrivals if begin <= came < end)
-    if not waits:
-        raise RuntimeError(f"no answer came within {seconds} s")
-    p50, p95, p99 = (float(np.percentile(waits, share)) for share in (50, 95, 99))
-    # Answers come in bursts, a batch at a time; counting those that happen to fall inside would be off by a batch. So
-    # each request counts for as much of it as lay inside.
-    inside = sum(max(0.0, min(came, end) - max(asked, begin)) / (came - asked) for asked, came in arrivals)
-    return Http(inside / seconds, p50, p95, p99, cpu / seconds / len(os.sched_getaffinity(0))), answers
-
-
-def _request(port: int, body: bytes) -> bytes:
-    head = (
-        f"POST /embed-image HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {pictures.FORM_TYPE}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-async def _answer(reader: asyncio.StreamReader) -> bytes:
-    """The body of one answer. Raises RuntimeError when it is not a 200."""
-    status, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-    body = await reader.readexactly(int(headers[b"content-length"]))
-    if status.split()[1] != b"200":
-        raise RuntimeError(f"the server answered {status.decode()}: {body[:500].decode(errors='replace')}")
-    return body
-
-
 def check(answers: dict[int, bytes], expected: Vectors) -> int:
     """How many pictures' vectors are bit for bit the bare encoder's. Raises RuntimeError for one that is another's."""
     equal = 0
@@ -153,61 +67,6 @@ def check(answers: dict[int, bytes], expected: Vectors) -> int:
             raise RuntimeError(f"picture {number} came back with cosine {cosine:.6f} to its own vector")
         equal += bool(np.array_equal(vector, expected[number]))
     return equal
-
-
-# --- the server ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving(model: Path, precision: str, device: str) -> Iterator[int]:
-    """A server with an empty catalogue on a free loopback port, as long as the block; gives the port."""
-    # Readable by all: under root, PostgreSQL runs as another user, which must reach its data in here.
-    with tempfile.TemporaryDirectory(prefix="twinlens-bench-", ignore_cleanup_errors=True) as name:
-        home = Path(name)
-        home.chmod(0o755)
-        port = _free_port()
-        arguments = ["--port", str(port), "--data", str(home / "data"), "--model", str(model.resolve())]
-        arguments += ["--precision", precision, "--device", device]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("TWINLENS_")}
-        with (home / "log").open("wb") as log:
-            server = subprocess.Popen(  # noqa: S603 - our own server
-                [sys.executable, "-m", "server", *arguments], cwd=pictures.ROOT, env=environment, stderr=log
-            )
-        try:
-            _await_ready(server, port, home / "log")
-            yield port
-        finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(_STOP_LIMIT)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-            _forget_cluster(home / "data")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = perf_counter() + _START_LIMIT
-    while perf_counter() < deadline and server.poll() is None:
-        with contextlib.suppress(URLError, OSError), urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5):
-            return
-        sleep(0.1)
-    raise RuntimeError(f"the server did not become ready:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def _forget_cluster(data: Path) -> None:
-    """Under root the database of a folder may lie outside it; the note inside says where."""
-    with contextlib.suppress(FileNotFoundError, IndexError):
-        cluster = Path((data / "postgres.location").read_text().splitlines()[0])
-        shutil.rmtree(cluster, ignore_errors=True)
-        cluster.with_name(cluster.name + ".running").unlink(missing_ok=True)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -242,28 +101,33 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, object], float]:
     sent = [one.data for one in pictures.photographs(asked.pictures)]
     artifact = Artifact.read(asked.model)
     pixels = np.stack([media.read_pixels(data, artifact.spec, max_pixels=10**7) for data in sent])
-    bodies = [pictures.form(data) for data in sent]
     rounds: list[tuple[Bare, Http]] = []
     equal = 0
     with (
         Encoder(artifact, asked.precision, asked.device) as encoder,
-        serving(asked.model, asked.precision, asked.device) as port,
+        serving(asked.model, asked.precision, asked.device, arguments=UNCACHED) as server,
     ):
+        requests = [
+            request(server.port, "/embed-image", pictures.form(data), headers={"Content-Type": pictures.FORM_TYPE})
+            for data in sent
+        ]
         print(f"{machine.sentence()}")
         print(f"{encoder.model} ({asked.precision}) on {encoder.device}, {len(sent)} JPEGs of 640 x 480,", end=" ")
         print(f"batches of {BATCH} against {asked.concurrency} callers, {asked.seconds:g} s a round")
         expected = np.concatenate(
             [encoder.encode(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
         )
-        asyncio.run(run_http(port, bodies, 1.0, asked.concurrency))  # both are warm when the first round begins
+        asyncio.run(
+            run_http(server.port, requests, 1.0, asked.concurrency)
+        )  # both are warm when the first round begins
         for number in range(asked.rounds):
             # Turn and turn about, so that a machine that grows warm or busy wrongs both alike.
             if number % 2:
-                http, answers = asyncio.run(run_http(port, bodies, asked.seconds, asked.concurrency))
+                http, answers = asyncio.run(run_http(server.port, requests, asked.seconds, asked.concurrency))
                 bare = run_bare(encoder, pixels, asked.seconds)
             else:
                 bare = run_bare(encoder, pixels, asked.seconds)
-                http, answers = asyncio.run(run_http(port, bodies, asked.seconds, asked.concurrency))
+                http, answers = asyncio.run(run_http(server.port, requests, asked.seconds, asked.concurrency))
             equal = check(answers, expected)
             rounds.append((bare, http))
             print(_line(number + 1, bare, http), flush=True)

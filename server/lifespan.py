@@ -85,7 +85,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         read_jpeg = None
         if settings.decoder == "nvimagecodec":
             read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
-        layout = _lay_out(settings, encoder, reader)
+        layout = _lay_out(settings, serving, encoder, reader)
         lowest = _prove(artifact, encoder, reader, read_jpeg)
 
         batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
@@ -189,7 +189,7 @@ def _serving(settings: Settings, place: Place) -> Serving:
     )
 
 
-def _lay_out(settings: Settings, encoder: Encoder, reader: _Reader | None) -> Layout | None:
+def _lay_out(settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None) -> Layout | None:
     """On the CPU: give the cores to the model as is best for it; what was chosen. Raises ArtifactInvalid."""
     if encoder.device != "cpu":
         return None
@@ -199,10 +199,13 @@ def _lay_out(settings: Settings, encoder: Encoder, reader: _Reader | None) -> La
         size = encoder.artifact.spec.size
         sample = np.zeros((size, size, 3), np.uint8)
         name = f"layout-{graphs.key(encoder.digest)}-{encoder.threads}-{settings.batch or 'auto'}.json"
-        layout = remembered(
-            settings.data / "cache" / name,
-            lambda: find(encoder.on_cpu, sample, encoder.threads, settings.batch),
-        )
+
+        def search() -> Layout:
+            # With sessions of its own: what they have allocated for the largest batch goes with them, 600 MB of it.
+            with Encoder(encoder.artifact, encoder.precision, "cpu", threads=encoder.threads, serving=serving) as trial:
+                return find(trial.on_cpu, sample, encoder.threads, settings.batch)
+
+        layout = remembered(settings.data / "cache" / name, search)
     encoder.lay_out(layout)
     if reader is not None:
         reader.encoder.lay_out(msgspec.structs.replace(layout, batch=_MAX_TEXTS))
