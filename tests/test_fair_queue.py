@@ -2,6 +2,8 @@
 
 from itertools import count
 
+import pytest
+
 from server.fair_queue import BULK_TURN, Caller, FairQueue
 
 
@@ -51,8 +53,29 @@ def test_bulk_alone_has_everything():
 
 def test_what_does_not_fit_stays_where_it_is():
     queue = filled((1, "a", "interactive"), (2, "a", "interactive"), (3, "b", "bulk"), (4, "a", "interactive"))
-    assert queue.take(lambda one: one % 2 == 0) == 2
-    assert queue.take(lambda one: one > 10) is None
-    assert queue.take(lambda one: one == 3) == 3  # from the other lane, when nothing in the first one fits
+    assert queue.fill(1, lambda one: one % 2 == 0) == [2]
+    assert queue.fill(5, lambda one: one > 10) == []
+    assert queue.fill(5, lambda one: one == 3) == [3]  # from the other lane, when nothing in the first one fits
     assert drained(queue) == [1, 4]
     assert queue.take() is None
+
+
+def test_clients_take_turns_within_what_fits_too():
+    queue = filled(*((f"{client}{at}", client, "interactive") for client in "ab" for at in ("!", "?", "?", "?")))
+    assert queue.fill(5, lambda one: one.endswith("?")) == ["a?", "b?", "a?", "b?", "a?"]
+    assert drained(queue) == ["a!", "b!", "b?"]
+
+
+@pytest.mark.parametrize("most", [1, 2, 8])
+def test_what_is_rare_is_not_passed_over_for_ever(most):
+    """Two clients with a steady flow of common things, one of them with a rare one before them."""
+    queue = filled(("a common", "a", "interactive"), ("rare", "b", "interactive"), ("b common", "b", "interactive"))
+    for _ in range(10):
+        first = queue.take()
+        if first == "rare":
+            return
+        queue.fill(most - 1, lambda one: one != "rare")
+        for client in "ab":
+            for _ in range(most):
+                queue.add(f"{client} common", Caller(client))
+    pytest.fail("the rare one has not had its turn in ten batches")

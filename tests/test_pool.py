@@ -72,9 +72,12 @@ async def test_work_of_a_caller_who_left_is_never_begun(pool, held):
     assert ran == ["stayer"]
 
 
-async def test_closing_waits_for_what_runs_and_takes_nothing_more():
-    pool = Pool(2, name="test")
-    assert await pool.run(lambda: 1, Caller()) == 1
-    pool.close()
+async def test_closing_does_what_still_waits_and_takes_nothing_more(pool, held):
+    ran = []
+    tasks = [await begin(pool, ran, number, Caller()) for number in range(3)]
+    held.set()
+    await asyncio.to_thread(pool.close)
+    await asyncio.gather(*tasks)
+    assert ran == [0, 1, 2]
     with pytest.raises(NotReady):
         await pool.run(lambda: 1, Caller())

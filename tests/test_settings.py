@@ -35,6 +35,10 @@ def test_an_empty_variable_counts_as_not_set():
         ("DEMO", "on", True),
         ("DEMO", "0", False),
         ("DEVICE", "cuda", "cuda"),
+        ("THREADS", "4", 4),
+        ("WORKERS", "auto", None),
+        ("CACHE", "0", 0),
+        ("CACHE", "1 MB", 1_000_000),
     ],
 )
 def test_values_are_read_as_people_write_them(name, text, value):
@@ -54,6 +58,9 @@ def test_values_are_read_as_people_write_them(name, text, value):
         ("DEVICE", "tpu"),
         ("PRECISION", "fp64"),
         ("DEMO", "maybe"),
+        ("BATCH", "0"),
+        ("BATCH", "100000000"),
+        ("THREADS", "all"),
     ],
 )
 def test_a_bad_value_names_the_setting_and_what_it_takes(name, text):

@@ -1,0 +1,45 @@
+"""python -m bench COMMAND: everything that measures Twinlens, by name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "load": ("bench.load", "a server under load: throughput and latency over offered loads, objectives, a report"),
+    "compare": ("bench.compare", "two load tests side by side, as ratios"),
+    "peers": ("bench.peers", "Twinlens and others like it on identical weights and pictures, in one run"),
+    "profile": ("bench.profiling", "where a request's time goes, and what a picture costs in core-seconds"),
+    "servers": ("bench.servers", "which HTTP server serves us best"),
+    "throughput": ("bench.throughput", "how much of the bare model's speed is left over HTTP"),
+    "gpu": ("bench.gpu", "forward passes, pictures and requests a second on a GPU"),
+    "decoding": ("bench.decoding", "what decoding large JPEGs at a scale saves, and what it moves"),
+    "precisions": ("bench.precisions", "what each precision costs in accuracy, and brings in speed"),
+    "near-duplicates": ("bench.near_duplicates", "how often an altered picture finds its original first"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command with what stands behind its name, or list them all."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print("python -m bench COMMAND, and --help behind it for its options:\n")
+        for name, (_, about) in _there().items():
+            print(f"  {name:17}{about}")
+        return 0
+    if given[0] not in _there():
+        print(f"bench: there is no command {given[0]!r}; there are {', '.join(_there())}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(COMMANDS[given[0]][0])
+    code: int = command.main(given[1:])
+    return code
+
+
+def _there() -> dict[str, tuple[str, str]]:
+    return {name: one for name, one in COMMANDS.items() if importlib.util.find_spec(one[0]) is not None}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

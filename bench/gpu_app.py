@@ -1,0 +1,133 @@
+"""python -m bench.gpu_app: the product's /embed-image without a catalogue, so that no database is needed.
+
+It takes the flags of `python -m server`, and what those do not say from TWINLENS_TEST_GPU, as JSON. Each worker has the
+cores and the GPU that the product would give it, and the product's own encoder, batcher, embedder and route.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+from litestar import Litestar, get
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from bench.gpu import READY, tower
+from server import lifespan, problems
+from server.app import in_time, observed
+from server.artifact import Artifact
+from server.batcher import Batcher
+from server.cuda import gpu_of, gpus
+from server.embedder import Embedder
+from server.encoder import Serving
+from server.lifespan import Services
+from server.metrics import Metrics
+from server.routes.embeddings import embed_image
+from server.settings import Settings, add_flags, flags_of
+from server.workers import settle, take_place
+
+GIVEN = "TWINLENS_TEST_GPU"
+_FLAGS = "TWINLENS_TEST_FLAGS"
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser("python -m bench.gpu_app", description=(__doc__ or "").split("\n\n")[0])
+    add_flags(parser)
+    flags = flags_of(parser.parse_args())
+    settings = Settings.read(os.environ, flags)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    os.environ[_FLAGS] = json.dumps(flags)
+    multiprocessing.set_start_method("spawn", force=True)
+    Server(
+        "bench.gpu_app:from_environment",
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=json.loads(os.environ[GIVEN])["workers"],
+        workers_kill_timeout=10,
+        log_level=LogLevels.warning,
+    ).serve()
+    return 0
+
+
+def from_environment() -> Litestar:
+    """The app of a worker process."""
+    lifespan.log_to_stderr()
+    return create(Settings.read(os.environ, json.loads(os.environ[_FLAGS])), json.loads(os.environ[GIVEN]))
+
+
+def create(settings: Settings, given: dict[str, Any]) -> Litestar:
+    """The app. `given`: see over_http in bench.gpu."""
+
+    @asynccontextmanager
+    async def opened(app: Litestar) -> AsyncIterator[None]:
+        artifact = Artifact.read(settings.model)
+        workers = given["workers"]
+        place = take_place(settings.data, workers)
+        if workers > 1:
+            settle(place)
+        count = gpus() if settings.device == "cuda" else 0
+        serving = Serving(
+            gpu=gpu_of(place.number, count) if count > 1 else given["gpu"],
+            most=given["most"],
+            cache=Path(given["cache"]),
+            tensorrt=given["tensorrt"],
+        )
+        with tower(artifact, settings.precision, settings.device, serving) as encoder:
+            async with Batcher(encoder.runners, encoder.alone) as batcher:
+                threads = len(os.sched_getaffinity(0))
+                embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=threads)
+                known = {"settings": settings, "encoder": encoder, "embedder": embedder, "metrics": Metrics()}
+                # There is no catalogue, and nothing that belongs to one.
+                app.state.services = Services(**{one.name: known.get(one.name) for one in fields(Services)})  # type: ignore[arg-type]
+                _log.info(READY)
+                try:
+                    yield
+                finally:
+                    await asyncio.to_thread(embedder.close)
+
+    return Litestar(
+        route_handlers=[embed_image, ready],
+        lifespan=[opened],
+        dependencies={"services": Provide(_services, sync_to_thread=False)},
+        exception_handlers=problems.EXCEPTION_HANDLERS,
+        middleware=[observed, in_time(settings.deadline)],
+        request_max_body_size=settings.max_upload,
+        logging_config=None,
+        openapi_config=None,
+    )
+
+
+@get("/health/ready")
+async def ready() -> str:
+    """A worker is ready when it listens at all."""
+    return "ready"
+
+
+def _services(state: State) -> Services:
+    services: Services = state.services
+    return services
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""python -m bench.launch SERVER: Twinlens behind another HTTP server, with the flags of `python -m server`.
+
+It does what `python -m server` does before its worker starts: settings, artifact, database, migrations, space. The
+server is then a child with one worker; `bench.servers` has installed it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+
+from server import database, lifespan
+from server.artifact import Artifact
+from server.postgres import EmbeddedPostgres
+from server.settings import Settings, add_flags, flags_of, variable_of
+from server.workers import PLACES
+
+_APP = "server.app:from_environment"
+# Requests in flight are answered for as long as ours are.
+_PATIENCE = "40"
+
+
+def _uvicorn(settings: Settings) -> Sequence[str]:
+    where = ["--host", settings.host, "--port", str(settings.port)]
+    how = ["--loop", "uvloop", "--http", "httptools", "--ws", "none", "--no-access-log", "--log-level", "warning"]
+    return ["uvicorn", _APP, "--factory", *where, *how, "--timeout-graceful-shutdown", _PATIENCE]
+
+
+def _hypercorn(settings: Settings) -> Sequence[str]:
+    where = ["--bind", f"{settings.host}:{settings.port}"]
+    how = ["--workers", "0", "--worker-class", "uvloop", "--log-level", "warning", "--graceful-timeout", _PATIENCE]
+    return ["hypercorn", f"{_APP}()", *where, *how]
+
+
+SERVERS: Mapping[str, Callable[[Settings], Sequence[str]]] = {"uvicorn": _uvicorn, "hypercorn": _hypercorn}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM, which the server is told; its exit code."""
+    parser = argparse.ArgumentParser("python -m bench.launch")
+    add_flags(parser)
+    parser.add_argument("server", choices=list(SERVERS))
+    given = parser.parse_args(arguments)
+    flags = flags_of(given)
+    lifespan.log_to_stderr()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    settings = Settings.read(os.environ, flags)
+    artifact = Artifact.read(settings.model)
+    with EmbeddedPostgres(settings.data) as postgres, tempfile.TemporaryDirectory(prefix="twinlens-") as places:
+        database.migrate(postgres.url)
+        lifespan.claim_space(postgres.url, artifact, settings.precision)
+        variables = {variable_of(name): text for name, text in flags.items() if text is not None}
+        variables |= {variable_of("database_url"): postgres.url, PLACES: places}
+        server = subprocess.Popen(  # noqa: S603 - made above
+            [sys.executable, "-m", *SERVERS[given.server](settings)], env=os.environ | variables
+        )
+        try:
+            return server.wait()
+        except SystemExit:
+            server.terminate()
+            return server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

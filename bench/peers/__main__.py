@@ -1,0 +1,8 @@
+"""python -m bench.peers, which is python -m bench peers."""
+
+import sys
+
+from bench.peers import main
+
+if __name__ == "__main__":
+    sys.exit(main())
