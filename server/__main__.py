@@ -110,6 +110,7 @@ def _run_worker(settings: Settings, url: str) -> int:
         os.environ[lifespan.REFUSAL] = str(refusal)
         os.environ[PLACES] = folder
         count = wanted(settings)
+        os.environ.pop(SHARED, None)
         if count > 1:
             shared = Path(folder) / "metrics"
             shared.mkdir()
@@ -138,8 +139,16 @@ def _run_worker(settings: Settings, url: str) -> int:
 def _environment(settings: Settings, url: str) -> dict[str, str]:
     """The settings as variables, flags included, for the worker."""
     values = {one.name: getattr(settings, one.name) for one in fields(settings)} | {"database_url": url}
-    spelt = {name: ("on" if value else "off") if isinstance(value, bool) else value for name, value in values.items()}
-    return {variable_of(name): "" if value is None else str(value) for name, value in spelt.items()}
+    return {variable_of(name): _spelt(value) for name, value in values.items()}
+
+
+def _spelt(value: object) -> str:
+    """As `Settings.read` takes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.9f}"  # not 1e-05
+    return "" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
 
 _ALONE = Place()
 
+_GRACE = 0.05
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -84,11 +86,12 @@ def from_environment() -> Litestar:
     """The app of a worker process: the parent has put every setting into the environment."""
     lifespan.log_to_stderr()
     lifespan.belong_to_parent()
-    settings = Settings.read(os.environ)
-    place = take_place(Path(os.environ[PLACES]), wanted(settings))
-    if place.of > 1:
-        settle(place)
-    return create_app(settings, place)
+    with lifespan.refusing():
+        settings = Settings.read(os.environ)
+        place = take_place(Path(os.environ[PLACES]), wanted(settings))
+        if place.of > 1:
+            settle(place)
+        return create_app(settings, place)
 
 
 def _services(state: State) -> Services:
@@ -140,7 +143,8 @@ def in_time(most: float) -> Middleware:
     def create(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                async with asyncio.timeout(deadline_of(Request(scope), most)):
+                # A little longer than what is inside is given, which knows better when to come again.
+                async with asyncio.timeout(deadline_of(Request(scope), most) + _GRACE):
                     await app(scope, receive, send)
             except TimeoutError as exc:
                 raise DeadlineMissed from exc

@@ -137,11 +137,14 @@ class Batcher:
             return []
         free = len(self._runners) - self._running
         part = min(runner.most, -(-len(self._waiting) // free))
-        batch: list[_Entry] = []
-        while len(batch) < part and (entry := self._waiting.take(_beside(batch))) is not None:
-            if not entry.answer.done():
-                batch.append(entry)
-        return batch
+        first = self._waiting.take()
+        while first is not None and first.answer.done():
+            first = self._waiting.take()
+        if first is None:
+            return []
+        shape = first.given.shape
+        beside = self._waiting.fill(part - 1, lambda entry: entry.given.shape == shape)
+        return [first, *(entry for entry in beside if not entry.answer.done())]
 
     def _answer(self, runner: Runner, batch: Sequence[_Entry]) -> None:
         """In the runner's thread. Never raises: whatever happens, each entry of the batch is answered."""
@@ -154,26 +157,25 @@ class Batcher:
                 Encoded(vector.copy(), started - entry.queued_at, seconds, len(batch))
                 for entry, vector in zip(batch, vectors, strict=True)
             ]
-            if self.on_batch is not None:
-                self.on_batch(len(batch), seconds)
         except Exception as exc:
             if len(batch) > 1:
                 _log.warning("A batch of %d failed (%s); they are tried one by one.", len(batch), exc)
                 for entry in batch:
-                    self._answer(runner, [entry])
+                    if not entry.answer.done():
+                        self._answer(runner, [entry])
             else:
                 _log.exception("A picture or a text could not be encoded.", exc_info=exc)
                 batch[0].loop.call_soon_threadsafe(_fail, batch[0], exc)
         else:
+            self._tell(len(batch), seconds)
             batch[0].loop.call_soon_threadsafe(_settle, batch, answers)
 
-
-def _beside(batch: Sequence[_Entry]) -> Callable[[_Entry], bool] | None:
-    """What may stand beside these in a batch: entries of their shape; beside nothing, anything."""
-    if not batch:
-        return None
-    shape = batch[0].given.shape
-    return lambda entry: entry.given.shape == shape
+    def _tell(self, size: int, seconds: float) -> None:
+        try:
+            if self.on_batch is not None:
+                self.on_batch(size, seconds)
+        except Exception:  # whoever counts must not cost anybody their answer
+            _log.exception("A batch could not be counted.")
 
 
 def _settle(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:

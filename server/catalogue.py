@@ -380,6 +380,18 @@ class Catalogue:
 
     # --- indexes -----------------------------------------------------------------------------------------------------
 
+    async def analyse(self) -> None:
+        """Let PostgreSQL count what is there, after much has been added at once: it plans badly until it has.
+
+        It does so by itself about a minute later.
+        """
+        with _translated():
+            connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
+            async with connection:
+                await connection.execute(
+                    sql.SQL("ANALYZE products, media, {space}").format(space=sql.Identifier(self.space.table))
+                )
+
     async def tend_indexes(self, threshold: int = INDEX_THRESHOLD) -> Tended:
         """Give each client with at least `threshold` active media an index of its own; drop those no longer needed.
 

@@ -77,5 +77,6 @@ async def load(catalogue: Catalogue, librarian: Librarian) -> int:
         raise StartRefused(f"The demo catalogue cannot be loaded: {ours.exceptions[0]}") from exc
     added = sum(task.result() for task in tasks)
     if added:
+        await catalogue.analyse()
         _log.info("Loaded the demo catalogue; pictures added: %d.", added)
     return added

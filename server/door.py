@@ -77,18 +77,21 @@ class Door:
 
     @asynccontextmanager
     async def _admit(self, count: int, within: float, lane: Lane, weight: float) -> AsyncIterator[None]:
-        backlog = self._backlog(lane)
+        backlog = self._backlog(lane, weight)
         if self._inside and (backlog > within or self._inside + count > _MOST_INSIDE):
             raise Overloaded(retry_after=max(1.0, backlog - within))
         if not self._inside:
             self._since = perf_counter()
         self._inside += count
         self._work[lane] += weight
-        tells = True
+        tells, due = True, perf_counter() + within
         try:
             yield
-        except (*_REJECTED, asyncio.CancelledError):
-            tells = False  # refused in passing, or its caller left: that says nothing of the pace
+        except _REJECTED:
+            tells = False  # refused in passing: that says nothing of the pace
+            raise
+        except asyncio.CancelledError:
+            tells = perf_counter() >= due  # nor does one whose caller left
             raise
         finally:
             self._inside -= count
@@ -103,14 +106,17 @@ class Door:
                 self._done = kept * self._done + weight
                 self._since = now
 
-    def _backlog(self, lane: Lane) -> float:
-        """Seconds until what is inside now, and goes before this lane, will have been answered, by the pace of late."""
+    def _backlog(self, lane: Lane, weight: float = 0.0) -> float:
+        """Seconds until what is inside now, and goes before this lane, will have been answered, by the pace of late.
+
+        `weight`: of what would come after it.
+        """
         if not self._done:
             return 0.0
         interactive, bulk = self._work["interactive"], self._work["bulk"]
         if lane == "interactive":  # of bulk work only what the queues let through in between
             bulk = min(bulk, interactive / (BULK_TURN - 1))
-        return (interactive + bulk) * self._busy / self._done
+        return (interactive + bulk + weight) * self._busy / self._done
 
     def _first_failure(self, tasks: Sequence[asyncio.Task[Any]]) -> BaseException:
         """The error of the first thing that failed; among several it says which one that was."""

@@ -12,11 +12,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import Lock
 from time import perf_counter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from PIL import Image
 
@@ -49,6 +47,8 @@ Timings = Mapping[str, float]
 Empty for one that was known."""
 
 _ANYBODY = Caller()
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Embedder:
         self._spec = spec
         self._max_pixels = max_pixels
         self._decoding = Pool(threads, name="decode")
-        self._turn = Lock()
+        self._decoding_large = Pool(1, name="decode-large")
         self._words = words
         self._tokenizing = Pool(1, name="tokenize")
         self.pictures = Door("Picture")
@@ -151,6 +151,7 @@ class Embedder:
 
     def close(self) -> None:
         self._decoding.close()
+        self._decoding_large.close()
         self._tokenizing.close()
 
     async def embed(
@@ -215,7 +216,7 @@ class Embedder:
 
     async def thumbnail(self, data: bytes, caller: Caller = _ANYBODY) -> bytes:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
-        return await self._decoding.run(lambda: self._shrink(data), caller)
+        return await self._in_turn(lambda: self._shrink(data), data, caller)
 
     def recall(self, digest: bytes) -> Embedded | None:
         """A picture that was embedded a moment ago, by the digest of its bytes."""
@@ -228,12 +229,12 @@ class Embedder:
         return None if known is None else EmbeddedText(known.embedding, {})
 
     async def _embed(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
-        # By lane, since somebody who waits for an answer must not join what stands at the end of the bulk lane.
-        key = (digest, caller.lane, thumbnail)
+        # By caller, since nobody must join what stands at the end of somebody else's thousand, or of the bulk lane.
+        key = (digest, caller, thumbnail)
         return await self._pictures.join(key, lambda: self._make(data, digest, thumbnail, caller))
 
     async def _make(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
-        decoded = await self._decoding.run(lambda: self._decode(data, thumbnail), caller)
+        decoded = await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
         encoded = await self._batcher.encode(decoded.pixels, caller)
         timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
         self._tell("image", timings)
@@ -242,7 +243,7 @@ class Embedder:
         return Embedded(*about, digest, decoded.thumbnail, timings)
 
     async def _embed_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
-        return await self._texts.join((text, caller.lane), lambda: self._make_text(words, text, caller))
+        return await self._texts.join((text, caller), lambda: self._make_text(words, text, caller))
 
     async def _make_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
         def tokenize() -> tuple[Tokens, float]:
@@ -261,20 +262,29 @@ class Embedder:
         if self.on_embedded is not None:
             self.on_embedded(tower, timings)
 
+    async def _in_turn(self, work: Callable[[], Made], data: bytes, caller: Caller) -> Made:
+        """Do what takes a picture's pixels into memory: those of large ones one at a time, beside the others."""
+
+        def if_small() -> tuple[Made] | None:
+            width, height = media.measure(data, max_pixels=self._max_pixels)
+            return (work(),) if width * height <= _LARGE else None
+
+        if (made := await self._decoding.run(if_small, caller)) is not None:
+            return made[0]
+        return await self._decoding_large.run(work, caller)
+
     def _decode(self, data: bytes, thumbnail: bool) -> _Decoded:
-        width, height = media.measure(data, max_pixels=self._max_pixels)
-        with self._turn if width * height > _LARGE else nullcontext():
-            started = perf_counter()
-            picture = media.decode(
-                data,
-                max_pixels=self._max_pixels,
-                jpeg_at_least=self._spec.jpeg_at_least,
-                read_jpeg=self._read_jpeg,
-            )
-            decoded = perf_counter()
-            pixels = media.to_pixels(picture, self._spec)
-            timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
-            small = self._shrink(data, picture) if thumbnail else None
+        started = perf_counter()
+        picture = media.decode(
+            data,
+            max_pixels=self._max_pixels,
+            jpeg_at_least=self._spec.jpeg_at_least,
+            read_jpeg=self._read_jpeg,
+        )
+        decoded = perf_counter()
+        pixels = media.to_pixels(picture, self._spec)
+        timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
+        small = self._shrink(data, picture) if thumbnail else None
         return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
 
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:

@@ -105,6 +105,8 @@ class _Tower:
         self._shapes = shapes
         self._streams = streams
         self._sessions: dict[int, ort.InferenceSession] = {}
+        self._copies = serving.cache / "graphs" if serving is not None and serving.cache is not None else None
+        self._copy: Path | None = None
         self.runners: Sequence[Runner] = ()
         """Those that may work side by side, once open. One, on the CPU, until `lay_out` makes it several."""
         self.alone: Runner | None = None
@@ -184,7 +186,21 @@ class _Tower:
     def lay_out(self, layout: Layout) -> None:
         """On the CPU: have several runners, and one with all the threads beside them, as the layout says."""
         self.runners = self.on_cpu(layout.count, layout.width, layout.batch)
-        self.alone = self.on_cpu(1, layout.threads, 1)[0] if layout.count > 1 else None
+        self.alone = self.on_cpu(1, layout.alone, 1)[0] if layout.count > 1 else None
+
+    def forget_copy(self) -> bool:
+        """Have the next session load the artifact's own graph; whether it was an optimised copy until now.
+
+        The copy is dropped, so that another start makes it anew.
+        """
+        copy, self._copy, self._copies = self._copy, None, None
+        self._sessions.clear()
+        if copy is not None:
+            graphs.forget(copy)
+        return copy is not None
+
+    def _check_files(self) -> None:
+        self.artifact.check_files(name for name in self.artifact.manifest.files if name.startswith(self._graph.name))
 
     @property
     def digest(self) -> str:
@@ -192,14 +208,14 @@ class _Tower:
         return self.artifact.digest_of(self._graph.name)
 
     def _load(self, threads: int) -> ort.InferenceSession:
-        if self._serving is not None and self._serving.cache is not None:
-            copy = graphs.optimised(self._graph, self.digest, self._serving.cache / "graphs")
-            if copy is not None:
+        if self._copies is not None:
+            self._copy = graphs.optimised(self._graph, self.digest, self._copies, self._check_files)
+            if self._copy is not None:
                 try:
-                    return _session_of(copy, threads, optimise=False)
+                    return _session_of(self._copy, threads, optimise=False)
                 except Exception as exc:  # as below; a copy that the disk has lost a part of
-                    _log.warning("The optimised graph %s does not load and is made anew: %s", copy, exc)
-                    graphs.forget(copy)
+                    _log.warning("The optimised graph %s does not load: %s", self._copy, exc)
+            self.forget_copy()
         try:
             return _session_of(self._graph, threads)
         except Exception as exc:  # ONNX Runtime's own exceptions have no base of theirs
@@ -241,7 +257,7 @@ class _Tower:
                     runner([sample] * size)
 
     def close(self) -> None:
-        for runner in self.runners:
+        for runner in (*self.runners, *filter(None, [self.alone])):
             runner.close()
         self.runners, self.alone = (), None
         self._sessions.clear()

@@ -6,7 +6,7 @@ in one of these.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -45,27 +45,48 @@ class FairQueue(Generic[Entry]):
         self._lanes[caller.lane].setdefault(caller.client, deque()).append(entry)
         self._count += 1
 
-    def take(self, fits: Callable[[Entry], bool] | None = None) -> Entry | None:
-        """The next entry, or the next one that fits; None when there is none."""
+    def take(self) -> Entry | None:
+        """The next entry; None when there is none."""
+        return next(iter(self.fill(1, lambda _: True)), None)
+
+    def fill(self, most: int, fits: Callable[[Entry], bool]) -> list[Entry]:
+        """The next entries that fit, at most so many. Within it, too, the clients take turns."""
+        taken: list[Entry] = []
+        served: Counter[tuple[Lane, str]] = Counter()
+        while len(taken) < most and (found := self._next(fits, served)) is not None:
+            lane, client, place = found
+            taken.append(self._remove(lane, client, place))
+            served[lane, client] += 1
+        return taken
+
+    def _next(self, fits: Callable[[Entry], bool], served: Counter[tuple[Lane, str]]) -> tuple[Lane, str, int] | None:
+        """Lane, client and place of the next entry that fits: of a client who was served least."""
         bulk_first = self._since_bulk >= BULK_TURN - 1
         for lane in reversed(LANES) if bulk_first else LANES:
-            entry = self._take_from(self._lanes[lane], fits)
-            if entry is not None:
-                self._count -= 1
-                self._since_bulk = self._since_bulk + 1 if lane == "interactive" else 0
-                return entry
+            least: tuple[int, str, int] | None = None
+            for client, waiting in self._lanes[lane].items():
+                had = served[lane, client]
+                if least is not None and had >= least[0]:
+                    continue
+                place = next((at for at, entry in enumerate(waiting) if fits(entry)), None)
+                if place is not None:
+                    least = had, client, place
+                    if not had:
+                        break
+            if least is not None:
+                return lane, least[1], least[2]
         return None
 
-    @staticmethod
-    def _take_from(clients: dict[str, deque[Entry]], fits: Callable[[Entry], bool] | None) -> Entry | None:
-        for client, waiting in clients.items():
-            place = 0 if fits is None else next((at for at, entry in enumerate(waiting) if fits(entry)), None)
-            if place is None:
-                continue
-            entry = waiting[place]
-            del waiting[place]
+    def _remove(self, lane: Lane, client: str, place: int) -> Entry:
+        clients = self._lanes[lane]
+        waiting = clients[client]
+        entry = waiting[place]
+        del waiting[place]
+        # Back to the end, but not where somebody of theirs who waited longer was passed over: that one is still next.
+        if place == 0:
             del clients[client]
             if waiting:
-                clients[client] = waiting  # back to the end: the others have their turn first
-            return entry
-        return None
+                clients[client] = waiting
+        self._count -= 1
+        self._since_bulk = self._since_bulk + 1 if lane == "interactive" else 0
+        return entry

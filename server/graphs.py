@@ -16,12 +16,16 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from time import time
 
 import onnxruntime as ort
 
 # Those of other artifacts and precisions stay for a while: somebody may go back.
 _KEPT = 6
+
+_LONGEST_MAKING = 3600.0
 
 _WEIGHTS = "weights.bin"
 _GRAPH = "graph.onnx"
@@ -35,13 +39,15 @@ def key(digest: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def optimised(graph: Path, digest: str, folder: Path) -> Path | None:
+def optimised(graph: Path, digest: str, folder: Path, check: Callable[[], None]) -> Path | None:
     """The copy of a graph for the CPU at hand, made when it is not there yet; None where none can be made.
 
-    `digest`: SHA-256 of the graph's file, hex. Safe beside other processes that do the same.
+    `digest`: what identifies the graph. `check` is called before a copy is made, and raises where the graph's file is
+    not the one with that digest. Safe beside other processes that do the same.
     """
     place = folder / key(digest)
     if not (place / _GRAPH).exists():
+        check()
         try:
             _make(graph, place)
         except Exception as exc:  # no room, no permission, a graph that ONNX Runtime cannot write out
@@ -86,8 +92,11 @@ def _make(graph: Path, place: Path) -> None:
 
 def _prune(folder: Path, latest: Path) -> None:
     """Keep the copies that were made last. One that still runs stays mapped, whether or not it has a name."""
-    copies = sorted((one for one in folder.iterdir() if one.is_dir() and one != latest), key=_age, reverse=True)
-    for old in copies[_KEPT - 1 :]:
+    others = [one for one in folder.iterdir() if one.is_dir() and one != latest]
+    copies = sorted((one for one in others if "." not in one.name), key=_age, reverse=True)
+    # One that is being made has a dot in its name; after so long, its maker has died.
+    left = [one for one in others if "." in one.name and _age(one) < time() - _LONGEST_MAKING]
+    for old in (*copies[_KEPT - 1 :], *left):
         shutil.rmtree(old, ignore_errors=True)
 
 

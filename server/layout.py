@@ -8,6 +8,7 @@ data folder, so that the next start need not measure again.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,20 +38,17 @@ _log = logging.getLogger(__name__)
 class Layout(msgspec.Struct, frozen=True):
     """`count` runners of `width` threads each, side by side, with batches of at most `batch`.
 
-    Where the runners are several, one with all the threads beside them runs an entry that came alone.
+    Where the runners are several, one of `alone` threads beside them runs an entry that came alone.
     """
 
     count: int
     width: int
     batch: int
-
-    @property
-    def threads(self) -> int:
-        return self.count * self.width
+    alone: int
 
     def __str__(self) -> str:
         runs = f"{self.count} runs of {_threads(self.width)} side by side" if self.count > 1 else _threads(self.width)
-        alone = f", {_threads(self.threads)} for one that comes alone" if self.count > 1 else ""
+        alone = f", {_threads(self.alone)} for one that comes alone" if self.count > 1 else ""
         return f"{runs}, batches of up to {self.batch}{alone}"
 
 
@@ -60,7 +58,7 @@ def _threads(count: int) -> str:
 
 def plain(threads: int, batch: int) -> Layout:
     """What is taken without measuring: a run for each thread."""
-    return Layout(threads, 1, batch)
+    return Layout(threads, 1, batch, threads)
 
 
 def widths(threads: int) -> list[int]:
@@ -69,20 +67,31 @@ def widths(threads: int) -> list[int]:
 
 
 def remembered(file: Path, find: Callable[[], Layout]) -> Layout:
-    """What the file holds from an earlier start; found, and written there, where it holds nothing."""
-    with suppress(OSError, msgspec.DecodeError):
-        layout = msgspec.json.decode(file.read_bytes(), type=Layout)
-        if min(layout.count, layout.width, layout.batch) >= 1:
-            return layout
-    layout = find()
+    """What the file holds from an earlier start; found, and written there, where it holds nothing.
+
+    One process at a time: others that start beside it wait, and take what it has found.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.encode(layout))
-        partial.replace(file)
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (layout := _read(file)) is None:
+                layout = find()
+                partial = file.with_suffix(".partial")
+                partial.write_bytes(msgspec.json.encode(layout))
+                partial.replace(file)
+            return layout
     except OSError as exc:
-        _log.warning("The layout that was found could not be kept in %s: %s", file, exc.strerror)
-    return layout
+        _log.warning("The layout cannot be kept in %s, so each start measures it anew: %s", file, exc.strerror)
+        return find()
+
+
+def _read(file: Path) -> Layout | None:
+    with suppress(OSError, msgspec.DecodeError):
+        layout = msgspec.json.decode(file.read_bytes(), type=Layout)
+        if min(layout.count, layout.width, layout.batch, layout.alone) >= 1:
+            return layout
+    return None
 
 
 def find(
@@ -93,20 +102,40 @@ def find(
     `runners` gives so many, of that width, for batches of at most that; `sample` is an entry; `batch`: where it is
     given, no other is tried.
     """
-    cells = [(width, size) for width in widths(threads) for size in ([batch] if batch else BATCHES)]
     rates: dict[tuple[int, int], float] = {}
-    ready = {width: runners(threads // width, width, batch or BATCHES[-1]) for width in widths(threads)}
-    for _ in range(_TURNS):
-        for width, size in cells:
-            smaller = rates.get((width, size // 2))
-            if smaller is not None and smaller and size / smaller * (threads // width) > _LONGEST_RUN and not batch:
-                continue
-            rates[width, size] = max(rates.get((width, size), 0.0), _rate(ready[width], [sample] * size))
+    for width in widths(threads):
+        # One width at a time: what its sessions hold is given back before the next is tried.
+        ready = runners(threads // width, width, batch or BATCHES[-1])
+        _try(ready, width, [batch] if batch else BATCHES, sample, rates)
+        del ready
     best = max(rates.values())
     width, size = min((cell for cell in rates if rates[cell] >= _AS_GOOD * best), key=lambda cell: (cell[1], cell[0]))
-    layout = Layout(threads // width, width, size)
+    smallest = batch or BATCHES[0]
+    alone = max(widths(threads), key=lambda one: (rates[one, smallest] * one, one))
+    layout = Layout(threads // width, width, size, alone)
     _log.info("Measured: %s, at %.0f a second; the best of all did %.0f.", layout, rates[width, size], best)
     return layout
+
+
+def _try(
+    ready: Sequence[Runner], width: int, sizes: Sequence[int], sample: object, rates: dict[tuple[int, int], float]
+) -> None:
+    """Measure the runners with each size of batch, as far as a run does not take too long and does not fail."""
+    for _ in range(_TURNS):
+        known = 0.0
+        for size in sizes:
+            known = rates.get((width, size), known)
+            if known and size * len(ready) / known > _LONGEST_RUN:
+                break
+            try:
+                known = _rate(ready, [sample] * size)
+            except Exception as exc:
+                if size == sizes[0]:
+                    raise
+                _log.warning("Batches of %d do not run here, and are not used: %s", size, exc)
+                sizes = sizes[: sizes.index(size)]
+                break
+            rates[width, size] = max(rates.get((width, size), 0.0), known)
 
 
 def _rate(runners: Sequence[Runner], entries: Sequence[object]) -> float:

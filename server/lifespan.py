@@ -53,6 +53,8 @@ _TELL_ROUND = 1.0
 
 _ALONE = Place()
 
+ReadJpeg = Callable[[bytes], Image.Image]
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +77,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
     metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
     artifact = Artifact.read(settings.model)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(_refusing())
+        stack.enter_context(refusing())
         serving = _serving(settings, place)
         # Everything that takes hold of a GPU, one after the other, before anything runs on it.
         encoder = stack.enter_context(
@@ -85,8 +87,14 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         read_jpeg = None
         if settings.decoder == "nvimagecodec":
             read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
-        layout = _lay_out(settings, serving, encoder, reader)
-        lowest = _prove(artifact, encoder, reader, read_jpeg)
+        try:
+            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
+        except ArtifactInvalid as exc:
+            towers = [encoder, reader.encoder] if reader is not None else [encoder]
+            if not sum(tower.forget_copy() for tower in towers):
+                raise
+            _log.warning("Not with the optimised graphs, so with the artifact's own: %s", exc.sentence)
+            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
 
         batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
         batcher.on_batch = lambda size, _: metrics.batched("image", size)
@@ -107,7 +115,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             read_jpeg=read_jpeg,
         )
         embedder.on_embedded = metrics.embedded
-        stack.callback(embedder.close)
+        stack.push_async_callback(asyncio.to_thread, embedder.close)
 
         url = settings.database_url or ""
         space = await _claim_when_it_answers(url, artifact, settings.precision)
@@ -225,9 +233,21 @@ def _reader(artifact: Artifact, settings: Settings, serving: Serving) -> Iterato
         yield _Reader(tokenizer, encoder)
 
 
-def _prove(
-    artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jpeg: Callable[[bytes], Image.Image] | None
-) -> float:
+def _make_ready(
+    settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None, read_jpeg: ReadJpeg | None
+) -> tuple[Layout | None, float]:
+    """Lay the cores out, prove the goldens, warm up; gives the layout and the goldens' lowest cosine.
+
+    Raises ArtifactInvalid.
+    """
+    try:
+        layout = _lay_out(settings, serving, encoder, reader)
+        return layout, _prove(encoder.artifact, encoder, reader, read_jpeg)
+    except EncoderFailed as exc:
+        raise ArtifactInvalid(f"The model does not run on {encoder.device}: {exc.__cause__ or exc.sentence}") from exc
+
+
+def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jpeg: ReadJpeg | None) -> float:
     """The goldens, through the very steps that will serve, and a warm-up; the goldens' lowest cosine.
 
     Raises ArtifactInvalid.
@@ -250,8 +270,6 @@ def _prove(
         raise ArtifactInvalid(f"A golden no longer decodes here (link: bytes to pixels): {exc.sentence}") from exc
     except TextRejected as exc:
         raise ArtifactInvalid(f"A golden text no longer gives tokens (link: text to tokens): {exc.sentence}") from exc
-    except EncoderFailed as exc:
-        raise ArtifactInvalid(f"The model does not run on {encoder.device}: {exc.__cause__ or exc.sentence}") from exc
     return lowest
 
 
@@ -262,7 +280,7 @@ def _encode(runners: Sequence[Runner], at: int) -> Callable[[NDArray[Any]], Vect
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """In a worker, when the start must be refused: tell the parent why, instead of being started again and again."""
     try:
         yield
@@ -309,7 +327,10 @@ async def _tend(catalogue: Catalogue) -> None:
 async def _tell(metrics: Metrics, embedder: Embedder) -> None:
     """Several workers: whichever is asked for the metrics tells those of all, so each keeps its own up to date."""
     while True:
-        metrics.observe(embedder)
+        try:
+            metrics.observe(embedder)
+        except OSError:
+            _log.exception("The metrics could not be written; another try follows.")
         await asyncio.sleep(_TELL_ROUND)
 
 

@@ -26,7 +26,7 @@ class _Job:
 
 
 class Pool:
-    """So many threads, daemons all: `close` waits for what runs; what still waits then is not begun."""
+    """So many threads. On the way out everything that waits is still done."""
 
     def __init__(self, threads: int, *, name: str) -> None:
         self._waiting: FairQueue[_Job] = FairQueue()
@@ -70,17 +70,19 @@ class Pool:
                 job.loop.call_soon_threadsafe(_settle, job.answer, None, exc)
             else:
                 job.loop.call_soon_threadsafe(_settle, job.answer, made, None)
+                del made
+            del job  # while this thread waits, it must not keep somebody's picture
 
     def _next(self) -> _Job | None:
-        """The next job whose caller is still there; None when closing."""
+        """The next job whose caller is still there; None when there is none and there will be none."""
         with self._condition:
-            while not self._closing:
-                job = self._waiting.take()
-                if job is None:
-                    self._condition.wait()
-                elif not job.answer.done():
-                    return job
-            return None
+            while True:
+                while (job := self._waiting.take()) is not None:
+                    if not job.answer.done():
+                        return job
+                if self._closing:
+                    return None
+                self._condition.wait()
 
 
 def _settle(answer: asyncio.Future[Any], made: Any, error: BaseException | None) -> None:

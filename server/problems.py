@@ -31,7 +31,7 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.NotFound, 404),
     (errors.CatalogueConflict, 409),
     (errors.Overloaded, 503),
-    (errors.CallerLeft, 499),  # nobody reads it; the log and the metrics tell it from an answer, as nginx does
+    (errors.CallerLeft, 499),  # nobody reads it; the metrics tell it from an answer, with nginx's number
     (errors.NotReady, 503),
     (errors.CatalogueUnavailable, 503),
     (errors.TwinlensError, 500),

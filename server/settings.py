@@ -20,6 +20,8 @@ from server.errors import BadSetting
 
 PREFIX = "TWINLENS_"
 
+_MANY = 1024
+
 Decoder = Literal["pillow", "nvimagecodec"]
 
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -40,13 +42,13 @@ def _count(text: str) -> int:
         raise ValueError("a whole number above 0") from None
 
 
-def _count_or_auto(text: str) -> int | None:
+def _few_or_auto(text: str) -> int | None:
+    """More of workers, of threads or of pictures in a run is a slip of the hand, and would take all the memory."""
     if text.lower() == "auto":
         return None
-    try:
-        return _count(text)
-    except ValueError:
-        raise ValueError("a whole number above 0, or auto") from None
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MANY:
+        raise ValueError(f"a whole number from 1 to {_MANY}, or auto")
+    return int(text)
 
 
 def _size_or_none(text: str) -> int:
@@ -103,12 +105,12 @@ class Settings:
     model: Path = _setting(Path("models/starter"), Path, "folder of the model artifact")
     precision: Precision = _setting("fp32", _one_of(get_args(Precision)), "variant of the towers to run")
     device: Device = _setting("auto", _one_of(get_args(Device)), "auto (CUDA when it is there), cpu or cuda")
-    workers: int | None = _setting(None, _count_or_auto, "processes that serve, or auto: one, or some for each GPU")
+    workers: int | None = _setting(None, _few_or_auto, "processes that serve, or auto: one, or some for each GPU")
     threads: int | None = _setting(
-        None, _count_or_auto, "threads of the model in each worker, or auto: one for each of its cores"
+        None, _few_or_auto, "threads of the model in each worker, or auto: one for each of its cores"
     )
     batch: int | None = _setting(
-        None, _count_or_auto, "most pictures in one run of the model, or auto: measured at the first start"
+        None, _few_or_auto, "most pictures in one run of the model, or auto: measured at the first start"
     )
     decoder: Decoder = _setting(
         "pillow", _one_of(get_args(Decoder)), "who decodes JPEGs in full: pillow or nvimagecodec"

@@ -232,21 +232,15 @@ async def test_side_by_side_one_runner_that_is_stuck_does_not_stop_the_other():
     async with Batcher([stuck, free]) as batcher:
         stuck.gate.clear()
         free.gate.clear()
-        tasks = await asyncio.gather(*(hold_any(batcher, stuck, free, value) for value in (1, 2)))
+        tasks = [asyncio.create_task(batcher.encode(pixels(value))) for value in (1, 2)]
+        for model in (stuck, free):
+            await asyncio.to_thread(model.entered.wait, 10)
         free.gate.set()
         for value in range(10, 15):
             await batcher.encode(pixels(value))
         assert [value for batch in free.batches for value in batch][1:] == [10, 11, 12, 13, 14]
         stuck.gate.set()
         await asyncio.gather(*tasks)
-
-
-async def hold_any(batcher, first, second, value):
-    """Occupy whichever runner takes it."""
-    task = asyncio.create_task(batcher.encode(pixels(value)))
-    while not (first.entered.is_set() or second.entered.is_set()):
-        await asyncio.sleep(0)
-    return task
 
 
 async def test_a_bulk_load_of_one_client_does_not_stand_before_a_search_of_another():

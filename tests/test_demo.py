@@ -38,6 +38,7 @@ def test_an_id_or_sku_that_somebody_uses_is_left_out_with_a_warning_and_the_rest
         found = client.post("/v1/search", files={"file": demo.products()[2].read()}).json()["results"][0]
         assert (found["productId"], found["similarity"]) == (demo.products()[2].id, 100.0)
         assert client.get(f"/v1/products/{SAME_SKU.id}").status_code == 404
+    assert run_sql(database_url, "SELECT reltuples > 0 FROM pg_class WHERE relname = 'media'") == [(True,)]  # counted
     ours = (record for record in caplog.records if record.name == "server.demo")
     warnings = [record.getMessage() for record in ours if record.levelname == "WARNING"]
     assert len(warnings) == 2

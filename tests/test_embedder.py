@@ -126,6 +126,18 @@ async def test_more_work_than_fits_the_deadline_is_refused_at_the_door_once_miss
     assert model.batches == [[1], [11]]
 
 
+async def test_one_that_is_cut_off_from_outside_when_its_time_is_up_shows_the_pace_as_well(embedder, model):
+    held = await hold(embedder, model)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SHORT):
+            await embedder.embed(picture(9), within=SHORT)
+    with pytest.raises(Overloaded) as caught:
+        await embedder.embed(picture(10), within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    model.gate.set()
+    await held
+
+
 async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)

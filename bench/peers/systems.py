@@ -26,6 +26,7 @@ from server.artifact import Artifact
 _HERE = Path(__file__).parent
 _START_LIMIT = 240.0
 _STOP_LIMIT = 15.0
+_AWAKE = 0.5
 
 # The same everywhere: an older processor, and no torchvision, whose build from the registry does not go with the CPU
 # build of torch. So transformers prepares pictures with its slower processor (Pillow and NumPy).
@@ -171,7 +172,10 @@ def _twinlens(
             try:
                 yield running
             finally:
-                running.resume()  # who is stopped where it is cannot stop itself and its database
+                # Who is stopped where it is cannot stop itself and its database. A SIGTERM that comes before all threads
+                # run again may go to one that is not Python's main thread, which then sleeps on.
+                running.resume()
+                sleep(_AWAKE)
 
     return start
 
@@ -203,6 +207,7 @@ def peer(command: Sequence[str]) -> Iterator[Running]:
             yield running
         finally:
             running.resume()
+            sleep(_AWAKE)
             _stop(child)
 
 

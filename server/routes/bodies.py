@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
+from litestar.exceptions import InternalServerException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from server.clients import Request
-from server.errors import BadParameter, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
+from server.errors import BadParameter, CallerLeft, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
 from server.fair_queue import LANES, Caller, Lane
-from server.routes.timing import note_read
+from server.routes.timing import note_read, passed
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -96,7 +97,7 @@ async def _parts(request: Request, boundary: str) -> AsyncIterator[tuple[Multipa
     part: MultipartSegment | None = None
     chunks: list[bytes] = []
     with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
-        async for chunk in request.stream():
+        async for chunk in _stream(request):
             for event in parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
                     part, chunks = event, []
@@ -104,6 +105,15 @@ async def _parts(request: Request, boundary: str) -> AsyncIterator[tuple[Multipa
                     chunks.append(bytes(event))
                 elif part is not None:
                     yield part, b"".join(chunks)
+
+
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises CallerLeft when it ends before its end."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except InternalServerException as exc:  # all that Litestar raises here of this kind
+        raise CallerLeft from exc
 
 
 def _short(name: str | None) -> str:
@@ -115,7 +125,7 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
     if content_type(request) != JSON:
         raise UnsupportedBody(f"Send the body as {JSON}.")
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in _stream(request):
         body += chunk
         if len(body) > _LARGEST_JSON:
             raise UploadTooLarge(f"A JSON body may have at most {_LARGEST_JSON:,} bytes.")
@@ -135,20 +145,21 @@ def _plain(message: str) -> str:
 
 
 def deadline_of(request: Request, most: float) -> float:
-    """Seconds this request may take: what its Twinlens-Deadline header asks for, at most `most`.
+    """Seconds that are left to this request of what its Twinlens-Deadline header asks for, at most `most`.
 
     Raises BadParameter for a header that is no number above 0.
     """
+    spent = passed(request.scope)
     asked = request.headers.get(DEADLINE_HEADER)
     if asked is None:
-        return most
+        return most - spent
     try:
         seconds = float(asked)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
         raise BadParameter(f"The header {DEADLINE_HEADER} takes a number of seconds above 0, not {asked!r}.")
-    return min(seconds, most)
+    return min(seconds, most) - spent
 
 
 def caller_of(request: Request, client_id: str, lane: Lane = "interactive") -> Caller:

@@ -21,10 +21,15 @@ def begin(scope: Scope) -> float:
     return started
 
 
+def passed(scope: Scope) -> float:
+    """Seconds since the request's clock was started."""
+    now = perf_counter()
+    return now - float(scope.get("state", {}).get(_STARTED, now))
+
+
 def note_read(request: Request) -> None:
     """What passed until now went into receiving and reading the body."""
-    if (started := request.scope["state"].get(_STARTED)) is not None:
-        note(request, {"read": perf_counter() - started})
+    note(request, {"read": passed(request.scope)})
 
 
 def note(request: Request, timings: Mapping[str, float]) -> None:
@@ -42,7 +47,7 @@ def header(scope: Scope) -> str | None:
     state = scope.get("state", {})
     if not (timings := state.get(_KEY)):
         return None
-    stages = {**timings, "total": perf_counter() - state[_STARTED]}
+    stages = {**timings, "total": passed(scope)}
     return ", ".join("cache;desc=hit" if one == "cache" else f"{one};dur={ms(value)}" for one, value in stages.items())
 
 
