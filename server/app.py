@@ -49,8 +49,6 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
 
 _ALONE = Place()
 
-_GRACE = 0.05
-
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -143,8 +141,7 @@ def in_time(most: float) -> Middleware:
     def create(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                # A little longer than what is inside is given, which knows better when to come again.
-                async with asyncio.timeout(deadline_of(Request(scope), most) + _GRACE):
+                async with asyncio.timeout(deadline_of(Request(scope), most)):
                     await app(scope, receive, send)
             except TimeoutError as exc:
                 raise DeadlineMissed from exc
