@@ -172,8 +172,8 @@ def _twinlens(
             try:
                 yield running
             finally:
-                # Who is stopped where it is cannot stop itself and its database. A SIGTERM that comes before all threads
-                # run again may go to one that is not Python's main thread, which then sleeps on.
+                # Who is stopped where it is cannot stop itself and its database. And a SIGTERM that comes before its
+                # threads all run again may go to another than Python's main thread, which then sleeps on.
                 running.resume()
                 sleep(_AWAKE)
 
