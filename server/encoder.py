@@ -156,6 +156,7 @@ class _Tower:
             )
         else:
             sizes = tuple(size for size in shape if size is not None)
+            # The image tower, which has two streams; a text tower is small, and its engines would take minutes as well.
             engines = serving.cache / "tensorrt" if serving.tensorrt and serving.cache and self._streams > 1 else None
             made = cuda.runners(
                 self._graph,

@@ -107,8 +107,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             batcher,
             artifact.spec,
             max_pixels=settings.max_pixels,
-            # The system shares the cores out between decoding and the model, and neither can wait for more than it
-            # has: fewer threads left cores idle where pictures are large, and helped nowhere.
+            # Decoding lets go of the GIL, and the system shares the cores out between it and the model: where pictures
+            # are large, decoding gets its part, and where they are small it seldom has anything to do.
             threads=len(os.sched_getaffinity(0)),
             words=words,
             cache=settings.cache,
