@@ -59,16 +59,13 @@ class Door:
         otherwise what the work on the first of those that failed raised.
         """
         async with self._admit(len(given), within, caller.lane, weight):
-            if len(given) == 1:
-                try:
-                    async with asyncio.timeout(within):
-                        return [await work(given[0])]
-                except TimeoutError as exc:
-                    raise DeadlineMissed(retry_after=max(1.0, self._backlog(caller.lane))) from exc
             tasks: list[asyncio.Task[Made]] = []
             try:
-                async with asyncio.timeout(within), asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(work(one)) for one in given]
+                async with asyncio.timeout(within):
+                    if len(given) == 1:  # needs no task of its own
+                        return [await work(given[0])]
+                    async with asyncio.TaskGroup() as group:
+                        tasks = [group.create_task(work(one)) for one in given]
             except TimeoutError as exc:
                 raise DeadlineMissed(retry_after=max(1.0, self._backlog(caller.lane))) from exc
             except BaseExceptionGroup as exc:

@@ -198,7 +198,10 @@ def _serving(settings: Settings, place: Place) -> Serving:
 
 
 def _lay_out(settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None) -> Layout | None:
-    """On the CPU: give the cores to the model as is best for it; what was chosen. Raises ArtifactInvalid."""
+    """On the CPU: give the cores to the model as is best for it; what was chosen.
+
+    Raises ArtifactInvalid, and EncoderFailed where not even one picture runs.
+    """
     if encoder.device != "cpu":
         return None
     if settings.threads and settings.batch:

@@ -88,3 +88,15 @@ def test_many_pictures_in_one_call_of_which_some_are_known(api):
     broken = api.post("/v1/embeddings", files=[("file", one) for one in (known, new[0], b"text")])
     assert broken.status_code == 415
     assert broken.json()["error"].startswith("Picture 3 of 3: ")
+
+
+def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve):
+    server = serve().ready()
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    head = "POST /embed-image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    connection.sendall(f"{head}Content-Length: 100000\r\n\r\n--b\r\n".encode())
+    connection.close()
+    until(
+        lambda: figure(server.url, r'twinlens_requests_total\{method="POST",route="/embed-image",status="499"\}') == 1
+    )
+    assert not any("Traceback" in line or "ERROR" in line for line in server.log)

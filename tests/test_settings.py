@@ -1,8 +1,9 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from server.__main__ import _environment
 from server.errors import BadSetting
 from server.settings import Settings, variable_of
 
@@ -95,3 +96,9 @@ def test_every_setting_is_documented(name):
     assert f"`{variable_of(name)}`" in operations
     makefile = (ROOT / "Makefile").read_text()
     assert f" {name.upper()}" in makefile
+
+
+def test_a_worker_reads_what_its_parent_has_read():
+    given = Settings(deadline=0.00001, workers=3, batch=4, cache=0, demo=True, device="cpu", data=Path("there"))
+    read = Settings.read(_environment(given, "postgresql://x"))
+    assert read == replace(given, database_url="postgresql://x")
