@@ -10,9 +10,8 @@ own decoder and encoder. A near-duplicate that is more similar to another pictur
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,59 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import machine
+from export.alterations import ALTERATIONS as ALTERATIONS
 from server.artifact import Artifact, PreprocessingSpec, Vectors
 from server.encoder import Encoder
 from server.errors import TwinlensError
 from server.media import decode, to_pixels
 
 PICTURES = Path(__file__).parent.parent / "server" / "demo_catalogue" / "pictures"
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 _MAX_PIXELS = 64_000_000
 _BATCH = 16
-
-
-def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
-    out = io.BytesIO()
-    image.save(out, form, quality=quality)
-    return decode(out.getvalue(), max_pixels=_MAX_PIXELS).image
-
-
-def _half(image: Image.Image) -> Image.Image:
-    return image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
-
-
-def _cropped(image: Image.Image) -> Image.Image:
-    across, down = image.width // 10, image.height // 10
-    return image.crop((across, down, image.width - across, image.height - down))
-
-
-def _rotated(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
-    return image.rotate(5, Image.Resampling.BICUBIC, fillcolor=fill)
-
-
-def _brighter(image: Image.Image) -> Image.Image:
-    return image.point([min(255, round(value * 1.25)) for value in range(256)] * 3)
-
-
-def _framed(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    width = round(max(image.size) * 0.08)
-    framed = Image.new("RGB", (image.width + 2 * width, image.height + 2 * width), colour)
-    framed.paste(image, (width, width))
-    return framed
-
-
-ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "JPEG, quality 40": lambda image: _encoded(image, "JPEG", 40),
-    "WebP, quality 60": lambda image: _encoded(image, "WEBP", 60),
-    "half size": _half,
-    "10 % cropped off each side": _cropped,
-    "rotated by 5 degrees, on white": lambda image: _rotated(image, WHITE),
-    "rotated by 5 degrees, on black": lambda image: _rotated(image, BLACK),
-    "brighter by a quarter": _brighter,
-    "a border of 8 %, white": lambda image: _framed(image, WHITE),
-    "a border of 8 %, black": lambda image: _framed(image, BLACK),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +42,8 @@ class Found:
     cosine: float
     """The mean cosine of the altered picture with its original."""
     missed: list[str]
+    near: float | None = None
+    """The share whose altered form is graded at least as a near-duplicate of its original; None without grades."""
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:
@@ -114,6 +72,7 @@ def search(
     """Alter every picture in every way, or those of ALTERATIONS that are named, and look for its original."""
     names = list(pictures)
     originals = embed(encoder, spec, list(pictures.values())).astype(np.float64)
+    grades = encoder.artifact.variant(encoder.precision).grades
     results = []
     for alteration in alterations:
         alter = ALTERATIONS[alteration]
@@ -121,7 +80,8 @@ def search(
         cosines = altered @ originals.T
         own = np.diagonal(cosines)
         missed = [names[at] for at in np.flatnonzero(_best_other(cosines) >= own)]
-        results.append(Found(alteration, 1 - len(missed) / len(names), float(own.mean()), missed))
+        near = float((own >= grades.near_duplicate).mean()) if grades is not None else None
+        results.append(Found(alteration, 1 - len(missed) / len(names), float(own.mean()), missed, near))
     return results
 
 
@@ -166,10 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{exc.filename} cannot be read: {exc.strerror}.")
     print(machine.sentence())
     print(f"{artifact.manifest.model}, {options.precision}, {len(pictures)} pictures\n")
-    print(f"{'alteration':<34}{'found first':>12}{'mean cosine':>13}  missed")
+    print(f"{'alteration':<34}{'found first':>12}{'mean cosine':>13}{'near-duplicates':>17}  missed")
     for found in results:
         missed = ", ".join(found.missed[:3]) + (", ..." if len(found.missed) > 3 else "")
-        print(f"{found.alteration:<34}{found.first:>11.1%} {found.cosine:>13.4f}  {missed}".rstrip())
+        near = "-" if found.near is None else f"{found.near:.1%}"
+        print(f"{found.alteration:<34}{found.first:>11.1%} {found.cosine:>13.4f}{near:>17}  {missed}".rstrip())
     print(f"\nall: {np.mean([found.first for found in results]):.2%} found first")
     print(f"unaltered: the nearest other picture has a cosine of {others.max():.6f} at most")
     return 0

@@ -9,6 +9,7 @@ import msgspec
 
 from export.listing import apart, columns, drift_figures, graph_bytes, size_of, spec_fields
 from server.artifact import Artifact, Drift, Manifest, Parity
+from server.grades import GRADES
 
 _FIGURES = (
     "number",
@@ -38,6 +39,7 @@ def diff(a: Path, b: Path, *, speed: bool = False, seconds: float = 2.0) -> str:
         _section("graphs", _graphs(before, after)),
         _section("text tower", _text(before, after)),
         _section("parity", _parity(before, after)),
+        _section("grades", _grades(before, after)),
     ]
     if speed:
         parts.append(["", "speed", *(f"  {line}" for line in _speed(one, other, seconds).splitlines())])
@@ -131,6 +133,20 @@ def _parity(a: Manifest, b: Manifest) -> list[Row]:
         else:
             rows += [(f"{what}: {name}", x, y) for name, x, y in zip(_FIGURES, here, there, strict=True)]
     return rows
+
+
+def _grades(a: Manifest, b: Manifest) -> list[Row]:
+    one, other = _grades_of(a), _grades_of(b)
+    return [(name, one.get(name, "-"), other.get(name, "-")) for name in _in_either(one, other)]
+
+
+def _grades_of(manifest: Manifest) -> dict[str, str]:
+    return {
+        f"{precision}, {grade} from": f"{grades.least(grade):g}"
+        for precision, variant in manifest.precisions.items()
+        if (grades := variant.grades) is not None
+        for grade in GRADES[:-1]
+    }
 
 
 def _figures(manifest: Manifest) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export import gate, publish, trace
+from export import gate, grading, publish, trace
 from export.checkpoint import Checkpoint, TextTower
 from export.decoding import DecodedTwice, compare_vectors, decode_twice, prove_decoding, scaled_by_default
 from export.devices import devices
@@ -82,6 +82,7 @@ def freeze(order: Order) -> Path:
             if precision != "fp32":
                 work.make_image(precision)
                 work.make_text(precision)
+        work.calibrate_grades()
         work.write_goldens()
         with step("publish") as told:
             lowest = work.publish()
@@ -260,6 +261,15 @@ class _Work:
                 f"{spec.jpeg_at_least} pixels a side"
             )
             told(f"lowest cosine {compared.cosine.min():.6f} to decoding in full")
+
+    def calibrate_grades(self) -> None:
+        with step("grades") as told:
+            pairs = grading.pairs_of(self.pictures, self.checkpoint.image.spec)
+            for precision in self._kept():
+                with Encoder(self.artifact, precision, "cpu") as encoder:
+                    grades, measured = grading.grade(encoder.encode, pairs, watched) or (None, None)
+                self._alter(precision, grades=grades, grading=measured)
+                told(f"{precision}: {grading.told(grades, measured)}")
 
     def write_goldens(self) -> None:
         with step("goldens") as told:

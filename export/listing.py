@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.errors import ExportRefused
-from server.artifact import Artifact, Drift, Manifest, PreprocessingSpec
+from server.artifact import Artifact, Drift, Manifest, PreprocessingSpec, Variant
 from server.errors import ArtifactInvalid
+from server.grades import GRADES
 
 
 def list_artifacts(models: Path) -> str:
@@ -100,6 +101,7 @@ def show(folder: Path) -> str:
         asked = f"each picture's cosine at least {variant.min_cosine}, a golden's at least {variant.min_golden_cosine}"
         parts += [["", precision], [f"  {own}", f"  {sizes}", f"  asked: {asked}"]]
         parts.append(_drifts(manifest, precision))
+        parts.append(_grades(variant))
     words = ", ".join(_quoted(golden.text) for golden in manifest.text_goldens)
     parts += [
         ["", "goldens"],
@@ -113,6 +115,23 @@ def show(folder: Path) -> str:
         columns([["", name, size_of(file.bytes), file.sha256] for name, file in manifest.files.items()], right=(2,)),
     ]
     return "\n".join(line for part in parts for line in part)
+
+
+def _grades(variant: Variant) -> list[str]:
+    grades, measured = variant.grades, variant.grading
+    if grades is None:
+        return ["  grades: none; matches of its space have no grade"]
+    rows = [["", "grade", "cosine from"] + (["same", "altered", "others"] if measured else [])]
+    for name, field in zip(GRADES, ("identical", "near_duplicate", "similar"), strict=False):
+        row = ["", name, f"{getattr(grades, field):g}"]
+        if measured is not None:
+            row += [f"{getattr(one, field):.2%}" for one in (measured.same, measured.altered, measured.others)]
+        rows.append(row)
+    if measured is not None:
+        rows.append(
+            ["", "", "of pairs", *(str(one.pairs) for one in (measured.same, measured.altered, measured.others))]
+        )
+    return columns(rows, right=range(2, len(rows[0])))
 
 
 def _quoted(text: str) -> str:

@@ -24,6 +24,7 @@ from export.drift import NEIGHBOURS, Compared
 from export.gate import Measured, asked
 from export.parity import MIN_COSINE, GatePicture
 from server.artifact import Manifest
+from server.grades import GRADES
 from server.media import decode
 
 By = Mapping[str, Mapping[str, Measured]]
@@ -108,6 +109,7 @@ def render(
         mono=_MONO,
         verdicts=[("Pictures", _verdicts(manifest, images)), ("Texts", _text_verdicts(manifest, texts))],
         without_text=without_text,
+        grades=_grades(manifest),
         images=parts,
         texts=[
             _text_part(precision, device, measured)
@@ -183,6 +185,23 @@ def _verdict(precision: str, device: str, measured: Measured, least: str, mood: 
         "mood": mood,
         "verdict": verdict,
     }
+
+
+def _grades(manifest: Manifest) -> list[dict[str, Any]]:
+    return [
+        {
+            "precision": precision,
+            "grade": grade,
+            "least": f"{variant.grades.least(grade):g}",
+            "shares": [
+                f"{100 * getattr(one, field):.2f} %"
+                for one in (variant.grading.same, variant.grading.altered, variant.grading.others)
+            ],
+        }
+        for precision, variant in manifest.precisions.items()
+        if variant.grades is not None and variant.grading is not None
+        for grade, field in zip(GRADES, ("identical", "near_duplicate", "similar"), strict=False)
+    ]
 
 
 def _image_part(precision: str, device: str, measured: Measured, manifest: Manifest, thumbs: _Thumbs) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from export.decoding import compare_vectors, decode_twice, prove_decoding
 from export.devices import devices
+from export.drift import unit
 from export.errors import ExportRefused
 from export.gate import SHARED, Measured, asked, measure_images, measure_texts, own_space, table
+from export.grading import between_others, share
 from export.parity import GatePicture, gate_pictures, prove_pixels
 from export.preprocessing import processor_of
 from export.steps import step
@@ -26,6 +28,7 @@ _MAX_PIXELS = 64_000_000
 
 # The manifest has the cosine to torch, here it is taken to fp32's own graph: they are a rounding apart.
 _ROUNDING = 1e-6
+_OTHERS_APART = 0.005
 
 
 def verify(folder: Path) -> None:
@@ -105,6 +108,7 @@ def _verify_images(artifact: Artifact, pictures: Sequence[GatePicture], told: Ca
                     scaled = sum(one.scale > 1 for one in twice)
                     told(f"{scaled} JPEGs decoded at a scale: lowest cosine {at_scale.cosine.min():.6f} to in full")
             told(f"{precision} on {device}: {_batches(measured)}")
+            _check_grades(precision, variant, measured)
             if precision != "fp32" and by_fp32 is not None:
                 _check_shared(artifact, precision, variant, device, measured)
                 told(_to_fp32(measured))
@@ -241,6 +245,26 @@ def _check_figures(artifact: Artifact, precision: Precision, variant: Variant) -
             raise ExportRefused(
                 f"The manifest says that {precision} shares the space on {device}, but that only "
                 f"{parity.image.self_first} of {parity.image.count} pictures find themselves first."
+            )
+
+
+def _check_grades(precision: Precision, variant: Variant, measured: Measured) -> None:
+    """As many pairs of different pictures must reach each grade here as the manifest says, about.
+
+    The gate's pictures are decoded in full here and were graded as served, which moves a cosine a little.
+    """
+    grades, grading = variant.grades, variant.grading
+    if grades is None or grading is None:
+        return
+    found = share(between_others(unit(measured.found)), grades)
+    if found.pairs != grading.others.pairs:
+        return  # an export of another version had other pictures
+    for name in ("identical", "near_duplicate", "similar"):
+        here, there = getattr(found, name), getattr(grading.others, name)
+        if abs(here - there) > _OTHERS_APART:
+            raise ExportRefused(
+                f"The manifest says that {there:.2%} of the pairs of different pictures are "
+                f"{name.replace('_', '-')} in {precision}, but here {here:.2%} are: its grades are not of these graphs."
             )
 
 

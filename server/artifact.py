@@ -26,8 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import ArtifactInvalid
+from server.grades import Grades, Grading
 
-FORMAT = 2
+FORMAT = 3
+
+READABLE = (2, 3)
+"""Format 2 had no grades: a match of such an artifact has none."""
 
 SEAL = "manifest.sha256"
 """The file that protects the manifest, as the manifest protects the others; `sha256sum -c` reads it, too."""
@@ -186,6 +190,12 @@ class Variant(_Record, frozen=True, kw_only=True):
     """A golden's vector must come this close to the stored one at every start."""
     parity: dict[str, Parity]
     """By device: `cpu`, `cuda`."""
+    grades: Grades | None = None
+    """The least cosine of each grade, between two pictures; None where none were calibrated."""
+    grading: Grading | None = None
+    """What `grades` was chosen by."""
+    text_grades: Grades | None = None
+    """The same between words and a picture."""
 
 
 class TextTower(_Record, frozen=True, kw_only=True):
@@ -281,8 +291,11 @@ class Artifact:
                 f"{path} is not the manifest that was exported: {SEAL} says another digest. Copy the artifact again, "
                 "or export it anew."
             )
-        if manifest.format != FORMAT:
-            raise ArtifactInvalid(f"{path} is of format {manifest.format}; this version reads format {FORMAT}.")
+        if manifest.format not in READABLE:
+            raise ArtifactInvalid(
+                f"{path} is of format {manifest.format}; this version reads the formats "
+                f"{' and '.join(map(str, READABLE))}."
+            )
         if not manifest.precisions or not manifest.goldens:
             raise ArtifactInvalid(f"{path} names no precision or no goldens: the export was not finished.")
         if flaw := _flaw(manifest):
@@ -355,6 +368,10 @@ class Artifact:
             ours += [self.manifest.text.tokenizer]
             ours += [golden.embeddings[precision] for golden in self.manifest.text_goldens]
         return ours
+
+    def without_words(self) -> Artifact:
+        """The artifact as far as pictures go: what is asked of texts is not asked of it."""
+        return Artifact(self.folder, msgspec.structs.replace(self.manifest, text=None, text_goldens=[]))
 
     def self_test(
         self,

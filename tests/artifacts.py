@@ -132,3 +132,33 @@ def text_graph(vectors: NDArray[np.float32], *, length: int | str = "L") -> onnx
         [numpy_helper.from_array(vectors, "vectors")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def another_space(folder: Path) -> Path:
+    """An artifact of a space of its own, to whose pictures those of the starter are as unlike as can be: its opposite.
+
+    A vector that met one of the other space would show: a picture's similarity to itself would be 0.
+    """
+    image_only(folder)
+    manifest = Artifact.read(folder).manifest
+    variant = manifest.precisions["fp32"]
+    model = onnx.load(folder / variant.image)
+    last = next(node for node in model.graph.node if "embedding" in node.output)
+    last.output[list(last.output).index("embedding")] = "turned_away"
+    model.graph.node.append(helper.make_node("Neg", ["turned_away"], ["embedding"]))
+    onnx.save(model, folder / variant.image)
+    for golden in manifest.goldens:
+        path = folder / golden.embeddings["fp32"]
+        np.save(path, -np.load(path))
+    other = hashlib.sha256(b"the opposite of " + variant.space.encode()).hexdigest()
+    return rewrite(
+        folder,
+        name="opposite",
+        model="tests/opposite",
+        space=msgspec.structs.replace(manifest.space, id=other),
+        precisions={"fp32": msgspec.structs.replace(variant, space=other)},
+        goldens=[
+            msgspec.structs.replace(golden, embeddings={"fp32": golden.embeddings["fp32"]})
+            for golden in manifest.goldens
+        ],
+    )
