@@ -6,15 +6,13 @@ one embedding space: it searches that one, and what it stores is stored there.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import psycopg
@@ -22,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from pgvector import HalfVector
 from psycopg import AsyncConnection, sql
 from psycopg.rows import BaseRowFactory, TupleRow, class_row, tuple_row
+from psycopg.types.json import Jsonb
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
-from server.database import LOCK_INDEXES, LOCK_SPACES, LOCKS, Pool, connect, load_queries
+from server.database import Pool, load_queries
 from server.errors import (
-    ArtifactInvalid,
     BadParameter,
     CatalogueBusy,
     CatalogueConflict,
@@ -38,10 +36,13 @@ from server.errors import (
     ProductIdTaken,
     ProductNotFound,
     SkuTaken,
-    SpaceNotLive,
+    SpaceDropped,
     VectorRefused,
 )
+from server.filters import Filter
+from server.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Tended, mean_recall
 from server.similarity import similarity
+from server.spaces import SpaceRow
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,20 @@ Digest = bytes
 """SHA-256 of a file's bytes, 32 bytes."""
 
 MOST_MATCHES = 1000
-MOST_DIMENSIONS = 4000  # of a halfvec in an HNSW index
 NORM_TOLERANCE = 1e-3  # what the database's CHECK allows
 
 MARGIN = 16  # candidates beyond the limit: inner products of halves rank a little differently than their cosines
-LEAST_EF_SEARCH = 200  # recall 0.993 on 50,000 vectors; 100 gave 0.985
-MOST_EF_SEARCH = 1000  # pgvector's limit
-INDEX_THRESHOLD = 20_000  # active media of a client; below, looking at each takes less than 30 ms
+UNMEASURED_EF_SEARCH = 200  # for an index that was not measured yet: recall 0.993 on 50,000 vectors
 INDEXES_KNOWN_FOR = 30.0  # seconds
+COMPARISONS_KEPT = 1_000  # in each space: hours of them
+
+# A filter is applied to what an index gives: this many times the candidates are asked for at first, and at most half
+# of what ef_search can be, since the far end of what an index gives is not as sure as its beginning.
+FILTER_FACTOR = 4
+MOST_FILTERED = MOST_EF_SEARCH // 2
+
+Plan = Literal["exact", "index"]
+"""How a search was answered: by looking at each media of the client, or through the client's own HNSW index."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Product:
     name: str
     sku: str | None
     is_active: bool
+    attributes: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
 
@@ -127,76 +135,23 @@ class Match:
 
 
 @dataclass(frozen=True)
-class SpaceRow:
-    """An embedding space as the database holds it; `number` names its table of vectors."""
+class Found:
+    """The matches of a search, best first, and how they were come by."""
 
-    number: int
-    id: str
-    dimensions: int
-    model: str
-    live: bool
-
-    @property
-    def table(self) -> str:
-        return f"twinlens_space_{self.number}"
+    matches: list[Match]
+    plan: Plan
 
 
 @dataclass(frozen=True)
-class Tended:
-    """What `tend_indexes` did: the clients that got an index, and the indexes that went."""
+class IndexAnswer:
+    """A search that an index answered, as it is told to whoever compares such answers with exact ones."""
 
-    built: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-
-
-# --- spaces ----------------------------------------------------------------------------------------------------------
-
-
-def open_space(
-    url: str, *, space_id: str, dimensions: int, model: str, manifest: Mapping[str, Any], artifact_path: str
-) -> SpaceRow:
-    """The row of an artifact's space, which must be the live one; a database without a live space takes it as such.
-
-    `space_id`: 64 hex digits. Safe to call from many processes at once; needs a migrated database. Raises SpaceNotLive
-    when another space is live, ArtifactInvalid when the database cannot hold such vectors, DatabaseUnusable when the
-    database cannot be reached.
-    """
-    if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise ArtifactInvalid(
-            f"The model makes vectors of {dimensions:,} dimensions; the database can index at most {MOST_DIMENSIONS:,}."
-        )
-    queries = load_queries()
-    manifest_text = json.dumps(manifest)
-
-    def find() -> SpaceRow | None:
-        with connection.cursor(row_factory=class_row(SpaceRow)) as cursor:
-            return cursor.execute(queries["find_space"].encode(), {"id": space_id}).fetchone()
-
-    with connect(url) as connection, connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, LOCK_SPACES))
-        live = connection.execute(queries["find_live_space"].encode()).fetchone()
-        if live is not None and live[0] != space_id:
-            raise SpaceNotLive(space_id, live[0])
-        parameters = {
-            "id": space_id,
-            "dimensions": dimensions,
-            "model": model,
-            "manifest": manifest_text,
-            "path": artifact_path,
-        }
-        if find() is None:
-            connection.execute(queries["register_space"].encode(), parameters)
-        row = find()
-        if row is None or row.dimensions != dimensions:
-            raise ArtifactInvalid(
-                f"The artifact has {dimensions:,} dimensions, but the database knows its space with "
-                f"{row.dimensions if row else 0:,}."
-            )
-        connection.execute(queries["note_artifact"].encode(), {**parameters, "number": row.number})
-        if live is None:
-            connection.execute(queries["make_live"].encode(), {"number": row.number})
-            row = SpaceRow(row.number, row.id, row.dimensions, row.model, live=True)
-    return row
+    client_id: str
+    embedding: HalfVector
+    limit: int
+    where: Filter
+    cosines: tuple[float, ...]
+    """Of its matches, best first."""
 
 
 # --- the catalogue ---------------------------------------------------------------------------------------------------
@@ -210,27 +165,47 @@ class Catalogue:
     CatalogueUnavailable, and BadParameter for a text that the database cannot hold.
     """
 
-    def __init__(self, pool: Pool, space: SpaceRow) -> None:
+    def __init__(self, pool: Pool, space: SpaceRow, *, recall: float = 0.99) -> None:
+        """`recall`: what a search through an index must find, on average, of what an exact one would; below 1."""
         self.space = space
+        self.on_index_answer: Callable[[IndexAnswer], None] | None = None
+        """Called with each search that an index answered."""
         self._pool = pool
-        queries = load_queries()
-        self._create_index = sql.SQL(queries.pop("create_index"))
-        self._drop_index = sql.SQL(queries.pop("drop_index"))
+        self._indexes = Indexes(space, recall)
+        texts = {name: sql.SQL(text) for name, text in load_queries().items()}
         table = sql.Identifier(space.table)
-        self._queries = {name: sql.SQL(text).format(space=table).as_bytes(None) for name, text in queries.items()}
-        self._indexes: frozenset[str] = frozenset()
-        self._indexes_read_at = float("-inf")
+        search = texts.pop("search")
+        queries = {name: text.format(space=table) for name, text in texts.items()}
+        for near in ("near_exactly", "near_exactly_where", "near_by_index"):
+            queries[near] = search.format(space=table, near=queries[near])
+        self._queries = {name: query.as_bytes(None) for name, query in queries.items()}
+        self._known: Mapping[str, Index] = {}
+        self._known_at = float("-inf")
 
     # --- products ----------------------------------------------------------------------------------------------------
 
     async def put_product(
-        self, client_id: str, product_id: str, *, name: str, sku: str | None = None, is_active: bool = True
+        self,
+        client_id: str,
+        product_id: str,
+        *,
+        name: str,
+        sku: str | None = None,
+        is_active: bool = True,
+        attributes: Mapping[str, Any] | None = None,
     ) -> tuple[Product, bool]:
-        """Create a product or change it; the flag says whether it is new.
+        """Create a product or change it; the flag says whether it is new. `attributes`: facts to filter searches by.
 
         Raises ProductIdTaken when another client owns the id, SkuTaken when another product of the client has the SKU.
         """
-        parameters = {"id": product_id, "client_id": client_id, "name": name, "sku": sku, "is_active": is_active}
+        parameters = {
+            "id": product_id,
+            "client_id": client_id,
+            "name": name,
+            "sku": sku,
+            "is_active": is_active,
+            "attributes": Jsonb(dict(attributes or {})),
+        }
 
         async def put(connection: AsyncConnection[TupleRow]) -> tuple[Product, bool]:
             cursor = connection.cursor(row_factory=tuple_row)
@@ -327,6 +302,11 @@ class Catalogue:
         found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, tuple_row)
         return found[0][0].to_numpy().astype(np.float32) if found else None
 
+    async def same_files(self, client_id: str, media_id: str, *, limit: int = MOST_MATCHES) -> list[Match]:
+        """The client's other active media with the very bytes of this one, by id: what has no vector yet, too."""
+        parameters = {"client_id": client_id, "media_id": media_id, "limit": limit}
+        return await self._read("same_files", parameters, class_row(Match))
+
     async def digests(self, client_id: str) -> set[tuple[str, Digest]]:
         """Product id and SHA-256 of every media of the client that has a vector in this space."""
         return set(await self._read("digests", {"client_id": client_id}, tuple_row))
@@ -342,41 +322,131 @@ class Catalogue:
         min_similarity: float | None = None,
         digest: Digest | None = None,
         media_id: str | None = None,
-    ) -> list[Match]:
+        where: Filter | None = None,
+    ) -> Found:
         """The nearest active media of the client, best first; among equals `media_id`, then `digest`, then by media id.
 
         limit: 1 to 1000. min_similarity: a percentage, compared with the rounded one that is shown; nothing that
         reaches it is an empty list. digest: SHA-256 of the query's own bytes, media_id: the media that
-        the query is; what has them is a candidate in any case. Raises VectorRefused, BadParameter.
+        the query is; what has them is a candidate in any case, also before its vector is made. where: what a match must
+        be beyond the client's; as many are found as when it were not there, if there are as many. Raises VectorRefused,
+        BadParameter.
+
+        A client with an index of its own is searched through it, and again exactly where the index gave less than was
+        asked for, or where it cut through the middle of equals.
         """
         if not 1 <= limit <= MOST_MATCHES:
             raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
+        where = where or Filter()
         parameters = {
-            "client_id": client_id,
-            "embedding": self._halves(embedding),
-            "limit": limit,
-            "candidates": limit + MARGIN,
+            **self._asked(client_id, self._halves(embedding), limit, where),
             "digest": digest,
             "media_id": media_id,
         }
-        ef_search = max(LEAST_EF_SEARCH, 2 * limit)
-        matches: list[Match] = []
-        if ef_search <= MOST_EF_SEARCH and self._index_of(client_id) in await self._known_indexes():
-            matches = await self._search_by_index(parameters, ef_search)
-        if len(matches) < limit:  # no index, or one that came back with less than there may be
-            matches = await self._read("search_exactly", parameters, class_row(Match))
-        if min_similarity is None:
-            return matches
-        return [match for match in matches if similarity(match.cosine) >= min_similarity]
+        found = None
+        # Few products have few media: looking at each of those is quicker, and right.
+        if where.product_ids is None and (index := (await self._known_indexes()).get(self._indexes.name_of(client_id))):
+            found = await self._search_by_index(parameters, index, filtered=where != Filter())
+            if found is not None and self.on_index_answer is not None:
+                cosines = tuple(match.cosine for match in found)
+                self.on_index_answer(IndexAnswer(client_id, parameters["embedding"], limit, where, cosines))
+        plan: Plan = "exact" if found is None else "index"
+        if found is None:
+            found = await self._search_exactly(parameters, filtered=where != Filter())
+        if min_similarity is not None:
+            found = [match for match in found if similarity(match.cosine) >= min_similarity]
+        return Found(found, plan)
 
-    async def _search_by_index(self, parameters: Mapping[str, Any], ef_search: int) -> list[Match]:
-        async def search(connection: AsyncConnection[TupleRow]) -> list[Match]:
+    async def search_again(self, answer: IndexAnswer) -> list[float]:
+        """The cosines of what an exact search finds where an index gave this answer, best first."""
+        asked = self._asked(answer.client_id, answer.embedding, answer.limit, answer.where)
+        parameters = {**asked, "digest": None, "media_id": None}
+        return [match.cosine for match in await self._search_exactly(parameters, filtered=answer.where != Filter())]
+
+    async def compare(self, answer: IndexAnswer) -> float:
+        """What share of an exact search's matches the index had given; kept in the database beside the query."""
+        exact = await self.search_again(answer)
+        recall = mean_recall([exact], [list(answer.cosines)])
+        parameters = {
+            "space": self.space.number,
+            "client_id": answer.client_id,
+            "embedding": answer.embedding,
+            "limit": answer.limit,
+            "where": Jsonb(answer.where.plain) if answer.where.plain is not None else None,
+            "expected": len(exact),
+            "found": round(recall * len(exact)),
+            "kept": COMPARISONS_KEPT,
+        }
+
+        async def keep(connection: AsyncConnection[TupleRow]) -> None:
             async with connection.transaction():
-                await connection.execute(self._query("set_search_effort"), {"ef_search": ef_search})
-                cursor = connection.cursor(row_factory=class_row(Match))
-                return await (await cursor.execute(self._query("search_by_index"), parameters)).fetchall()
+                await connection.execute(self._query("keep_comparison"), parameters)
+                await connection.execute(self._query("trim_comparisons"), parameters)
 
-        return await self._run(search)
+        await self._write(keep)
+        return recall
+
+    def _asked(self, client_id: str, embedding: HalfVector, limit: int, where: Filter) -> dict[str, Any]:
+        return {
+            "client_id": client_id,
+            "embedding": embedding,
+            "limit": limit,
+            "product_ids": list(where.product_ids) if where.product_ids is not None else None,
+            "kind": where.kind,
+            "attributes": where.jsonpath,
+        }
+
+    async def _search_exactly(self, parameters: Mapping[str, Any], *, filtered: bool) -> list[Match]:
+        name = "near_exactly_where" if filtered else "near_exactly"
+        rows = await self._read(name, {**parameters, "candidates": parameters["limit"] + MARGIN}, tuple_row)
+        return [Match(*row[:-2]) for row in rows]
+
+    async def _search_by_index(
+        self, parameters: Mapping[str, Any], index: Index, *, filtered: bool
+    ) -> list[Match] | None:
+        """None where only an exact search can tell."""
+        limit = parameters["limit"]
+        candidates = limit + MARGIN
+        if not filtered:
+            return await self._through(parameters, index, candidates) if 2 * limit <= MOST_EF_SEARCH else None
+        # How many pass the filter is not known, and near the query it may be all or none: the first candidates tell.
+        asked = min(FILTER_FACTOR * candidates, MOST_FILTERED)
+        while asked > limit:
+            passed: list[Match] = []
+            found = await self._through(parameters, index, asked, passed)
+            if found is not None or not passed:
+                return found
+            needed = round(1.3 * asked * candidates / len(passed))
+            if asked >= MOST_FILTERED or needed > MOST_FILTERED:
+                return None
+            asked = max(needed, asked + 1)
+        return None
+
+    async def _through(
+        self, parameters: Mapping[str, Any], index: Index, candidates: int, passed: list[Match] | None = None
+    ) -> list[Match] | None:
+        """The matches among so many candidates from the index; None where they are less than was asked for, or where
+        what was cut off may be as near as the last one is. `passed` takes them then."""
+        limit = parameters["limit"]
+        effort = min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH)
+
+        async def search(connection: AsyncConnection[TupleRow]) -> list[TupleRow]:
+            async with connection.transaction():
+                await self._indexes.set_effort(connection, effort)
+                cursor = await connection.execute(
+                    self._query("near_by_index"), {**parameters, "candidates": candidates}
+                )
+                return await cursor.fetchall()
+
+        rows = await self._run(search)
+        matches = [Match(*row[:-2]) for row in rows]
+        if len(matches) == limit:
+            count, edge = rows[0][-2:]
+            if count < candidates or matches[-1].cosine > edge:
+                return matches
+        if passed is not None:
+            passed.extend(matches)
+        return None
 
     # --- indexes -----------------------------------------------------------------------------------------------------
 
@@ -385,84 +455,36 @@ class Catalogue:
 
         It does so by itself about a minute later.
         """
-        with _translated():
+        with translated():
             connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
             async with connection:
                 await connection.execute(
                     sql.SQL("ANALYZE products, media, {space}").format(space=sql.Identifier(self.space.table))
                 )
 
-    async def tend_indexes(self, threshold: int = INDEX_THRESHOLD) -> Tended:
+    async def tend_indexes(self, threshold: int = INDEX_THRESHOLD, *, thorough: bool = True) -> Tended:
         """Give each client with at least `threshold` active media an index of its own; drop those no longer needed.
 
-        An index goes when its client has less than half the threshold. Those that an interrupted build left behind are
-        dropped and built anew. Takes a connection of its own, minutes at worst, and stops neither searches nor writes.
-        When another process is at it already, nothing is done.
+        As `Indexes.tend` has it.
         """
-        with _translated():
-            connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
-            async with connection:
-                locks = (LOCKS, LOCK_INDEXES)
-                locked = await (await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
-                if locked is None or not locked[0]:
-                    return Tended()
-                tended = await self._tend(connection, threshold)
-        self._indexes_read_at = float("-inf")
+        with translated():
+            tended = await self._indexes.tend(str(self._pool.conninfo), threshold, thorough=thorough)
+        if tended != Tended():
+            self._known_at = float("-inf")
         return tended
 
-    async def _tend(self, connection: AsyncConnection[TupleRow], threshold: int) -> Tended:
-        least = {"least": max(1, threshold // 2)}
-        rows = await (await connection.execute(self._query("list_large_clients"), least)).fetchall()
-        clients: dict[str, int] = dict(rows)
-        kept = {self._index_of(client) for client in clients}
-        present: set[str] = set()
-        dropped: list[str] = []
-        for name, valid in await self._list_indexes(connection):
-            if valid and name in kept:
-                present.add(name)
-                continue
-            await connection.execute(self._drop_index.format(index=sql.Identifier(name)))
-            dropped.append(name)
-            logger.info("dropped the index %s", name)
-        built = []
-        for client, count in clients.items():
-            name = self._index_of(client)
-            if count < threshold or name in present:
-                continue
-            began = time.monotonic()
-            await connection.execute(
-                self._create_index.format(
-                    index=sql.Identifier(name), space=sql.Identifier(self.space.table), client=sql.Literal(client)
-                )
-            )
-            built.append(client)
-            logger.info("built the index %s over %d vectors in %.1f s", name, count, time.monotonic() - began)
-        return Tended(tuple(built), tuple(dropped))
-
-    async def _list_indexes(self, connection: AsyncConnection[TupleRow]) -> list[tuple[str, bool]]:
-        rows = await (await connection.execute(self._query("list_indexes"), {"table": self.space.table})).fetchall()
-        return [(name, valid) for name, valid in rows if name.startswith(self._index_prefix)]
-
-    async def _known_indexes(self) -> frozenset[str]:
-        """Names of the indexes that are whole. An outdated answer costs time, never matches."""
-        if time.monotonic() - self._indexes_read_at > INDEXES_KNOWN_FOR:
-            listed = await self._run(self._list_indexes)
-            self._indexes = frozenset(name for name, valid in listed if valid)
-            self._indexes_read_at = time.monotonic()
-        return self._indexes
-
-    @property
-    def _index_prefix(self) -> str:
-        return f"{self.space.table}_hnsw_"
-
-    def _index_of(self, client_id: str) -> str:
-        # A client's id can be longer than a name in PostgreSQL may be.
-        return self._index_prefix + hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    async def _known_indexes(self) -> Mapping[str, Index]:
+        """The indexes that are whole, by name. An outdated answer costs time, never matches."""
+        if time.monotonic() - self._known_at > INDEXES_KNOWN_FOR:
+            listed = await self._run(self._indexes.listed)
+            self._known = {index.name: index for index in listed if index.valid}
+            self._known_at = time.monotonic()
+        return self._known
 
     # --- the border --------------------------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Ask the database for nothing. Raises CatalogueUnavailable when no answer comes."""
+        """Ask the database for nothing. Raises CatalogueUnavailable when no answer comes, SpaceDropped."""
         await self._read("ping", {}, tuple_row)
 
     def _query(self, name: str) -> bytes:
@@ -490,7 +512,7 @@ class Catalogue:
         """Run what only reads. When the connection dies under it, it runs once more on another."""
         for attempt in (1, 2):
             connection: AsyncConnection[TupleRow] | None = None
-            with _translated():
+            with translated():
                 try:
                     async with self._pool.connection() as connection:
                         return await work(connection)
@@ -508,7 +530,7 @@ class Catalogue:
         """
         for attempt in (1, 2):
             connection: AsyncConnection[TupleRow] | None = None
-            with _translated():
+            with translated():
                 try:
                     async with self._pool.connection() as connection:
                         return await work(connection)
@@ -534,7 +556,7 @@ class Catalogue:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """psycopg's errors in our words."""
     try:
         yield
@@ -544,6 +566,8 @@ def _translated() -> Iterator[None]:
         raise CatalogueUnavailable from exc
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as exc:
         raise CatalogueBusy from exc
+    except psycopg.errors.UndefinedTable as exc:  # of ours, only a space's can go while a server runs
+        raise SpaceDropped from exc
     except psycopg.errors.DiskFull as exc:
         raise CatalogueUnavailable("The database's disk is full; nothing was written.") from exc
     except psycopg.errors.UniqueViolation as exc:

@@ -12,6 +12,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from server.catalogue import Plan
 from server.embedder import Embedder, Timings, Tower
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -56,15 +57,29 @@ class Metrics:
         self._cached = Counter(
             "twinlens_cache", "Pictures and texts by how they were come by.", ["tower", "found"], registry=self.registry
         )
+        self._plans = Counter(
+            "twinlens_searches", "Searches by how they were answered.", ["plan"], registry=self.registry
+        )
+        self._recall = Histogram(
+            "twinlens_recall",
+            "What an index found of what an exact search finds, of searches drawn at random.",
+            buckets=(0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.999, 1),
+            registry=self.registry,
+        )
         self._told: dict[tuple[Tower, str], int] = {}
 
     def embedded(self, tower: Tower, timings: Timings) -> None:
         for stage, seconds in timings.items():
             self.stage_seconds.labels(stage, tower).observe(seconds)
 
-    def searched(self, seconds: float) -> None:
+    def searched(self, seconds: float, plan: Plan) -> None:
         # A search belongs to no tower: it may come with a vector of its own.
         self.stage_seconds.labels("search", "").observe(seconds)
+        self._plans.labels(plan).inc()
+
+    def compared(self, recall: float) -> None:
+        """A search that an index answered was answered again exactly: what share of that the index had found."""
+        self._recall.observe(recall)
 
     def batched(self, tower: Tower, size: int) -> None:
         self.batch_size.labels(tower).observe(size)

@@ -68,6 +68,12 @@ def _seconds(text: str) -> float:
     return float(found[1])
 
 
+def _share(text: str) -> float:
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text.strip()) or not 0.5 <= float(text) < 1:
+        raise ValueError("a share from 0.5 to below 1, such as 0.99")
+    return float(text)
+
+
 def _positive(number: int) -> int:
     if number <= 0:
         raise ValueError("a number above 0")
@@ -116,6 +122,9 @@ class Settings:
         "pillow", _one_of(get_args(Decoder)), "who decodes JPEGs in full: pillow or nvimagecodec"
     )
     tensorrt: bool = _setting(False, _switch, "run the image tower with TensorRT on CUDA, or refuse to start")
+    target_recall: float = _setting(
+        0.99, _share, "what a search through an index finds, on average, of what an exact one finds; below 1"
+    )
     cache: int = _setting(64_000_000, _size_or_none, "bytes of memory for vectors that may be asked for again; 0: none")
     database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
     media_url: str | None = _setting(
@@ -185,12 +194,21 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting, as text: `Settings.read` parses both kinds alike."""
+def add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> None:
+    """One flag for each setting, as text: `Settings.read` parses both kinds alike.
+
+    `suppress`: one that is not given leaves alone what a parser before this one has read.
+    """
     group = parser.add_argument_group("settings", "each is also a variable, TWINLENS_<NAME>")
     for one in fields(Settings):
         default = f" ({one.default})" if one.default not in (None, False) else ""
-        group.add_argument(flag_of(one.name), dest=one.name, metavar="VALUE", help=one.metadata["about"] + default)
+        group.add_argument(
+            flag_of(one.name),
+            dest=one.name,
+            metavar="VALUE",
+            help=one.metadata["about"] + default,
+            default=argparse.SUPPRESS if suppress else None,
+        )
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, str | None]:

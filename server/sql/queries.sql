@@ -2,17 +2,18 @@
 
 -- put_product --
 -- Create a product, or change the client's own; no row when another client owns the id.
-INSERT INTO products AS p (id, "clientId", name, sku, "isActive")
-VALUES (%(id)s, %(client_id)s, %(name)s, %(sku)s, %(is_active)s)
+INSERT INTO products AS p (id, "clientId", name, sku, "isActive", attributes)
+VALUES (%(id)s, %(client_id)s, %(name)s, %(sku)s, %(is_active)s, %(attributes)s)
 ON CONFLICT (id) DO UPDATE
-    SET name = excluded.name, sku = excluded.sku, "isActive" = excluded."isActive", "updatedAt" = now()
+    SET name = excluded.name, sku = excluded.sku, "isActive" = excluded."isActive", attributes = excluded.attributes,
+        "updatedAt" = now()
     WHERE p."clientId" = excluded."clientId"
-RETURNING id, "clientId" AS client_id, name, sku, "isActive" AS is_active, "createdAt" AS created_at,
+RETURNING id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
     "updatedAt" AS updated_at, xmax = 0 AS created
 
 -- get_product --
 -- One product of the client.
-SELECT id, "clientId" AS client_id, name, sku, "isActive" AS is_active, "createdAt" AS created_at,
+SELECT id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
     "updatedAt" AS updated_at
 FROM products
 WHERE id = %(id)s AND "clientId" = %(client_id)s
@@ -80,6 +81,18 @@ RETURNING id, "productId" AS product_id, "clientId" AS client_id, kind, status, 
 -- A media's vector in the space, as it is stored.
 SELECT embedding FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(client_id)s
 
+-- same_files --
+-- The client's other active media with the very bytes of this one. Equal bytes give equal vectors: the cosine is 1.
+SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
+    1::float8 AS cosine
+FROM media o
+JOIN media m ON m."clientId" = o."clientId" AND m."contentDigest" = o."contentDigest" AND m.id <> o.id
+JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
+WHERE o.id = %(media_id)s AND o."clientId" = %(client_id)s
+    AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+ORDER BY m.id
+LIMIT %(limit)s
+
 -- digests --
 -- Which files the client has with a vector in the space, and under which product.
 SELECT m."productId", m."contentDigest"
@@ -87,21 +100,54 @@ FROM media m
 JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m."contentDigest" IS NOT NULL
 
--- search_exactly --
+-- near_exactly --
 -- The nearest active media of the client, by looking at each one. Adding 0 keeps every vector index out of it.
+SELECT "mediaId", embedding
+FROM {space}
+WHERE "clientId" = %(client_id)s AND active
+ORDER BY (embedding <#> %(embedding)s) + 0, "mediaId"
+LIMIT %(candidates)s
+
+-- near_exactly_where --
+-- The same among those that pass the filter: it is applied first, and nothing that passes is overlooked.
+SELECT v."mediaId", v.embedding
+FROM products p
+JOIN media m ON m."productId" = p.id AND m."clientId" = p."clientId"
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
+WHERE p."clientId" = %(client_id)s
+    AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
+    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
+LIMIT %(candidates)s
+
+-- near_by_index --
+-- The nearest through the client's own HNSW index: the client and active must be the index's own words to be used.
+-- Whatever filter there is comes after, among these, and tells whether it leaves enough.
+SELECT "mediaId", embedding
+FROM {space}
+WHERE "clientId" = %(client_id)s AND active
+ORDER BY embedding <#> %(embedding)s
+LIMIT %(candidates)s
+
+-- search --
+-- The best of the candidates that one of the statements above gives: what media they are, and their cosines; beside
+-- them, how many candidates there were, and the lowest cosine among those.
 WITH near AS MATERIALIZED (
-    SELECT "mediaId", embedding
-    FROM {space}
-    WHERE "clientId" = %(client_id)s AND active
-    ORDER BY (embedding <#> %(embedding)s) + 0, "mediaId"
-    LIMIT %(candidates)s
+    {near}
 ), same AS MATERIALIZED (
-    -- The very file that is asked for is a candidate in any case, however many look like it.
-    SELECT v."mediaId", v.embedding
+    -- The very file that is asked for is a candidate in any case, however many look like it, whatever an index
+    -- overlooks, and also while its vector is not made yet.
+    SELECT m.id AS "mediaId", v.embedding
     FROM media m
-    JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
+    JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
+    LEFT JOIN {space} v ON v."mediaId" = m.id
     WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR m.id = %(media_id)s)
-    ORDER BY v."mediaId"
+        AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+        AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
+    -- No index is in this order: without sorting, which a search through an index is planned, the one on the ids of all
+    -- media would be read from end to end for it.
+    ORDER BY m.id || ''
     LIMIT %(limit)s
 ), candidates AS (
     SELECT "mediaId", embedding FROM near
@@ -110,95 +156,32 @@ WITH near AS MATERIALIZED (
 )
 SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
     -- <=> divides by the norms that the stored halves really have. To the sixth decimal, since halves tell no more.
-    round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8 AS cosine
+    -- Equal bytes give equal vectors, so the cosine of one that is not made yet is known.
+    coalesce(round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8, 1) AS cosine,
+    (SELECT count(*) FROM near) AS candidates,
+    (SELECT round(min(greatest(-1, least(1, 1 - (embedding <=> %(embedding)s))))::numeric, 6)::float8 FROM near) AS edge
 FROM candidates c
 JOIN media m ON m.id = c."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+    AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
+    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
 ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC,
     m.id
 LIMIT %(limit)s
 
--- search_by_index --
--- The same through the client's own HNSW index: the client and active must be the index's own words to be used.
-WITH near AS MATERIALIZED (
-    SELECT "mediaId", embedding
-    FROM {space}
-    WHERE "clientId" = %(client_id)s AND active
-    ORDER BY embedding <#> %(embedding)s
-    LIMIT %(candidates)s
-), same AS MATERIALIZED (
-    -- The very file that is asked for is a candidate in any case, also where the index overlooks it.
-    SELECT v."mediaId", v.embedding
-    FROM media m
-    JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
-    WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR m.id = %(media_id)s)
-    ORDER BY v."mediaId"
-    LIMIT %(limit)s
-), candidates AS (
-    SELECT "mediaId", embedding FROM near
-    UNION ALL
-    SELECT "mediaId", embedding FROM same WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
-)
-SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
-    -- <=> divides by the norms that the stored halves really have. To the sixth decimal, since halves tell no more.
-    round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8 AS cosine
-FROM candidates c
-JOIN media m ON m.id = c."mediaId"
-JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
-ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC,
-    m.id
-LIMIT %(limit)s
+-- keep_comparison --
+-- Keep a search that an index answered and an exact search answered again.
+INSERT INTO twinlens_recall (space, "clientId", embedding, "limit", "where", expected, found)
+VALUES (%(space)s, %(client_id)s, %(embedding)s, %(limit)s, %(where)s, %(expected)s, %(found)s)
 
--- set_search_effort --
--- How the next index search of this transaction goes: through the index, whatever the statistics make the planner
--- believe; so far; and on past that while rows are missing.
-SELECT set_config('enable_sort', 'off', true), set_config('hnsw.ef_search', %(ef_search)s::text, true),
-    set_config('hnsw.iterative_scan', 'relaxed_order', true)
-
--- list_indexes --
--- The HNSW indexes of the space, and whether each is whole.
-SELECT c.relname, i.indisvalid
-FROM pg_index i
-JOIN pg_class c ON c.oid = i.indexrelid
-JOIN pg_am a ON a.oid = c.relam
-WHERE i.indrelid = %(table)s::regclass AND a.amname = 'hnsw'
-
--- list_large_clients --
--- Clients with at least so many active vectors in the space.
-SELECT "clientId", count(*) FROM {space} WHERE active GROUP BY "clientId" HAVING count(*) >= %(least)s
-
--- create_index --
--- An HNSW index of one client's own.
-CREATE INDEX CONCURRENTLY {index} ON {space} USING hnsw (embedding halfvec_ip_ops)
-WHERE "clientId" = {client} AND active
-
--- drop_index --
--- Drop an HNSW index without stopping searches.
-DROP INDEX CONCURRENTLY IF EXISTS {index}
-
--- find_space --
--- An embedding space by its id.
-SELECT number, id, dimensions, model, live FROM twinlens_spaces WHERE id = %(id)s
-
--- find_live_space --
--- The id of the live space, if there is one.
-SELECT id FROM twinlens_spaces WHERE live
-
--- register_space --
--- Make a space's row and its table of vectors.
-SELECT twinlens_register_space(%(id)s, %(dimensions)s, %(model)s, %(manifest)s::jsonb, %(path)s)
-
--- make_live --
--- Make a space the one that image_embeddings shows.
-SELECT twinlens_make_live(%(number)s)
-
--- note_artifact --
--- Remember where the space's artifact lies now.
-UPDATE twinlens_spaces SET manifest = %(manifest)s::jsonb, "artifactPath" = %(path)s
-WHERE number = %(number)s AND (manifest, "artifactPath") IS DISTINCT FROM (%(manifest)s::jsonb, %(path)s)
+-- trim_comparisons --
+-- Forget all but the newest.
+DELETE FROM twinlens_recall
+WHERE space = %(space)s
+    AND number <= (SELECT number FROM twinlens_recall WHERE space = %(space)s ORDER BY number DESC OFFSET %(kept)s LIMIT 1)
 
 -- ping --
--- Nothing, answered.
-SELECT 1
+-- Nothing, answered where the space is still there.
+SELECT FROM {space} LIMIT 0
