@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import logging
 import multiprocessing
 import os
@@ -25,17 +26,21 @@ from PIL import Image
 from server import database, demo, graphs, media
 from server.artifact import Artifact, Vectors
 from server.batcher import Batcher
-from server.catalogue import Catalogue, SpaceRow, open_space
+from server.catalogue import Catalogue
 from server.cuda import gpu_of
 from server.embedder import Embedder, Words
 from server.encoder import Encoder, Serving, TextEncoder
 from server.errors import ArtifactInvalid, DatabaseUnusable, EncoderFailed, MediaRejected, StartRefused, TextRejected
+from server.grades import Grades
 from server.ingest import Librarian
 from server.layout import Layout, find, plain, remembered
+from server.mender import Mender
 from server.metrics import SHARED, Metrics
 from server.nvimagecodec import JpegDecoder
+from server.recall import Sampler
 from server.runner import Runner
 from server.settings import Settings
+from server.spaces import SpaceRow, open_space
 from server.storage import MediaStore
 from server.text import Tokenizer
 from server.workers import Place, gpus
@@ -48,7 +53,8 @@ _POOL_PATIENCE = 5.0
 _DATABASE_PATIENCE = 600.0
 _MAX_TEXTS = 32
 _MAX_ON_GPU = 64
-_INDEX_ROUND = 60.0
+_INDEX_ROUND = 10.0
+_THOROUGH_ROUND = 60
 _TELL_ROUND = 1.0
 
 _ALONE = Place()
@@ -69,21 +75,50 @@ class Services:
     librarian: Librarian
     metrics: Metrics
 
+    @property
+    def grades(self) -> Grades | None:
+        """What a cosine between two pictures means in the space that is served."""
+        return self.encoder.artifact.variant(self.encoder.precision).grades
+
+    @property
+    def text_grades(self) -> Grades | None:
+        """The same between words and a picture."""
+        return self.encoder.artifact.variant(self.encoder.precision).text_grades
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model that is proven, warm and ready: what turns pictures and words into vectors."""
+
+    encoder: Encoder
+    embedder: Embedder
+    layout: Layout | None
+    lowest: float
+    """The goldens' lowest cosine."""
+
 
 @asynccontextmanager
-async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncIterator[Services]:
-    """Artifact, encoder, batcher, pool, catalogue: in this order. Raises StartRefused's kinds."""
-    started = perf_counter()
-    metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
-    artifact = Artifact.read(settings.model)
+async def open_engine(
+    settings: Settings,
+    artifact: Artifact,
+    metrics: Metrics,
+    place: Place = _ALONE,
+    *,
+    words: bool = True,
+    decoding: int | None = None,
+) -> AsyncIterator[Engine]:
+    """Encoder, goldens, batcher, embedder: in this order. Raises ArtifactInvalid.
+
+    `words`: whether texts are to be read where the artifact can; `decoding`: threads that decode, one for each core
+    where it is not said.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(refusing())
         serving = _serving(settings, place)
         # Everything that takes hold of a GPU, one after the other, before anything runs on it.
         encoder = stack.enter_context(
             Encoder(artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving)
         )
-        reader = stack.enter_context(_reader(artifact, settings, serving))
+        reader = stack.enter_context(_reader(artifact, settings, serving)) if words else None
         read_jpeg = None
         if settings.decoder == "nvimagecodec":
             read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
@@ -98,31 +133,45 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
 
         batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
         batcher.on_batch = lambda size, _: metrics.batched("image", size)
-        words = None
+        texts = None
         if reader is not None:
             texts = await stack.enter_async_context(Batcher(reader.encoder.runners, reader.encoder.alone))
             texts.on_batch = lambda size, _: metrics.batched("text", size)
-            words = Words(reader.tokenizer, texts)
         embedder = Embedder(
             batcher,
             artifact.spec,
             max_pixels=settings.max_pixels,
             # Decoding lets go of the GIL, and the system shares the cores out between it and the model: where pictures
             # are large, decoding gets its part, and where they are small it seldom has anything to do.
-            threads=len(os.sched_getaffinity(0)),
-            words=words,
+            threads=decoding or len(os.sched_getaffinity(0)),
+            words=Words(reader.tokenizer, texts) if reader is not None and texts is not None else None,
             cache=settings.cache,
             read_jpeg=read_jpeg,
         )
         embedder.on_embedded = metrics.embedded
         stack.push_async_callback(asyncio.to_thread, embedder.close)
+        yield Engine(encoder, embedder, layout, lowest)
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncIterator[Services]:
+    """Artifact, engine, pool, catalogue: in this order. Raises StartRefused's kinds."""
+    started = perf_counter()
+    metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
+    artifact = Artifact.read(settings.model)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(refusing())
+        engine = await stack.enter_async_context(open_engine(settings, artifact, metrics, place))
+        encoder, embedder = engine.encoder, engine.embedder
 
         url = settings.database_url or ""
         space = await _claim_when_it_answers(url, artifact, settings.precision)
         pool = database.open_pool(
             url, min_size=2, max_size=_POOL_SIZE, timeout=_POOL_PATIENCE, longest=settings.deadline
         )
-        catalogue = Catalogue(await stack.enter_async_context(pool), space)
+        catalogue = Catalogue(await stack.enter_async_context(pool), space, recall=settings.target_recall)
+        sampler = Sampler(catalogue, metrics.compared)
+        stack.push_async_callback(_cancel, asyncio.create_task(sampler.run(), name="recall"))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         librarian = Librarian(embedder, catalogue, store)
         stack.push_async_callback(librarian.close)
@@ -131,6 +180,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             stack.push_async_callback(_cancel, asyncio.create_task(_tend(catalogue), name="indexes"))
+            mender = Mender(pool, space, embedder, store)
+            stack.push_async_callback(_cancel, asyncio.create_task(mender.run(), name="missing vectors"))
         if place.of > 1:
             stack.push_async_callback(_cancel, asyncio.create_task(_tell(metrics, embedder), name="metrics"))
         _log.info(
@@ -142,8 +193,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             settings.precision,
             "pictures and words" if embedder.reads_text else "pictures only",
             encoder.device,
-            f" ({layout})" if layout else "",
-            lowest,
+            f" ({engine.layout})" if engine.layout else "",
+            engine.lowest,
             encoder.space.id[:12],
             f", worker {place.number + 1} of {place.of}" if place.of > 1 else "",
         )
@@ -155,7 +206,8 @@ async def _claim_when_it_answers(url: str, artifact: Artifact, precision: str) -
     deadline = perf_counter() + _DATABASE_PATIENCE
     while True:
         try:
-            return await asyncio.to_thread(claim_space, url, artifact, precision)
+            # Its parent has seen the space live. Now it may be the way back, and those who still ask here are answered.
+            return await asyncio.to_thread(claim_space, url, artifact, precision, or_retired=True)
         except DatabaseUnusable as exc:
             if perf_counter() > deadline:
                 raise
@@ -163,20 +215,24 @@ async def _claim_when_it_answers(url: str, artifact: Artifact, precision: str) -
             await asyncio.sleep(1.0)
 
 
-def claim_space(url: str, artifact: Artifact, precision: str) -> SpaceRow:
+def claim_space(url: str, artifact: Artifact, precision: str, *, or_retired: bool = False) -> SpaceRow:
     """The database's row of the artifact's space; an empty database takes the space as its live one.
 
-    Raises SpaceNotLive, naming both, when the database holds another.
+    `or_retired`: one that was live will do. Raises SpaceNotLive, naming both, when the database holds another.
     """
+    return open_space(url, **about_space(artifact, precision), or_retired=or_retired)
+
+
+def about_space(artifact: Artifact, precision: str) -> dict[str, Any]:
+    """What the database is told of an artifact's space."""
     space = artifact.space(precision)
-    return open_space(
-        url,
-        space_id=space.id,
-        dimensions=space.dimensions,
-        model=artifact.manifest.model,
-        manifest=msgspec.to_builtins(artifact.manifest),
-        artifact_path=str(artifact.folder.resolve()),
-    )
+    return {
+        "space_id": space.id,
+        "dimensions": space.dimensions,
+        "model": artifact.manifest.model,
+        "manifest": msgspec.to_builtins(artifact.manifest),
+        "artifact_path": str(artifact.folder.resolve()),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +316,8 @@ def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jp
         # The bound on callers' pictures is no bound on ours.
         return media.read_pixels(data, artifact.spec, max_pixels=sys.maxsize, read_jpeg=read_jpeg)
 
+    if reader is None:
+        artifact = artifact.without_words()
     try:
         pictures, texts = encoder.each_way(), reader.encoder.each_way() if reader else ()
         lowest = 1.0
@@ -319,9 +377,9 @@ def log_to_stderr() -> None:
 
 async def _tend(catalogue: Catalogue) -> None:
     """Look after the large clients' indexes for as long as the server runs."""
-    while True:
+    for number in itertools.count():
         try:
-            await catalogue.tend_indexes()
+            await catalogue.tend_indexes(thorough=number % _THOROUGH_ROUND == 0)
         except Exception:
             _log.exception("The indexes could not be looked after; another try follows.")
         await asyncio.sleep(_INDEX_ROUND)

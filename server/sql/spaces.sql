@@ -1,0 +1,158 @@
+-- Every statement of spaces.py and filler.py: a name, a sentence, named parameters. {space} is a space's table of
+-- vectors. A media is missing in a space when it is a ready image without a vector there.
+
+-- find_space --
+-- An embedding space by its id.
+SELECT number, id, dimensions, model, live FROM twinlens_spaces WHERE id = %(id)s
+
+-- find_live_space --
+-- The id of the live space, if there is one.
+SELECT id FROM twinlens_spaces WHERE live
+
+-- was_live --
+-- Whether the space was the live one before another took its place.
+SELECT "retiredAt" IS NOT NULL FROM twinlens_spaces WHERE number = %(number)s
+
+-- list_spaces --
+-- All of them, in the order they came.
+SELECT number, id, dimensions, model, live, "retiredAt" IS NOT NULL AS was_live, "artifactPath" AS artifact_path
+FROM twinlens_spaces
+ORDER BY number
+
+-- register_space --
+-- Make a space's row and its table of vectors.
+SELECT twinlens_register_space(%(id)s, %(dimensions)s, %(model)s, %(manifest)s::jsonb, %(path)s)
+
+-- make_live --
+-- Make a space the one that image_embeddings shows.
+SELECT twinlens_make_live(%(number)s)
+
+-- drop_space --
+-- Take a space that is not live out of the database.
+SELECT twinlens_drop_space(%(number)s)
+
+-- note_artifact --
+-- Remember where the space's artifact lies now.
+UPDATE twinlens_spaces SET manifest = %(manifest)s::jsonb, "artifactPath" = %(path)s
+WHERE number = %(number)s AND (manifest, "artifactPath") IS DISTINCT FROM (%(manifest)s::jsonb, %(path)s)
+
+-- count_vectors --
+-- How many the space holds.
+SELECT count(*) FROM {space}
+
+-- horizon --
+-- What was added by a transaction below the first is all to be seen, or gone; nothing to be seen reaches the second.
+SELECT pg_snapshot_xmin(snapshot)::text, pg_snapshot_xmax(snapshot)::text FROM pg_current_snapshot() AS snapshot
+
+-- count_missing --
+-- All that is missing: what nobody has tried; what was tried in vain and would be lost to the searches, since the live
+-- space has it; what was tried in vain and the live space lacks too; and some of the first two by name.
+WITH missing AS MATERIALIZED (
+    SELECT m.id, u."mediaId" IS NOT NULL AS tried,
+        EXISTS (SELECT FROM image_embeddings l WHERE l."mediaId" = m.id) AS shown
+    FROM media m
+    LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
+    WHERE m.status = 'ready' AND m.kind = 'image'
+        AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
+)
+SELECT count(*) FILTER (WHERE NOT tried) AS untried,
+    count(*) FILTER (WHERE tried AND shown) AS lost,
+    count(*) FILTER (WHERE tried AND NOT shown) AS unreadable,
+    (array_agg(id ORDER BY id) FILTER (WHERE NOT tried OR shown))[1:3] AS examples
+FROM missing
+
+-- missing_since --
+-- What is missing of that which was added since: its id, whether it was tried in vain, whether the live space has it.
+SELECT m.id, u."mediaId" IS NOT NULL AS tried, EXISTS (SELECT FROM image_embeddings l WHERE l."mediaId" = m.id) AS shown
+FROM media m
+LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
+WHERE m.revision >= %(since)s::text::xid8 AND m.revision < %(until)s::text::xid8
+    AND m.status = 'ready' AND m.kind = 'image'
+    AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
+ORDER BY m.revision, m.id
+
+-- missing_of_these --
+-- The same of media that are named.
+SELECT m.id, u."mediaId" IS NOT NULL AS tried, EXISTS (SELECT FROM image_embeddings l WHERE l."mediaId" = m.id) AS shown
+FROM media m
+LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
+WHERE m.id = ANY(%(ids)s) AND m.status = 'ready' AND m.kind = 'image'
+    AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
+
+-- next_page --
+-- The next so many media that were added since, in the order they came: the place of the last, and those of them that
+-- are missing. The page is cut before the look at the vectors, so that each costs the same however few are missing.
+WITH page AS MATERIALIZED (
+    SELECT revision, id
+    FROM media
+    WHERE (revision, id) > (%(revision)s::text::xid8, %(id)s) AND revision < %(until)s::text::xid8
+        AND status = 'ready' AND kind = 'image'
+    ORDER BY revision, id
+    LIMIT %(most)s
+), last AS (
+    SELECT revision::text AS at_revision, id AS at_id FROM page ORDER BY page.revision DESC, page.id DESC LIMIT 1
+), missing AS (
+    SELECT page.id FROM page WHERE NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = page.id)
+)
+SELECT at_revision, at_id, array(SELECT id FROM missing) AS missing FROM last
+
+-- describe --
+-- What is needed to embed these media, those that still lack a vector.
+SELECT m.id, m."productId" AS product_id, m."clientId" AS client_id, m."s3Key" AS s3_key,
+    m."contentDigest" IS NOT NULL AND m.width IS NOT NULL AND m.height IS NOT NULL AND m.bytes IS NOT NULL
+        AND m."contentType" IS NOT NULL AS described
+FROM media m
+WHERE m.id = ANY(%(ids)s) AND m.status = 'ready' AND m.kind = 'image'
+    AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
+
+-- reasons --
+-- Why media could not be embedded, how many each, and one of them.
+SELECT reason, count(*), min("mediaId")
+FROM twinlens_unreadable
+WHERE space = %(number)s
+GROUP BY reason
+ORDER BY count(*) DESC
+LIMIT 10
+
+-- never_tried --
+-- Those of these media of which no failure is recorded.
+SELECT id FROM unnest(%(ids)s::text[]) AS id
+WHERE NOT EXISTS (SELECT FROM twinlens_unreadable u WHERE u."mediaId" = id AND u.space = %(number)s)
+
+-- due_again --
+-- Media that could not be embedded, tried so long ago that another try may do: after minutes, hours, days.
+SELECT "mediaId" FROM twinlens_unreadable
+WHERE space = %(number)s AND at < now() - least(interval '1 minute' * 4 ^ least(attempts, 6), interval '1 day')
+ORDER BY at
+LIMIT %(most)s
+
+-- fill_vector --
+-- Store a media's vector in the space, unless it is there.
+INSERT INTO {space} (space, "mediaId", embedding)
+VALUES (%(number)s, %(media_id)s, %(embedding)s)
+ON CONFLICT ("mediaId") DO NOTHING
+
+-- forget_unreadable --
+-- These media have been embedded after all.
+DELETE FROM twinlens_unreadable WHERE space = %(number)s AND "mediaId" = ANY(%(ids)s)
+
+-- note_unreadable --
+-- Record why a media could not be embedded, if it is still there.
+INSERT INTO twinlens_unreadable (space, "mediaId", reason)
+SELECT %(number)s, id, %(reason)s FROM media WHERE id = %(media_id)s FOR KEY SHARE
+ON CONFLICT ("mediaId", space) DO UPDATE
+    SET reason = excluded.reason, attempts = twinlens_unreadable.attempts + 1, at = now()
+
+-- hold_product --
+-- Product before media, the order in which everything locks.
+SELECT FROM products WHERE id = %(product_id)s FOR SHARE
+
+-- add_facts --
+-- Fill in what a media's row lacks. The digest stays away where another media of the product has it.
+UPDATE media m
+SET "contentType" = coalesce(m."contentType", %(content_type)s), bytes = coalesce(m.bytes, %(bytes)s),
+    width = coalesce(m.width, %(width)s), height = coalesce(m.height, %(height)s),
+    "contentDigest" = coalesce(m."contentDigest", CASE WHEN NOT EXISTS (
+        SELECT FROM media o WHERE o."productId" = m."productId" AND o."contentDigest" = %(digest)s
+    ) THEN %(digest)s::bytea END)
+WHERE m.id = %(media_id)s
