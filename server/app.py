@@ -39,6 +39,7 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     media.add_media,
     media.get_media,
     media.delete_media,
+    media.get_duplicates,
     media.get_thumbnail,
     health.live,
     health.ready,

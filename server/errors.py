@@ -232,6 +232,12 @@ class NotReady(TwinlensError):
     retry_after = 1.0
 
 
+class SpaceDropped(NotReady):
+    """The embedding space of this server has been dropped from the database: start it with the live space's model."""
+
+    code = "space_dropped"
+
+
 class EncoderFailed(TwinlensError):
     """The model failed on this picture or text; the fault is ours and has been logged."""
 
@@ -251,6 +257,12 @@ class StartRefused(TwinlensError):
     """The server cannot start."""
 
     code = "start_refused"
+
+
+class FolderInUse(StartRefused):
+    """Another Twinlens is running with this data folder: stop it first."""
+
+    code = "folder_in_use"
 
 
 class BadSetting(StartRefused):
@@ -276,11 +288,31 @@ class SpaceNotLive(StartRefused):
 
     code = "space_not_live"
 
-    def __init__(self, artifact: str, live: str) -> None:
+    def __init__(self, artifact: str, live: str, path: str = "DIR") -> None:
+        """`path`: the artifact's folder."""
         super().__init__(
             f"The artifact makes vectors of the embedding space {artifact}, but the live space of this database is "
-            f"{live}. Vectors of different spaces cannot be compared, so nothing was started. Start with the "
-            "artifact of the live space, or keep the new one's catalogue apart by giving another TWINLENS_DATA "
-            "(or TWINLENS_DATABASE_URL)."
+            f"{live}. Vectors of different spaces cannot be compared, so nothing was started. Embed the catalogue with "
+            f"this artifact, beside whatever runs, and switch to it: python -m server reembed --artifact {path} "
+            "- or start with the artifact of the live space, or keep the new one's catalogue apart by giving another "
+            "TWINLENS_DATA (or TWINLENS_DATABASE_URL)."
         )
         self.artifact, self.live = artifact, live
+
+
+class SpaceRefused(StartRefused):
+    """This cannot be done to the embedding space as things are."""
+
+    code = "space_refused"
+
+
+class SpaceIncomplete(SpaceRefused):
+    """The embedding space lacks vectors of pictures that are to be found."""
+
+    code = "space_incomplete"
+
+
+class ReembeddingStopped(StartRefused):
+    """The re-embedding had to stop; what is done is kept, and running it again goes on from there."""
+
+    code = "reembedding_stopped"

@@ -76,11 +76,20 @@ def _framework(request: Request, error: HTTPException) -> Response[Problem]:
     """Errors that Litestar raises itself: no route, wrong method, body too large, a parameter that does not fit."""
     headers = dict(error.headers or {})
     if isinstance(error, ValidationException):
-        return _problem(request, 422, "bad_parameter", f"{error.detail}", headers)
+        return _problem(request, 422, "bad_parameter", _said(error), headers)
     if error.status_code >= 500:
         return _unforeseen(request, error)
     code, sentence = _HTTP_CODES.get(error.status_code, ("bad_request", str(error.detail)))
     return _problem(request, error.status_code, code, sentence, headers)
+
+
+def _said(error: ValidationException) -> str:
+    """Which parameter does not fit, and how; Litestar's own sentence only names the address."""
+    parts = error.extra if isinstance(error.extra, list) else []
+    said = [
+        f"{one['key']}: {str(one['message']).replace('`', '')}" for one in parts if {"key", "message"} <= one.keys()
+    ]
+    return f"{'; '.join(said)}." if said else str(error.detail)
 
 
 def _unforeseen(request: Request, error: Exception) -> Response[Problem]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from server import catalogue
+from server.filters import Filter
+from server.grades import GRADES, Grade, Grades
 from server.similarity import clamp, score, similarity
 from server.text import MOST_CHARACTERS
 
@@ -16,9 +18,18 @@ Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 SpaceId = Annotated[str, msgspec.Meta(max_length=64)]
+Attribute = str | int | float | bool | None
+Attributes = dict[
+    Annotated[str, msgspec.Meta(min_length=1, max_length=100)],
+    Attribute | Annotated[list[Attribute], msgspec.Meta(max_length=100)],
+]
+"""Facts about a product that searches filter by: a value, or a list of values, under each name."""
 
 # Its length is checked where it is read, with a sentence of our own.
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTERS})]
+
+# Likewise: a grade's name.
+MinGrade = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*GRADES]})]
 
 DEFAULT_LIMIT = 24
 
@@ -65,6 +76,8 @@ class SearchRequest(_Request, frozen=True):
     client_id: str | None = None
     limit: Limit = DEFAULT_LIMIT
     min_similarity: Percentage | None = None
+    min_grade: MinGrade | None = None
+    filter: Filter | None = None
 
 
 class SearchFields(_Request, frozen=True):
@@ -73,6 +86,9 @@ class SearchFields(_Request, frozen=True):
     client_id: str | None = None
     limit: Limit = DEFAULT_LIMIT
     min_similarity: Percentage | None = None
+    min_grade: MinGrade | None = None
+    filter: str | None = None
+    """A `Filter` as JSON."""
 
 
 class UploadFields(_Request, frozen=True):
@@ -91,9 +107,12 @@ class Match(_Body, frozen=True):
     score: float
     cosine: float
     similarity: float
+    grade: Grade | None
+    """Null where the model has no grades, and for words."""
 
     @classmethod
-    def of(cls, match: catalogue.Match) -> Match:
+    def of(cls, match: catalogue.Match, grades: Grades | None) -> Match:
+        cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
             product_name=match.product_name,
@@ -102,22 +121,37 @@ class Match(_Body, frozen=True):
             width=match.width,
             height=match.height,
             score=score(match.cosine),
-            cosine=clamp(match.cosine),
+            cosine=cosine,
             similarity=similarity(match.cosine),
+            grade=grades.of(cosine) if grades is not None else None,
         )
 
 
 class SearchAnswer(_Body, frozen=True):
     results: list[Match]
     space: str
+    plan: catalogue.Plan
+    """`exact` when each media of the client was looked at, `index` when the client's own HNSW index was asked."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+
+
+class Duplicates(_Body, frozen=True):
+    """The other media of a client that are the same picture as one of its own."""
+
+    exact: list[Match]
+    """The same file, to the last byte; also before it has a vector."""
+    near: list[Match] | None
+    """Identical or near-duplicate by their vectors, best first; null where the model has no grades, or the media has no
+    vector yet."""
+    space: str
 
 
 class ProductRequest(_Request, frozen=True):
     name: Name
     sku: Sku | None = None
     is_active: bool = True
+    attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
     client_id: str | None = None
 
 
@@ -127,6 +161,7 @@ class Product(_Body, frozen=True):
     name: str
     sku: str | None
     is_active: bool
+    attributes: dict[str, Any]
     created_at: datetime
     updated_at: datetime
 
@@ -138,6 +173,7 @@ class Product(_Body, frozen=True):
             name=product.name,
             sku=product.sku,
             is_active=product.is_active,
+            attributes=dict(product.attributes),
             created_at=product.created_at,
             updated_at=product.updated_at,
         )

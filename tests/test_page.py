@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.process import Process
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Quiet, and without a sandbox that root cannot have.
@@ -40,16 +41,39 @@ def browsing(process):
         browser.close()
 
 
+@contextmanager
+def served(new_shop, *flags, **options):
+    """A server with the demo catalogue; the page only asks, so that many tests can share one."""
+    with new_shop() as shop:
+        process = Process(shop.data, "--demo", "on", "--database-url", shop.database_url, *flags, **options)
+        try:
+            yield process.ready()
+        finally:
+            process.stop()
+
+
+@pytest.fixture(scope="module")
+def server(new_shop):
+    with served(new_shop, "--max-upload", "3MB") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def words_server(new_shop, with_words):
+    with served(new_shop, model=with_words) as process:
+        yield process
+
+
 @pytest.fixture
-def page(serve):
-    with browsing(serve("--demo", "on", "--max-upload", "3MB").ready()) as page:
+def page(server):
+    with browsing(server) as page:
         yield page
 
 
 @pytest.fixture
-def reading(serve, with_words):
+def reading(words_server):
     """The page of a model that reads words."""
-    with browsing(serve("--demo", "on", model=with_words).ready()) as page:
+    with browsing(words_server) as page:
         yield page
 
 
@@ -71,6 +95,7 @@ def test_a_picture_is_searched_and_its_matches_are_shown(page, tmp_path):
     expect(matches.first).to_have_attribute("data-product-id", "demo-keyboard")
     expect(page.get_by_test_id("result-name").first).to_have_text("Keyboard")
     expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+    expect(page.get_by_test_id("result-grade").first).to_have_text("same picture")
     expect(page.get_by_test_id("query-picture")).to_be_visible()
     thumbnail = page.get_by_test_id("result-thumbnail").first
     expect(thumbnail).to_be_visible()
@@ -227,8 +252,8 @@ def test_pasted_text_goes_into_the_box_and_waits_there(reading):
     expect(reading.get_by_test_id("results")).to_have_attribute("data-state", "idle")
 
 
-def test_a_model_that_knows_no_words_has_a_page_without_a_box_for_them(serve, image_only):
-    with browsing(serve(model=image_only).ready()) as page:
+def test_a_model_that_knows_no_words_has_a_page_without_a_box_for_them(serve, database_url, image_only):
+    with browsing(serve("--database-url", database_url, model=image_only).ready()) as page:
         expect(page.get_by_test_id("text")).to_be_hidden()
         expect(page.get_by_role("heading", level=1)).to_have_text("Find a product by its picture", use_inner_text=True)
         expect(page.get_by_test_id("file-input")).to_be_attached()

@@ -79,6 +79,7 @@ def test_the_schema_names_every_call_of_the_contract(api):
         "/v1/products/{product_id}/media",
         "/v1/media/{media_id}",
         "/v1/media/{media_id}/thumbnail",
+        "/v1/media/{media_id}/duplicates",
         "/health/live",
         "/health/ready",
         "/metrics",
@@ -118,8 +119,10 @@ def test_the_schema_declares_client_and_deadline_on_every_call_of_the_catalogue(
         expected = {("Twinlens-Deadline", "header"): False}
         if "embed" not in path:  # a vector is nobody's
             expected[("clientId", "query")] = False
+        if path.endswith("/duplicates"):
+            expected[("limit", "query")] = False
         assert asked == expected, (method, path)
-    assert len(seen) == 8
+    assert len(seen) == 9
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,11 @@ STATUS_OF = {
     errors.ArtifactInvalid: 500,
     errors.DatabaseUnusable: 500,
     errors.SpaceNotLive: 500,
+    errors.SpaceDropped: 503,
+    errors.SpaceRefused: 500,
+    errors.SpaceIncomplete: 500,
+    errors.ReembeddingStopped: 500,
+    errors.FolderInUse: 500,
 }
 
 

@@ -28,8 +28,8 @@ def sent(server, data):
     return connection
 
 
-def test_what_a_caller_who_left_asked_for_is_dropped_and_the_others_are_answered(serve):
-    server = serve("--cache", "0").ready()
+def test_what_a_caller_who_left_asked_for_is_dropped_and_the_others_are_answered(serve, database_url):
+    server = serve("--cache", "0", "--database-url", database_url).ready()
     connections = [sent(server, PICTURE + bytes([at])) for at in range(60)]
     until(lambda: figure(server.url, "twinlens_pictures_inside") >= 20)
     for connection in connections:
@@ -44,8 +44,8 @@ def test_what_a_caller_who_left_asked_for_is_dropped_and_the_others_are_answered
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_equal_pictures_that_come_together_are_embedded_once_and_then_known(serve):
-    server = serve().ready()
+def test_equal_pictures_that_come_together_are_embedded_once_and_then_known(serve, database_url):
+    server = serve("--database-url", database_url).ready()
     with ThreadPoolExecutor(16) as threads:
         answers = [
             threads.submit(httpx.post, f"{server.url}/embed-image", files={"file": PICTURE}, timeout=60)
@@ -90,8 +90,8 @@ def test_many_pictures_in_one_call_of_which_some_are_known(api):
     assert broken.json()["error"].startswith("Picture 3 of 3: ")
 
 
-def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve):
-    server = serve().ready()
+def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve, database_url):
+    server = serve("--database-url", database_url).ready()
     connection = socket.create_connection(("127.0.0.1", server.port))
     head = "POST /embed-image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     connection.sendall(f"{head}Content-Length: 100000\r\n\r\n--b\r\n".encode())

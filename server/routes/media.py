@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, Parameter
 
+from server.catalogue import MOST_MATCHES
 from server.clients import Request, check_id, client_of
 from server.lifespan import Services
 from server.routes.bodies import MULTIPART, deadline_of, read_form
 from server.routes.openapi import UploadForm, contract
-from server.wire import Media, UploadFields
+from server.wire import DEFAULT_LIMIT, Duplicates, Match, Media, UploadFields
+
+QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
 # A media's picture never changes, so its thumbnail does not either; private, since it is one client's.
 _FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
@@ -54,6 +59,29 @@ async def get_media(request: Request, services: NamedDependency[Services], media
 async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """Delete a media; gives what it was."""
     return Media.of(await services.librarian.remove(client_of(request), media_id))
+
+
+@get("/v1/media/{media_id:str}/duplicates", **contract(404), tags=["media"])
+async def get_duplicates(
+    request: Request, services: NamedDependency[Services], media_id: FromPath[str], limit: QueryLimit = DEFAULT_LIMIT
+) -> Duplicates:
+    """The client's other media that are the same picture: the same file, and what its vector cannot tell from it."""
+    client_id, catalogue, grades = client_of(request), services.catalogue, services.grades
+    await catalogue.get_media(client_id, media_id)
+    exact = await catalogue.same_files(client_id, media_id)
+    vector = await catalogue.media_vector(client_id, media_id) if grades is not None else None
+    near = None
+    if vector is not None and grades is not None:
+        known = {media_id, *(match.media_id for match in exact)}
+        # As many more as will fall away: the media itself, and what is listed as the same file.
+        most = min(MOST_MATCHES, limit + len(known))
+        found = await catalogue.search(client_id, vector, limit=most, media_id=media_id)
+        least = grades.least("near-duplicate")
+        near = [Match.of(match, grades) for match in found.matches if match.media_id not in known]
+        near = [match for match in near if match.cosine >= least][:limit]
+    return Duplicates(
+        exact=[Match.of(match, grades) for match in exact[:limit]], near=near, space=services.encoder.space.id
+    )
 
 
 @get("/v1/media/{media_id:str}/thumbnail", media_type="image/webp", **contract(400, 404, 413), tags=["media"])

@@ -8,9 +8,18 @@ from typing import Any
 
 import msgspec
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, RequestBody, Schema
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+)
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 
+from server.grades import GRADES
 from server.routes.bodies import DEADLINE_HEADER
 from server.wire import Problem
 
@@ -36,6 +45,12 @@ SearchForm = _form(
         "clientId": _CLIENT,
         "limit": Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=1000, default=24),
         "minSimilarity": Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=100),
+        "minGrade": Schema(type=OpenAPIType.STRING, enum=GRADES),
+        "filter": Schema(
+            type=OpenAPIType.STRING,
+            description='What a match must be, as JSON: {"productIds": [...], "kind": "image", '
+            '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}.',
+        ),
     }
 )
 
@@ -106,33 +121,39 @@ def contract(
 
 
 def _schema_of(struct: type[msgspec.Struct]) -> Schema:
-    """A struct's schema in place: the fields that our request bodies have, no references."""
-    (_, components) = msgspec.json.schema_components([struct])
-    (described,) = components.values()
-    return Schema(
-        type=OpenAPIType.OBJECT,
-        description=described.get("description"),
-        properties={name: _property(one) for name, one in described["properties"].items()},
-        required=described.get("required") or None,
-    )
+    """A struct's schema in place, with no references."""
+    ((top,), components) = msgspec.json.schema_components([struct], ref_template="{name}")
+    return _described(top, components)
 
 
-def _property(described: dict[str, object]) -> Schema:
-    options = described.get("anyOf")
-    if isinstance(options, list):
-        # `X | None`: an optional field
-        described = next(one for one in options if one.get("type") != "null")
-    items = described.get("items")
+def _described(one: Mapping[str, Any], components: Mapping[str, Any]) -> Schema:
+    if "$ref" in one:
+        return _described(components[one["$ref"]], components)
+    # `X | None`: an optional field
+    options = [_described(option, components) for option in one.get("anyOf", ()) if option.get("type") != "null"]
+    if len(options) == 1:
+        return options[0]
+    fields: dict[str, Reference | Schema] = {}
+    for name, field in one.get("properties", {}).items():
+        fields[name] = _described(field, components)
+    others, items = one.get("additionalProperties"), one.get("items")
     return Schema(
-        type=OpenAPIType(str(described["type"])),
-        items=_property(items) if isinstance(items, dict) else None,
-        default=described.get("default"),
-        minimum=_number(described.get("minimum")),
-        maximum=_number(described.get("maximum")),
-        min_length=_whole(described.get("minLength")),
-        max_length=_whole(described.get("maxLength")),
-        min_items=_whole(described.get("minItems")),
-        max_items=_whole(described.get("maxItems")),
+        type=OpenAPIType(one["type"]) if "type" in one else None,
+        any_of=options or None,
+        enum=one.get("enum"),
+        description=one.get("description"),
+        properties=fields or None,
+        required=one.get("required") or None,
+        additional_properties=_described(others, components) if isinstance(others, dict) else others,
+        items=_described(items, components) if isinstance(items, dict) else None,
+        default=one.get("default"),
+        minimum=_number(one.get("minimum")),
+        maximum=_number(one.get("maximum")),
+        min_length=_whole(one.get("minLength")),
+        max_length=_whole(one.get("maxLength")),
+        min_items=_whole(one.get("minItems")),
+        max_items=_whole(one.get("maxItems")),
+        max_properties=_whole(one.get("maxProperties")),
     )
 
 

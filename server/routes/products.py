@@ -21,7 +21,7 @@ from server.wire import Product, ProductRequest
 async def put_product(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Product]:
-    """Create a product (201) or replace its name, SKU and state (200)."""
+    """Create a product (201) or replace its name, SKU, state and attributes (200)."""
     asked = await read_json(request, ProductRequest)
     product, created = await services.catalogue.put_product(
         client_of(request, asked.client_id),
@@ -29,6 +29,7 @@ async def put_product(
         name=asked.name,
         sku=asked.sku,
         is_active=asked.is_active,
+        attributes=asked.attributes,
     )
     return Response(Product.of(product), status_code=201 if created else 200)
 

@@ -12,6 +12,8 @@ from server.artifact import Vectors
 from server.clients import Request, check_id, client_of
 from server.embedder import Timings
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody
+from server.filters import Filter
+from server.grades import Grades, grade_named
 from server.lifespan import Services
 from server.routes.bodies import JSON, MULTIPART, caller_of, content_type, deadline_of, read_form, read_json
 from server.routes.embeddings import embed
@@ -43,6 +45,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
         raise UnsupportedBody(f"Send a picture as {MULTIPART}, or what else to search with as {JSON}.")
     asked = await read_json(request, SearchRequest)
     client_id = client_of(request, asked.client_id)
+    grades = services.grades if asked.text is None else services.text_grades
+    least = _least(asked.min_grade, grades, words=asked.text is not None)
     within = deadline_of(request, services.settings.deadline)
     embedding, timings = await _vector(request, asked, client_id, services, within)
     return await _answer(
@@ -52,7 +56,10 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
         embedding,
         asked.limit,
         asked.min_similarity,
+        grades=grades,
+        least=least,
         media_id=asked.media_id,
+        where=asked.filter,
         timings=timings,
     )
 
@@ -60,7 +67,9 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 async def _by_picture(request: Request, services: Services) -> Response[SearchAnswer]:
     form = await read_form(request)
     asked = form.read(SearchFields)
+    where = Filter.read(asked.filter) if asked.filter is not None else None
     client_id = client_of(request, asked.client_id)
+    least = _least(asked.min_grade, services.grades)
     picture = await embed(request, services, form.file, caller_of(request, client_id))
     return await _answer(
         request,
@@ -69,7 +78,10 @@ async def _by_picture(request: Request, services: Services) -> Response[SearchAn
         picture.embedding,
         asked.limit,
         asked.min_similarity,
+        grades=services.grades,
+        least=least,
         digest=picture.digest,
+        where=where,
         timings=picture.timings,
     )
 
@@ -106,6 +118,21 @@ async def _vector(
         return np.asarray(asked.embedding, dtype=np.float32), {}
 
 
+def _least(min_grade: str | None, grades: Grades | None, *, words: bool = False) -> float | None:
+    """The least cosine that is asked for. Raises BadParameter for no grade, and where there are none to ask for."""
+    if min_grade is None:
+        return None
+    grade = grade_named(min_grade)
+    if grades is None:
+        raise BadParameter(
+            "minGrade: this model has no grades for words; use minSimilarity."
+            if words
+            else "minGrade: this model has no grades, since it was exported without; use minSimilarity, or export it "
+            "again."
+        )
+    return grades.least(grade)
+
+
 async def _answer(
     request: Request,
     services: Services,
@@ -114,19 +141,27 @@ async def _answer(
     limit: int,
     min_similarity: float | None,
     *,
+    grades: Grades | None,
+    least: float | None,
     digest: bytes | None = None,
     media_id: str | None = None,
+    where: Filter | None = None,
     timings: Timings,
 ) -> Response[SearchAnswer]:
     started = perf_counter()
-    matches = await services.catalogue.search(
-        client_id, embedding, limit=limit, min_similarity=min_similarity, digest=digest, media_id=media_id
+    found = await services.catalogue.search(
+        client_id, embedding, limit=limit, min_similarity=min_similarity, digest=digest, media_id=media_id, where=where
     )
     seconds = perf_counter() - started
-    services.metrics.searched(seconds)
+    services.metrics.searched(seconds, found.plan)
     note(request, {"search": seconds})
     milliseconds = {stage: ms(value) for stage, value in {**timings, "search": seconds}.items()}
+    # By the cosine that is shown. Best first, so what falls away is the end.
+    matches = [Match.of(match, grades) for match in found.matches]
     answer = SearchAnswer(
-        results=[Match.of(match) for match in matches], space=services.encoder.space.id, timings=milliseconds
+        results=matches if least is None else [match for match in matches if match.cosine >= least],
+        space=services.encoder.space.id,
+        plan=found.plan,
+        timings=milliseconds,
     )
     return Response(answer)

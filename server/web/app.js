@@ -35,6 +35,7 @@ const pageOf = (query) => withClient("/", query ? inAddress(query) : {});
 const percent = (similarity) => `${similarity.toFixed(1)} %`;
 const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
 const part = (ms) => (ms < 1000 ? `${ms.toFixed(1)} ms` : duration(ms));
+const GRADES = { identical: "same picture", "near-duplicate": "nearly the same", similar: "similar", weak: "weak" };
 const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
 
 function fileSize(bytes) {
@@ -169,9 +170,10 @@ function resultItem(match) {
 
   const link = element("a", "card");
   link.href = pageOf(match);
+  const grade = GRADES[match.grade] ?? ""; // null for words, and where the model has no grades
   link.setAttribute(
     "aria-label",
-    `${match.productName}, ${percent(match.similarity)}${exact ? ", exact match" : ""}. Find pictures like it.`,
+    `${match.productName}, ${percent(match.similarity)}${grade && `, ${grade}`}${exact ? ", exact match" : ""}. Find pictures like it.`,
   );
   link.addEventListener("click", (event) => {
     if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // a new tab, as asked
@@ -196,7 +198,15 @@ function resultItem(match) {
   const similarity = element("span", "result-similarity", percent(match.similarity));
   similarity.dataset.testid = "result-similarity";
 
-  link.append(frame, name, similarity);
+  const figures = element("span", "result-figures");
+  figures.append(similarity);
+  if (grade) {
+    const said = element("span", `result-grade ${match.grade}`, grade);
+    said.dataset.testid = "result-grade";
+    figures.append(said);
+  }
+
+  link.append(frame, name, figures);
   item.append(link);
   return item;
 }
