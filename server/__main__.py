@@ -14,17 +14,17 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
-from server import database, lifespan
+from server import adopt, database, doctor, duplicates, lifespan, reembed, spaces
 from server.artifact import Artifact
-from server.errors import TwinlensError
+from server.errors import FolderInUse, TwinlensError
 from server.metrics import SHARED
 from server.postgres import EmbeddedPostgres
 from server.settings import Settings, add_flags, flags_of, variable_of
@@ -37,29 +37,31 @@ _log = logging.getLogger("server")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0, or 2 with a sentence on standard error."""
-    parser = argparse.ArgumentParser("python -m server", description="Search by image for product catalogues.")
-    add_flags(parser)
-    parser.add_argument(
-        "command",
-        nargs="?",
-        default="serve",
-        choices=list(COMMANDS),
-        help="serve (the default); migrate: bring the database's schema up to date; "
-        "database-url: print the URL of the database in use, also while the server runs",
-    )
-    given = parser.parse_args(arguments)
+    """Run one command; its exit code, or 2 with a sentence on standard error where it cannot be done."""
+    given = _parser().parse_args(arguments)
     lifespan.log_to_stderr()
     # A polite end must run the way out, also before the server has its own handlers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         settings = Settings.read(os.environ, flags_of(given))
-        return COMMANDS[given.command](settings)
+        return COMMANDS[given.command or "serve"].run(settings, given)
     except TwinlensError as error:
         print(f"twinlens: {error.sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m server", description="Search by image for product catalogues.")
+    add_flags(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        about = f"{command.about[0].upper()}{command.about[1:]}."
+        one = commands.add_parser(name, help=command.about, description=about)
+        add_flags(one, suppress=True)
+        command.add_arguments(one)
+    return parser
 
 
 def serve(settings: Settings) -> int:
@@ -74,12 +76,18 @@ def serve(settings: Settings) -> int:
         return _run_worker(settings, url)
 
 
-def migrate(settings: Settings) -> int:
-    """Bring the database's schema up to date."""
-    with _database(settings) as url:
-        applied = database.migrate(url)
+def bring_up_to_date(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
+    """Bring the database's schema up to date, an older system's with `--adopt`."""
+    if arguments.adopt:
+        return adopt.run(settings, arguments, url)
+    applied = database.migrate(url)
     print("\n".join(f"applied {name}" for name in applied) or "The schema is up to date.")
     return 0
+
+
+def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adopt", action="store_true", help="take over the tables of the older system")
+    adopt.add_arguments(parser)
 
 
 def database_url(settings: Settings) -> int:
@@ -88,17 +96,75 @@ def database_url(settings: Settings) -> int:
     return 0
 
 
-COMMANDS = {"serve": serve, "migrate": migrate, "database-url": database_url}
-
-
 @contextlib.contextmanager
-def _database(settings: Settings) -> Iterator[str]:
-    """The URL of the database: the one given, or an embedded one that lives as long as this block."""
+def _database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
+    """The URL of the database: the one given, or an embedded one that lives as long as this block.
+
+    `beside`: where a server runs with the same folder, its database does.
+    """
     if settings.database_url is not None:
         yield settings.database_url
         return
-    with EmbeddedPostgres(settings.data) as postgres:
+    postgres = EmbeddedPostgres(settings.data)
+    try:
+        postgres.start()
+    except FolderInUse:
+        if not beside:
+            raise
         yield postgres.url
+        return
+    with postgres:
+        yield postgres.url
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    """A command that takes no more than the settings."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of the operator's commands."""
+
+    about: str
+    run: Callable[[Settings, argparse.Namespace], int]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _nothing
+
+
+def _with_database(
+    run: Callable[[Settings, argparse.Namespace, str], int],
+) -> Callable[[Settings, argparse.Namespace], int]:
+    """A command that works on the database, also while a server runs on it."""
+
+    def run_with_it(settings: Settings, arguments: argparse.Namespace) -> int:
+        with _database(settings, beside=True) as url:
+            return run(settings, arguments, url)
+
+    return run_with_it
+
+
+COMMANDS = {
+    "serve": Command("serve until told to stop (the default)", lambda settings, _: serve(settings)),
+    "migrate": Command("bring the database's schema up to date", _with_database(bring_up_to_date), _migrate_arguments),
+    "reembed": Command(
+        "embed the catalogue with another model beside the live one, then switch",
+        _with_database(reembed.run),
+        reembed.add_arguments,
+    ),
+    "spaces": Command(
+        "list the embedding spaces, switch to another, drop one", _with_database(spaces.run), spaces.add_arguments
+    ),
+    "doctor": Command(
+        "say what is wrong with a database, and what mends it", _with_database(doctor.run), doctor.add_arguments
+    ),
+    "duplicates": Command(
+        "list the pictures that a client's catalogue holds more than once",
+        _with_database(duplicates.run),
+        duplicates.add_arguments,
+    ),
+    "database-url": Command(
+        "print the URL of the database in use, also while the server runs", lambda settings, _: database_url(settings)
+    ),
+}
 
 
 def _run_worker(settings: Settings, url: str) -> int:

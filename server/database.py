@@ -42,6 +42,9 @@ LOCKS = 0x7477696E
 LOCK_MIGRATIONS = 1
 LOCK_SPACES = 2
 LOCK_INDEXES = 3
+# With these the second integer is the number of a space: who re-embeds for it, and which server mends it.
+LOCKS_OF_REEMBEDDING = LOCKS + 1
+LOCKS_OF_MENDERS = LOCKS + 2
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
@@ -147,25 +150,33 @@ def migrate(url: str, folder: Path = SQL) -> list[str]:
     """
     migrations = load_migrations(folder)
     with connect(url) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_MIGRATIONS))
-        _require_pgvector(connection)
-        connection.execute(
-            """
-            CREATE TABLE IF NOT EXISTS twinlens_migrations (
-                number integer PRIMARY KEY,
-                name text NOT NULL,
-                digest text NOT NULL,
-                "appliedAt" timestamptz NOT NULL DEFAULT now()
-            )
-            """
-        )
+        begin_migrating(connection)
         rows = connection.execute("SELECT number, name, digest FROM twinlens_migrations ORDER BY number").fetchall()
         applied = {number: (name, digest) for number, name, digest in rows}
         _require_known(applied, migrations)
         pending = [migration for migration in migrations if migration.number not in applied]
         for migration in pending:
-            _apply(connection, migration)
+            apply(connection, migration)
     return [migration.name for migration in pending]
+
+
+def begin_migrating(connection: Connection[TupleRow]) -> None:
+    """Be the only one who migrates, until the connection is closed, with all that migrations take for granted.
+
+    Raises DatabaseUnusable when there is no pgvector or too old a one.
+    """
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_MIGRATIONS))
+    _require_pgvector(connection)
+    connection.execute(
+        """
+        CREATE TABLE IF NOT EXISTS twinlens_migrations (
+            number integer PRIMARY KEY,
+            name text NOT NULL,
+            digest text NOT NULL,
+            "appliedAt" timestamptz NOT NULL DEFAULT now()
+        )
+        """
+    )
 
 
 def _require_pgvector(connection: Connection[TupleRow]) -> None:
@@ -202,10 +213,14 @@ def _require_known(applied: dict[int, tuple[str, str]], migrations: list[Migrati
             )
 
 
-def _apply(connection: Connection[TupleRow], migration: Migration) -> None:
+def apply(connection: Connection[TupleRow], migration: Migration, text: str | None = None) -> None:
+    """Apply a migration and record it, all or nothing; `text` in place of its own where part of it is there already.
+
+    Raises DatabaseUnusable.
+    """
     try:
         with connection.transaction():
-            connection.execute(migration.text.encode())
+            connection.execute((text or migration.text).encode())
             connection.execute(
                 "INSERT INTO twinlens_migrations (number, name, digest) VALUES (%s, %s, %s)",
                 (migration.number, migration.name, migration.digest),
@@ -214,8 +229,9 @@ def _apply(connection: Connection[TupleRow], migration: Migration) -> None:
         raise
     except psycopg.errors.DuplicateTable as exc:
         raise DatabaseUnusable(
-            f"The database holds tables that Twinlens did not make ({exc.diag.message_primary}): give it a database "
-            "of its own."
+            f"The database holds tables that Twinlens did not make ({exc.diag.message_primary}). If they are the "
+            "older system's, python -m server doctor says how they are, and python -m server migrate --adopt takes "
+            "them over; if not, give Twinlens a database of its own."
         ) from exc
     except psycopg.Error as exc:
         raise DatabaseUnusable(f"The migration {migration.name} failed, and nothing of it was kept: {exc}") from exc

@@ -37,7 +37,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from server.errors import DatabaseUnusable, StartRefused
+from server.errors import DatabaseUnusable, FolderInUse, StartRefused
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class EmbeddedPostgres:
         self.data.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(self.data / "postgres.lock", wait=0.0)
         if lock is None:
-            raise StartRefused(f"Another Twinlens is running with the data folder {self.data}: stop it first.")
+            raise FolderInUse(f"Another Twinlens is running with the data folder {self.data}: stop it first.")
         self._locks.append(lock)
         self._cluster, self._account = _find_cluster(self.data) or _place_cluster(self.data)
         self._binaries = _reachable_binaries(self._account)
