@@ -8,9 +8,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import psycopg
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from psycopg import conninfo, sql
 
+from server import postgres as postgres_module
 from server.app import create_app
 from server.database import migrate
 from server.postgres import EmbeddedPostgres
@@ -56,8 +57,13 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     postgres = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    # Nothing in it outlives the run, so nothing waits for the disk; that data survive is proved on others.
+    settings = [*postgres_module._settings(), "fsync=off"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(postgres_module, "_settings", lambda: settings)
+        url = postgres.start()
     try:
-        yield postgres.start()
+        yield url
     finally:
         discard(postgres)
 
@@ -135,15 +141,43 @@ def serving(database_url: str, data: Path, **settings: Any) -> Iterator[TestClie
         yield client
 
 
+class Shop(NamedTuple):
+    """A database with the demo catalogue in it, and the data folder with its pictures: what `serving` takes."""
+
+    database_url: str
+    data: Path
+
+
 @pytest.fixture(scope="session")
-def api(
+def new_shop(
     postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TestClient[Litestar]]:
+) -> Iterator[Callable[[], AbstractContextManager[Shop]]]:
+    """Makes shops, as the server itself has loaded one: to start on a copy embeds no picture."""
+    loaded = tmp_path_factory.mktemp("shop")
+
+    @contextmanager
+    def make() -> Iterator[Shop]:
+        with contextmanager(_fresh_database)(postgres_url, name) as copy:
+            yield Shop(copy, shutil.copytree(loaded, tmp_path_factory.mktemp("shop") / "data"))
+
+    with contextmanager(_fresh_database)(postgres_url, template_database) as url:
+        with serving(url, loaded, demo=True):
+            pass
+        name = str(conninfo.conninfo_to_dict(url)["dbname"])
+        yield make
+
+
+@pytest.fixture
+def shop(new_shop: Callable[[], AbstractContextManager[Shop]]) -> Iterator[Shop]:
+    """One of the test's own."""
+    with new_shop() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def api(new_shop: Callable[[], AbstractContextManager[Shop]]) -> Iterator[TestClient[Litestar]]:
     """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
-    with (
-        contextmanager(_fresh_database)(postgres_url, template_database) as url,
-        serving(url, tmp_path_factory.mktemp("data"), demo=True, max_upload=4_000_000) as client,
-    ):
+    with new_shop() as shop, serving(*shop, demo=True, max_upload=4_000_000) as client:
         yield client
 
 
@@ -160,14 +194,9 @@ def with_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def words_api(
-    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory, with_words: Path
-) -> Iterator[TestClient[Litestar]]:
+def words_api(new_shop: Callable[[], AbstractContextManager[Shop]], with_words: Path) -> Iterator[TestClient[Litestar]]:
     """As `api`, with that artifact."""
-    with (
-        contextmanager(_fresh_database)(postgres_url, template_database) as url,
-        serving(url, tmp_path_factory.mktemp("data"), demo=True, model=with_words) as client,
-    ):
+    with new_shop() as shop, serving(*shop, demo=True, model=with_words) as client:
         yield client
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from bench import machine, near_duplicates
 from tests import DEMO_PICTURES, ROOT
+from tests.conftest import Shop
 from tests.process import Process
 
 
@@ -40,8 +41,10 @@ def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_load_test_finds_every_answer_right_and_prints_its_figures(serve: Callable[..., Process]) -> None:
-    server = serve("--demo", "on").ready()
+def test_the_load_test_finds_every_answer_right_and_prints_its_figures(
+    serve: Callable[..., Process], shop: Shop
+) -> None:
+    server = serve("--demo", "on", "--database-url", shop.database_url, data=shop.data).ready()
     done = locust(server.url)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()

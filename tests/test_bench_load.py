@@ -24,7 +24,7 @@ from bench import figures, load, objectives, pictures, report, traffic
 from bench.figures import Answer, Window
 from bench.traffic import Traffic
 from tests import ROOT
-from tests.conftest import in_format
+from tests.conftest import Shop, in_format
 from tests.process import Process
 
 KEY = "a-key-that-nobody-may-read"
@@ -242,9 +242,9 @@ def test_a_key_is_not_written_down_with_the_command() -> None:
 
 
 def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(
-    serve: Callable[..., Process], tmp_path: Path
+    serve: Callable[..., Process], shop: Shop, tmp_path: Path
 ) -> None:
-    server = serve("--demo", "on").ready()
+    server = serve("--demo", "on", "--database-url", shop.database_url, data=shop.data).ready()
     written, page = tmp_path / "load.json", tmp_path / "load.html"
     mix = "search=4,words=1,embed=1,ingest=2"
     options = ["--mix", mix, "--zipf", "1.1", "--rps", "8,16", "--seconds", "3", "--warm-up", "1s"]

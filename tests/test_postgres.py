@@ -21,10 +21,11 @@ import psycopg
 import pytest
 
 from server import postgres as module
-from server.catalogue import Catalogue, open_space
+from server.catalogue import Catalogue
 from server.database import migrate, open_pool
 from server.errors import DatabaseUnusable, StartRefused
 from server.postgres import EmbeddedPostgres
+from server.spaces import open_space
 
 REPOSITORY = Path(__file__).parent.parent
 PATIENCE = 60.0  # seconds until something that never comes is called missing
