@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("bench.load", "a server under load: throughput and latency over offered loads, objectives, a report"),
     "compare": ("bench.compare", "two load tests side by side, as ratios"),
+    "search": ("bench.search", "what a search finds and how quickly, for clients of every size, beside others"),
     "peers": ("bench.peers", "Twinlens and others like it on identical weights and pictures, in one run"),
     "profile": ("bench.profiling", "where a request's time goes, and what a picture costs in core-seconds"),
     "servers": ("bench.servers", "which HTTP server serves us best"),

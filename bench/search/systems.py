@@ -1,0 +1,352 @@
+"""Who is asked: ours, what the older system did, what one is advised to do, and libraries beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import psycopg
+from pgvector import Vector
+from pgvector.psycopg import register_vector_async
+
+from bench.peers import environments
+from bench.search.fill import FILTERED, OLDER, OURS, QUERIES, client_id, row_of, space
+from bench.search.workload import LIMIT, Query, Workload
+from server.catalogue import Catalogue
+from server.database import open_pool
+
+Ask = Callable[[Query], Awaitable[list[int]]]
+"""Asks one query over one connection; gives the rows that were found, the best first."""
+
+_CONNECT_TIMEOUT = 30.0
+_LONGEST = 600.0  # seconds of a statement: the older system's take many, and nothing here should be cut off
+_PATIENCE = 10  # times the seconds of a turn, after which a system that is slow is asked no more
+
+
+@dataclass
+class Turn:
+    """What a system answered while it was its turn."""
+
+    milliseconds: list[float]
+    seconds: float
+    answers: list[tuple[int, list[int]]]
+    """Number of the query, rows that were found."""
+    plan: str | None = None
+
+
+class System(Protocol):
+    """One that is measured."""
+
+    name: str
+    title: str
+    about: str
+
+    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn: ...
+
+
+# --- through PostgreSQL ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Postgres:
+    name: str
+    title: str
+    about: str
+    url: str
+
+    @contextlib.asynccontextmanager
+    async def asking(self, connections: int) -> AsyncIterator[list[Ask]]:
+        raise NotImplementedError
+        yield
+
+    async def plan(self, query: Query) -> str | None:
+        raise NotImplementedError
+
+    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
+        """Ask again and again over so many connections, for that long and at least so many times."""
+
+        async def run() -> Turn:
+            async with self.asking(connections) as asks:
+                await asks[0](queries[0])  # what is read for the first time is the disk's business
+                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # and what a new connection has to learn
+                turn = await closed_loop(asks, queries, seconds, least)
+            turn.plan = await self.plan(queries[0])
+            return turn
+
+        return asyncio.run(run())
+
+
+_SMALLEST = Query(10**6, np.eye(1, 1, dtype=np.float32)[0], 0, 0.0)
+
+
+async def closed_loop(asks: Sequence[Ask], queries: Sequence[Query], seconds: float, least: int) -> Turn:
+    """Each connection asks the next query as soon as it is answered."""
+    turn = Turn([], 0.0, [])
+    began = perf_counter()
+    asked = 0
+
+    async def work(ask: Ask) -> None:
+        nonlocal asked
+        while (spent := perf_counter() - began) < seconds or (asked < least and spent < _PATIENCE * seconds):
+            number = asked % len(queries)
+            asked += 1
+            start = perf_counter()
+            rows = await ask(queries[number])
+            turn.milliseconds.append((perf_counter() - start) * 1000)
+            turn.answers.append((number, rows))
+
+    await asyncio.gather(*(work(ask) for ask in asks))
+    turn.seconds = perf_counter() - began
+    return turn
+
+
+class Twinlens(_Postgres):
+    """`Catalogue.search`, through the pool that the server has."""
+
+    def __init__(self, url: str, dimensions: int) -> None:
+        super().__init__(
+            "twinlens",
+            "Twinlens",
+            "`Catalogue.search` through the server's own pool: exact for small clients, an HNSW of its own for each "
+            "large one.",
+            url,
+        )
+        self._space = space(url, dimensions)
+
+    @contextlib.asynccontextmanager
+    async def asking(self, connections: int) -> AsyncIterator[list[Ask]]:
+        async with open_pool(
+            self.url, min_size=connections, max_size=connections, timeout=_CONNECT_TIMEOUT, longest=_LONGEST
+        ) as pool:
+            await pool.wait(_CONNECT_TIMEOUT)
+            catalogue = Catalogue(pool, self._space)
+
+            async def ask(query: Query) -> list[int]:
+                if query is _SMALLEST:
+                    await catalogue.ping()
+                    return []
+                # With a digest, as a search by picture has one: the file itself is looked for, too.
+                digest = hashlib.sha256(query.vector.tobytes()).digest()
+                found = await catalogue.search(client_id(query.client), query.vector, limit=LIMIT, digest=digest)
+                return [row_of(match.media_id) for match in found.matches]
+
+            yield [ask] * connections
+
+    async def plan(self, query: Query) -> str | None:
+        async with open_pool(self.url, min_size=1, max_size=1, timeout=_CONNECT_TIMEOUT, longest=_LONGEST) as pool:
+            found = await Catalogue(pool, self._space).search(client_id(query.client), query.vector, limit=LIMIT)
+        return found.plan
+
+
+class Statement(_Postgres):
+    """One statement with the parameters vector, client, limit, whose fourth column is the media's key."""
+
+    def __init__(
+        self, name: str, title: str, about: str, *, url: str, statement: str, settings: str | None = None
+    ) -> None:
+        super().__init__(name, title, about, url)
+        self._statement = QUERIES[statement]
+        self._settings = QUERIES[settings] if settings else None
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        connection = await psycopg.AsyncConnection.connect(
+            self.url,
+            autocommit=True,
+            prepare_threshold=None,  # a generic plan would be the end of it
+            cursor_factory=psycopg.AsyncRawCursor,
+        )
+        await register_vector_async(connection)
+        if self._settings:
+            await connection.execute(self._settings.encode())
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def asking(self, connections: int) -> AsyncIterator[list[Ask]]:
+        async with contextlib.AsyncExitStack() as stack:
+            yield [self._asks(await stack.enter_async_context(await self._connect())) for _ in range(connections)]
+
+    def _asks(self, connection: psycopg.AsyncConnection[Any]) -> Ask:
+        async def ask(query: Query) -> list[int]:
+            if query is _SMALLEST:
+                await connection.execute(b"SELECT 1")
+                return []
+            parameters = (Vector(query.vector), client_id(query.client), LIMIT)
+            cursor = await connection.execute(self._statement.encode(), parameters)
+            return [row_of(row[3]) for row in await cursor.fetchall()]
+
+        return ask
+
+    async def plan(self, query: Query) -> str | None:
+        async with await self._connect() as connection:
+            parameters = (Vector(query.vector), client_id(query.client), LIMIT)
+            cursor = await connection.execute(b"EXPLAIN " + self._statement.encode(), parameters)
+            text = "\n".join(row[0] for row in await cursor.fetchall())
+        return "index" if "image_embeddings_hnsw" in text else "exact"
+
+
+# --- beside it -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Library:
+    """One that runs in a process and an environment of its own, and measures itself as it is told."""
+
+    name: str
+    title: str
+    about: str
+    requirements: tuple[str, ...]
+    most_rows: int
+
+
+LIBRARIES = (
+    Library(
+        "faiss",
+        "faiss, in the process",
+        "faiss-cpu on one thread for each connection, an index for each client and no database: HNSW (M 16, "
+        "efSearch 200) from 4,000 vectors on, flat below. The limit of what can be had.",
+        ("faiss-cpu==1.15.1", "numpy"),
+        10**9,
+    ),
+    Library(
+        "milvus-lite",
+        "Milvus Lite",
+        "One collection, HNSW (M 16, ef 200), the client as a filter; each connection a thread. Meant by its makers "
+        "for trying things out: Milvus proper is a server of its own.",
+        ("milvus-lite==3.2.2", "pymilvus==3.0.2", "setuptools<82", "numpy"),
+        200_000,
+    ),
+)
+
+
+class Peer:
+    """A library that runs."""
+
+    def __init__(self, library: Library, process: subprocess.Popen[str], queries: dict[int, list[Query]]) -> None:
+        self.name, self.title, self.about = library.name, library.title, library.about
+        self._process = process
+        self._sizes = {id(asked): size for size, asked in queries.items()}
+
+    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
+        told = {"size": self._sizes[id(queries)], "connections": connections, "seconds": seconds, "least": least}
+        answer = exchange(self._process, told)
+        return Turn(answer["milliseconds"], answer["seconds"], [(n, rows) for n, rows in answer["answers"]])
+
+
+def exchange(process: subprocess.Popen[str], message: dict[str, Any]) -> dict[str, Any]:
+    """One line there, one back. Raises RuntimeError when the process has ended instead."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the process has no pipes")
+    try:
+        process.stdin.write(json.dumps(message) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except BrokenPipeError:
+        line = ""
+    if not line:
+        raise RuntimeError(f"it ended with status {process.wait(30)}")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+@contextlib.contextmanager
+def _ends(process: subprocess.Popen[str]) -> Any:
+    try:
+        yield
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def start_library(
+    stack: contextlib.ExitStack,
+    library: Library,
+    workload: Workload,
+    queries: dict[int, list[Query]],
+    cache: Path,
+    *,
+    install: bool,
+) -> Peer | str:
+    """The library at work, or the reason why it is left out."""
+    if workload.rows > library.most_rows:
+        return f"left out above {library.most_rows:,} rows: filling it takes too long"
+    folder = cache / library.name
+    python = folder / "bin" / "python"
+    if not install and not (folder / "installed.txt").exists():
+        return "not installed; --install-peers does that"
+    try:
+        python = environments.make(folder, library.requirements)
+        asked = workload.folder / f"asked-{library.name}.npz"
+        arrays: dict[str, Any] = {"owner": workload.owner}
+        for size, some in queries.items():
+            arrays[f"clients-{size}"] = np.array([one.client for one in some])
+            arrays[f"vectors-{size}"] = np.stack([one.vector for one in some])
+        np.savez(asked, **arrays)
+        stack.callback(asked.unlink, missing_ok=True)
+        process = subprocess.Popen(  # noqa: S603 - the environment's own interpreter and our script
+            [str(python), str(Path(__file__).parent / "library_app.py"), library.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        stack.enter_context(_ends(process))
+        shape = [workload.rows, workload.dimensions]
+        exchange(process, {"vectors": str(workload.path), "shape": shape, "asked": str(asked), "limit": LIMIT})
+    except (RuntimeError, OSError) as exc:
+        return " ".join(str(exc).split())[-300:]
+    return Peer(library, process, queries)
+
+
+def database_systems(urls: dict[str, str], dimensions: int) -> list[System]:
+    """Those that ask PostgreSQL, for the databases that are there."""
+    systems: list[System] = []
+    if url := urls.get(OLDER):
+        systems.append(
+            Statement(
+                "older",
+                "the older system",
+                "Its tables and its SQL, to the letter, with no index on vectors.",
+                url=url,
+                statement="older_search",
+            )
+        )
+    if url := urls.get(FILTERED):
+        systems.append(
+            Statement(
+                "older-hnsw",
+                "... with an HNSW on all rows",
+                "The same SQL, and an HNSW (`vector_ip_ops`, m 16, ef_construction 64) over all clients' vectors. "
+                "Whether PostgreSQL uses it is PostgreSQL's choice; the column plan tells.",
+                url=url,
+                statement="older_search",
+            )
+        )
+        systems.append(
+            Statement(
+                "hnsw-filtered",
+                "... and the client beside the vector",
+                "What one is advised to do: the client's id in the table of vectors, with an index on it, the filter "
+                "in an inner query without joins, `ef_search` 100 and iterative scan.",
+                url=url,
+                statement="filtered_search",
+                settings="filtered_settings",
+            )
+        )
+    if url := urls.get(OURS):
+        systems.append(Twinlens(url, dimensions))
+    return systems
