@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
     """A pool of autocommit connections that know pgvector's types; closed until entered with `async with`.
 
     `timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run. A connection
-    is tried before it is lent, so one that a restart of PostgreSQL has broken is replaced before anyone notices.
+    is looked at before it is lent, so one that a restart of PostgreSQL has broken is replaced before anyone notices.
     """
     return AsyncConnectionPool(
         url,
@@ -66,7 +67,7 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
         name="catalogue",
         kwargs={"autocommit": True, "connect_timeout": max(2, round(timeout))},
         configure=partial(_configure, longest=longest),
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         # The pool doubles its pauses between attempts; after an outage of minutes the next attempt would be minutes
         # away. Giving up soon and beginning anew keeps them within a few seconds.
         reconnect_timeout=3.0,
@@ -80,8 +81,18 @@ async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -
     await connection.execute(f"SET statement_timeout = {round(longest * 1000)}".encode())
     # A partial index is chosen only when the plan knows the client; a generic plan, made after five runs, does not.
     await connection.execute("SET plan_cache_mode = force_custom_plan")
+    # Compiling a plan takes longer than any search of ours.
+    await connection.execute("SET jit = off")
     if not connection.autocommit:
         await connection.commit()
+
+
+async def _check(connection: AsyncConnection[TupleRow]) -> None:
+    """Ask a connection whether it lives, where there is a doubt: one at rest has nothing to say, unless it ends."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _begin_anew(pool: AsyncConnectionPool[Any]) -> None:

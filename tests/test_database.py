@@ -11,6 +11,7 @@ import pytest
 
 from server.database import SQL, load_migrations, load_queries, migrate, open_pool
 from server.errors import DatabaseUnusable
+from tests.process import until
 
 
 @pytest.fixture
@@ -117,10 +118,10 @@ async def test_a_connection_that_was_broken_is_replaced_before_it_is_lent(databa
     async with open_pool(database_url, min_size=2, max_size=2, timeout=30) as pool:
         await pool.wait()
         with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            assert connection.execute(f"SELECT count(pg_terminate_backend(pid)) {others}").fetchone() == (2,)
+            # A process that is told to end says so to its client first, and leaves the list after that.
+            until(lambda: connection.execute(f"SELECT count(*) {others}").fetchone() == (0,))
         for _ in range(4):
             async with pool.connection() as lent:
                 await lent.execute("SELECT 1")
