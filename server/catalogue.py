@@ -431,12 +431,13 @@ class Catalogue:
         effort = min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH)
 
         async def search(connection: AsyncConnection[TupleRow]) -> list[TupleRow]:
-            async with connection.transaction():
+            # What a pipeline sends is one transaction, there and back once: begin and commit would be two ways more.
+            async with connection.pipeline():
                 await self._indexes.set_effort(connection, effort)
                 cursor = await connection.execute(
                     self._query("near_by_index"), {**parameters, "candidates": candidates}
                 )
-                return await cursor.fetchall()
+            return await cursor.fetchall()
 
         rows = await self._run(search)
         matches = [Match(*row[:-2]) for row in rows]

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 INDEX_THRESHOLD = 4_000
 """Active media of a client from which it gets an index: docs/decisions/0021-a-planner-of-our-own.md."""
 
-EFFORTS = (100, 150, 200, 300, 400, 600, 800, 1000)  # for ef_search; the last is pgvector's limit
+EFFORTS = (80, 100, 150, 200, 300, 400, 600, 800, 1000)  # for ef_search; the last is pgvector's limit
 MOST_EF_SEARCH = EFFORTS[-1]
 
 _AT = 24  # recall is measured at what a search gives when it is not told how much
