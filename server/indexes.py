@@ -112,6 +112,8 @@ class Indexes:
         since the last time: counting the clients' vectors reads an index of them all. Raises psycopg's errors.
         """
         async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+            # A build takes what it takes, whatever limit the role or the database has for statements.
+            await connection.execute("SET statement_timeout = 0")
             locks = (LOCKS, LOCK_INDEXES)
             locked = await (await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
             if locked is None or not locked[0]:
@@ -160,9 +162,15 @@ class Indexes:
             if known is None and count >= threshold:
                 await self._build(connection, url, client, count)
                 built.append(client)
-            elif known is not None and (known.vectors is None or count > _GROWTH * known.vectors):
+            elif known is not None and self._is_outdated(known, count):
                 await self._measure(connection, client, count)
         return Tended(tuple(built), tuple(dropped))
+
+    def _is_outdated(self, index: Index, count: int) -> bool:
+        """Whether the index's `ef_search` was measured on far fewer vectors, for a lower target, or never."""
+        if index.vectors is None or index.ef_search is None or index.recall is None:
+            return True
+        return count > _GROWTH * index.vectors or (index.recall < self._target and index.ef_search < MOST_EF_SEARCH)
 
     # --- building ----------------------------------------------------------------------------------------------------
 

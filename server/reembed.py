@@ -22,7 +22,7 @@ from psycopg import AsyncConnection
 from server import database, spaces
 from server.artifact import Artifact
 from server.catalogue import Catalogue, translated
-from server.database import LOCKS_OF_REEMBEDDING, Pool, connect
+from server.database import LOCKS_OF_REEMBEDDING, connect
 from server.errors import ReembeddingStopped, SpaceRefused
 from server.filler import Filled, Filler
 from server.lifespan import about_space, open_engine
@@ -105,7 +105,8 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options) 
             at_once = min(_MOST_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_AT_ONCE))
             filler = Filler(pool, space, engine.embedder, store, at_once=at_once)
             total = found.untried + found.lost + found.unreadable
-            return await _Work(url, pool, space, filler, options, stop, total).run()
+            catalogue = Catalogue(pool, space, recall=settings.target_recall)
+            return await _Work(url, catalogue, filler, options, stop, total).run()
 
 
 def _modest(settings: Settings) -> Settings:
@@ -163,11 +164,11 @@ class _Work:
     """One run: fill, build what searches need, switch, follow."""
 
     def __init__(
-        self, url: str, pool: Pool, space: SpaceRow, filler: Filler, options: Options, stop: _Stop, total: int
+        self, url: str, catalogue: Catalogue, filler: Filler, options: Options, stop: _Stop, total: int
     ) -> None:
         self._url = url
-        self._pool = pool
-        self._space = space
+        self._catalogue = catalogue
+        self._space = catalogue.space
         self._filler = filler
         self._options = options
         self._stop = stop
@@ -238,9 +239,8 @@ class _Work:
 
     async def _prepare(self) -> None:
         """What PostgreSQL should know and have before the first search."""
-        catalogue = Catalogue(self._pool, self._space)
-        await catalogue.analyse()
-        while (await catalogue.tend_indexes()).busy and not self._stop.is_set():
+        await self._catalogue.analyse()
+        while (await self._catalogue.tend_indexes()).busy and not self._stop.is_set():
             await self._pause()  # a server is building one
 
     async def _switch(self) -> bool:

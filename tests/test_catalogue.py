@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, conninfo
 
 from server.catalogue import Catalogue, Match, NewMedia
 from server.database import LOCK_INDEXES, LOCKS, Pool, open_pool
@@ -801,6 +801,15 @@ async def test_a_client_may_have_any_name(catalogue: Catalogue, large: NDArray[n
     assert await index_scans(catalogue, database_url, "o'small\\") == before + 1
 
 
+async def test_an_index_is_built_however_short_the_database_cuts_statements(
+    catalogue: Catalogue, large: NDArray[np.float32], database_url: str
+) -> None:
+    name = conninfo.conninfo_to_dict(database_url)["dbname"]
+    run_sql(database_url, f"ALTER DATABASE \"{name}\" SET statement_timeout = '20ms'")
+    tended = await catalogue.tend_indexes(threshold=500)
+    assert tended.built == ("large",)
+
+
 async def test_one_process_tends_the_indexes_at_a_time(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
@@ -958,6 +967,9 @@ async def test_an_index_looks_as_far_as_was_measured_to_be_needed(
     run_sql(database_url, "DELETE FROM twinlens_indexes")  # as when an index is older than what measures it
     assert await catalogue.tend_indexes(threshold=500) == Tended()
     assert run_sql(database_url, "SELECT count(*) FROM twinlens_indexes") == [(1,)]
+    run_sql(database_url, "UPDATE twinlens_indexes SET recall = 0.9")  # as when the target has been raised since
+    assert await catalogue.tend_indexes(threshold=500) == Tended()
+    assert run_sql(database_url, "SELECT recall >= 0.995 FROM twinlens_indexes") == [(True,)]
     run_sql(database_url, """DELETE FROM products WHERE "clientId" = 'large'""")
     await catalogue.tend_indexes(threshold=500)
     assert run_sql(database_url, "SELECT count(*) FROM twinlens_indexes") == [(0,)]

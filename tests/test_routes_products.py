@@ -75,6 +75,36 @@ def test_a_name_may_be_in_any_script_but_hold_no_nul(shop):
     assert shop.put(f"{shop.client_id}-2", name="a\0b").status_code == 422
 
 
+def test_attributes_are_kept_as_they_were_given_and_replaced_as_a_whole(shop):
+    product_id = f"{shop.client_id}-1"
+    attributes = {
+        "category": "shoes",
+        "price": 49.9,
+        "stock": 3,
+        "new": True,
+        "tags": ["red", 7],
+        "größe": "⌨️",
+        "x": None,
+    }
+    assert shop.put(product_id, attributes=attributes).json()["attributes"] == attributes
+    assert shop.get(f"/v1/products/{product_id}").json()["attributes"] == attributes
+    assert shop.put(product_id, attributes={"category": "hats"}).json()["attributes"] == {"category": "hats"}
+    assert shop.put(product_id).json()["attributes"] == {}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "red", ["red"], {"": 1}, {"k" * 101: 1}, {"size": {"eu": 42}}, {"tags": [["red"]]}, {"tags": ["x"] * 101},
+        {"colour": "r\0d"}, {"col\0ur": "red"}, {"tags": ["\0"]},
+    ],
+)  # fmt: skip
+def test_attributes_that_no_filter_could_ask_for_are_422(shop, attributes):
+    response = shop.put(f"{shop.client_id}-1", attributes=attributes)
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert shop.get(f"/v1/products/{shop.client_id}-1").status_code == 404
+
+
 def test_a_sku_is_one_products_only(shop):
     shop.put(f"{shop.client_id}-1", sku="S")
     response = shop.put(f"{shop.client_id}-2", sku="S")

@@ -1,5 +1,6 @@
 """Embedding and searching over HTTP, as DESIGN's contract says."""
 
+import json
 import threading
 
 import numpy as np
@@ -70,6 +71,75 @@ def test_the_three_figures_of_a_match_always_agree_and_never_improve(api):
 
 def test_the_default_is_24_matches(api):
     assert len(search(api).json()["results"]) == 24
+
+
+@pytest.fixture
+def shoes(api, client_id):
+    """A client whose products are told apart by their attributes alone: one picture each, and all the same."""
+    described = {
+        "red": {"category": "shoes", "price": 49.9, "tags": ["new", "red"]},
+        "blue": {"category": "shoes", "price": 80},
+        "hat": {"category": "hats", "price": 20, "emoji": "🎩"},
+        "bare": {},
+    }
+    for name, attributes in described.items():
+        path, query = f"/v1/products/{client_id}-{name}", {"clientId": client_id}
+        assert api.put(path, params=query, json={"name": name, "attributes": attributes}).status_code == 201
+        assert api.post(f"{path}/media", params=query, files={"file": KEYBOARD}).status_code == 201
+    return client_id
+
+
+@pytest.mark.parametrize(
+    ("where", "passing"),
+    [
+        ({}, {"red", "blue", "hat", "bare"}),
+        ({"kind": "image"}, {"red", "blue", "hat", "bare"}),
+        ({"kind": "video"}, set()),
+        ({"productIds": ["{client}-red", "{client}-bare", "demo-keyboard"]}, {"red", "bare"}),
+        ({"attributes": {"category": "shoes"}}, {"red", "blue"}),
+        ({"attributes": {"category": ["shoes", "hats"], "price": {"gte": 20, "lt": 80}}}, {"red", "hat"}),
+        ({"attributes": {"tags": "new"}}, {"red"}),
+        ({"attributes": {"emoji": "🎩"}}, {"hat"}),
+        ({"attributes": {"price": "20"}}, set()),
+        ({"productIds": ["{client}-blue"], "attributes": {"category": "hats"}}, set()),
+    ],
+)
+def test_a_filter_keeps_exactly_what_passes_whatever_is_searched_with(api, shoes, where, passing):
+    where = json.loads(json.dumps(where).replace("{client}", shoes))
+    by_picture = search(api, filter=json.dumps(where), clientId=shoes).json()
+    media = search(api, clientId=shoes).json()["results"][0]["mediaId"]
+    by_media, by_text = (
+        api.post("/v1/search", json={"clientId": shoes, "filter": where} | asked).json()
+        for asked in ({"mediaId": media}, {"text": "a keyboard"})
+    )
+    for answer in (by_picture, by_media, by_text):
+        assert {match["productName"] for match in answer["results"]} == passing
+        assert len(answer["results"]) == len(passing)
+        assert answer["plan"] == "exact"
+    for answer in (by_picture, by_media):
+        assert {match["similarity"] for match in answer["results"]} <= {100.0}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"colour": "red"}, {"kind": "sound"}, {"productIds": []}, {"productIds": ["a"] * 1001},
+        {"attributes": {"a": None}},
+        {"attributes": {"price": {}}}, {"attributes": {"price": {"min": 3}}}, {"attributes": {"a": "x\0"}},
+        {"attributes": {"a\0": "x"}}, {"productIds": ["a\0"]}, [], "red",
+    ],
+)  # fmt: skip
+def test_a_filter_that_makes_no_sense_is_422(api, where):
+    as_json = api.post("/v1/search", json={"text": "a keyboard", "filter": where})
+    as_field = search(api, filter=json.dumps(where))
+    for response in (as_json, as_field):
+        assert (response.status_code, response.json()["code"]) == (422, "bad_parameter"), response.text
+
+
+def test_a_filter_that_is_no_json_is_422(api):
+    response = search(api, filter="kind=image")
+    assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
+    assert "filter" in response.json()["error"]
 
 
 def test_min_similarity_is_the_shown_percentage(api):

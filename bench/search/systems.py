@@ -77,8 +77,7 @@ class _Postgres:
 
         async def run() -> Turn:
             async with self.asking(connections) as asks:
-                await asks[0](queries[0])  # what is read for the first time is the disk's business
-                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # and what a new connection has to learn
+                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection has to learn
                 turn = await closed_loop(asks, queries, seconds, least)
             turn.plan = await self.plan(queries[0])
             return turn
