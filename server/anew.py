@@ -83,8 +83,9 @@ class Comparison:
         return min(self.cosines.values())
 
     @property
-    def median(self) -> float:
-        return median(self.cosines.values())
+    def told(self) -> str:
+        """How they agree, in words."""
+        return f"lowest cosine {self.lowest:.4f}, median {median(self.cosines.values()):.4f}"
 
 
 def compare(

@@ -353,7 +353,7 @@ def _look_at_pictures(patient: _Patient, sample: list[TupleRow], media: int) -> 
     _tell_absent(patient, comparison)
     if not comparison.cosines:
         return
-    of, told = len(comparison.cosines), f"lowest cosine {comparison.lowest:.4f}, median {comparison.median:.4f}"
+    of, told = len(comparison.cosines), comparison.told
     if wrong := comparison.disagreeing:
         patient.add(
             "disagreeing_vectors", len(wrong), of, "sampled pictures", wrong,
@@ -601,7 +601,7 @@ def _look_at_own_pictures(patient: _Patient, sample: list[TupleRow]) -> None:
         )  # fmt: skip
     if not comparison.cosines:
         return
-    of, told = len(comparison.cosines), f"lowest cosine {comparison.lowest:.4f}, median {comparison.median:.4f}"
+    of, told = len(comparison.cosines), comparison.told
     if wrong := comparison.disagreeing:
         patient.add(
             "disagreeing_vectors", len(wrong), of, "sampled pictures", wrong,
