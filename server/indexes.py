@@ -37,7 +37,7 @@ EFFORTS = (80, 100, 150, 200, 300, 400, 600, 800, 1000)  # for ef_search; the la
 MOST_EF_SEARCH = EFFORTS[-1]
 
 _AT = 24  # recall is measured at what a search gives when it is not told how much
-_QUERIES = 32
+_QUERIES = 64  # one that misses much, among so many, does not raise the effort of all
 _BLUR = 0.3  # of a stored vector's length is added in a random direction, so that a query is no copy of what it finds
 _GROWTH = 1.5  # by which an index may grow before it is measured again
 

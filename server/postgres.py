@@ -11,6 +11,7 @@ existing folder is never touched.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -51,6 +52,7 @@ START_LIMIT = 120.0  # seconds; recovery after a crash can take most of it
 HANDOVER_LIMIT = 60.0  # seconds for the PostgreSQL of a killed predecessor to finish
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 LONGEST_SOCKET = 107  # bytes of a socket's path, in Linux
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 LOG_LIMIT = 16 * 1024 * 1024  # bytes after which the log begins anew at a start
 
 
@@ -576,13 +578,14 @@ def _environment() -> dict[str, str]:
 
 def _settings() -> list[str]:
     """PostgreSQL's settings. Modest: the machine's memory is the model's first."""
-    megabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    megabytes = _memory() // 2**20
     return [
         "listen_addresses=",
         f"port={PORT}",
         "unix_socket_permissions=0700",
         "max_connections=100",
-        f"shared_buffers={min(1024, max(128, megabytes // 32))}MB",
+        # Taken as it is used. An index that lies in it is searched in half the time of one in the system's cache.
+        f"shared_buffers={min(4096, max(128, megabytes // 8))}MB",
         f"maintenance_work_mem={min(1024, max(64, megabytes // 32))}MB",  # an HNSW graph wants to fit while it is built
         "fsync=on",
         # Workers gained nothing on small machines, and they need a shared memory that containers keep small.
@@ -595,6 +598,15 @@ def _settings() -> list[str]:
         "log_timezone=UTC",
         "timezone=UTC",
     ]
+
+
+def _memory() -> int:
+    """Bytes that this machine has, or this container may take."""
+    least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" where there is none
+            least = min(least, int(limit.read_text()))
+    return least
 
 
 def _tail(log: Path, begin: int, lines: int = 15) -> str:

@@ -70,7 +70,9 @@ def page(records: Sequence[Record], run: Run, path: Path | None) -> str:
         "**Turns.** In each class, for each number of connections, the systems take turns, and another begins each "
         "round. Connections are coroutines of one Python process, which asks on the same cores that PostgreSQL "
         "answers on; a connection asks again as soon as it is answered, so at 8 and 32 connections most of a latency "
-        "is waiting for the others. The libraries run in processes of their own and need no database.",
+        "is waiting for the others. Each turn begins with up to a second that is not counted, since PostgreSQL's "
+        "buffers are full of whose turn it was before. The libraries run in processes of their own and need no "
+        "database.",
         f"**PostgreSQL.** {settings}.",
         "**What was built.** Seconds are told where this run filled the database.",
         _databases(run),

@@ -30,9 +30,6 @@ def measure(
     """A record for each class, number of connections and system. `seconds`: of a cell, in all its rounds."""
     records = []
     for size, asked in queries.items():
-        for system in systems:
-            # What is read for the first time is the disk's business: each is asked this class's queries once, unheard.
-            system.take(asked, 1, seconds / rounds, len(asked))
         for number in connections:
             turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
             for turn in range(rounds):
