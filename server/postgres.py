@@ -584,7 +584,7 @@ def _settings() -> list[str]:
         f"port={PORT}",
         "unix_socket_permissions=0700",
         "max_connections=100",
-        # Taken as it is used. An index that lies in it is searched in half the time of one in the system's cache.
+        # Taken as it is used. A search in an index reads hundreds of pages; what is not here is copied here first.
         f"shared_buffers={min(4096, max(128, megabytes // 8))}MB",
         f"maintenance_work_mem={min(1024, max(64, megabytes // 32))}MB",  # an HNSW graph wants to fit while it is built
         "fsync=on",
