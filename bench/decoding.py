@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import machine
-from export.decoding import compare_vectors, decode_twice
-from server.artifact import Artifact, PreprocessingSpec
-from server.encoder import Encoder
+from export.proof.decoding import compare_vectors, decode_twice
+from server.artifact.artifact import Artifact, PreprocessingSpec
 from server.errors import TwinlensError
-from server.media import decode, read_pixels
+from server.inference.encoder import Encoder
+from server.preprocessing.media import decode, read_pixels
 
 PICTURES = Path(__file__).parent.parent / "export" / "pictures"
 EDGES = (1, 2, 3, 4)

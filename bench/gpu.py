@@ -38,12 +38,12 @@ from numpy.typing import NDArray
 from bench import machine, pictures
 from bench.closed_loop import Http, request, run_http
 from bench.serving import UNCACHED, serving
-from server.artifact import Artifact
-from server.cuda import BoundRunner, CudaUnusable, runners
-from server.encoder import Device, Encoder, Serving
+from server.artifact.artifact import Artifact
 from server.errors import TwinlensError
-from server.layout import plain
-from server.runner import Runner
+from server.inference.cores import plain
+from server.inference.cuda import BoundRunner, CudaUnusable, runners
+from server.inference.encoder import Device, Encoder, Serving
+from server.inference.runner import Runner
 
 RUNNERS = 2
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -198,8 +198,8 @@ def _rate(runners: Sequence[Runner], entries: Sequence[NDArray[np.uint8]], secon
 
 def embedding(asked: Asked, gpu: GpuWatch) -> dict[str, Any]:
     """Pictures a second from JPEGs to vectors in this process. Raises ImportError where something is not installed."""
-    from server.batcher import Batcher
-    from server.embedder import Embedder  # it needs the tokenizers, too
+    from server.batching.batcher import Batcher
+    from server.batching.embedder import Embedder  # it needs the tokenizers, too
 
     cores = len(os.sched_getaffinity(0))
     callers = 2 * RUNNERS * asked.most if asked.on_gpu else asked.callers

@@ -27,18 +27,19 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from bench.gpu import READY, tower
-from server import lifespan, problems
+from server import lifespan
 from server.app import in_time, observed
-from server.artifact import Artifact
-from server.batcher import Batcher
-from server.cuda import gpu_of, gpus
-from server.embedder import Embedder
-from server.encoder import Serving
+from server.artifact.artifact import Artifact
+from server.batching.batcher import Batcher
+from server.batching.embedder import Embedder
+from server.http import problems
+from server.http.routes.embeddings import embed_image
+from server.inference.cuda import gpu_of, gpus
+from server.inference.encoder import Serving
 from server.lifespan import Services
-from server.metrics import Metrics
-from server.routes.embeddings import embed_image
+from server.operations.metrics import Metrics
+from server.operations.workers import settle, take_place
 from server.settings import Settings, add_flags, flags_of
-from server.workers import settle, take_place
 
 GIVEN = "TWINLENS_TEST_GPU"
 _FLAGS = "TWINLENS_TEST_FLAGS"

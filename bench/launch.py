@@ -14,11 +14,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-from server import database, lifespan
-from server.artifact import Artifact
-from server.postgres import EmbeddedPostgres
+from server import lifespan
+from server.artifact.artifact import Artifact
+from server.database import connections
+from server.operations.workers import PLACES
+from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings, add_flags, flags_of, variable_of
-from server.workers import PLACES
 
 _APP = "server.app:from_environment"
 # Requests in flight are answered for as long as ours are.
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings.read(os.environ, flags)
     artifact = Artifact.read(settings.model)
     with EmbeddedPostgres(settings.data) as postgres, tempfile.TemporaryDirectory(prefix="twinlens-") as places:
-        database.migrate(postgres.url)
+        connections.migrate(postgres.url)
         lifespan.claim_space(postgres.url, artifact, settings.precision)
         variables = {variable_of(name): text for name, text in flags.items() if text is not None}
         variables |= {variable_of("database_url"): postgres.url, PLACES: places}

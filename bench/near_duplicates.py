@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import machine
-from export.alterations import ALTERATIONS as ALTERATIONS
-from server.artifact import Artifact, PreprocessingSpec, Vectors
-from server.encoder import Encoder
+from export.proof.alterations import ALTERATIONS as ALTERATIONS
+from server.artifact.artifact import Artifact, PreprocessingSpec, Vectors
 from server.errors import TwinlensError
-from server.media import decode, to_pixels
+from server.inference.encoder import Encoder
+from server.preprocessing.media import decode, to_pixels
 
-PICTURES = Path(__file__).parent.parent / "server" / "demo_catalogue" / "pictures"
+PICTURES = Path(__file__).parent.parent / "server" / "ingest" / "demo_catalogue" / "pictures"
 
 _MAX_PIXELS = 64_000_000
 _BATCH = 16

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "server" / "demo_catalogue"
+DEMO = ROOT / "server" / "ingest" / "demo_catalogue"
 PHOTOGRAPHS = ROOT / "export" / "pictures"
 
 # The gate has drawings and small pictures as well; these are photographs, and the ones that earlier figures came from.

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bench import machine
-from export.drift import compare
-from export.int8 import to_int8_image, to_int8_text
-from export.parity import PICTURES
-from export.precision import to_fp16
-from export.scales import Recipe
-from server.artifact import PreprocessingSpec
+from export.graphs.int8 import to_int8_image, to_int8_text
+from export.graphs.precision import to_fp16
+from export.graphs.scales import Recipe
+from export.proof.drift import compare
+from export.proof.parity import PICTURES
+from server.artifact.artifact import PreprocessingSpec
 from server.errors import TwinlensError
-from server.media import decode, to_pixels
+from server.preprocessing.media import decode, to_pixels
 
 BATCH = 8
 _MAX_PIXELS = 100_000_000

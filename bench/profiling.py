@@ -33,12 +33,12 @@ from bench import cpu, machine, pictures, stacked
 from bench.closed_loop import Answer, Http, request, run_http
 from bench.figures import read_stages
 from bench.serving import UNCACHED, Serving, serving
-from server import media
-from server.artifact import Artifact
-from server.encoder import Encoder
+from server.artifact.artifact import Artifact
 from server.errors import TwinlensError
-from server.layout import Layout, plain
-from server.runner import Runner
+from server.inference.cores import Layout, plain
+from server.inference.encoder import Encoder
+from server.inference.runner import Runner
+from server.preprocessing import media
 from server.settings import Settings, add_flags, flags_of
 
 PATHS = ("/embed-image", "/v1/search")

@@ -32,7 +32,7 @@ from urllib.request import urlopen
 from bench import cpu, machine, pictures
 from bench.closed_loop import request, run_http
 from bench.serving import Serving, serving
-from server.artifact import Artifact
+from server.artifact.artifact import Artifact
 from server.errors import TwinlensError
 
 PACKAGES = ("uvicorn", "hypercorn", "httptools", "uvloop")

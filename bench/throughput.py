@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from bench import machine, pictures
 from bench.closed_loop import Http, request, run_http
 from bench.serving import UNCACHED, serving
-from server import media
-from server.artifact import Artifact, Vectors
-from server.encoder import Encoder
+from server.artifact.artifact import Artifact, Vectors
 from server.errors import TwinlensError
+from server.inference.encoder import Encoder
+from server.preprocessing import media
 
 BATCH = 16
 _LEAST_COSINE = 0.99999

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from export.artifacts.place import destination
 from export.errors import ExportRefused, is_out_of_memory
-from export.place import destination
-from server.artifact import Precision
+from server.artifact.artifact import Precision
 from server.errors import TwinlensError
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -171,7 +171,7 @@ def _verify(given: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="the artifact's folder")
     folder = parser.parse_args(given).folder
     _need_the_extra()
-    from export.verify import verify
+    from export.artifacts.verify import verify
 
     verify(folder)
     print(f"{folder} is whole and does what it did when it was exported.")
@@ -181,7 +181,7 @@ def _list(given: list[str]) -> None:
     parser = _parser("list", "The artifacts that there are.")
     _add_models(parser)
     models = parser.parse_args(given).models
-    from export.listing import list_artifacts
+    from export.artifacts.listing import list_artifacts
 
     print(list_artifacts(models))
 
@@ -190,7 +190,7 @@ def _show(given: list[str]) -> None:
     parser = _parser("show", "What an artifact is, and what was measured of it when it was exported.")
     parser.add_argument("folder", type=Path, help="the artifact's folder")
     folder = parser.parse_args(given).folder
-    from export.listing import show
+    from export.artifacts.listing import show
 
     print(show(folder))
 
@@ -201,7 +201,7 @@ def _diff(given: list[str]) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="another's")
     parser.add_argument("--speed", action="store_true", help="measure how quick both are, as well, in turns")
     options = parser.parse_args(given)
-    from export.diff import diff
+    from export.artifacts.diff import diff
 
     print(diff(options.a, options.b, speed=options.speed))
 
@@ -215,7 +215,7 @@ def _bench(given: list[str]) -> None:
     parser.add_argument("--seconds", type=float, help="for each line of the table (default: 2)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     options = parser.parse_args(given)
-    from export.speed import BATCHES, SECONDS, bench
+    from export.proof.speed import BATCHES, SECONDS, bench
 
     print(
         bench(

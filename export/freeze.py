@@ -12,26 +12,28 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export import gate, grading, publish, trace
-from export.checkpoint import Checkpoint, TextTower
-from export.decoding import DecodedTwice, compare_vectors, decode_twice, prove_decoding, scaled_by_default
-from export.devices import devices
-from export.drift import Compared
+from export.artifacts import publish
+from export.artifacts.place import destination, put, staging
+from export.artifacts.verify import graph_digests, readable
+from export.checkpoints.checkpoint import Checkpoint, TextTower
+from export.checkpoints.sources import open_source
+from export.checkpoints.tokenizer import TEXTS, prove_tokens
 from export.errors import ExportRefused
-from export.gate import Measured
-from export.int8 import to_int8_image, to_int8_text
-from export.parity import GatePicture, calibration_pictures, gate_pictures, prove_pixels
-from export.place import destination, put, staging
-from export.precision import to_fp16
-from export.report import render
-from export.sources import open_source
+from export.graphs import trace
+from export.graphs.int8 import to_int8_image, to_int8_text
+from export.graphs.precision import to_fp16
+from export.proof import gate, grading
+from export.proof.decoding import DecodedTwice, compare_vectors, decode_twice, prove_decoding, scaled_by_default
+from export.proof.devices import devices
+from export.proof.drift import Compared
+from export.proof.gate import Measured
+from export.proof.parity import GatePicture, calibration_pictures, gate_pictures, prove_pixels
+from export.proof.report import render
 from export.steps import counted, step, watched
-from export.tokenizer import TEXTS, prove_tokens
-from export.verify import graph_digests, readable
-from server.artifact import Artifact, Manifest, Parity, Precision, Tokens, Variant
-from server.encoder import Encoder, TextEncoder
+from server.artifact.artifact import Artifact, Manifest, Parity, Precision, Tokens, Variant
 from server.errors import ArtifactInvalid
-from server.text import Tokenizer
+from server.inference.encoder import Encoder, TextEncoder
+from server.preprocessing.text import Tokenizer
 
 REPORT = "report.html"
 

@@ -22,13 +22,17 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
-from server import adopt, database, doctor, duplicates, lifespan, reembed, spaces
-from server.artifact import Artifact
+from server import lifespan
+from server.artifact.artifact import Artifact
+from server.catalogue import duplicates
+from server.database import connections
+from server.doctor import adopt, doctor
 from server.errors import FolderInUse, TwinlensError
-from server.metrics import SHARED
-from server.postgres import EmbeddedPostgres
+from server.operations.metrics import SHARED
+from server.operations.workers import PLACES, wanted
+from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings, add_flags, flags_of, variable_of
-from server.workers import PLACES, wanted
+from server.spaces import reembed, spaces
 
 # A worker that has not drained by then is ended: a little more than the longest request may take.
 _DRAIN_MARGIN = 10
@@ -71,7 +75,7 @@ def serve(settings: Settings) -> int:
     artifact = Artifact.read(settings.model)
     artifact.check_files(artifact.files_to_run(settings.precision))
     with _database(settings) as url:
-        database.migrate(url)
+        connections.migrate(url)
         lifespan.claim_space(url, artifact, settings.precision)
         return _run_worker(settings, url)
 
@@ -80,7 +84,7 @@ def bring_up_to_date(settings: Settings, arguments: argparse.Namespace, url: str
     """Bring the database's schema up to date, an older system's with `--adopt`."""
     if arguments.adopt:
         return adopt.run(settings, arguments, url)
-    applied = database.migrate(url)
+    applied = connections.migrate(url)
     print("\n".join(f"applied {name}" for name in applied) or "The schema is up to date.")
     return 0
 

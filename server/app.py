@@ -19,14 +19,15 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.types import ASGIApp, ControllerRouterHandler, Message, Middleware, Receive, Scope, Send
 
-from server import lifespan, problems
-from server.clients import Request
+from server import lifespan
 from server.errors import DeadlineMissed, TwinlensError
+from server.http import problems, timing
+from server.http.bodies import deadline_of
+from server.http.request import Request
+from server.http.routes import embeddings, health, media, page, products, search
 from server.lifespan import Services
-from server.routes import embeddings, health, media, page, products, search, timing
-from server.routes.bodies import deadline_of
+from server.operations.workers import PLACES, Place, settle, take_place, wanted
 from server.settings import Settings
-from server.workers import PLACES, Place, settle, take_place, wanted
 
 HANDLERS: Sequence[ControllerRouterHandler] = [
     embeddings.embed_image,

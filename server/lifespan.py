@@ -23,27 +23,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from server import database, demo, graphs, media
-from server.artifact import Artifact, Vectors
-from server.batcher import Batcher
-from server.catalogue import Catalogue
-from server.cuda import gpu_of
-from server.embedder import Embedder, Words
-from server.encoder import Encoder, Serving, TextEncoder
+from server.artifact.artifact import Artifact, Vectors
+from server.artifact.grades import Grades
+from server.batching.batcher import Batcher
+from server.batching.embedder import Embedder, Words
+from server.catalogue.catalogue import Catalogue
+from server.catalogue.recall import Sampler
+from server.database import connections
 from server.errors import ArtifactInvalid, DatabaseUnusable, EncoderFailed, MediaRejected, StartRefused, TextRejected
-from server.grades import Grades
-from server.ingest import Librarian
-from server.layout import Layout, find, plain, remembered
-from server.mender import Mender
-from server.metrics import SHARED, Metrics
-from server.nvimagecodec import JpegDecoder
-from server.recall import Sampler
-from server.runner import Runner
+from server.inference import graphs
+from server.inference.cores import Layout, find, plain, remembered
+from server.inference.cuda import gpu_of
+from server.inference.encoder import Encoder, Serving, TextEncoder
+from server.inference.runner import Runner
+from server.ingest import demo
+from server.ingest.librarian import Librarian
+from server.ingest.storage import MediaStore
+from server.operations.metrics import SHARED, Metrics
+from server.operations.workers import Place, gpus
+from server.preprocessing import media
+from server.preprocessing.nvimagecodec import JpegDecoder
+from server.preprocessing.text import Tokenizer
 from server.settings import Settings
-from server.spaces import SpaceRow, open_space
-from server.storage import MediaStore
-from server.text import Tokenizer
-from server.workers import Place, gpus
+from server.spaces.mender import Mender
+from server.spaces.spaces import SpaceRow, open_space
 
 REFUSAL = "_TWINLENS_REFUSAL"
 """The variable that names the file in which a worker leaves the sentence why it cannot start."""
@@ -166,7 +169,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
 
         url = settings.database_url or ""
         space = await _claim_when_it_answers(url, artifact, settings.precision)
-        pool = database.open_pool(
+        pool = connections.open_pool(
             url, min_size=2, max_size=_POOL_SIZE, timeout=_POOL_PATIENCE, longest=settings.deadline
         )
         catalogue = Catalogue(await stack.enter_async_context(pool), space, recall=settings.target_recall)

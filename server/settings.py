@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from server.artifact import Precision
-from server.encoder import Device
+from server.artifact.artifact import Precision
 from server.errors import BadSetting
+from server.inference.encoder import Device
 
 PREFIX = "TWINLENS_"
 

@@ -6,5 +6,5 @@ import export  # noqa: F401  # first of all: it says how torch's threads wait, w
 
 ROOT = Path(__file__).parent.parent
 STARTER = ROOT / "models" / "starter"
-DEMO_PICTURES = ROOT / "server" / "demo_catalogue" / "pictures"
+DEMO_PICTURES = ROOT / "server" / "ingest" / "demo_catalogue" / "pictures"
 PHOTOGRAPHS = ROOT / "tests" / "data" / "photographs"

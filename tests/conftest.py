@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from psycopg import conninfo, sql
 
-from server import postgres as postgres_module
 from server.app import create_app
-from server.database import migrate
-from server.postgres import EmbeddedPostgres
+from server.database.connections import migrate
+from server.postgres import server as postgres_module
+from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings
-from tests import STARTER, artifacts
-from tests.process import Process
+from tests import STARTER
+from tests.support import artifacts
+from tests.support.process import Process
 
 
 class UnitVectors(Protocol):
@@ -235,7 +236,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 @pytest.fixture(scope="module")
 def few_pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """For tests that export many times over: the gate looks at a sixth of its pictures, the goldens among them."""
-    from export import parity, publish
+    from export.artifacts import publish
+    from export.proof import parity
 
     folder = tmp_path_factory.mktemp("pictures")
     everything = sorted(parity.PICTURES.iterdir())

@@ -7,9 +7,10 @@ import psycopg
 import pytest
 
 from bench.near_duplicates import ALTERATIONS
-from server import demo, media
-from server.artifact import Artifact
-from server.encoder import Encoder
+from server.artifact.artifact import Artifact
+from server.inference.encoder import Encoder
+from server.ingest import demo
+from server.preprocessing import media
 from tests import DEMO_PICTURES, PHOTOGRAPHS, STARTER
 from tests.conftest import in_format, serving
 

@@ -17,7 +17,7 @@ from bench.peers import document, loads, measure, reference, weights
 from bench.peers.loads import Size
 from bench.peers.systems import SYSTEMS, Bare, Server, Setting, tried
 from bench.pictures import ROOT, Picture
-from server.artifact import Artifact
+from server.artifact.artifact import Artifact
 from server.errors import TwinlensError
 
 _DOCS = ROOT / "docs"

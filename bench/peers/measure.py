@@ -22,9 +22,9 @@ from bench.closed_loop import run_http
 from bench.peers.loads import Load, Size
 from bench.peers.systems import Bare, Running, Server, Setting
 from bench.pictures import Picture
-from server import media
-from server.artifact import Artifact
+from server.artifact.artifact import Artifact
 from server.errors import TwinlensError
+from server.preprocessing import media
 
 Vectors = NDArray[np.float32]
 Sent = Mapping[Size, Sequence[Picture]]

@@ -21,7 +21,7 @@ from bench import cpu, pictures, serving
 from bench.closed_loop import request
 from bench.peers import environments
 from bench.peers.loads import LOADS, REPEATED, Load
-from server.artifact import Artifact
+from server.artifact.artifact import Artifact
 
 _HERE = Path(__file__).parent
 _START_LIMIT = 240.0

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.pictures import ROOT
-from server.artifact import Artifact
+from server.artifact.artifact import Artifact
 
 _SEED = 32
 _NAME = "random-vit-b32"

@@ -24,7 +24,7 @@ from bench.search.measure import Record, measure
 from bench.search.systems import LIBRARIES, Peer, System, database_systems, start_library
 from bench.search.workload import Workload
 from server.errors import TwinlensError
-from server.postgres import EmbeddedPostgres
+from server.postgres.server import EmbeddedPostgres
 
 SYSTEMS = ("older", "older-hnsw", "hnsw-filtered", "twinlens", "faiss", "milvus-lite")
 

@@ -19,10 +19,10 @@ from psycopg import Connection, conninfo, sql
 from psycopg.rows import TupleRow
 
 from bench.search.workload import Halves, Workload, unit
-from server.catalogue import Catalogue
-from server.database import load_queries, migrate, open_pool
+from server.catalogue.catalogue import Catalogue
+from server.database.connections import load_queries, migrate, open_pool
 from server.errors import DatabaseUnusable
-from server.spaces import SpaceRow, open_space
+from server.spaces.spaces import SpaceRow, open_space
 
 QUERIES = load_queries(Path(__file__).parent / "queries.sql")
 

@@ -22,8 +22,8 @@ from pgvector.psycopg import register_vector_async
 from bench.peers import environments
 from bench.search.fill import FILTERED, OLDER, OURS, QUERIES, client_id, row_of, space
 from bench.search.workload import LIMIT, Query, Workload
-from server.catalogue import Catalogue
-from server.database import open_pool
+from server.catalogue.catalogue import Catalogue
+from server.database.connections import open_pool
 
 Ask = Callable[[Query], Awaitable[list[int]]]
 """Asks one query over one connection; gives the rows that were found, the best first."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.starter import DIMENSIONS, POOLS
+from export.checkpoints.starter import DIMENSIONS, POOLS
 
 FEATURES = POOLS["head"]
 

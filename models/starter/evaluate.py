@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from export.starter import (
+from export.checkpoints.starter import (
     Pools,
     image_head,
     lite0_weights,

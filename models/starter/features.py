@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from export.starter import POOLS, SPEC, Backbone, read_backbone
+from export.checkpoints.starter import POOLS, SPEC, Backbone, read_backbone
 from models.starter import sources, views
-from server.media import to_pixels
+from server.preprocessing.media import to_pixels
 
 MEASURED = tuple(views.MEASURED)
 

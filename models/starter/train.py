@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
-from export.starter import (
+from export.checkpoints.starter import (
     DIMENSIONS,
     TRAINED,
     ImageHead,

@@ -143,7 +143,7 @@ def _screenshot(image: Image.Image) -> Image.Image:
     return framed
 
 
-# What is measured. Those of export/alterations.py are here by the same numbers.
+# What is measured. Those of export/proof/alterations.py are here by the same numbers.
 MEASURED: dict[str, Callable[[Image.Image], Image.Image]] = {
     "10 % cropped off each side": lambda image: _cropped(image, 0.1, 0.1, 0.1, 0.1),
     "rotated by 5 degrees, on white": lambda image: image.rotate(5, Image.Resampling.BICUBIC, fillcolor=WHITE),

@@ -1,0 +1,228 @@
+"""Graph, manifest and goldens to a whole artifact, written, read back and run as the server will."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Container, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.artifacts.verify import prove_goldens
+from export.checkpoints.checkpoint import Checkpoint, TextTower
+from export.errors import ExportRefused
+from export.graphs.trace import OPSET
+from export.proof.gate import SHARED
+from export.proof.parity import MIN_COSINE, GatePicture
+from server.artifact import artifact
+from server.artifact.artifact import (
+    FORMAT,
+    SEAL,
+    Artifact,
+    File,
+    Golden,
+    Manifest,
+    Precision,
+    Space,
+    TextGolden,
+    Tokens,
+    Variant,
+    seal,
+    space_id,
+    text_digest,
+)
+from server.errors import ArtifactInvalid
+from server.inference.encoder import Encoder, TextEncoder
+from server.preprocessing.media import read_pixels
+
+GOLDENS = ("astronaut.jpg", "bird-lamp.jpg", "brick-wall.jpg", "cat.png", "paintbrushes.webp")
+"""Small files of formats that every Pillow reads: a lossless one, and a JPEG that towers of up to 300 pixels decode at
+a scale."""
+
+MIN_GOLDEN_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}
+"""fp32 on another processor, runtime or provider stays well above its bound; another resize filter does not. The sums
+of int8 are exact, but a last bit before it is rounded to a whole number can move that by one."""
+
+_MAX_PIXELS = 64_000_000
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+_PACKAGES = ("numpy", "onnx", "optimum", "optimum-onnx", "pillow", "tokenizers", "torch", "transformers")
+
+
+def graph_name(precision: Precision) -> str:
+    return f"image.{precision}.onnx"
+
+
+def text_name(precision: Precision) -> str:
+    return f"text.{precision}.onnx"
+
+
+def draft(checkpoint: Checkpoint, name: str) -> Manifest:
+    """The manifest before anything was measured: enough for the server's encoder to run the graph in fp32."""
+    image = checkpoint.image
+    space = Space(space_id(image.tensors, image.spec), image.dimensions)
+    return Manifest(
+        format=FORMAT,
+        name=name,
+        model=checkpoint.model,
+        source=checkpoint.source,
+        architecture=image.architecture,
+        space=space,
+        preprocessing=image.spec,
+        opset=OPSET,
+        precisions={"fp32": variant("fp32", space.id)},
+        goldens=[],
+        versions=_versions(checkpoint.packages),
+        files={},
+    )
+
+
+def variant(precision: Precision, space: str) -> Variant:
+    """A precision before it was measured: its image graph, in that space."""
+    return Variant(
+        image=graph_name(precision),
+        space=space,
+        min_cosine=MIN_COSINE if precision == "fp32" else SHARED,
+        min_golden_cosine=MIN_GOLDEN_COSINE[precision],
+        parity={},
+    )
+
+
+def text_tower(tower: TextTower) -> artifact.TextTower:
+    """The manifest's part about words."""
+    return artifact.TextTower(
+        architecture=tower.architecture,
+        digest=text_digest(tower.tensors, tower.tokenizer_json),
+        length=tower.length,
+        padded=tower.padded,
+    )
+
+
+def _versions(more: Sequence[str]) -> dict[str, str]:
+    # "2.13.0+cpu" and "2.13.0+cu130" are one version on two machines.
+    versions = {package: version(package).partition("+")[0] for package in (*_PACKAGES, *more)}
+    versions["onnxruntime"] = onnxruntime.__version__
+    return dict(sorted(versions.items()))
+
+
+def choose_goldens(pictures: Sequence[GatePicture], scaled: Container[str] = ()) -> list[GatePicture]:
+    """GOLDENS, and the smallest file of the `scaled` where none of them is among those; by name.
+
+    `scaled`: names of the JPEGs that the spec decodes at a scale. The user's own pictures stay the user's. Raises
+    ExportRefused when the pictures hold none of GOLDENS.
+    """
+    bundled = sorted((one for one in pictures if one.below is None), key=lambda one: (len(one.data), one.name))
+    chosen = {picture.name: picture for picture in bundled if picture.name in GOLDENS}
+    if not chosen:
+        raise ExportRefused(f"None of the pictures is one of an artifact's goldens: {', '.join(GOLDENS)}.")
+    if not any(name in scaled for name in chosen):
+        chosen.update([(picture.name, picture) for picture in bundled if picture.name in scaled][:1])
+    return [chosen[name] for name in sorted(chosen)]
+
+
+def is_lossless(picture: GatePicture) -> bool:
+    """Whether every decoder makes the same pixels of it; a WebP says so by the name of its first chunk."""
+    return picture.path.suffix in _LOSSLESS or picture.data[12:16] == b"VP8L"
+
+
+def write_goldens(frozen: Artifact, pictures: Sequence[GatePicture], precisions: Sequence[Precision]) -> list[Golden]:
+    """Write bytes, pixels as the spec makes them, and the vector that each precision gives them."""
+    folder = frozen.folder
+    (folder / "goldens").mkdir(exist_ok=True)
+    # Some of the gate's pictures ask for attribution, which goes wherever they go.
+    notice = pictures[0].path.with_name("LICENCES.md")
+    if notice.is_file():
+        (folder / "goldens" / notice.name).write_bytes(notice.read_bytes())
+    pixels = [read_pixels(picture.data, frozen.spec, max_pixels=_MAX_PIXELS) for picture in pictures]
+    goldens = []
+    for picture, made in zip(pictures, pixels, strict=True):
+        base = f"goldens/{picture.path.stem}"
+        golden = Golden(
+            picture=f"goldens/{picture.name}",
+            lossless=is_lossless(picture),
+            pixels=f"{base}.pixels.npy",
+            embeddings={precision: f"{base}.{precision}.npy" for precision in precisions},
+        )
+        (folder / golden.picture).write_bytes(picture.data)
+        (folder / golden.pixels).write_bytes(_npy(made))
+        goldens.append(golden)
+    for precision in precisions:
+        with Encoder(frozen, precision, "cpu") as encoder:
+            for golden, made in zip(goldens, pixels, strict=True):
+                (folder / golden.embeddings[precision]).write_bytes(_npy(encoder.encode(made[None])[0]))
+    return goldens
+
+
+def choose_texts(texts: Sequence[str], tokens: Sequence[Tokens]) -> list[tuple[str, Tokens]]:
+    """Golden texts: the first, the one of most tokens, the one of fewest, and one that is not ASCII."""
+    both = list(zip(texts, tokens, strict=True))
+    chosen = dict(
+        [
+            *both[:1],
+            *sorted(both, key=lambda one: (-len(one[1]), one[0]))[:1],
+            *sorted(both, key=lambda one: (len(one[1]), one[0]))[:1],
+            *[one for one in both if not one[0].isascii()][:1],
+        ]
+    )
+    return list(chosen.items())
+
+
+def write_text_goldens(
+    frozen: Artifact, texts: Sequence[tuple[str, Tokens]], precisions: Sequence[Precision]
+) -> list[TextGolden]:
+    """Write the vector that each precision gives the golden texts."""
+    goldens = [
+        TextGolden(
+            text=text,
+            tokens=tokens.tolist(),
+            embeddings={precision: f"goldens/text-{number}.{precision}.npy" for precision in precisions},
+        )
+        for number, (text, tokens) in enumerate(texts, 1)
+    ]
+    for precision in precisions:
+        with TextEncoder(frozen, precision, "cpu") as encoder:
+            for golden, (_, tokens) in zip(goldens, texts, strict=True):
+                (frozen.folder / golden.embeddings[precision]).write_bytes(_npy(encoder.encode(tokens[None])[0]))
+    return goldens
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    # numpy writes to a file itself without saying why it could not; bytes leave the writing, and its errors, to Python.
+    out = io.BytesIO()
+    np.save(out, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+def digests(folder: Path) -> dict[str, File]:
+    """Size and SHA-256 of every file below the folder, by its path in it; without the manifest and its seal."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in ("manifest.json", SEAL):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[name] = File(path.stat().st_size, digest)
+    return files
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    data = manifest.to_json()
+    (folder / "manifest.json").write_bytes(data)
+    (folder / SEAL).write_bytes(seal(data))
+
+
+def read_back(folder: Path, precisions: Sequence[Precision]) -> float:
+    """Read, check and run the artifact as the server will at every start; the goldens' lowest cosine.
+
+    Raises ExportRefused when the server would refuse it.
+    """
+    try:
+        whole = Artifact.read(folder)
+        whole.check_files()
+        return min(prove_goldens(whole, precision) for precision in precisions)
+    except ArtifactInvalid as exc:
+        raise ExportRefused(f"The artifact was written but does not read back: {exc.sentence}") from exc

@@ -1,0 +1,34 @@
+"""Which devices can run an artifact's graphs here."""
+
+from __future__ import annotations
+
+import onnxruntime as ort
+
+from export.errors import ExportRefused
+from server.artifact.artifact import Artifact, Precision
+from server.errors import BadSetting, EncoderFailed
+from server.inference.encoder import Device, Encoder
+
+
+def devices(artifact: Artifact, precision: Precision) -> list[Device]:
+    """Where the precision's image tower runs here: `cpu`, and `cuda` when ONNX Runtime has it and it really runs."""
+    present: list[Device] = ["cpu"]
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        try:
+            with Encoder(artifact, precision, "cuda") as encoder:
+                encoder.warm_up()
+            present.append("cuda")
+        except (BadSetting, EncoderFailed):
+            pass  # a driver without a card, a graph without kernels: nothing that could be measured
+    return present
+
+
+def device(name: str) -> Device:
+    """A device by its name. Raises ExportRefused for another, and for CUDA where ONNX Runtime has none."""
+    if name == "cpu":
+        return "cpu"
+    if name != "cuda":
+        raise ExportRefused(f"There is no device {name}; there are cpu and cuda.")
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ExportRefused("ONNX Runtime has no CUDA here; install the gpu extra on a machine with an NVIDIA driver.")
+    return "cuda"

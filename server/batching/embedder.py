@@ -1,0 +1,294 @@
+"""Bytes and words to embeddings, off the event loop: permit at the door, decode on a pool, encode in batches, in time.
+
+The first half of a picture's way: `media` decodes, `batcher` and `encoder` make the vector. What the second half
+(the catalogue) needs beside the vector travels with it: digest, size, format, thumbnail. A text goes the same way
+beside it, through a door, a pool and a batcher of its own, so that words never wait for pictures.
+
+What was embedded a moment ago is known still, and what is being embedded now is not begun a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal, TypeVar
+
+from PIL import Image
+
+from server.artifact.artifact import PreprocessingSpec, Tokens, Vectors
+from server.batching.admission import Door
+from server.batching.batcher import Batcher
+from server.batching.fair_queue import Caller
+from server.batching.threads import Pool
+from server.batching.vector_cache import Counted, VectorCache
+from server.errors import NoTextTower
+from server.preprocessing import media
+from server.preprocessing.text import Tokenizer
+
+# Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
+_LARGE = 16_000_000
+
+# Handing it to a thread and back costs about as much as hashing so many bytes does.
+_HASHED_AT_ONCE = 200_000
+
+# What weighs at the door as much as one more small picture: decoding costs about that (decision 18).
+_BYTES_THAT_WEIGH_ONE = 2_500_000
+
+# Nobody types the same text of so many characters twice, and what they weigh is not counted.
+_LONGEST_KNOWN = 300
+
+Tower = Literal["image", "text"]
+
+Timings = Mapping[str, float]
+"""Where the time of one picture or text went, in seconds: `decode` and `resize`, or `tokenize`; `queue` and `encode`.
+Empty for one that was known."""
+
+_ANYBODY = Caller()
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A picture's vector, float32[D] of unit length, and what else is worth remembering of it."""
+
+    embedding: Vectors
+    format: media.Format
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded(Known):
+    """A picture with its vector. `digest` is the SHA-256 of its bytes."""
+
+    digest: bytes
+    thumbnail: bytes | None
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class KnownText:
+    """A text's vector, float32[D] of unit length."""
+
+    embedding: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedText(KnownText):
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    pixels: media.Pixels
+    format: media.Format
+    width: int
+    height: int
+    thumbnail: bytes | None
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What reads texts: a tokenizer, and the batcher of the text tower."""
+
+    tokenizer: Tokenizer
+    batcher: Batcher
+
+
+def _weight(data: bytes) -> float:
+    return 1 + len(data) / _BYTES_THAT_WEIGH_ONE
+
+
+async def digest_of(data: bytes) -> bytes:
+    """SHA-256 of a picture's bytes: what tells the very same file from one that looks like it."""
+    if len(data) <= _HASHED_AT_ONCE:
+        return hashlib.sha256(data).digest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
+
+
+class Embedder:
+    """Turns pictures' bytes and texts into vectors for many callers at once."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        spec: PreprocessingSpec,
+        *,
+        max_pixels: int,
+        threads: int,
+        words: Words | None = None,
+        cache: int = 0,
+        read_jpeg: Callable[[bytes], Image.Image] | None = None,
+    ) -> None:
+        """`max_pixels`: of one picture; `threads`: that decode; `words`: None where there is no text tower; `cache`:
+        bytes of memory for vectors that may be asked for again; `read_jpeg`: as `media.decode` has it."""
+        self._read_jpeg = read_jpeg
+        self._batcher = batcher
+        self._spec = spec
+        self._max_pixels = max_pixels
+        self._decoding = Pool(threads, name="decode")
+        self._decoding_large = Pool(1, name="decode-large")
+        self._words = words
+        self._tokenizing = Pool(1, name="tokenize")
+        self.pictures = Door("Picture")
+        self.texts = Door("Text")
+        # Words are short and quick to make again: a quarter of the memory is theirs.
+        self._pictures: VectorCache[bytes, Known, Embedded] = VectorCache(cache - cache // 4)
+        self._texts: VectorCache[str, KnownText, EmbeddedText] = VectorCache(cache // 4)
+        self.known: Mapping[Tower, Counted] = {"image": self._pictures, "text": self._texts}
+        """How many were kept, and how many asked for while they were being made."""
+        self.on_embedded: Callable[[Tower, Timings], None] | None = None
+        """Called with the timings of each picture and text that was embedded; not for one that was known."""
+
+    @property
+    def reads_text(self) -> bool:
+        return self._words is not None
+
+    def close(self) -> None:
+        self._decoding.close()
+        self._decoding_large.close()
+        self._tokenizing.close()
+
+    async def embed(
+        self,
+        data: bytes,
+        *,
+        within: float,
+        thumbnail: bool = False,
+        caller: Caller = _ANYBODY,
+        digest: bytes | None = None,
+    ) -> Embedded:
+        """One picture; `digest` where the caller has it already, and has asked `recall`. Otherwise as `embed_all`."""
+        if digest is None:
+            digest = await digest_of(data)
+            if not thumbnail and (known := self.recall(digest)) is not None:
+                return known
+        (embedded,) = await self.pictures.each(
+            lambda one: self._embed(one, digest, thumbnail, caller),
+            [data],
+            within=within,
+            caller=caller,
+            weight=_weight(data),
+        )
+        return embedded
+
+    async def embed_all(self, pictures: Sequence[bytes], *, within: float, caller: Caller = _ANYBODY) -> list[Embedded]:
+        """Embed each picture, in order, within that many seconds.
+
+        Raises MediaRejected's kinds for the first picture that cannot be used, Overloaded at the door when the work
+        that is already inside would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
+        """
+        digests = [await digest_of(data) for data in pictures]
+        known = [self.recall(digest) for digest in digests]
+
+        async def embed(number: int) -> Embedded:
+            # All of them go in, the known ones too, so that an error names the place of the picture it is about.
+            return known[number] or await self._embed(pictures[number], digests[number], False, caller)
+
+        new = sum(_weight(data) for data, found in zip(pictures, known, strict=True) if found is None)
+        if not new:
+            return [one for one in known if one is not None]
+        return await self.pictures.each(embed, range(len(pictures)), within=within, caller=caller, weight=new)
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, within: float, caller: Caller = _ANYBODY
+    ) -> list[EmbeddedText]:
+        """Embed each text, in order, within that many seconds. Empty ones get the vector that the model gives them.
+
+        Raises NoTextTower, TextRejected's kinds for the first text that cannot be read, and otherwise as for pictures.
+        """
+        if self._words is None:
+            raise NoTextTower
+        words = self._words
+        known = [self._recall_text(text) for text in texts]
+
+        async def embed(number: int) -> EmbeddedText:
+            return known[number] or await self._embed_text(words, texts[number], caller)
+
+        if not (new := known.count(None)):
+            return [one for one in known if one is not None]
+        return await self.texts.each(embed, range(len(texts)), within=within, caller=caller, weight=new)
+
+    async def thumbnail(self, data: bytes, caller: Caller = _ANYBODY) -> bytes:
+        """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
+        return await self._in_turn(lambda: self._shrink(data), data, caller)
+
+    def recall(self, digest: bytes) -> Embedded | None:
+        """A picture that was embedded a moment ago, by the digest of its bytes."""
+        if (known := self._pictures.get(digest)) is None:
+            return None
+        return Embedded(known.embedding, known.format, known.width, known.height, digest, None, {})
+
+    def _recall_text(self, text: str) -> EmbeddedText | None:
+        known = self._texts.get(text)
+        return None if known is None else EmbeddedText(known.embedding, {})
+
+    async def _embed(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
+        # By caller, since nobody must join what stands at the end of somebody else's thousand, or of the bulk lane.
+        key = (digest, caller, thumbnail)
+        return await self._pictures.join(key, lambda: self._make(data, digest, thumbnail, caller))
+
+    async def _make(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
+        decoded = await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
+        encoded = await self._batcher.encode(decoded.pixels, caller)
+        timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
+        self._tell("image", timings)
+        about = (encoded.embedding, decoded.format, decoded.width, decoded.height)
+        self._pictures.put(digest, Known(*about))
+        return Embedded(*about, digest, decoded.thumbnail, timings)
+
+    async def _embed_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
+        return await self._texts.join((text, caller), lambda: self._make_text(words, text, caller))
+
+    async def _make_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
+        def tokenize() -> tuple[Tokens, float]:
+            started = perf_counter()
+            return words.tokenizer.tokens(text), perf_counter() - started
+
+        tokens, seconds = await self._tokenizing.run(tokenize, caller)
+        encoded = await words.batcher.encode(tokens, caller)
+        timings = {"tokenize": seconds, "queue": encoded.queue, "encode": encoded.encode}
+        self._tell("text", timings)
+        if len(text) <= _LONGEST_KNOWN:
+            self._texts.put(text, KnownText(encoded.embedding))
+        return EmbeddedText(encoded.embedding, timings)
+
+    def _tell(self, tower: Tower, timings: Timings) -> None:
+        if self.on_embedded is not None:
+            self.on_embedded(tower, timings)
+
+    async def _in_turn(self, work: Callable[[], Made], data: bytes, caller: Caller) -> Made:
+        """Do what takes a picture's pixels into memory: those of large ones one at a time, beside the others."""
+
+        def if_small() -> tuple[Made] | None:
+            width, height = media.measure(data, max_pixels=self._max_pixels)
+            return (work(),) if width * height <= _LARGE else None
+
+        if (made := await self._decoding.run(if_small, caller)) is not None:
+            return made[0]
+        return await self._decoding_large.run(work, caller)
+
+    def _decode(self, data: bytes, thumbnail: bool) -> _Decoded:
+        started = perf_counter()
+        picture = media.decode(
+            data,
+            max_pixels=self._max_pixels,
+            jpeg_at_least=self._spec.jpeg_at_least,
+            read_jpeg=self._read_jpeg,
+        )
+        decoded = perf_counter()
+        pixels = media.to_pixels(picture, self._spec)
+        timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
+        small = self._shrink(data, picture) if thumbnail else None
+        return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
+
+    def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
+        """The thumbnail, from the picture as it was decoded where that is large enough for it."""
+        if picture is None or not media.fills_thumbnail(picture):
+            picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL)
+        return media.thumbnail(picture)

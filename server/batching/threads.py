@@ -1,0 +1,94 @@
+"""Threads for blocking work that is not the model's: decoding pictures, reading texts. Bounded, and fair.
+
+A pool of the standard library takes jobs in the order they came, so that one call with 256 pictures would hold up
+everybody behind it. Here the jobs wait in a `FairQueue`, and one whose caller has left is never begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Any, TypeVar
+
+from server.batching.fair_queue import Caller, FairQueue
+from server.errors import NotReady
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    answer: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class Pool:
+    """So many threads. On the way out everything that waits is still done."""
+
+    def __init__(self, threads: int, *, name: str) -> None:
+        self._waiting: FairQueue[_Job] = FairQueue()
+        self._condition = Condition()
+        self._closing = False
+        self._threads = [Thread(target=self._run, name=f"{name}-{at}", daemon=True) for at in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has begun yet."""
+        return len(self._waiting)
+
+    async def run(self, work: Callable[[], Made], caller: Caller) -> Made:
+        """What `work` gives, or raises, in one of the threads. Cancelling withdraws it if it has not been begun.
+
+        Raises NotReady when closing.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Made] = loop.create_future()
+        with self._condition:
+            if self._closing:
+                raise NotReady("The server is shutting down.")
+            self._waiting.add(_Job(work, answer, loop), caller)
+            self._condition.notify()
+        return await answer
+
+    def close(self) -> None:
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                made = job.work()
+            except BaseException as exc:  # whatever it is, it belongs to the caller
+                job.loop.call_soon_threadsafe(_settle, job.answer, None, exc)
+            else:
+                job.loop.call_soon_threadsafe(_settle, job.answer, made, None)
+                del made
+            del job  # while this thread waits, it must not keep somebody's picture
+
+    def _next(self) -> _Job | None:
+        """The next job whose caller is still there; None when there is none and there will be none."""
+        with self._condition:
+            while True:
+                while (job := self._waiting.take()) is not None:
+                    if not job.answer.done():
+                        return job
+                if self._closing:
+                    return None
+                self._condition.wait()
+
+
+def _settle(answer: asyncio.Future[Any], made: Any, error: BaseException | None) -> None:
+    if answer.done():  # its caller left while it ran
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(made)

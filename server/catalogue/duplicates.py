@@ -1,0 +1,394 @@
+"""python -m server duplicates: the pictures that a client's catalogue holds more than once.
+
+The same file is found by its digest, in the database. The same picture in another file is found by its vector: each is
+compared with each, in blocks, since no index answers for all. That is quadratic, and exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+from psycopg import Connection, IsolationLevel, sql
+from psycopg.rows import TupleRow, class_row
+
+from server.artifact.artifact import Artifact
+from server.artifact.grades import Grade, Grades
+from server.catalogue.similarity import clamp, similarity
+from server.database.connections import SQL, connect, load_queries
+from server.errors import ArtifactInvalid, BadParameter, DatabaseUnusable
+from server.http.request import DEFAULT_CLIENT, check_id
+from server.settings import Settings
+
+QUERIES = SQL / "duplicates.sql"
+
+_ROWS, _COLUMNS = 1024, 4096  # of a block of cosines: 16 MB
+_FETCHED = 2000
+_DESCRIBED = 5000
+_TELL_EACH = 1.0  # seconds
+# A cosine is shown to the sixth decimal, and compared as it is shown.
+_HALF_A_DIGIT = 5e-7
+
+Halves = NDArray[np.float16]
+Progress = Callable[[str, int, int], None]
+"""What is being done, how far, of how much."""
+
+
+class _Record(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """A part of what `--json` prints."""
+
+
+class Copy(_Record, frozen=True):
+    """A media that is in the catalogue more than once."""
+
+    media_id: str
+    product_id: str
+    product_name: str
+    is_active: bool
+    s3_key: str
+    digest: str | None
+    """SHA-256 of the file's bytes, hex."""
+    nearest: str | None = None
+    """Of a near duplicate: the media of its group that is most like it."""
+    cosine: float | None = None
+    """To that one."""
+    similarity: float | None = None
+    grade: Grade | None = None
+
+
+class Report(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What `--json` prints."""
+
+    client_id: str
+    space: str
+    media: int
+    without_vector: int
+    exact: list[list[Copy]]
+    """Groups of the same file."""
+    near: list[list[Copy]] | None
+    """Groups of pictures of which each is identical or near-duplicate to another of its group, and that are not all one
+    file; null where they were not looked for, or the space has no grades."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What `link` found: places in the order of the vectors."""
+
+    groups: list[list[int]]
+    nearest: NDArray[np.int64]
+    """int64[N], the place of the one that is most like it, -1 where none is near."""
+    cosines: NDArray[np.float32]
+    """float32[N], to that one."""
+
+
+def _untold(what: str, done: int, of: int) -> None:
+    pass
+
+
+def link(vectors: Halves, least: float, progress: Progress = _untold) -> Linked:
+    """Group those of the vectors, float16[N, D], that a cosine of at least `least` links, directly or through others.
+
+    Compares each with each in blocks, N * N / 2 cosines in all; beside the vectors it takes memory for two blocks and
+    a few numbers for each.
+    """
+    count = len(vectors)
+    root = np.arange(count)
+    nearest, best = np.full(count, -1), np.full(count, -2, np.float32)
+    for top in range(0, count, _ROWS):
+        rows = _unit(vectors[top : top + _ROWS])
+        for left in range(top, count, _COLUMNS):
+            columns = _unit(vectors[left : left + _COLUMNS])
+            cosines = rows @ columns.T
+            ones, others = np.nonzero(cosines >= least - _HALF_A_DIGIT)
+            later = others + left > ones + top  # each pair once, and none with itself
+            ones, others = ones[later], others[later]
+            if len(ones):
+                found = cosines[ones, others]
+                ones, others = ones + top, others + left
+                for here, there in ((ones, others), (others, ones)):
+                    _keep_best(nearest, best, here, there, found)
+                root = _joined(root, ones, others)
+        to_go = max(0, count - top - _ROWS)
+        progress("compared", count**2 - to_go**2, count**2)
+    groups: dict[int, list[int]] = {}
+    for place in np.flatnonzero(nearest >= 0).tolist():
+        groups.setdefault(int(root[place]), []).append(place)
+    return Linked(list(groups.values()), nearest, best)
+
+
+def _unit(halves: Halves) -> NDArray[np.float32]:
+    wide = halves.astype(np.float32)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide
+
+
+def _keep_best(
+    nearest: NDArray[np.int64],
+    best: NDArray[np.float32],
+    here: NDArray[np.int64],
+    there: NDArray[np.int64],
+    cosines: NDArray[np.float32],
+) -> None:
+    # For each place its best of these: the last of a run of equal places, once they are sorted.
+    order = np.lexsort((-there, cosines, here))
+    here, there, cosines = here[order], there[order], cosines[order]
+    last = np.flatnonzero(np.append(here[1:] != here[:-1], True))
+    here, there, cosines = here[last], there[last], cosines[last]
+    better = cosines > best[here]
+    nearest[here[better]], best[here[better]] = there[better], cosines[better]
+
+
+def _joined(root: NDArray[np.int64], ones: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The root of each, once these pairs are joined too; a root is the first of its group.
+
+    Most pairs of a large group join what is joined: those are taken out before anything is done one by one.
+    """
+    pairs = np.stack([root[ones], root[others]], axis=1)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    if not len(pairs):
+        return root
+    parent = root.copy()
+    for one, other in np.unique(pairs, axis=0).tolist():
+        first, second = sorted((_top(parent, one), _top(parent, other)))
+        parent[second] = first
+    while True:
+        shorter = parent[parent]
+        if np.array_equal(shorter, parent):
+            return parent
+        parent = shorter
+
+
+def _top(parent: NDArray[np.int64], place: int) -> int:
+    while (above := int(parent[place])) != place:
+        parent[place] = parent[above]
+        place = above
+    return place
+
+
+# --- the catalogue ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    number: int
+    id: str
+    dimensions: int
+    manifest: Mapping[str, Any]
+
+    def grades(self, settings: Settings) -> Grades | None:
+        """As the manifest in the database has them; else as the model of the settings has, if it is of this space."""
+        variants: Mapping[str, Any] = self.manifest.get("precisions") or {}
+        # Precisions that share a space have grades of their own: that of the settings first.
+        for _, variant in sorted(variants.items(), key=lambda one: one[0] != settings.precision):
+            if variant.get("space") == self.id and variant.get("grades") is not None:
+                return msgspec.convert(variant["grades"], Grades)
+        try:
+            model = Artifact.read(settings.model).variant(settings.precision)
+        except ArtifactInvalid:
+            return None
+        return model.grades if model.space == self.id else None
+
+
+def find(
+    settings: Settings,
+    url: str,
+    client_id: str,
+    *,
+    near: bool = True,
+    inactive: bool = False,
+    progress: Progress = _untold,
+) -> Report:
+    """The duplicates of a client's catalogue, as it is at one moment; `inactive`: of inactive products as well.
+
+    Holds the client's vectors in memory (1 KB each at 512 dimensions). Raises DatabaseUnusable, and BadParameter for a
+    text that can be no client's id.
+    """
+    check_id("The client's id", client_id)
+    parameters = {"client_id": client_id, "all": inactive}
+    with connect(url) as connection:
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        register_vector(connection)
+        texts = load_queries(QUERIES)
+        with connection.transaction():
+            with connection.cursor(row_factory=class_row(_Space)) as cursor:
+                space = cursor.execute(texts["live_space"].encode()).fetchone()
+            if space is None:
+                raise DatabaseUnusable("The database has no live embedding space yet: start the server with it once.")
+            table = sql.Identifier(f"twinlens_space_{space.number}")
+            queries = {name: sql.SQL(text).format(space=table).as_bytes(None) for name, text in texts.items()}
+            media, embedded = connection.execute(queries["count_media"], parameters).fetchone() or (0, 0)
+            same: list[list[str]] = [ids for _, ids in connection.execute(queries["same_files"], parameters)]
+            grades = space.grades(settings) if near else None
+            ids: list[str] = []
+            linked = None
+            if grades is not None:
+                ids, vectors = _read_vectors(connection, queries["vectors"], parameters, space, embedded, progress)
+                linked = link(vectors, grades.near_duplicate, progress)
+            wanted = [*(one for group in same for one in group)]
+            wanted += [ids[place] for group in (linked.groups if linked else ()) for place in group]
+            known = _describe(connection, queries["describe"], client_id, wanted)
+    return Report(
+        client_id=client_id,
+        space=space.id,
+        media=media,
+        without_vector=media - embedded,
+        exact=[[known[one] for one in group] for group in same],
+        near=list(_near(linked, ids, known, grades)) if linked is not None and grades is not None else None,
+    )
+
+
+def _read_vectors(
+    connection: Connection[TupleRow],
+    query: bytes,
+    parameters: Mapping[str, Any],
+    space: _Space,
+    count: int,
+    progress: Progress,
+) -> tuple[list[str], Halves]:
+    """The media's ids, and their vectors as float16[N, D], a few thousand at a time."""
+    ids: list[str] = []
+    vectors = np.empty((count, space.dimensions), np.float16)
+    with connection.cursor(name="vectors", binary=True) as cursor:
+        cursor.itersize = _FETCHED
+        for place, (media_id, vector) in enumerate(cursor.execute(query, parameters)):
+            ids.append(media_id)
+            vectors[place] = vector.to_numpy()
+            if place % _FETCHED == 0:
+                progress("read", place, count)
+    return ids, vectors[: len(ids)]
+
+
+def _describe(connection: Connection[TupleRow], query: bytes, client_id: str, ids: Sequence[str]) -> dict[str, Copy]:
+    known: dict[str, Copy] = {}
+    chosen = list(dict.fromkeys(ids))
+    with connection.cursor(row_factory=class_row(Copy)) as cursor:
+        for start in range(0, len(chosen), _DESCRIBED):
+            part = {"client_id": client_id, "ids": chosen[start : start + _DESCRIBED]}
+            known.update((copy.media_id, copy) for copy in cursor.execute(query, part))
+    return known
+
+
+def _near(linked: Linked, ids: Sequence[str], known: Mapping[str, Copy], grades: Grades) -> Iterator[list[Copy]]:
+    for group in linked.groups:
+        copies = []
+        for place in group:
+            cosine = round(clamp(float(linked.cosines[place])), 6)
+            copies.append(
+                msgspec.structs.replace(
+                    known[ids[place]],
+                    nearest=ids[linked.nearest[place]],
+                    cosine=cosine,
+                    similarity=similarity(cosine),
+                    grade=grades.of(cosine),
+                )
+            )
+        # A group that is one file is listed as such.
+        if copies[0].digest is None or any(copy.digest != copies[0].digest for copy in copies):
+            yield copies
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List the pictures that a client's catalogue holds more than once: the same file, and the same picture in "
+        "another file (near duplicates). Near duplicates compare each picture with each: twice as many take four times "
+        "as long. Their vectors are held in memory, 1 KB for each picture."
+    )
+    parser.add_argument(
+        "--client", metavar="ID", default=DEFAULT_CLIENT, help=f"whose catalogue (default: {DEFAULT_CLIENT})"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--all", action="store_true", help="also of products that are not active")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--near", action="store_true", help="near duplicates too (the default), or stop where that fails"
+    )
+    kinds.add_argument("--exact-only", action="store_true", help="the same file only, which takes no time")
+
+
+def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
+    """Print what `find` finds; 0. Raises BadParameter where `--near` is asked for and the space has no grades."""
+    bar = _Bar()
+    report = find(
+        settings,
+        url,
+        arguments.client,
+        near=not arguments.exact_only,
+        inactive=arguments.all,
+        progress=bar.tell,
+    )
+    bar.clear()
+    if report.near is None and not arguments.exact_only:
+        sentence = (
+            "Near duplicates cannot be told: the live model was exported without grades. Export it again with this "
+            "version (its space stays), and start the server with it once."
+        )
+        if arguments.near:
+            raise BadParameter(sentence)
+        print(sentence, file=sys.stderr)
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        print("\n".join(_lines(report)))
+    return 0
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"{report.client_id}: {report.media:,} pictures looked at"
+    if report.near is not None and report.without_vector:
+        yield f"{report.without_vector:,} of them have no vector yet, and are compared by their bytes only"
+    yield from _section("The same file", report.exact)
+    if report.near is not None:
+        yield from _section("Near duplicates", report.near)
+
+
+def _section(title: str, groups: Sequence[Sequence[Copy]]) -> Iterator[str]:
+    yield ""
+    if not groups:
+        yield f"{title}: none"
+        return
+    yield f"{title}: {sum(map(len, groups)):,} pictures in {len(groups):,} group{'s' if len(groups) > 1 else ''}"
+    for number, group in enumerate(groups, 1):
+        yield f"  {number}."
+        width = max(len(copy.media_id) for copy in group)
+        for copy in group:
+            how = f"{copy.similarity:5.1f} % {copy.grade}  " if copy.similarity is not None else ""
+            off = "" if copy.is_active else "  (not active)"
+            yield f"    {copy.media_id:<{width}}  {how}{_plain(copy.product_id)}  {_plain(copy.product_name)}{off}"
+
+
+def _plain(text: str) -> str:
+    """A name can hold what a terminal obeys."""
+    return "".join(char if char.isprintable() else "·" for char in text)
+
+
+class _Bar:
+    """How far it has come, on standard error: one line that is written over on a terminal, a line now and then else."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._began = self._told_at = time.monotonic()
+
+    def tell(self, what: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        if now - self._told_at < (_TELL_EACH if self._terminal else 10 * _TELL_EACH):
+            return
+        self._told_at = now
+        line = f"{what} {done / max(of, 1):.0%}, {now - self._began:.0f} s"
+        print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""The table: error to status and code. Every error leaves in one body; nothing else knows status codes of errors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+
+from litestar import MediaType, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap
+
+from server import errors
+from server.http.request import Request
+from server.http.wire import Problem
+
+REQUEST_ID_HEADER = "X-Request-Id"
+
+_log = logging.getLogger(__name__)
+
+# The first family that fits decides, so a subclass stands before its base.
+STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
+    (errors.NotAPicture, 415),
+    (errors.PictureTooLarge, 413),
+    (errors.UploadTooLarge, 413),
+    (errors.MediaRejected, 400),
+    (errors.MalformedRequest, 400),
+    (errors.UnsupportedBody, 415),
+    (errors.BadParameter, 422),
+    (errors.VectorRefused, 422),
+    (errors.NotFound, 404),
+    (errors.CatalogueConflict, 409),
+    (errors.Overloaded, 503),
+    (errors.CallerLeft, 499),  # nobody reads it; the metrics tell it from an answer, with nginx's number
+    (errors.NotReady, 503),
+    (errors.CatalogueUnavailable, 503),
+    (errors.TwinlensError, 500),
+)
+
+_HTTP_CODES = {
+    400: ("malformed_request", "The request cannot be read."),
+    404: ("not_found", "There is nothing at this address."),
+    405: ("method_not_allowed", "This address does not take that method."),
+    413: ("upload_too_large", "The request's body is larger than this server accepts."),
+}
+
+
+def status_of(error: errors.TwinlensError) -> int:
+    return next(status for family, status in STATUSES if isinstance(error, family))
+
+
+def request_id(request: Request) -> str:
+    """The id that the middleware gave this request; where no route took it, no middleware ran, so it gets one here."""
+    state = request.scope.setdefault("state", {})
+    return str(state.setdefault("request_id", uuid.uuid4().hex))
+
+
+def _problem(request: Request, status: int, code: str, sentence: str, headers: dict[str, str]) -> Response[Problem]:
+    body = Problem(error=sentence, code=code, request_id=request_id(request))
+    headers = {**headers, REQUEST_ID_HEADER: body.request_id}
+    return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
+    status = status_of(error)
+    headers = {}
+    if status >= 500 and status != 503:
+        _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
+    if status == 503:
+        _log.warning("%s %r was put off: %s", request.method, request.url.path, error.sentence)
+        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+    return _problem(request, status, error.code, error.sentence, headers)
+
+
+def _framework(request: Request, error: HTTPException) -> Response[Problem]:
+    """Errors that Litestar raises itself: no route, wrong method, body too large, a parameter that does not fit."""
+    headers = dict(error.headers or {})
+    if isinstance(error, ValidationException):
+        return _problem(request, 422, "bad_parameter", _said(error), headers)
+    if error.status_code >= 500:
+        return _unforeseen(request, error)
+    code, sentence = _HTTP_CODES.get(error.status_code, ("bad_request", str(error.detail)))
+    return _problem(request, error.status_code, code, sentence, headers)
+
+
+def _said(error: ValidationException) -> str:
+    """Which parameter does not fit, and how; Litestar's own sentence only names the address."""
+    parts = error.extra if isinstance(error.extra, list) else []
+    said = [
+        f"{one['key']}: {str(one['message']).replace('`', '')}" for one in parts if {"key", "message"} <= one.keys()
+    ]
+    return f"{'; '.join(said)}." if said else str(error.detail)
+
+
+def _unforeseen(request: Request, error: Exception) -> Response[Problem]:
+    _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
+    sentence = "Something went wrong on our side; it has been logged with this request's id."
+    return _problem(request, 500, "internal_error", sentence, {})
+
+
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {
+    errors.TwinlensError: _ours,
+    HTTPException: _framework,
+    Exception: _unforeseen,
+}

@@ -1,0 +1,38 @@
+"""Is it alive, is it ready, what has it done."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+
+from server.http.openapi import problems
+from server.http.wire import Health, Readiness
+from server.lifespan import Services
+from server.operations.metrics import CONTENT_TYPE
+
+
+@get("/health/live", tags=["health"])
+async def live() -> Health:
+    """The process answers."""
+    return Health(status="ok")
+
+
+@get("/health/ready", responses=problems(503), tags=["health"])
+async def ready(services: NamedDependency[Services]) -> Readiness:
+    """The goldens passed at the start and the pool answers now; otherwise 503."""
+    await services.catalogue.ping()
+    return Readiness(
+        status="ready",
+        model=services.encoder.model,
+        device=services.encoder.device,
+        precision=services.encoder.precision,
+        space=services.encoder.space.id,
+        text=services.embedder.reads_text,
+    )
+
+
+@get("/metrics", media_type="text/plain", tags=["health"])
+async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
+    """Counters and timings in Prometheus' text format."""
+    services.metrics.observe(services.embedder)
+    return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

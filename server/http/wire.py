@@ -1,0 +1,226 @@
+"""What goes over the wire: request and response bodies, camelCase in JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from server.artifact.grades import GRADES, Grade, Grades
+from server.catalogue import catalogue
+from server.catalogue.filters import Filter
+from server.catalogue.similarity import clamp, score, similarity
+from server.preprocessing.text import MOST_CHARACTERS
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+SpaceId = Annotated[str, msgspec.Meta(max_length=64)]
+Attribute = str | int | float | bool | None
+Attributes = dict[
+    Annotated[str, msgspec.Meta(min_length=1, max_length=100)],
+    Attribute | Annotated[list[Attribute], msgspec.Meta(max_length=100)],
+]
+"""Facts about a product that searches filter by: a value, or a list of values, under each name."""
+
+# Its length is checked where it is read, with a sentence of our own.
+Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTERS})]
+
+# Likewise: a grade's name.
+MinGrade = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*GRADES]})]
+
+DEFAULT_LIMIT = 24
+
+
+class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    pass
+
+
+class _Request(_Body, frozen=True, forbid_unknown_fields=True):
+    """Unknown fields are refused: a misspelt `minSimilarity` must not be dropped in silence."""
+
+
+class Problem(_Body, frozen=True):
+    """The one body of every error."""
+
+    error: str
+    code: str
+    request_id: str
+
+
+class EmbeddedImage(_Body, frozen=True):
+    embedding: list[float]
+    model: str
+    device: str
+    space: str
+
+
+class TextsToEmbed(_Request, frozen=True):
+    texts: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Embeddings(_Body, frozen=True):
+    embeddings: list[list[float]]
+    space: str
+
+
+class SearchRequest(_Request, frozen=True):
+    """Exactly one of `text`, `media_id`, and `embedding` with its `space`."""
+
+    text: Text | None = None
+    media_id: str | None = None
+    embedding: list[float] | None = None
+    space: SpaceId | None = None
+    client_id: str | None = None
+    limit: Limit = DEFAULT_LIMIT
+    min_similarity: Percentage | None = None
+    min_grade: MinGrade | None = None
+    filter: Filter | None = None
+
+
+class SearchFields(_Request, frozen=True):
+    """The fields beside the `file` of a search by picture."""
+
+    client_id: str | None = None
+    limit: Limit = DEFAULT_LIMIT
+    min_similarity: Percentage | None = None
+    min_grade: MinGrade | None = None
+    filter: str | None = None
+    """A `Filter` as JSON."""
+
+
+class UploadFields(_Request, frozen=True):
+    """The fields beside the `file` of an upload."""
+
+    client_id: str | None = None
+
+
+class Match(_Body, frozen=True):
+    product_id: str
+    product_name: str
+    media_id: str
+    s3_key: str
+    width: int | None
+    height: int | None
+    score: float
+    cosine: float
+    similarity: float
+    grade: Grade | None
+    """Null where the model has no grades, and for words."""
+
+    @classmethod
+    def of(cls, match: catalogue.Match, grades: Grades | None) -> Match:
+        cosine = clamp(match.cosine)
+        return cls(
+            product_id=match.product_id,
+            product_name=match.product_name,
+            media_id=match.media_id,
+            s3_key=match.s3_key,
+            width=match.width,
+            height=match.height,
+            score=score(match.cosine),
+            cosine=cosine,
+            similarity=similarity(match.cosine),
+            grade=grades.of(cosine) if grades is not None else None,
+        )
+
+
+class SearchAnswer(_Body, frozen=True):
+    results: list[Match]
+    space: str
+    plan: catalogue.Plan
+    """`exact` when each media of the client was looked at, `index` when the client's own HNSW index was asked."""
+    timings: dict[str, float]
+    """Milliseconds by stage."""
+
+
+class Duplicates(_Body, frozen=True):
+    """The other media of a client that are the same picture as one of its own."""
+
+    exact: list[Match]
+    """The same file, to the last byte; also before it has a vector."""
+    near: list[Match] | None
+    """Identical or near-duplicate by their vectors, best first; null where the model has no grades, or the media has no
+    vector yet."""
+    space: str
+
+
+class ProductRequest(_Request, frozen=True):
+    name: Name
+    sku: Sku | None = None
+    is_active: bool = True
+    attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
+    client_id: str | None = None
+
+
+class Product(_Body, frozen=True):
+    id: str
+    client_id: str
+    name: str
+    sku: str | None
+    is_active: bool
+    attributes: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, product: catalogue.Product) -> Product:
+        return cls(
+            id=product.id,
+            client_id=product.client_id,
+            name=product.name,
+            sku=product.sku,
+            is_active=product.is_active,
+            attributes=dict(product.attributes),
+            created_at=product.created_at,
+            updated_at=product.updated_at,
+        )
+
+
+class Media(_Body, frozen=True):
+    id: str
+    product_id: str
+    client_id: str
+    kind: str
+    status: str
+    s3_key: str
+    content_type: str | None
+    bytes: int | None
+    width: int | None
+    height: int | None
+    content_digest: str | None
+    """SHA-256 of the bytes, hex."""
+    created_at: datetime
+
+    @classmethod
+    def of(cls, media: catalogue.Media) -> Media:
+        return cls(
+            id=media.id,
+            product_id=media.product_id,
+            client_id=media.client_id,
+            kind=media.kind,
+            status=media.status,
+            s3_key=media.s3_key,
+            content_type=media.content_type,
+            bytes=media.bytes,
+            width=media.width,
+            height=media.height,
+            content_digest=media.content_digest.hex() if media.content_digest else None,
+            created_at=media.created_at,
+        )
+
+
+class Health(_Body, frozen=True):
+    status: str
+
+
+class Readiness(_Body, frozen=True):
+    status: str
+    model: str
+    device: str
+    precision: str
+    space: str
+    text: bool
+    """Whether the model reads words, too."""

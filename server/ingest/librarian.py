@@ -1,0 +1,121 @@
+"""A picture joins the catalogue: bytes into the store, row and vector into the database, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from server.batching.embedder import Embedded, Embedder, digest_of
+from server.batching.fair_queue import Caller
+from server.catalogue.catalogue import Catalogue, Media, NewMedia, Product
+from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
+from server.ingest.storage import MediaStore
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Librarian:
+    """Adds pictures to products and takes them out again."""
+
+    def __init__(self, embedder: Embedder, catalogue: Catalogue, store: MediaStore) -> None:
+        self._embedder = embedder
+        self._catalogue = catalogue
+        self._store = store
+        self._at_work: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Wait for what was begun, also where its caller has left."""
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that a caller who leaves, or whose time is up, must not stop between store and database."""
+        task = asyncio.create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
+
+    async def add(self, client_id: str, product_id: str, data: bytes, *, within: float) -> tuple[Media, bool]:
+        """Add a picture to a product within that many seconds; the media, and whether it is new.
+
+        The same bytes again for one product give the media that is there. Raises ProductNotFound, MediaRejected's
+        kinds, Overloaded, StorageFailed, CatalogueUnavailable; then nothing is left behind.
+        """
+        await self._catalogue.get_product(client_id, product_id)
+        digest = await digest_of(data)
+        known = await self._catalogue.find_media_by_digest(client_id, product_id, digest)
+        if known is not None and await self._catalogue.media_vector(client_id, known.id) is not None:
+            return known, False
+        caller = Caller(client_id, "bulk")
+        picture = await self._embedder.embed(data, within=within, thumbnail=True, caller=caller, digest=digest)
+        media_id = uuid.uuid4().hex
+        key = f"media/{client_id}/{media_id}.{picture.format.extension}"
+        thumbnail_key = f"thumbnails/{client_id}/{media_id}.webp"
+        new = NewMedia(
+            id=media_id,
+            product_id=product_id,
+            client_id=client_id,
+            s3_key=key,
+            thumbnail_key=thumbnail_key,
+            content_type=picture.format.content_type,
+            bytes=len(data),
+            width=picture.width,
+            height=picture.height,
+            content_digest=digest,
+        )
+        return await self._to_its_end(self._keep(new, data, picture))
+
+    async def _keep(self, new: NewMedia, data: bytes, picture: Embedded) -> tuple[Media, bool]:
+        """The bytes first, the row last: a row never points at nothing."""
+        kept = False
+        try:
+            await self._store.put(new.s3_key, data)
+            if picture.thumbnail is not None and new.thumbnail_key is not None:
+                await self._store.put(new.thumbnail_key, picture.thumbnail)
+            media, kept = await self._catalogue.add_media(new, picture.embedding)
+        except OutcomeUnknown:
+            kept = True  # a row that was committed after all must find its bytes
+            _log.warning("Kept in the media store, whether or not the catalogue has them: %s", new.s3_key)
+            raise
+        finally:
+            if not kept:
+                await self._sweep(new.s3_key, new.thumbnail_key)
+        return media, kept
+
+    async def remove(self, client_id: str, media_id: str) -> Media:
+        """Take a media out, row first. Raises MediaNotFound."""
+        return await self._to_its_end(self._remove(client_id, media_id))
+
+    async def _remove(self, client_id: str, media_id: str) -> Media:
+        media = await self._catalogue.delete_media(client_id, media_id)
+        await self._sweep(media.s3_key, media.thumbnail_key)
+        return media
+
+    async def remove_product(self, client_id: str, product_id: str) -> Product:
+        """Take a product out with all its media, rows first. Raises ProductNotFound."""
+        return await self._to_its_end(self._remove_product(client_id, product_id))
+
+    async def _remove_product(self, client_id: str, product_id: str) -> Product:
+        product = await self._catalogue.get_product(client_id, product_id)
+        await self._sweep(*await self._catalogue.delete_product(client_id, product_id))
+        return product
+
+    async def thumbnail(self, client_id: str, media_id: str) -> bytes:
+        """The WebP of a media, made anew where the store has none. Raises MediaNotFound, MediaRejected's kinds."""
+        media = await self._catalogue.get_media(client_id, media_id)
+        if media.thumbnail_key is not None:
+            with contextlib.suppress(MediaNotFound):
+                return await self._store.get(media.thumbnail_key)
+        return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
+
+    async def _sweep(self, *keys: str | None) -> None:
+        """Forget objects that no row points at any more."""
+        try:
+            await self._store.delete(*(key for key in keys if key))
+        except StorageFailed as exc:
+            _log.warning("No longer in the catalogue, but %s", exc.sentence)

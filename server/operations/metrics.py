@@ -1,0 +1,120 @@
+"""What the server counts and times, in Prometheus' text format. One registry for each app, none global.
+
+Several workers keep their figures in files of one folder, and whichever of them is asked adds them up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from server.batching.embedder import Embedder, Timings, Tower
+from server.catalogue.catalogue import Plan
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names that folder; prometheus_client reads it when it is imported."""
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Handles for those who measure; `render` for those who scrape."""
+
+    def __init__(self, shared: Path | None = None) -> None:
+        """`shared`: the folder of several workers."""
+        self._shared = shared
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "twinlens_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "twinlens_request_seconds", "Time to answer.", ["route"], buckets=_STAGE_SECONDS, registry=self.registry
+        )
+        self.stage_seconds = Histogram(
+            "twinlens_stage_seconds",
+            "Time of one picture or text in each stage: decode or tokenize, queue, encode, search.",
+            ["stage", "tower"],
+            buckets=_STAGE_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "twinlens_batch_size",
+            "Pictures or texts in a batch.",
+            ["tower"],
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=self.registry,
+        )
+        self._pictures_inside = self._gauge("twinlens_pictures_inside", "Pictures let in and not answered yet.")
+        self._texts_inside = self._gauge("twinlens_texts_inside", "Texts let in and not answered yet.")
+        self._cache_bytes = self._gauge("twinlens_cache_bytes", "Memory of the vectors that are kept.", "tower")
+        self._cached = Counter(
+            "twinlens_cache", "Pictures and texts by how they were come by.", ["tower", "found"], registry=self.registry
+        )
+        self._plans = Counter(
+            "twinlens_searches", "Searches by how they were answered.", ["plan"], registry=self.registry
+        )
+        self._recall = Histogram(
+            "twinlens_recall",
+            "What an index found of what an exact search finds, of searches drawn at random.",
+            buckets=(0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.999, 1),
+            registry=self.registry,
+        )
+        self._told: dict[tuple[Tower, str], int] = {}
+
+    def embedded(self, tower: Tower, timings: Timings) -> None:
+        for stage, seconds in timings.items():
+            self.stage_seconds.labels(stage, tower).observe(seconds)
+
+    def searched(self, seconds: float, plan: Plan) -> None:
+        # A search belongs to no tower: it may come with a vector of its own.
+        self.stage_seconds.labels("search", "").observe(seconds)
+        self._plans.labels(plan).inc()
+
+    def compared(self, recall: float) -> None:
+        """A search that an index answered was answered again exactly: what share of that the index had found."""
+        self._recall.observe(recall)
+
+    def batched(self, tower: Tower, size: int) -> None:
+        self.batch_size.labels(tower).observe(size)
+
+    def observe(self, embedder: Embedder) -> None:
+        """Take over what the embedder counts itself."""
+        self._pictures_inside.set(embedder.pictures.inside)
+        self._texts_inside.set(embedder.texts.inside)
+        for tower, known in embedder.known.items():
+            self._cache_bytes.labels(tower).set(known.bytes)
+            for found, count in (("kept", known.hits), ("joined", known.joined), ("made", known.made)):
+                self._cached.labels(tower, found).inc(count - self._told.get((tower, found), 0))
+                self._told[tower, found] = count
+
+    def render(self) -> bytes:
+        """Everything, of all workers."""
+        if self._shared is None:
+            return generate_latest(self.registry)
+        self._bury()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(self._shared))  # type: ignore[no-untyped-call]
+        return generate_latest(registry) + generate_latest(self._own())
+
+    def _own(self) -> CollectorRegistry:
+        """What is told of the worker that was asked only."""
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        return registry
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(name, about, labels, registry=self.registry, multiprocess_mode="livesum")
+
+    def _bury(self) -> None:
+        """What is inside a worker that died is inside no more."""
+        for file in (self._shared or Path()).glob("gauge_live*_*.db"):
+            found = re.search(r"_([0-9]+)\.db$", file.name)
+            if found and not Path(f"/proc/{found[1]}").exists():
+                mark_process_dead(int(found[1]), path=os.fspath(file.parent))  # type: ignore[no-untyped-call]

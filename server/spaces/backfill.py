@@ -1,0 +1,304 @@
+"""Embeds what a space lacks: media that are in the catalogue, their bytes in the store, their vectors not in the space.
+
+What `reembed` does for a new space, and each server for its own. It keeps no state beside the tables: what is missing
+is what has no vector. Media that cannot be embedded are recorded with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psycopg
+from pgvector import HalfVector
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, class_row
+
+from server.batching.embedder import Embedded, Embedder
+from server.batching.fair_queue import Caller
+from server.catalogue.catalogue import translated
+from server.database.connections import Pool
+from server.errors import CatalogueBusy, EncoderFailed, MediaNotFound, MediaRejected, StorageFailed, TwinlensError
+from server.ingest.storage import MediaStore
+from server.spaces.spaces import ALL_TIME, SpaceRow, queries_of
+
+PAGE = 2000
+"""Media that are looked at in one statement."""
+
+BATCH = 24
+"""Vectors that are written in one transaction."""
+
+_WITHIN = 600.0
+_TRIES = 3
+_PAUSE = 1.0
+# Less than deadlock_timeout: when a batch and somebody else wait for each other, it is the batch that gives up.
+_LOCK_WAIT = "500ms"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """A media without a vector in the space; `described`: its row says all that its bytes tell."""
+
+    id: str
+    product_id: str
+    client_id: str
+    s3_key: str
+    described: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    media: Lacking
+    picture: Embedded
+    size: int
+
+
+@dataclass(slots=True)
+class Filled:
+    """What came of filling: how many media got a vector, and the ids of those that cannot be embedded."""
+
+    embedded: int = 0
+    unreadable_ids: list[str] = field(default_factory=list)
+
+    @property
+    def tried(self) -> int:
+        return self.embedded + len(self.unreadable_ids)
+
+
+class Filler:
+    """Fills one space from the store with an embedder of that space.
+
+    Every method may raise CatalogueUnavailable and its kinds.
+    """
+
+    def __init__(self, pool: Pool, space: SpaceRow, embedder: Embedder, store: MediaStore, *, at_once: int) -> None:
+        """`at_once`: pictures that are fetched and embedded at one time, which bounds memory."""
+        self.space = space
+        self._pool = pool
+        self._embedder = embedder
+        self._store = store
+        self._at_once = at_once
+        self._queries = queries_of(space)
+
+    # --- what is missing ---------------------------------------------------------------------------------------------
+
+    async def horizon(self) -> tuple[str, str]:
+        """Transactions: all below the first are over, and nothing that is to be seen reaches the second."""
+        ((oldest, next_one),) = await self._read("horizon")
+        return oldest, next_one
+
+    async def missing(self, since: str = ALL_TIME[0], until: str = ALL_TIME[1]) -> AsyncIterator[list[str]]:
+        """Ids of what is missing of the media that were added since, and before, these transactions; page by page."""
+        at = {"revision": since, "id": "", "until": until, "most": PAGE}
+        while found := await self._read("next_page", at):
+            ((at["revision"], at["id"], missing),) = found
+            if missing:
+                yield missing
+
+    async def count_missing(self) -> int:
+        """How many are missing, those included that were tried in vain."""
+        ((untried, lost, unreadable, _),) = await self._read("count_missing", {"number": self.space.number})
+        return int(untried + lost + unreadable)
+
+    async def never_tried(self, ids: Sequence[str]) -> list[str]:
+        """Those of these media of which no failure is recorded."""
+        parameters = {"ids": list(ids), "number": self.space.number}
+        return [row[0] for row in await self._read("never_tried", parameters)]
+
+    async def due_again(self, most: int) -> list[str]:
+        """At most so many of those that could not be embedded a while ago; the longer they cannot, the rarer."""
+        return [row[0] for row in await self._read("due_again", {"number": self.space.number, "most": most})]
+
+    # --- filling it --------------------------------------------------------------------------------------------------
+
+    async def fill(
+        self,
+        ids: Iterable[str],
+        *,
+        on_done: Callable[[Filled], None] | None = None,
+        describe: bool = True,
+        stop: asyncio.Event | None = None,
+    ) -> Filled:
+        """Embed these media, those that still lack a vector, and write the vectors some dozens at a time.
+
+        A process that dies loses what it has not written: at most as many, and those it was working on.
+
+        `describe`: fill in what a media's row lacks; `stop`: once it is set, nothing more is begun, and what was begun
+        is written. Raises StorageFailed when the store does not answer, Overloaded; what is written stays.
+        """
+        filled = Filled()
+        made: list[_Made] = []
+        todo = iter(await self._describe(list(ids)))
+
+        async def write(least: int) -> None:
+            while len(made) >= least and made:
+                batch, made[:] = made[:BATCH], made[BATCH:]
+                await self._write(batch, describe)
+                tell(Filled(embedded=len(batch)))
+
+        def tell(more: Filled) -> None:
+            filled.embedded += more.embedded
+            filled.unreadable_ids += more.unreadable_ids
+            if on_done is not None:
+                on_done(more)
+
+        async def work() -> None:
+            for media in todo:
+                if stop is not None and stop.is_set():
+                    return
+                if (one := await self._embed(media)) is None:
+                    tell(Filled(unreadable_ids=[media.id]))
+                else:
+                    made.append(one)
+                    await write(BATCH)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._at_once):
+                    group.create_task(work())
+        except ExceptionGroup as exc:
+            if (ours := exc.subgroup(TwinlensError)) is None:
+                raise
+            raise ours.exceptions[0] from exc
+        finally:
+            await write(1)
+        return filled
+
+    async def _describe(self, ids: Sequence[str]) -> list[Lacking]:
+        with translated():
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(row_factory=class_row(Lacking))
+                return await (await cursor.execute(self._queries["describe"], {"ids": list(ids)})).fetchall()
+
+    async def _embed(self, media: Lacking) -> _Made | None:
+        """A media's vector from its bytes; None, and a record of why, where they make no picture."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                data = await self._store.get(media.s3_key)
+                caller = Caller(media.client_id, "bulk")
+                return _Made(media, await self._embedder.embed(data, within=_WITHIN, caller=caller), len(data))
+            except (MediaNotFound, MediaRejected) as exc:
+                reason: TwinlensError = exc
+                break
+            except EncoderFailed as exc:
+                reason = exc
+            except StorageFailed as exc:
+                reason = exc
+                if attempt == _TRIES and not await self._store_answers():
+                    raise
+            await asyncio.sleep(_PAUSE * attempt)
+        _log.warning("The media %s (%s) cannot be embedded: %s", media.id, media.s3_key, reason.sentence)
+        parameters = {"number": self.space.number, "media_id": media.id, "reason": reason.sentence}
+        with translated():
+            async with self._pool.connection() as connection:
+                await connection.execute(self._queries["note_unreadable"], parameters)
+        return None
+
+    async def _store_answers(self) -> bool:
+        """Whether it is this one key that fails: one of an older system's may be none that the store takes."""
+        try:
+            await self._store.get("is-anybody-there")
+        except MediaNotFound:
+            return True
+        except StorageFailed:
+            return False
+        return True
+
+    async def _write(self, batch: list[_Made], describe: bool) -> None:
+        # By product, as all who lock several of them do.
+        batch = sorted(batch, key=lambda one: (one.media.product_id, one.media.id))
+        for one in batch:
+            if describe and not one.media.described:
+                await self._add_facts(one)
+        try:
+            await self._add_vectors(batch)
+        except _IN_THE_WAY:
+            for one in batch:
+                await self._add_alone(one)
+
+    async def _add_alone(self, one: _Made) -> None:
+        for _ in range(_TRIES):
+            try:
+                await self._add_vectors([one])
+            except psycopg.errors.ForeignKeyViolation:
+                return  # deleted meanwhile
+            except _IN_THE_WAY:
+                await asyncio.sleep(_PAUSE)
+            else:
+                return
+        raise CatalogueBusy
+
+    async def _add_vectors(self, batch: Sequence[_Made]) -> None:
+        number = self.space.number
+        rows: list[dict[str, Any]] = [
+            {
+                "number": number,
+                "media_id": one.media.id,
+                "embedding": HalfVector(one.picture.embedding.astype(np.float16)),
+            }
+            for one in batch
+        ]
+
+        async def add(connection: AsyncConnection[TupleRow]) -> None:
+            await connection.cursor().executemany(self._queries["fill_vector"], rows)
+            ids = [one.media.id for one in batch]
+            await connection.execute(self._queries["forget_unreadable"], {"number": number, "ids": ids})
+
+        await self._in_transaction(add)
+
+    async def _add_facts(self, one: _Made) -> None:
+        picture = one.picture
+        parameters: dict[str, Any] = {
+            "media_id": one.media.id,
+            "product_id": one.media.product_id,
+            "content_type": picture.format.content_type,
+            "bytes": one.size,
+            "width": picture.width,
+            "height": picture.height,
+            "digest": picture.digest,
+        }
+
+        async def add(connection: AsyncConnection[TupleRow]) -> None:
+            await connection.execute(self._queries["hold_product"], parameters)
+            await connection.execute(self._queries["add_facts"], parameters)
+
+        try:
+            try:
+                await self._in_transaction(add)
+            except psycopg.errors.UniqueViolation:  # a twin was described at this moment
+                parameters["digest"] = None
+                await self._in_transaction(add)
+        except _IN_THE_WAY:
+            _log.info("The row of the media %s is in use, so what it lacks is not filled in.", one.media.id)
+
+    async def _in_transaction(self, work: Callable[[AsyncConnection[TupleRow]], Any]) -> None:
+        """Raises psycopg's errors of `_IN_THE_WAY` and UniqueViolation as they are."""
+        passed: psycopg.Error | None = None
+        with translated():
+            try:
+                async with self._pool.connection() as connection, connection.transaction():
+                    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'".encode())
+                    await work(connection)
+            except (*_IN_THE_WAY, psycopg.errors.UniqueViolation) as exc:
+                passed = exc
+        if passed is not None:
+            raise passed
+
+    async def _read(self, name: str, parameters: dict[str, Any] | None = None) -> list[TupleRow]:
+        with translated():
+            async with self._pool.connection() as connection:
+                return await (await connection.execute(self._queries[name], parameters)).fetchall()
+
+
+_IN_THE_WAY = (
+    psycopg.errors.ForeignKeyViolation,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.SerializationFailure,
+)

@@ -1,0 +1,67 @@
+"""bench/gpu.sh from end to end, on the CPU; its figures there mean nothing, and it says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import onnxruntime as ort
+import pytest
+
+from bench import gpu
+from server.preprocessing.media import decode
+from tests import ROOT, STARTER
+
+
+def test_on_the_cpu_it_measures_all_that_it_would_on_a_gpu_and_says_that_it_is_none(tmp_path):
+    command = ["bench/gpu.sh", "--device", "cpu", "--model", STARTER, "--batches", "1,2", "--seconds", "0.2"]
+    command += ["--callers", "2", "--workers", "1", "--json", tmp_path / "gpu.json"]
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("These are NOT figures of a GPU.") == 2
+    report = json.loads((tmp_path / "gpu.json").read_bytes())
+    assert [(row["batch"], row["runners"]) for row in report["forward"]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    rows = [*report["forward"], report["embedding"], *report["http"]]
+    assert all(row["picturesPerSecond"] > 0 and row["gpu"] is None for row in rows)
+    assert report["missing"] == {"yardstick": "no --checkpoint was given"}
+    assert {aim["verdict"] for aim in report["aims"]} == {"not measured"}
+    assert set(report["artifact"]) == {"name", "model", "precision", "device", "space"}
+
+
+def test_each_aim_is_met_missed_or_not_measured():
+    report = {
+        "forward": [
+            {"precision": "fp16", "picturesPerSecond": 12_000.0},
+            {"precision": "fp16", "picturesPerSecond": 9_000.0},
+            {"precision": "fp32", "picturesPerSecond": 99_000.0},
+        ],
+        "yardstick": [{"picturesPerSecond": 15_000.0}],
+    }
+    aims = gpu.aims(report, on_gpu=True)
+    assert [(aim["found"], aim["verdict"]) for aim in aims] == [
+        (0.8, "met"),
+        (12_000.0, "missed"),
+        (None, "not measured"),
+    ]
+    assert {aim["verdict"] for aim in gpu.aims(report, on_gpu=False)} == {"not measured"}
+
+
+def test_the_jpegs_are_as_many_as_asked_for_and_each_decodes():
+    sent = gpu.distinct(70)
+    assert len(set(sent)) == 70
+    assert {decode(data, max_pixels=10**6).image.size for data in sent[::23]} == {(640, 480)}
+
+
+def test_a_part_that_there_is_not_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cpu", "--only", "forward,backward"])
+    assert "not backward" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="has CUDA")
+def test_without_cuda_it_says_why_in_a_sentence(capsys):
+    assert gpu.main(["--model", str(STARTER)]) == 2
+    assert "has no CUDA" in capsys.readouterr().err

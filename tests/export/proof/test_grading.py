@@ -1,0 +1,117 @@
+"""The grades' thresholds: chosen from cosines, written by the export, and proved again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.__main__ import main
+from export.artifacts.diff import diff
+from export.artifacts.listing import show
+from export.artifacts.verify import verify
+from export.errors import ExportRefused
+from export.proof import grading
+from export.proof.alterations import ALTERATIONS
+from export.proof.grading import chosen, grade, pairs_of
+from export.proof.parity import gate_pictures
+from server.artifact.artifact import Artifact
+from server.artifact.grades import Grades
+from tests.support.artifacts import rewrite
+from tests.support.checkpoints import tiny_clip
+
+
+def test_thresholds_of_pairs_that_are_told_apart() -> None:
+    same = np.array([1.0, 0.9995, 0.9973])
+    altered, others = np.linspace(0.8005, 1.0, 1001), np.linspace(-0.2, 0.6005, 4001)
+    grades, measured = chosen(same, altered, others)
+    assert grades == Grades(identical=0.997, near_duplicate=0.82, similar=0.593)
+    assert (measured.same.pairs, measured.same.identical) == (3, 1.0)
+    assert measured.altered.near_duplicate == pytest.approx(0.9, abs=0.005)
+    assert measured.others.near_duplicate == 0
+    assert 0 < measured.others.similar <= 0.01
+
+
+def test_near_duplicate_is_never_so_low_that_different_pictures_are() -> None:
+    altered, others = np.linspace(0.3, 1.0, 1001), np.linspace(0.0, 0.9005, 10_001)
+    grades, measured = chosen(np.ones(3), altered, others)
+    assert grades == Grades(identical=0.999, near_duplicate=0.9, similar=0.892)
+    assert measured.others.near_duplicate <= 0.001
+    assert measured.altered.near_duplicate < 0.2
+
+
+@pytest.mark.parametrize("cosine", [1.0, 0.9999, 0.0, -1.0])
+def test_a_tower_to_which_all_pictures_are_one_still_has_thresholds_in_order(cosine: float) -> None:
+    grades, _ = chosen(np.ones(1), np.full(2, cosine), np.full(1, cosine))
+    assert grades.identical == 0.999
+    assert 0.999 >= grades.near_duplicate == grades.similar >= -1
+
+
+def test_every_alteration_alters_and_all_are_used(few_pictures: None) -> None:
+    with Image.open(grading.__file__.replace("grading.py", "pictures/chair.jpg")) as image:
+        picture = image.convert("RGB")
+    made = [alter(picture) for alter in ALTERATIONS.values()]
+    assert all(one.mode == "RGB" and one.tobytes() != picture.tobytes() for one in made)
+
+
+@pytest.fixture(scope="module")
+def artifact(few_pictures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grades")
+    checkpoint = tiny_clip(folder / "checkpoint")
+    flags = ["--precision", "fp32", "--precision", "int8", "--allow-drift", "0.5", "--models", str(folder)]
+    assert main(["--source", str(checkpoint), "--name", "tiny", *flags]) == 0
+    return folder / "tiny"
+
+
+def test_each_precision_has_grades_of_its_own_and_says_what_they_let_pass(artifact: Path) -> None:
+    read = Artifact.read(artifact)
+    assert read.manifest.format == 3
+    count = len(gate_pictures(read.spec))
+    for variant in read.manifest.precisions.values():
+        assert variant.grades is not None
+        assert variant.grading is not None
+        assert variant.text_grades is None
+        pairs = (variant.grading.same.pairs, variant.grading.altered.pairs, variant.grading.others.pairs)
+        assert pairs == (count, 5 * count, count * (count - 1) // 2)
+        assert variant.grading.same.identical == 1
+        assert variant.grading.others.similar <= 0.05
+    assert 'class="left">near-duplicate' in (artifact / "report.html").read_text("utf-8")
+    assert "near-duplicate" in show(artifact)
+
+
+def test_the_same_pictures_give_the_same_grades_and_one_picture_gives_none(artifact: Path) -> None:
+    pictures = gate_pictures(Artifact.read(artifact).spec)
+    pairs = pairs_of(pictures[:6], Artifact.read(artifact).spec)
+
+    def mean_colour(pixels: np.ndarray) -> np.ndarray:
+        means = pixels.reshape(len(pixels), -1, 3).mean(axis=1) - 100
+        return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+    first = grade(mean_colour, pairs)
+    assert first is not None
+    assert first == grade(mean_colour, pairs_of(pictures[:6], Artifact.read(artifact).spec))
+    assert grade(mean_colour, pairs_of(pictures[:1], Artifact.read(artifact).spec)) is None
+
+
+def test_verify_refuses_grades_of_another_model_and_diff_tells_them_apart(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Artifact.read(artifact).manifest
+    verify(artifact)
+    changed = msgspec.structs.replace(
+        before.precisions["fp32"], grades=Grades(identical=0.999, near_duplicate=0.1, similar=-0.9)
+    )
+    other = artifact.with_name("other")
+    other.mkdir()
+    for name, data in ((path.name, path.read_bytes()) for path in artifact.iterdir() if path.is_file()):
+        (other / name).write_bytes(data)
+    (other / "goldens").symlink_to(artifact / "goldens")
+    rewrite(other, precisions={**before.precisions, "fp32": changed})
+    assert "fp32, near-duplicate from" in diff(artifact, other)
+    (other / "goldens").unlink()
+    rewrite(artifact, precisions={**before.precisions, "fp32": changed})
+    with pytest.raises(ExportRefused, match="its grades are not of these graphs"):
+        verify(artifact)

@@ -1,0 +1,516 @@
+"""The embedder with the real decoder and a stand-in for the model: who is let in, who is refused, what stays."""
+
+import asyncio
+import io
+import threading
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.artifact.artifact import PreprocessingSpec
+from server.batching.batcher import Batcher
+from server.batching.embedder import Embedder, Words
+from server.errors import (
+    DeadlineMissed,
+    EncoderFailed,
+    NoPicture,
+    NotAPicture,
+    NoTextTower,
+    Overloaded,
+    TextRejected,
+    UnreadablePicture,
+)
+from server.preprocessing import media
+from tests.conftest import in_format
+from tests.server.batching.test_batcher import Model, Reader
+
+pytestmark = pytest.mark.anyio
+
+SPEC = PreprocessingSpec(
+    size=2, resize="squash", edge=2, resample="bilinear", rescale=1 / 255, mean=(0, 0, 0), std=(1, 1, 1)
+)
+LONG = 60.0
+SHORT = 0.05
+NOTHING = 1e-6
+
+
+def picture(value, size=(4, 3)):
+    """A picture that the stand-in gives the vector [value]; 66 is poison to it."""
+    return in_format(Image.new("L", size, value), "PNG")
+
+
+@pytest.fixture
+def model():
+    return Model(most=8)
+
+
+@pytest.fixture
+async def batcher(model):
+    async with Batcher([model]) as batcher:
+        yield batcher
+        model.gate.set()  # whatever a test left behind may go
+
+
+@pytest.fixture
+def embedder(batcher):
+    embedder = Embedder(batcher, SPEC, max_pixels=20_000_000, threads=2)
+    yield embedder
+    embedder.close()
+
+
+async def hold(embedder, model, value=1):
+    """Occupy the model with one picture, so that what comes now has to wait."""
+    model.gate.clear()
+    held = asyncio.create_task(embedder.embed(picture(value), within=LONG))
+    await asyncio.to_thread(model.entered.wait, 10)
+    return held
+
+
+async def missed(embedder, within=SHORT):
+    """Let one picture miss its deadline while the model is held."""
+    with pytest.raises(DeadlineMissed) as caught:
+        await embedder.embed(picture(9), within=within)
+    assert type(caught.value) is DeadlineMissed  # let in, not refused at the door
+    return caught.value
+
+
+async def test_pictures_come_back_in_order_with_what_they_were(embedder):
+    first, second, third = await embedder.embed_all(
+        [picture(10), picture(20, (7, 5)), in_format(Image.new("L", (6, 6), 30), "BMP")], within=LONG
+    )
+    assert [one.embedding.tolist() for one in (first, second, third)] == [[10.0], [20.0], [30.0]]
+    assert [(one.width, one.height, one.format.extension) for one in (first, second, third)] == [
+        (4, 3, "png"), (7, 5, "png"), (6, 6, "bmp"),
+    ]  # fmt: skip
+
+
+async def test_a_thumbnail_is_made_only_when_asked_for(embedder):
+    assert (await embedder.embed(picture(10), within=LONG)).thumbnail is None
+    wanted = (await embedder.embed(picture(10, (600, 300)), within=LONG, thumbnail=True)).thumbnail
+    image = Image.open(io.BytesIO(wanted))
+    assert (image.format, image.size) == ("WEBP", (256, 128))
+    assert await embedder.thumbnail(picture(10, (600, 300))) == wanted
+
+
+async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
+    timed = []
+    embedder.on_embedded = lambda *told: timed.append(told)
+    await embedder.embed_all([picture(10), picture(11)], within=LONG)
+    for bad in (picture(66), b"text"):
+        with pytest.raises((EncoderFailed, NotAPicture)):
+            await embedder.embed(bad, within=LONG)
+    assert [(tower, list(timings)) for tower, timings in timed] == [
+        ("image", ["decode", "resize", "queue", "encode"])
+    ] * 2
+    assert all(min(timings.values()) >= 0 for _, timings in timed)
+
+
+# --- the door --------------------------------------------------------------------------------------------------------
+
+
+async def test_more_work_than_fits_the_deadline_is_refused_at_the_door_once_misses_show_the_pace(embedder, model):
+    held = await hold(embedder, model)
+    await missed(embedder)  # let in: nothing has been answered or missed yet, so there was no pace
+    assert embedder.pictures.inside == 1
+    with pytest.raises(Overloaded) as caught:
+        await embedder.embed(picture(10), within=SHORT / 10)
+    assert type(caught.value) is Overloaded  # at the door; one that was let in would have missed its deadline
+    assert caught.value.retry_after >= 1
+    assert embedder.pictures.inside == 1
+    let_in = asyncio.create_task(embedder.embed(picture(11), within=LONG))
+    model.gate.set()
+    assert (await let_in).embedding.tolist() == [11.0]
+    await held
+    assert model.batches == [[1], [11]]
+
+
+async def test_one_that_is_cut_off_from_outside_when_its_time_is_up_shows_the_pace_as_well(embedder, model):
+    held = await hold(embedder, model)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SHORT):
+            await embedder.embed(picture(9), within=SHORT)
+    with pytest.raises(Overloaded) as caught:
+        await embedder.embed(picture(10), within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    model.gate.set()
+    await held
+
+
+async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
+    held = await hold(embedder, model)
+    await missed(embedder)
+    told = []
+    crowds = []
+    for inside in (201, 401):
+        crowds.append(asyncio.create_task(embedder.embed_all([picture(10)] * 200, within=LONG)))
+        while embedder.pictures.inside < inside:
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await embedder.embed(picture(11), within=NOTHING)
+        told.append(caught.value.retry_after)
+    # Two pictures were inside while one missed its deadline: each counts half of it.
+    assert told[0] >= 201 * SHORT / 2 * 0.9
+    assert told[1] == pytest.approx(told[0] * 402 / 202)  # and what asks
+    model.gate.set()
+    await asyncio.gather(held, *crowds)
+
+
+async def test_who_comes_to_an_empty_house_is_let_in_whatever_the_pace_and_the_number(embedder, model):
+    held = await hold(embedder, model)
+    await missed(embedder)
+    model.gate.set()
+    await held
+    assert embedder.pictures.inside == 0
+    assert len(await embedder.embed_all([picture(10)] * 1025, within=LONG)) == 1025
+    model.gate.clear()
+    await missed(embedder, NOTHING)
+
+
+async def test_pictures_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(embedder, model):
+    held = await hold(embedder, model)
+    await missed(embedder)
+    for _ in range(100):
+        with pytest.raises(NotAPicture):
+            await embedder.embed(b"text", within=LONG)
+    with pytest.raises(Overloaded) as caught:
+        await embedder.embed(picture(10), within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    model.gate.set()
+    await held
+
+
+async def test_no_more_than_1024_pictures_are_inside_at_once(embedder, model):
+    held = await hold(embedder, model)
+    crowd = asyncio.create_task(embedder.embed_all([picture(10)] * 1022, within=LONG))
+    while embedder.pictures.inside < 1023:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as caught:
+        await embedder.embed_all([picture(11), picture(12)], within=LONG)
+    assert type(caught.value) is Overloaded
+    assert caught.value.retry_after >= 1
+    last = asyncio.create_task(embedder.embed(picture(13), within=LONG))
+    while embedder.pictures.inside < 1024:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await embedder.embed(picture(14), within=LONG)
+    model.gate.set()
+    assert (await last).embedding.tolist() == [13.0]
+    await asyncio.gather(held, crowd)
+    assert embedder.pictures.inside == 0
+    assert (await embedder.embed(picture(15), within=LONG)).embedding.tolist() == [15.0]
+
+
+# --- time, failure, leaving ------------------------------------------------------------------------------------------
+
+
+async def test_time_that_runs_out_while_waiting_is_a_missed_deadline_and_withdraws_the_picture(embedder, model):
+    held = await hold(embedder, model)
+    error = await missed(embedder)
+    assert error.retry_after >= 1
+    assert embedder.pictures.inside == 1
+    model.gate.set()
+    await held
+    await embedder.embed(picture(20), within=LONG)
+    assert model.batches == [[1], [20]]
+
+
+async def test_time_that_runs_out_while_the_model_is_at_it_is_a_missed_deadline_too(embedder, model):
+    model.gate.clear()
+    await missed(embedder)
+    assert embedder.pictures.inside == 0
+    model.gate.set()
+    assert (await embedder.embed(picture(20), within=LONG)).embedding.tolist() == [20.0]
+
+
+@pytest.mark.parametrize("pictures", [[b""], [b"text"], [picture(10)[:-30]], [picture(66)], [picture(10), b"text"]])
+async def test_nothing_is_inside_after_a_failure(embedder, pictures):
+    with pytest.raises((NotAPicture, UnreadablePicture, EncoderFailed, NoPicture)):
+        await embedder.embed_all(pictures, within=LONG)
+    assert embedder.pictures.inside == 0
+
+
+async def test_nothing_is_inside_after_success(embedder):
+    await embedder.embed_all([picture(value) for value in range(10, 20)], within=LONG)
+    assert embedder.pictures.inside == 0
+
+
+async def test_one_bad_picture_among_several_is_named_by_its_number(embedder):
+    with pytest.raises(NotAPicture, match=r"^Picture 2 of 3: The upload is not a picture") as caught:
+        await embedder.embed_all([picture(10), b"text", picture(12)], within=LONG)
+    assert caught.value.sentence.startswith("Picture 2 of 3: ")
+    with pytest.raises(NotAPicture, match=r"^The upload is not a picture"):
+        await embedder.embed_all([b"text"], within=LONG)
+
+
+async def test_what_came_beside_a_bad_picture_is_not_encoded(embedder, model, batcher):
+    held = await hold(embedder, model)
+    with pytest.raises(NotAPicture):
+        await embedder.embed_all([picture(10), picture(11), b"text", picture(12)], within=LONG)
+    assert embedder.pictures.inside == 1
+    model.gate.set()
+    await held
+    await embedder.embed(picture(20), within=LONG)
+    assert model.batches == [[1], [20]]
+    assert batcher.waiting == 0
+
+
+async def test_one_callers_bad_picture_costs_another_caller_nothing(embedder, model, batcher):
+    held = await hold(embedder, model)
+    others = asyncio.create_task(embedder.embed_all([picture(10), picture(11)], within=LONG))
+    while batcher.waiting < 2:
+        await asyncio.sleep(0)
+    with pytest.raises(NotAPicture):
+        await embedder.embed_all([picture(12), b"text"], within=LONG)
+    poisoned = asyncio.create_task(embedder.embed(picture(66), within=LONG))
+    while embedder.pictures.inside < 4:
+        await asyncio.sleep(0)
+    model.gate.set()
+    assert [one.embedding.tolist() for one in await others] == [[10.0], [11.0]]
+    with pytest.raises(EncoderFailed):
+        await poisoned
+    await held
+
+
+async def test_a_caller_who_leaves_withdraws_what_no_batch_has_taken(embedder, model, batcher):
+    held = await hold(embedder, model)
+    leaver = asyncio.create_task(embedder.embed_all([picture(10), picture(11)], within=LONG))
+    stayer = asyncio.create_task(embedder.embed(picture(12), within=LONG))
+    while batcher.waiting < 3:
+        await asyncio.sleep(0)
+    leaver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert embedder.pictures.inside == 2
+    model.gate.set()
+    await asyncio.gather(held, stayer)
+    assert model.batches == [[1], [12]]
+    assert embedder.pictures.inside == 0
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+class Letters:
+    """A stand-in for a tokenizer: a token for each letter; refuses what has a digit in it."""
+
+    def tokens(self, text):
+        if any(letter.isdigit() for letter in text):
+            raise TextRejected()
+        return np.array([ord(letter) for letter in text], np.int64)
+
+
+@pytest.fixture
+async def reader():
+    reader = Reader(most=8)
+    async with Batcher([reader]) as texts:
+        reader.batcher = texts
+        yield reader
+        reader.gate.set()
+
+
+@pytest.fixture
+def reading(batcher, reader):
+    embedder = Embedder(batcher, SPEC, max_pixels=20_000_000, threads=2, words=Words(Letters(), reader.batcher))
+    yield embedder
+    embedder.close()
+
+
+async def read(embedder, *texts, within=LONG):
+    return [chr(int(one.embedding[0])) for one in await embedder.embed_texts(texts, within=within)]
+
+
+async def hold_text(embedder, reader):
+    """Occupy the text tower with one text, so that what comes now has to wait."""
+    reader.gate.clear()
+    held = asyncio.create_task(read(embedder, "held"))
+    await asyncio.to_thread(reader.entered.wait, 10)
+    return held
+
+
+async def test_texts_come_back_in_order_whatever_their_lengths(reading):
+    texts = ["one", "twelve", "a", "ten", "x" * 50, "six"]
+    assert await read(reading, *texts) == [text[0] for text in texts]
+
+
+async def test_without_a_text_tower_words_are_refused(embedder):
+    assert not embedder.reads_text
+    with pytest.raises(NoTextTower):
+        await embedder.embed_texts(["a"], within=LONG)
+
+
+async def test_each_text_that_was_embedded_is_timed_and_no_other(reading):
+    timed = []
+    reading.on_embedded = lambda *told: timed.append(told)
+    await read(reading, "a", "bc")
+    for bad in ("1", "Bad"):  # B is 66, which is poison
+        with pytest.raises((TextRejected, EncoderFailed)):
+            await read(reading, bad)
+    assert [(tower, list(timings)) for tower, timings in timed] == [("text", ["tokenize", "queue", "encode"])] * 2
+    assert all(min(timings.values()) >= 0 for _, timings in timed)
+
+
+async def test_one_bad_text_among_several_is_named_by_its_number(reading):
+    with pytest.raises(TextRejected, match=r"^Text 2 of 3: The text cannot be read") as caught:
+        await read(reading, "a", "2", "c")
+    assert caught.value.sentence.startswith("Text 2 of 3: ")
+    assert reading.texts.inside == 0
+
+
+async def test_words_do_not_wait_for_pictures_nor_pictures_for_words(reading, model, reader):
+    held = await hold(reading, model)
+    assert await read(reading, "a") == ["a"]
+    waiting = await hold_text(reading, reader)
+    model.gate.set()
+    await held
+    assert (await reading.embed(picture(10), within=LONG)).embedding.tolist() == [10.0]
+    assert (reading.pictures.inside, reading.texts.inside) == (0, 1)
+    reader.gate.set()
+    assert await waiting == ["h"]
+
+
+async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_refused_at_the_door(reading, reader):
+    held = await hold_text(reading, reader)
+    with pytest.raises(DeadlineMissed):
+        await read(reading, "late", within=SHORT)
+    assert reading.texts.inside == 1
+    with pytest.raises(Overloaded) as caught:
+        await read(reading, "refused", within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    assert caught.value.retry_after >= 1
+    # The pictures' door has a pace of its own.
+    assert (await reading.embed(picture(10), within=LONG)).embedding.tolist() == [10.0]
+    reader.gate.set()
+    await held
+    assert await read(reading, "next") == ["n"]
+    assert reader.batches == [[ord("h")], [ord("n")]]
+
+
+async def test_no_more_than_1024_texts_are_inside_at_once(reading, reader):
+    held = await hold_text(reading, reader)
+    crowd = asyncio.create_task(read(reading, *["a"] * 1023))
+    while reading.texts.inside < 1024:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as caught:
+        await read(reading, "b")
+    assert type(caught.value) is Overloaded
+    reader.gate.set()
+    await asyncio.gather(held, crowd)
+    assert reading.texts.inside == 0
+
+
+async def test_texts_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(reading, reader):
+    held = await hold_text(reading, reader)
+    with pytest.raises(DeadlineMissed):
+        await read(reading, "late", within=SHORT)
+    for _ in range(100):
+        with pytest.raises(TextRejected):
+            await read(reading, "1")
+    with pytest.raises(Overloaded) as caught:
+        await read(reading, "refused", within=SHORT / 10)
+    assert type(caught.value) is Overloaded
+    reader.gate.set()
+    await held
+
+
+async def test_a_caller_who_leaves_withdraws_the_texts_that_no_batch_has_taken(reading, reader):
+    held = await hold_text(reading, reader)
+    leaver = asyncio.create_task(read(reading, "a", "b"))
+    stayer = asyncio.create_task(read(reading, "c"))
+    while reader.batcher.waiting < 3:
+        await asyncio.sleep(0)
+    leaver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert reading.texts.inside == 2
+    reader.gate.set()
+    await asyncio.gather(held, stayer)
+    assert reader.batches == [[ord("h")], [ord("c")]]
+
+
+# --- large pictures --------------------------------------------------------------------------------------------------
+
+
+class Meeting:
+    """The real decoder behind a door at which two pictures wait for each other, for half a second at most.
+
+    Two that may be decoded at the same time meet at once; two that may not never do, however long they wait.
+    """
+
+    def __init__(self):
+        self.decode = media.decode
+        self.door = threading.Barrier(2)
+        self.met = 0
+
+    def __call__(self, data, **options):
+        try:
+            self.door.wait(0.5)
+            self.met += 1
+        except threading.BrokenBarrierError:
+            pass
+        return self.decode(data, **options)
+
+
+@pytest.mark.parametrize(("size", "met"), [((4000, 4000), 2), ((4000, 4001), 0)])
+async def test_pictures_of_more_than_16_megapixels_are_decoded_one_at_a_time(embedder, monkeypatch, size, met):
+    meeting = Meeting()
+    monkeypatch.setattr(media, "decode", meeting)
+    # Two files of one picture: the same bytes would be decoded once.
+    files = [in_format(Image.new("1", size, 1), "PNG", compress_level=level) for level in (1, 9)]
+    both = await embedder.embed_all(files, within=LONG)
+    assert [(one.width, one.height) for one in both] == [size, size]
+    assert all(one.embedding.tolist() == [255.0] for one in both)
+    assert meeting.met == met
+
+
+async def test_a_large_picture_that_fails_lets_the_next_one_in(embedder):
+    random = np.random.default_rng(1).integers(0, 256, (4000, 4001), dtype=np.uint8)
+    cut = in_format(Image.fromarray(random), "PNG", compress_level=0)[:100_000]
+    with pytest.raises(UnreadablePicture):
+        await embedder.embed(cut, within=LONG)
+    whole = in_format(Image.new("1", (4000, 4001), 1), "PNG")
+    assert (await embedder.embed(whole, within=LONG)).embedding.tolist() == [255.0]
+
+
+# --- JPEG at scale ---------------------------------------------------------------------------------------------------
+
+
+def photograph(width, height, **options):
+    across, down = np.meshgrid(np.linspace(0, 150, width), np.linspace(0, 100, height))
+    return in_format(Image.fromarray((across + down).astype(np.uint8)).convert("RGB"), "JPEG", quality=95, **options)
+
+
+@pytest.mark.parametrize(("at_least", "scale"), [(0, 1), (2, 8), (200, 4), (400, 2)])
+async def test_jpegs_are_decoded_as_the_spec_says_whether_a_thumbnail_is_made_or_not(
+    batcher, monkeypatch, at_least, scale
+):
+    """A query makes no thumbnail and a media does: their vectors must not differ by that."""
+    scales = []
+
+    def watched(data, **options):
+        picture = decode(data, **options)
+        scales.append(picture.scale)
+        return picture
+
+    decode = media.decode
+    monkeypatch.setattr(media, "decode", watched)
+    spec = msgspec.structs.replace(SPEC, jpeg_at_least=at_least)
+    embedder = Embedder(batcher, spec, max_pixels=20_000_000, threads=2)
+    try:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = photograph(1203, 801, exif=exif)
+        query = await embedder.embed(data, within=LONG)
+        kept = await embedder.embed(data, within=LONG, thumbnail=True)
+        alone = await embedder.thumbnail(data)
+    finally:
+        embedder.close()
+    assert scales[0] == scales[1] == scale
+    np.testing.assert_array_equal(query.embedding, kept.embedding)
+    assert (query.width, query.height) == (kept.width, kept.height) == (801, 1203)
+    full = Image.open(io.BytesIO(media.thumbnail(decode(data, max_pixels=20_000_000))))
+    for thumbnail in (kept.thumbnail, alone):
+        made = Image.open(io.BytesIO(thumbnail))
+        assert made.size == full.size == (170, 256)
+        assert np.abs(np.asarray(made, np.int16) - np.asarray(full, np.int16)).mean() < 1

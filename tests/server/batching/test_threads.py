@@ -1,0 +1,83 @@
+"""Threads for blocking work: fair, and never for somebody who has left."""
+
+import asyncio
+import threading
+
+import pytest
+
+from server.batching.fair_queue import Caller
+from server.batching.threads import Pool
+from server.errors import NotAPicture, NotReady
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def pool():
+    pool = Pool(1, name="test")
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+async def held(pool):
+    """Its only thread is busy until the event is set."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def hold():
+        entered.set()
+        gate.wait(10)
+
+    holding = asyncio.create_task(pool.run(hold, Caller()))
+    await asyncio.to_thread(entered.wait, 10)
+    yield gate
+    gate.set()
+    await holding
+
+
+async def begin(pool, ran, name, caller):
+    before = pool.waiting
+    task = asyncio.create_task(pool.run(lambda: ran.append(name), caller))
+    while pool.waiting == before:
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_what_the_work_gives_or_raises_is_its_callers(pool):
+    def refuse():
+        raise NotAPicture
+
+    assert await pool.run(lambda: 42, Caller()) == 42
+    with pytest.raises(NotAPicture):
+        await pool.run(refuse, Caller())
+    assert await pool.run(threading.get_ident, Caller()) != threading.get_ident()
+
+
+async def test_a_call_with_many_jobs_holds_up_nobody_else(pool, held):
+    ran = []
+    tasks = [await begin(pool, ran, number, Caller("crowd", "bulk")) for number in range(20)]
+    tasks.append(await begin(pool, ran, "lone", Caller("other")))
+    held.set()
+    await asyncio.gather(*tasks)
+    assert ran == ["lone", *range(20)]
+
+
+async def test_work_of_a_caller_who_left_is_never_begun(pool, held):
+    ran = []
+    leaver = await begin(pool, ran, "leaver", Caller())
+    stayer = await begin(pool, ran, "stayer", Caller())
+    leaver.cancel()
+    held.set()
+    await stayer
+    assert ran == ["stayer"]
+
+
+async def test_closing_does_what_still_waits_and_takes_nothing_more(pool, held):
+    ran = []
+    tasks = [await begin(pool, ran, number, Caller()) for number in range(3)]
+    held.set()
+    await asyncio.to_thread(pool.close)
+    await asyncio.gather(*tasks)
+    assert ran == [0, 1, 2]
+    with pytest.raises(NotReady):
+        await pool.run(lambda: 1, Caller())

@@ -1,0 +1,282 @@
+"""Health, metrics, the schema, the page's files, and the one body of every error."""
+
+import psycopg
+import pytest
+
+from server import errors
+from server.database.connections import migrate
+from server.http.problems import STATUSES, status_of
+from tests import DEMO_PICTURES
+from tests.conftest import in_database, serving, unseen
+
+KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
+
+
+def families(base=errors.TwinlensError):
+    for family in base.__subclasses__():
+        if family.__module__ == errors.__name__:  # others who have errors of the same base are no server
+            yield family
+        yield from families(family)
+
+
+def test_it_is_alive_and_ready(api):
+    assert api.get("/health/live").json() == {"status": "ok"}
+    ready = api.get("/health/ready").json()
+    assert (ready["status"], ready["device"], ready["precision"]) == ("ready", "cpu", "fp32")
+    assert len(ready["space"]) == 64
+
+
+def test_ready_says_no_while_the_database_is_away_and_live_does_not(bare_database_url, tmp_path):
+    migrate(bare_database_url)
+    with serving(bare_database_url, tmp_path) as client:
+        assert client.get("/health/ready").status_code == 200
+        name = psycopg.conninfo.conninfo_to_dict(bare_database_url)["dbname"]
+        with psycopg.connect(in_database(bare_database_url, "postgres"), autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            response = client.get("/health/ready")
+            assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+            assert client.get("/health/live").status_code == 200
+            searched = client.post("/v1/search", files={"file": KEYBOARD})
+            assert searched.status_code == 503
+            assert "Retry-After" in searched.headers
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_metrics_count_what_was_answered(api):
+    def answered():
+        lines = api.get("/metrics").text.splitlines()
+        name = 'twinlens_requests_total{method="POST",route="/embed-image",status="200"}'
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    before = answered()
+    api.post("/embed-image", files={"file": KEYBOARD})
+    assert answered() == before + 1
+    assert api.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_metrics_count_what_was_refused_too(api):
+    def refused(status):
+        name = f'twinlens_requests_total{{method="POST",route="/embed-image",status="{status}"}}'
+        return sum(float(line.split()[-1]) for line in api.get("/metrics").text.splitlines() if line.startswith(name))
+
+    before = {status: refused(status) for status in (415, 422, 503)}
+    api.post("/embed-image", files={"file": b"text"})
+    api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Deadline": "soon"})
+    api.post("/embed-image", files={"file": unseen(KEYBOARD)}, headers={"Twinlens-Deadline": "0.0000001"})
+    assert {status: refused(status) - before[status] for status in before} == {415: 1, 422: 1, 503: 1}
+
+
+def test_the_schema_names_every_call_of_the_contract(api):
+    paths = api.get("/schema").json()["paths"]
+    assert set(paths) == {
+        "/embed-image",
+        "/api/search/by-image",
+        "/v1/embeddings",
+        "/v1/search",
+        "/v1/products/{product_id}",
+        "/v1/products/{product_id}/media",
+        "/v1/media/{media_id}",
+        "/v1/media/{media_id}/thumbnail",
+        "/v1/media/{media_id}/duplicates",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    }
+    assert set(paths["/v1/products/{product_id}"]) == {"put", "get", "delete"}
+    assert set(paths["/v1/media/{media_id}"]) == {"get", "delete"}
+
+
+def calls(api):
+    """Each call of the schema: its path, method and description."""
+    for path, methods in api.get("/schema").json()["paths"].items():
+        for method, call in methods.items():
+            yield path, method, call
+
+
+def test_the_schema_gives_every_error_the_one_body(api):
+    for path, method, call in calls(api):
+        refused = {status: answer for status, answer in call["responses"].items() if int(status) >= 400}
+        if path not in ("/health/live", "/metrics"):
+            assert "503" in refused, (method, path)
+        for status, answer in refused.items():
+            assert answer["description"], (method, path, status)
+            assert answer["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = api.get("/schema").json()["components"]["schemas"]["Problem"]
+    assert set(problem["properties"]) == set(problem["required"]) == {"error", "code", "requestId"}
+
+
+def test_the_schema_declares_client_and_deadline_on_every_call_of_the_catalogue(api):
+    seen = set()
+    for path, method, call in calls(api):
+        declared = {(one["name"], one["in"]): one["required"] for one in call.get("parameters", [])}
+        asked = {key: needed for key, needed in declared.items() if key[1] != "path"}
+        if path.startswith("/health") or path == "/metrics":
+            assert asked == {}
+            continue
+        seen.add(path)
+        expected = {("Twinlens-Deadline", "header"): False}
+        if "embed" not in path:  # a vector is nobody's
+            expected[("clientId", "query")] = False
+        if path.endswith("/duplicates"):
+            expected[("limit", "query")] = False
+        assert asked == expected, (method, path)
+    assert len(seen) == 9
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "successes"),
+    [
+        ("/embed-image", "post", {"200": {"application/json": "EmbeddedImage"}}),
+        ("/v1/embeddings", "post", {"200": {"application/json": "Embeddings", "application/octet-stream": None}}),
+        ("/v1/search", "post", {"200": {"application/json": "SearchAnswer"}}),
+        ("/api/search/by-image", "post", {"200": {"application/json": "SearchAnswer"}}),
+        ("/v1/products/{product_id}", "get", {"200": {"application/json": "Product"}}),
+        (
+            "/v1/products/{product_id}",
+            "put",
+            {"200": {"application/json": "Product"}, "201": {"application/json": "Product"}},
+        ),
+        ("/v1/products/{product_id}", "delete", {"200": {"application/json": "Product"}}),
+        (
+            "/v1/products/{product_id}/media",
+            "post",
+            {"200": {"application/json": "Media"}, "201": {"application/json": "Media"}},
+        ),
+        ("/v1/media/{media_id}", "get", {"200": {"application/json": "Media"}}),
+        ("/v1/media/{media_id}", "delete", {"200": {"application/json": "Media"}}),
+        ("/v1/media/{media_id}/thumbnail", "get", {"200": {"image/webp": None}}),
+    ],
+)
+def test_the_schema_declares_what_each_call_answers(api, path, method, successes):
+    answers = api.get("/schema").json()["paths"][path][method]["responses"]
+
+    def struct(body):
+        return body["schema"].get("$ref", "").removeprefix("#/components/schemas/") or None
+
+    declared = {
+        status: {kind: struct(body) for kind, body in answer["content"].items()}
+        for status, answer in answers.items()
+        if int(status) < 400
+    }
+    assert declared == successes
+
+
+def test_the_page_brings_everything_with_it(api):
+    page = api.get("/?clientId=demo&mediaId=x")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name, kind in (("app.js", "text/javascript"), ("style.css", "text/css"), ("icon.svg", "image/svg+xml")):
+        assert f"/web/{name}" in page.text
+        assert api.get(f"/web/{name}").headers["content-type"].startswith(kind)
+    assert api.get("/web/../settings.py").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nothing/here", {}, 404),
+        ("GET", "/web/nothing.js", {}, 404),
+        ("GET", "/web/%00", {}, 404),
+        ("GET", "/web/app.js%00", {}, 404),
+        ("GET", "/web/..%2f", {}, 404),
+        ("GET", "/web/..%2fsettings.py", {}, 404),
+        ("DELETE", "/v1/search", {}, 405),
+        ("POST", "/v1/search", {"json": {}}, 422),
+        ("POST", "/v1/search", {"content": b"{", "headers": {"content-type": "application/json"}}, 400),
+        ("POST", "/embed-image", {"files": {"file": b"text"}}, 415),
+        ("POST", "/embed-image", {"files": {"file": b"x" * 5_000_000}}, 413),
+        ("GET", "/v1/products/none", {}, 404),
+        ("PUT", "/v1/products/x", {"content": b"name=x"}, 415),
+        ("GET", "/v1/media/x?clientId=a%20b", {}, 422),
+    ],
+)
+def test_every_error_has_one_body(api, method, path, body, status):
+    response = api.request(method, path, **body)
+    assert response.status_code == status
+    problem = response.json()
+    assert set(problem) == {"error", "code", "requestId"}
+    assert problem["error"].endswith(".")
+    assert problem["code"] == problem["code"].lower()
+    assert response.headers["X-Request-Id"] == problem["requestId"] != ""
+
+
+def test_a_callers_own_request_id_is_kept_if_it_is_sensible(api):
+    assert api.get("/health/live", headers={"X-Request-Id": "shop-42"}).headers["X-Request-Id"] == "shop-42"
+    assert api.get("/health/live", headers={"X-Request-Id": "a b\tc"}).headers["X-Request-Id"] != "a b\tc"
+
+
+def test_a_fault_of_ours_is_a_500_that_says_so_and_tells_nothing_more(database_url, tmp_path):
+    with serving(database_url, tmp_path) as client:
+        client.app.state.services = None  # anything unforeseen
+        response = client.get("/health/ready")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "NoneType" not in response.text
+
+
+def test_a_new_line_in_a_path_begins_no_line_of_the_log(api, caplog):
+    forged = "/v1/products/a%0d%0aERROR%20forged"
+    assert api.get(forged, headers={"Twinlens-Deadline": "0.000001"}).status_code == 503
+    (line,) = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert line.isprintable()
+
+
+STATUS_OF = {
+    errors.MediaRejected: 400,
+    errors.NoPicture: 400,
+    errors.NotAPicture: 415,
+    errors.UnreadablePicture: 400,
+    errors.PictureTooLarge: 413,
+    errors.UploadTooLarge: 413,
+    errors.BadParameter: 422,
+    errors.NoTextTower: 422,
+    errors.TextRejected: 422,
+    errors.NoText: 422,
+    errors.TextTooLong: 422,
+    errors.MalformedRequest: 400,
+    errors.UnsupportedBody: 415,
+    errors.NotFound: 404,
+    errors.ProductNotFound: 404,
+    errors.MediaNotFound: 404,
+    errors.CatalogueConflict: 409,
+    errors.ProductIdTaken: 409,
+    errors.SkuTaken: 409,
+    errors.SpaceMismatch: 409,
+    errors.VectorRefused: 422,
+    errors.CatalogueUnavailable: 503,
+    errors.CatalogueBusy: 503,
+    errors.OutcomeUnknown: 503,
+    errors.CatalogueFailed: 500,
+    errors.Overloaded: 503,
+    errors.DeadlineMissed: 503,
+    errors.CallerLeft: 499,
+    errors.NotReady: 503,
+    errors.EncoderFailed: 500,
+    errors.StorageFailed: 500,
+    # These stop a start; none is ever answered.
+    errors.StartRefused: 500,
+    errors.BadSetting: 500,
+    errors.ArtifactInvalid: 500,
+    errors.DatabaseUnusable: 500,
+    errors.SpaceNotLive: 500,
+    errors.SpaceDropped: 503,
+    errors.SpaceRefused: 500,
+    errors.SpaceIncomplete: 500,
+    errors.ReembeddingStopped: 500,
+    errors.FolderInUse: 500,
+}
+
+
+@pytest.mark.parametrize("family", list(families()), ids=lambda family: family.__name__)
+def test_every_error_is_a_sentence_with_a_code_and_a_status(family):
+    assert family.__doc__
+    assert family.__doc__.strip().endswith(".") or ":" in family.__doc__
+    assert family.code == family.code.lower()
+    assert status_of(family.__new__(family)) == STATUS_OF[family]
+
+
+def test_no_row_of_the_table_hides_a_later_one():
+    for position, (family, _) in enumerate(STATUSES):
+        for earlier, _ in STATUSES[:position]:
+            assert not issubclass(family, earlier), f"{earlier.__name__} stands before {family.__name__}"

@@ -1,0 +1,263 @@
+"""The page in a real browser: a picture or words go in, and the matches stand beside it."""
+
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.support.process import Process
+
+CHROMIUM = Path("/usr/bin/chromium")
+# Quiet, and without a sandbox that root cannot have.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists() and not os.environ.get("CI"),
+    reason="needs Debian's chromium: apt-get install chromium",
+)
+
+
+@contextmanager
+def browsing(process):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", lambda line: page.complaints.append(line.text) if "Content Security" in line.text else None)
+        page.goto(process.url)
+        yield page
+        browser.close()
+
+
+@contextmanager
+def served(new_shop, *flags, **options):
+    """A server with the demo catalogue; the page only asks, so that many tests can share one."""
+    with new_shop() as shop:
+        process = Process(shop.data, "--demo", "on", "--database-url", shop.database_url, *flags, **options)
+        try:
+            yield process.ready()
+        finally:
+            process.stop()
+
+
+@pytest.fixture(scope="module")
+def server(new_shop):
+    with served(new_shop, "--max-upload", "3MB") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def words_server(new_shop, with_words):
+    with served(new_shop, model=with_words) as process:
+        yield process
+
+
+@pytest.fixture
+def page(server):
+    with browsing(server) as page:
+        yield page
+
+
+@pytest.fixture
+def reading(words_server):
+    """The page of a model that reads words."""
+    with browsing(words_server) as page:
+        yield page
+
+
+def search_state(page, state):
+    expect(page.get_by_test_id("results")).to_have_attribute("data-state", state, timeout=20_000)
+
+
+def no_sideways_scrolling(page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_a_picture_is_searched_and_its_matches_are_shown(page, tmp_path):
+    chosen, matches = page.get_by_test_id("file-input"), page.get_by_test_id("result")
+    no_sideways_scrolling(page)
+
+    chosen.set_input_files(DEMO_PICTURES / "keyboard.webp")
+    search_state(page, "done")
+    expect(matches).to_have_count(24)
+    expect(matches.first).to_have_attribute("data-product-id", "demo-keyboard")
+    expect(page.get_by_test_id("result-name").first).to_have_text("Keyboard")
+    expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+    expect(page.get_by_test_id("result-grade").first).to_have_text("same picture")
+    expect(page.get_by_test_id("query-picture")).to_be_visible()
+    thumbnail = page.get_by_test_id("result-thumbnail").first
+    expect(thumbnail).to_be_visible()
+    page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+    no_sideways_scrolling(page)
+
+    # A match is a way on: the pictures that are like it.
+    second = matches.nth(1)
+    media_id, name = second.get_attribute("data-media-id"), page.get_by_test_id("result-name").nth(1).inner_text()
+    second.click()
+    expect(matches.first).to_have_attribute("data-media-id", media_id, timeout=20_000)
+    expect(page.get_by_test_id("query-name")).to_have_text(name)
+    expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+
+    # Errors are the server's sentences.
+    text = tmp_path / "photo.jpg"
+    text.write_text("no picture at all")
+    chosen.set_input_files(text)
+    search_state(page, "failed")
+    expect(page.get_by_test_id("error")).to_contain_text("The upload is not a picture in a format we read")
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(20_000_000))
+    chosen.set_input_files(large)
+    expect(page.get_by_test_id("error")).to_contain_text("larger than this server accepts", timeout=20_000)
+    no_sideways_scrolling(page)
+
+    # And the next picture works; nothing above the bound is an empty list.
+    page.get_by_test_id("min-similarity").fill("99.9")
+    chosen.set_input_files(PHOTOGRAPHS / "raccoon.jpg")
+    search_state(page, "done")
+    expect(matches).to_have_count(0)
+    expect(page.get_by_test_id("status")).to_contain_text("Nothing in this catalogue is at least 99.9 % similar.")
+
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.get_by_test_id("min-similarity").fill("0")
+    expect(matches).to_have_count(24, timeout=20_000)
+    picture, first = page.get_by_test_id("query-picture").bounding_box(), matches.first.bounding_box()
+    assert picture["x"] + picture["width"] <= first["x"], "on a wide screen the picture stands beside its matches"
+    no_sideways_scrolling(page)
+    assert page.complaints == []
+
+
+def test_a_picture_may_be_dropped_or_pasted(page):
+    give = """async ([how, address]) => {
+        const bytes = await (await fetch(address)).blob();
+        const carried = new DataTransfer();
+        carried.items.add(new File([bytes], "given.webp", { type: "image/webp" }));
+        const event = how === "drop" ? new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: carried, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    page.get_by_test_id("file-input").set_input_files(DEMO_PICTURES / "notebook.webp")
+    search_state(page, "done")
+    address = page.get_by_test_id("result-thumbnail").nth(2).get_attribute("src")
+    names = page.get_by_test_id("result-name")
+    third = names.nth(2).inner_text()
+    for how in ("drop", "paste"):
+        page.goto(re.match(r"https?://[^/]+/", page.url)[0])
+        page.evaluate(give, [how, address])
+        search_state(page, "done")
+        expect(names.first).to_have_text(third)
+        expect(page.get_by_test_id("query-name")).to_have_text("given.webp")
+
+
+def test_words_are_searched_and_their_matches_are_shown(reading):
+    page = reading
+    words = page.get_by_role("searchbox", name="What are you looking for, in words")
+    matches, names = page.get_by_test_id("result"), page.get_by_test_id("result-name")
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Find a product by words or by its picture", use_inner_text=True
+    )
+    no_sideways_scrolling(page)
+
+    # With the keyboard alone.
+    page.keyboard.press("/")
+    expect(words).to_be_focused()
+    expect(words).to_have_value("")
+    page.keyboard.type(" Violin ")
+    page.keyboard.press("Enter")
+    search_state(page, "done")
+    expect(matches).to_have_count(24)
+    expect(names.first).to_have_text("Violin")
+    expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+    expect(matches.first).not_to_contain_text("Exact match")
+    expect(page).to_have_title("Violin – Twinlens")
+    expect(page.get_by_test_id("query-picture")).to_be_hidden()
+    assert page.url.endswith("/?text=Violin")
+    no_sideways_scrolling(page)
+
+    # A match is a way on to a picture, and the way back leads to the words.
+    matches.nth(1).click()
+    expect(page.get_by_test_id("query-picture")).to_be_visible(timeout=20_000)
+    expect(words).to_have_value("")
+    page.go_back()
+    expect(words).to_have_value("Violin")
+    expect(names.first).to_have_text("Violin", timeout=20_000)
+
+    # Words after a picture after words.
+    page.get_by_test_id("file-input").set_input_files(DEMO_PICTURES / "keyboard.webp")
+    expect(names.first).to_have_text("Keyboard", timeout=20_000)
+    expect(words).to_have_value("")
+    words.fill("teapot")
+    page.get_by_test_id("text-search").click()
+    expect(names.first).to_have_text("Teapot", timeout=20_000)
+    expect(page.get_by_test_id("query-picture")).to_be_hidden()
+
+    # The bound holds for words, too, and says why it may be too high.
+    words.fill("teapot violin")
+    page.get_by_test_id("min-similarity").fill("99")
+    words.press("Enter")
+    expect(page.get_by_test_id("status")).to_contain_text("Words seldom come as close", timeout=20_000)
+    expect(matches).to_have_count(0)
+    page.get_by_test_id("show-all").click()
+    expect(matches).to_have_count(24, timeout=20_000)
+
+    # An address with words can be sent to somebody, and survives a reload.
+    page.reload()
+    expect(words).to_have_value("teapot violin")
+    expect(matches).to_have_count(24, timeout=20_000)
+
+    # What the server has to say is said here.
+    words.fill("x" * 10_001)
+    words.press("Enter")
+    expect(page.get_by_test_id("error")).to_contain_text("at most 10,000", timeout=20_000)
+    no_sideways_scrolling(page)
+    page.set_viewport_size({"width": 1400, "height": 900})
+    no_sideways_scrolling(page)
+    assert page.complaints == []
+
+
+def test_nothing_is_searched_while_the_box_is_empty_and_a_slash_may_be_typed(reading):
+    page, words = reading, reading.get_by_test_id("text")
+    for text in ("", "   "):
+        words.fill(text)
+        words.press("Enter")
+        expect(page.get_by_test_id("results")).to_have_attribute("data-state", "idle")
+        expect(words).to_be_focused()
+    words.fill("")
+    page.keyboard.type("tea/pot")
+    expect(words).to_have_value("tea/pot")
+    assert page.complaints == []
+
+
+def test_pasted_text_goes_into_the_box_and_waits_there(reading):
+    give = """text => {
+        const carried = new DataTransfer();
+        carried.setData("text/plain", text);
+        const event = new ClipboardEvent("paste", { clipboardData: carried, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    reading.evaluate(give, " bicycle\n")
+    expect(reading.get_by_test_id("text")).to_have_value("bicycle")
+    expect(reading.get_by_test_id("text")).to_be_focused()
+    expect(reading.get_by_test_id("results")).to_have_attribute("data-state", "idle")
+
+
+def test_a_model_that_knows_no_words_has_a_page_without_a_box_for_them(serve, database_url, image_only):
+    with browsing(serve("--database-url", database_url, model=image_only).ready()) as page:
+        expect(page.get_by_test_id("text")).to_be_hidden()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Find a product by its picture", use_inner_text=True)
+        expect(page.get_by_test_id("file-input")).to_be_attached()
+        no_sideways_scrolling(page)
+        page.goto(f"{page.url}?text=violin")
+        expect(page.get_by_test_id("error")).to_contain_text("has no text tower", timeout=20_000)
+        assert page.complaints == []

@@ -1,0 +1,83 @@
+"""Workers that share the port: numbers, cores, and one server of two."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from server.errors import StartRefused
+from server.operations.workers import Place, cores_of, take_place, wanted
+from server.settings import Settings
+from tests import ROOT
+from tests.support.process import KEYBOARD
+
+
+def test_one_process_serves_on_a_cpu_unless_told_otherwise():
+    assert wanted(Settings(device="cpu")) == 1
+    assert wanted(Settings(device="cpu", workers=3)) == 3
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5, 16])
+@pytest.mark.parametrize("of", [1, 2, 3, 16])
+def test_cores_are_dealt_out_whole_and_each_to_one_worker(cores, of):
+    dealt = [cores_of(Place(number, of), range(cores)) for number in range(of)]
+    if of <= cores:
+        assert sorted(core for part in dealt for core in part) == list(range(cores))
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    else:
+        assert dealt == [list(range(cores))] * of
+
+
+def test_a_number_belongs_to_one_process_until_it_dies(tmp_path):
+    take = "from pathlib import Path; from server.operations.workers import take_place; import sys;"
+    take += f"print(take_place(Path({str(tmp_path)!r}), 2).number, flush=True); sys.stdin.read()"
+
+    def start():
+        worker = subprocess.Popen(
+            [sys.executable, "-c", take], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return worker, int(worker.stdout.readline())
+
+    (first, zero), (second, one) = start(), start()
+    try:
+        assert (zero, one) == (0, 1)
+        with pytest.raises(StartRefused, match="2 workers already"):
+            take_place(tmp_path, 2)
+        first.kill()
+        first.wait()
+        third, number = start()
+        third.communicate()
+        assert number == 0
+    finally:
+        second.communicate()
+
+
+def test_two_workers_answer_on_one_port_with_figures_of_both_and_a_dead_one_is_replaced(serve):
+    server = serve("--workers", "2", "--threads", "1").ready()
+    server.wait_for(r"worker [12] of 2", times=2)
+    workers = [one for one in psutil.Process(server.process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+    assert len(workers) == 2
+    if len(os.sched_getaffinity(0)) >= 2:
+        first, second = (set(one.cpu_affinity()) for one in workers)
+        assert not first & second
+    with ThreadPoolExecutor(8) as threads:
+        # A connection each: the kernel deals them out.
+        answers = [
+            answer.status_code
+            for answer in threads.map(
+                lambda _: httpx.post(f"{server.url}/embed-image", files={"file": KEYBOARD}, timeout=60), range(24)
+            )
+        ]
+    assert Counter(answers) == {200: 24}
+    counted = r'twinlens_requests_total\{.*route="/embed-image",status="200"\} ([0-9.]+)'
+    assert float(re.search(counted, httpx.get(f"{server.url}/metrics").text)[1]) == 24
+    workers[0].send_signal(signal.SIGKILL)
+    server.wait_for(r"worker [12] of 2", times=3)
+    assert httpx.post(f"{server.url}/embed-image", files={"file": KEYBOARD}, timeout=60).status_code == 200

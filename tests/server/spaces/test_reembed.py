@@ -1,0 +1,283 @@
+"""A new model is released while others ask and upload: nobody notices, also when the work is killed half-way."""
+
+import io
+import itertools
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+import psycopg
+import pytest
+from PIL import Image
+
+from server.artifact.artifact import Artifact
+from server.lifespan import about_space
+from server.spaces import spaces
+from tests import DEMO_PICTURES, ROOT, STARTER
+from tests.support import artifacts
+from tests.support.process import KEYBOARD, PATIENCE, until
+
+SPACE_OLD = Artifact.read(STARTER).space("fp32").id
+TEAPOT = (DEMO_PICTURES / "teapot.webp").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def opposite(tmp_path_factory):
+    return artifacts.another_space(tmp_path_factory.mktemp("artifacts") / "opposite")
+
+
+def reembed(data, url, artifact, *flags):
+    """The command as a process of its own, one picture at a time so that it can be caught at work."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "server", "reembed", "--data", str(data), "--database-url", url),
+            *("--device", "cpu", "--threads", "1", "--batch", "1", "--artifact", str(artifact), *flags),
+        ],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finished(process):
+    """What it printed, and the exit code."""
+    out, err = process.communicate(timeout=4 * PATIENCE)
+    return out, err, process.returncode
+
+
+def count(url, table):
+    with psycopg.connect(url) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def picture(number):
+    """A picture like no other."""
+    out = io.BytesIO()
+    image = Image.new("RGB", (64, 64), (number * 37 % 256, number * 91 % 256, number * 151 % 256))
+    image.paste((255 - number % 200, number % 256, 0), (number % 32, number * 7 % 32, 40, 50))
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+class Crowd:
+    """Asks a server for known pictures and adds new ones until told to stop; keeps what was wrong."""
+
+    def __init__(self, server, space, *, uploads):
+        self.answers = 0
+        self.wrong = []
+        self._url, self._space = server.url, space
+        self._ended = threading.Event()
+        work = [self._ask, self._ask, self._upload] if uploads else [self._ask]
+        self._threads = [threading.Thread(target=one) for one in work]
+
+    def __enter__(self):
+        for one in self._threads:
+            one.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        for one in self._threads:
+            one.join()
+
+    def _ask(self):
+        with httpx.Client(base_url=self._url, timeout=PATIENCE) as client:
+            for data, name in itertools.cycle([(KEYBOARD, "Keyboard"), (TEAPOT, "Teapot")]):
+                if self._ended.is_set():
+                    return
+                answer = client.post("/v1/search", files={"file": data})
+                found = answer.json() if answer.status_code == 200 else {}
+                first = next(iter(found.get("results", [])), {})
+                seen = (found.get("space"), first.get("productName"), first.get("similarity"))
+                if seen != (self._space, name, 100.0):
+                    self.wrong.append((answer.status_code, seen, answer.text[:300]))
+                self.answers += 1
+
+    def _upload(self):
+        with httpx.Client(base_url=self._url, timeout=PATIENCE) as client:
+            client.put("/v1/products/uploads", json={"name": "Uploads"}).raise_for_status()
+            for number in itertools.count():
+                if self._ended.is_set():
+                    return
+                answer = client.post("/v1/products/uploads/media", files={"file": picture(number)})
+                if answer.status_code not in (200, 201):
+                    self.wrong.append((answer.status_code, answer.text[:300]))
+                self.answers += 1
+                self._ended.wait(0.2)
+
+
+def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_times(
+    serve, opposite, database_url, tmp_path
+):
+    data = tmp_path / "data"
+    shared = ("--database-url", database_url, "--device", "cpu")
+    old = serve("--demo", "on", *shared).ready()
+    space_new = Artifact.read(opposite).space("fp32").id
+
+    refused = serve(*shared, model=opposite)
+    assert refused.end() == 2
+    assert re.search(f"{space_new}.*{SPACE_OLD}.*reembed --artifact", refused.log[-1])
+
+    with Crowd(old, SPACE_OLD, uploads=True) as crowd:
+        kept = 0
+        for _ in range(5):
+            work = reembed(data, database_url, opposite)
+            table = until_registered(database_url, space_new)
+            kept = killed_at_work(work, database_url, table, kept)
+        polite = reembed(data, database_url, opposite)
+        until(lambda: count(database_url, table) > kept or polite.poll() is not None)
+        polite.send_signal(signal.SIGTERM)
+        _, err, code = finished(polite)
+        assert (code, "Stopped." in err, "Traceback" in err) == (128 + signal.SIGTERM, True, False), err
+        assert 0 < kept < count(database_url, table)
+        second = reembed(data, database_url, opposite)
+        out, err, code = finished(second)
+        assert (code, "is live now" in out) == (0, True), err
+        assert re.search(r"\d+ of \d+ pictures \(.*%\), [\d.]+/s", err)
+
+        new = serve(*shared, model=opposite).ready()
+        with Crowd(new, space_new, uploads=False) as other:
+            until(lambda: other.answers > 20)
+            # What one server took in is soon found through the other, in its own space.
+            one, two = add(new, 900), add(old, 901)
+            until(lambda: first(old, 900) == (one, 100.0))
+            until(lambda: first(new, 901) == (two, 100.0))
+            # A worker that is started anew serves the space that was live when its parent started.
+            before = old.worker
+    assert not crowd.wrong
+    assert not other.wrong
+    assert crowd.answers > 50
+    before.kill()
+    old.ready(times=2)
+    assert old.search()[0]["similarity"] == 100.0
+
+    until(lambda: not spaces.missing(database_url, spaces.choose(database_url, space_new).row).untried)
+    out, _, code = finished(reembed(data, database_url, opposite))
+    assert (code, "nothing is missing" in out) == (0, True)
+
+    # The way back, and on again; then the old space goes, and its server says so.
+    until(lambda: not spaces.missing(database_url, spaces.choose(database_url, SPACE_OLD).row).untried)
+    spaces.switch(database_url, spaces.choose(database_url, SPACE_OLD))
+    assert new.search()[0]["similarity"] == 100.0
+    spaces.switch(database_url, spaces.choose(database_url, space_new))
+    spaces.drop(database_url, spaces.choose(database_url, SPACE_OLD))
+    with old.client() as client:
+        for answer in (
+            client.get("/health/ready"),
+            client.post("/v1/search", files={"file": KEYBOARD}),
+            client.post("/v1/products/uploads/media", files={"file": picture(902)}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "space_dropped")
+    assert new.search()[0]["similarity"] == 100.0
+
+
+def killed_at_work(work, url, table, before):
+    """How many vectors there are once it was killed, having written some."""
+    until(lambda: count(url, table) > before or work.poll() is not None)
+    work.kill()
+    assert finished(work)[2] == -signal.SIGKILL, "too quick to be killed at work"
+    return count(url, table)
+
+
+def until_registered(url, space):
+    until(lambda: any(one.id == space for one in spaces.list_spaces(url)))
+    return spaces.choose(url, space).row.table
+
+
+def add(server, number):
+    """The id of a new media."""
+    with server.client() as client:
+        client.put("/v1/products/uploads", json={"name": "Uploads"}).raise_for_status()
+        files = {"file": picture(number)}
+        return client.post("/v1/products/uploads/media", files=files).raise_for_status().json()["id"]
+
+
+def first(server, number):
+    found = server.search(picture(number))
+    return found and (found[0]["mediaId"], found[0]["similarity"])
+
+
+class Folder:
+    """A catalogue of a few media whose bytes lie in a folder, as the live space has them."""
+
+    def __init__(self, url, data):
+        self.url, self.data = url, data
+        old = Artifact.read(STARTER)
+        self.space = spaces.open_space(url, **about_space(old, "fp32"))
+        self._execute("""INSERT INTO products (id, "clientId", name) VALUES ('p', 'c', 'P')""")
+
+    def add(self, media, content, *, shown=True):
+        """`content`: the bytes, None where there are none; `shown`: with a vector in the live space."""
+        self._execute(
+            """INSERT INTO media (id, "productId", "clientId", "s3Key") VALUES (%s, 'p', 'c', %s)""",
+            (media, f"old/{media}"),
+        )
+        if content is not None:
+            path = self.data / "media" / "old" / media
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        if shown:
+            vector = str([1.0] + [0.0] * (self.space.dimensions - 1))
+            self._execute(
+                f"INSERT INTO {self.space.table} VALUES (%s, %s, '', true, %s)", (self.space.number, media, vector)
+            )
+
+    def _execute(self, statement, parameters=None):
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement, parameters)
+
+    def facts(self, media):
+        with psycopg.connect(self.url) as connection:
+            return connection.execute(
+                """SELECT "contentType", bytes, width, height, "contentDigest" FROM media WHERE id = %s""", (media,)
+            ).fetchone()
+
+
+def test_pictures_that_cannot_be_embedded_stop_the_switch_until_it_is_told_to_leave_them_out(
+    opposite, database_url, tmp_path
+):
+    folder = Folder(database_url, tmp_path)
+    folder.add("good", KEYBOARD)
+    folder.add("twin", KEYBOARD)
+    folder.add("poem", b"Shall I compare thee to a summer's day?")
+    folder.add("gone", None)
+    folder.add("never", None, shown=False)
+    out, err, code = finished(reembed(tmp_path, database_url, opposite))
+    assert (code, out) == (2, "")
+    assert "The bytes of this media are not in the media store" in err
+    assert re.search(r"2 could not be embedded in the space .*(gone|poem).*--leave-out-unreadable", err)
+    assert spaces.choose(database_url, SPACE_OLD).live
+
+    # What the rows lack was filled in; of two media of one product with the same bytes one alone has the digest.
+    good, twin = folder.facts("good"), folder.facts("twin")
+    assert good[:4] == twin[:4] == ("image/webp", len(KEYBOARD), 256, 256)
+    assert sorted([good[4] is None, twin[4] is None]) == [False, True]
+
+    out, err, code = finished(reembed(tmp_path, database_url, opposite, "--leave-out-unreadable"))
+    assert (code, "is live now" in out) == (0, True), err
+    with psycopg.connect(database_url) as connection:
+        records = connection.execute('SELECT "mediaId", attempts FROM twinlens_unreadable ORDER BY 1').fetchall()
+        shown = connection.execute("SELECT count(*) FROM image_embeddings").fetchone()
+    assert records == [("gone", 2), ("never", 2), ("poem", 2)]
+    assert shown == (2,)
+
+
+def test_it_stops_when_told_and_does_not_run_twice_at_once(opposite, database_url, tmp_path):
+    folder = Folder(database_url, tmp_path)
+    folder.add("good", KEYBOARD)
+    work = reembed(tmp_path, database_url, opposite, "--no-switch", "--follow")
+    table = until_registered(database_url, Artifact.read(opposite).space("fp32").id)
+    until(lambda: count(database_url, table) == 1)
+    _, err, code = finished(reembed(tmp_path, database_url, opposite))
+    assert (code, "Another process is re-embedding" in err) == (2, True)
+    folder.add("later", TEAPOT)
+    until(lambda: count(database_url, table) == 2)
+    work.send_signal(signal.SIGTERM)
+    out, err, code = finished(work)
+    assert (code, "Traceback" in err) == (0, False), err
+    assert "This makes it live: python -m server spaces switch" in out
+    assert spaces.choose(database_url, SPACE_OLD).live

@@ -1,0 +1,404 @@
+"""The server as a process of its own: start, stop, and what happens when parts of it are killed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import psutil
+import psycopg
+import pytest
+
+from server.postgres.server import EmbeddedPostgres
+from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
+from tests.conftest import discard
+from tests.support.process import Process, until
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Makes data folders with the demo catalogue, as a server has loaded it and left it: loading takes the longest."""
+    # All can walk to it, so that under root, too, a folder and its database are copied as one.
+    with tempfile.TemporaryDirectory(prefix="twinlens-test-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        home.chmod(0o755)
+        process = Process(home / "loaded", "--demo", "on")
+        try:
+            process.ready()
+        finally:
+            assert process.stop() == 0
+        numbers = count()
+
+        def copy():
+            made = home / str(next(numbers))
+            subprocess.run(["cp", "-a", home / "loaded", made], check=True)
+            return made
+
+        yield copy
+
+
+@pytest.fixture
+def shop(loaded):
+    """One of the test's own."""
+    return loaded()
+
+
+def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behind(serve):
+    process = serve("--demo", "on").ready()
+    first = process.search()
+    assert (first[0]["productName"], first[0]["similarity"]) == ("Keyboard", 100.0)
+    children = process.children
+    assert process.stop() == 0
+    assert not left(children)
+    again = serve().ready()
+    assert again.search() == first
+
+
+@contextlib.contextmanager
+def in_flight(process):
+    """Many requests, some of which are inside when the block begins; at its end those that were let in are answered."""
+    photograph = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
+    with process.client() as client, ThreadPoolExecutor(24) as pool:
+        client.get("/health/ready").raise_for_status()
+        # Bytes after its end make each another file: equal ones would be embedded once.
+        files = [{"file": photograph + bytes([at])} for at in range(24)]
+        asked = [pool.submit(client.post, "/embed-image", files=file) for file in files]
+
+        def inside():
+            line = re.search(r"^twinlens_pictures_inside (\S+)", client.get("/metrics").text, re.MULTILINE)
+            return float(line[1])
+
+        until(lambda: inside() >= 8 or all(one.done() for one in asked))
+        assert not all(one.done() for one in asked), "too quick to be caught in flight"
+        taken = inside()
+        yield
+        answered = [one for one in asked if one.exception() is None and one.result().status_code == 200]
+    # Those still in the client's own queue never reached the server; all that had been let in were answered.
+    assert len(answered) >= taken > 0
+
+
+def test_requests_in_flight_are_answered_on_sigterm(serve, shop):
+    process = serve("--demo", "on", data=shop).ready()
+    with in_flight(process):
+        assert process.stop() == 0
+
+
+def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve, shop):
+    process = serve("--demo", "on", data=shop, session=True).ready()
+    children = process.children
+    with in_flight(process):
+        os.killpg(process.process.pid, signal.SIGINT)
+        time.sleep(0.2)  # between two presses; nothing is awaited by it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.process.pid, signal.SIGINT)
+        assert process.end() in (0, 128 + signal.SIGINT)
+    assert "Traceback" not in "".join(process.log)
+    assert not left(children)
+
+
+def left(children):
+    """Those that still run."""
+    return [one for one in children if runs(one)]
+
+
+def runs(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
+
+
+def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep_the_server_from_ending(serve, shop):
+    process = serve("--deadline", "2", data=shop).ready()
+    with process.connect() as sender:
+        sender.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n"
+            b'--frontier\r\nContent-Disposition: form-data; name="file"\r\n\r\nthe first bytes'
+        )
+        with sender.makefile("rb") as answer:
+            head = b"".join(iter(answer.readline, b"\r\n")).decode().lower()
+            body = json.loads(answer.read(int(re.search(r"content-length: (\d+)", head)[1])))
+    assert head.startswith("http/1.1 503 ")
+    assert re.search(r"retry-after: [1-9]", head)
+    assert body["code"] == "deadline_missed"
+    with process.client() as client:
+        assert client.get("/health/ready").status_code == 200
+    assert process.stop() == 0
+
+
+def test_an_upload_that_stalls_while_the_server_ends_does_not_hold_it_up(serve, shop):
+    process = serve("--deadline", "2", data=shop).ready()
+    with process.connect() as sender:
+        sender.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n--frontier\r\n"
+        )
+        with process.client() as client:
+            client.get("/health/ready").raise_for_status()
+        assert process.stop() == 0
+
+
+def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_all_of_it(serve):
+    process = serve("--demo", "on")
+    until(lambda: count_media(process) > 0)
+    assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
+    children = process.children
+    assert process.stop() == 0
+    assert not left(children)
+    assert "Traceback" not in "".join(process.log)
+    again = serve("--demo", "on").ready()
+    assert count_media(again) == 280
+    assert stored(again) == listed(again)
+
+
+def test_a_kill_while_the_demo_catalogue_loads_leaves_no_row_without_bytes_and_the_next_start_completes_it(serve):
+    process = serve("--demo", "on")
+    until(lambda: count_media(process) > 0)
+    children = process.children
+    process.stop(signal.SIGKILL)
+    until(lambda: not left(children))
+    assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
+    bare = serve().ready()
+    assert 0 < count_media(bare) < 280
+    assert stored(bare) >= listed(bare)
+    assert bare.stop() == 0
+    again = serve("--demo", "on").ready()
+    assert count_media(again) == 280
+    assert stored(again) >= listed(again)
+    assert again.search()[0]["similarity"] == 100.0
+
+
+def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_of_it(serve):
+    process = serve("--demo", "on", session=True)
+    until(lambda: count_media(process) > 0)
+    assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
+    children = process.children
+    os.killpg(process.process.pid, signal.SIGINT)
+    assert process.end() in (0, 128 + signal.SIGINT)
+    until(lambda: not left(children))  # Python's own tracker of resources ends when it sees that its parent has
+    assert "Killing worker" not in "".join(process.log)
+    assert count_media(serve("--demo", "on").ready()) == 280
+
+
+def stored(process):
+    """The keys of all objects in the media store."""
+    folder = process.data / "media"
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.is_file()}
+
+
+def listed(process):
+    """The keys that the catalogue names."""
+    with psycopg.connect(EmbeddedPostgres(process.data).url) as connection:
+        rows = connection.execute('SELECT "s3Key", "thumbnailKey" FROM media').fetchall()
+    return {key for row in rows for key in row}
+
+
+def count_media(process):
+    """How many media with a vector there are; 0 also while there is no database yet."""
+    try:
+        with psycopg.connect(EmbeddedPostgres(process.data).url) as connection:
+            return connection.execute("SELECT count(*) FROM image_embeddings").fetchone()[0]
+    except psycopg.Error:
+        return 0
+
+
+def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve, shop):
+    process = serve("--demo", "on", data=shop).ready()
+    url = EmbeddedPostgres(process.data).url
+    path = "/v1/products/demo-keyboard/media"
+    pictures = [one.read_bytes() for one in sorted(DEMO_PICTURES.glob("*.webp")) if one.stem != "keyboard"][:12]
+    with (
+        process.client() as client,
+        ThreadPoolExecutor(len(pictures)) as pool,
+        psycopg.connect(url) as holder,
+        psycopg.connect(url, autocommit=True) as onlooker,
+    ):
+        holder.execute("SELECT FROM products WHERE id = 'demo-keyboard' FOR UPDATE")
+        uploads = [pool.submit(client.post, path, files={"file": data}) for data in pictures]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: onlooker.execute(waiting).fetchone()[0] >= 4)
+        assert client.get("/health/ready").status_code == 200
+        assert process.search()[0]["productId"] == "demo-keyboard"
+        answers = [one.result() for one in uploads]
+        assert {(one.status_code, one.json()["code"]) for one in answers} == {(503, "database_busy")}
+        assert all(int(one.headers["Retry-After"]) >= 1 for one in answers)
+        holder.rollback()
+        assert client.post(path, files={"file": pictures[0]}).status_code == 201
+    assert count_media(process) == 281
+
+
+def test_a_killed_database_comes_back_by_itself(serve, shop):
+    process = serve("--demo", "on", data=shop).ready()
+    before = process.postmaster
+    before.kill()
+    with process.client() as client:
+        until(lambda: client.get("/health/ready").status_code == 200 and not before.is_running())
+    assert process.postmaster.pid != before.pid
+    assert process.search()[0]["similarity"] == 100.0
+
+
+def test_a_killed_worker_comes_back_by_itself(serve, shop):
+    process = serve("--demo", "on", data=shop).ready()
+    process.worker.kill()
+    process.ready(times=2)
+    assert process.search()[0]["similarity"] == 100.0
+
+
+def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(serve, shop):
+    postgres = EmbeddedPostgres(shop)
+    try:
+        process = serve("--database-url", postgres.start(), "--demo", "on").ready()
+        found = process.search()
+        postgres.close()
+        process.worker.kill()
+        process.wait_for("Waiting for the database")
+        postgres.start()
+        process.ready(times=2)
+        assert process.search() == found
+        assert process.stop() == 0
+    finally:
+        discard(postgres)
+
+
+def test_a_killed_parent_takes_everything_with_it_and_the_next_start_is_whole(serve):
+    process = serve("--demo", "on").ready()
+    children = process.children
+    process.stop(signal.SIGKILL)
+    until(lambda: not left(children))
+    assert serve(port=process.port).ready().search()[0]["similarity"] == 100.0
+
+
+def test_two_servers_on_one_folder_are_refused(serve, shop):
+    first = serve(data=shop).ready()
+    second = serve(data=shop)
+    assert second.end() == 2
+    assert "".join(second.log).count("twinlens: ") == 1
+    with first.client() as client:
+        assert client.get("/health/ready").status_code == 200
+
+
+def other_artifact(folder):
+    """The starter with another space: what an export of other weights looks like to the server."""
+    shutil.copytree(STARTER, folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    other = "f" * 64
+    manifest["space"]["id"] = other
+    for variant in manifest["precisions"].values():
+        variant["space"] = other
+    rewrite_manifest(folder, manifest)
+    return other
+
+
+def rewrite_manifest(folder, manifest):
+    data = json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(data)
+    with contextlib.suppress(FileNotFoundError):
+        sidecar = folder / "manifest.sha256"
+        sidecar.write_text(re.sub(r"[0-9a-f]{64}", hashlib.sha256(data).hexdigest(), sidecar.read_text()))
+
+
+def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(serve, shop, tmp_path):
+    process = serve("--demo", "on", data=shop).ready()
+    ours = process.search()
+    live = json.loads((STARTER / "manifest.json").read_bytes())["space"]["id"]
+    assert process.stop() == 0
+    other = other_artifact(tmp_path / "other")
+    refused = serve(data=shop, model=tmp_path / "other")
+    assert refused.end() == 2
+    said = "".join(refused.log)
+    assert live in said
+    assert other in said
+    assert "TWINLENS_DATA" in said
+    assert "Traceback" not in said
+    assert serve(data=shop).ready().search() == ours
+
+
+def drifting(folder, change):
+    """The starter with a change to its goldens, in a manifest that knows of it: every digest is right."""
+    shutil.copytree(STARTER, folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name in change(folder, manifest["goldens"]):
+        manifest["files"][name]["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    rewrite_manifest(folder, manifest)
+    return folder
+
+
+def turned_vector(folder, goldens):
+    name = goldens[0]["embeddings"]["fp32"]
+    vector = np.load(folder / name)
+    vector[0] += 0.02
+    np.save(folder / name, vector)
+    return [name]
+
+
+def swapped_pictures(folder, goldens):
+    one, other = (golden["picture"] for golden in goldens[:2])
+    (folder / one).rename(folder / "aside")
+    (folder / other).rename(folder / one)
+    (folder / "aside").rename(folder / other)
+    return [one, other]
+
+
+@pytest.mark.parametrize(
+    ("change", "link"), [(turned_vector, "pixels to vector"), (swapped_pictures, "bytes to pixels")]
+)
+def test_a_golden_that_drifts_stops_the_start_and_names_the_link(serve, shop, tmp_path, change, link):
+    refused = serve(data=shop, model=drifting(tmp_path / "drifted", change))
+    assert refused.end() == 2
+    assert f"(link: {link})" in " ".join("".join(refused.log).split())
+
+
+def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve, shop):
+    process = serve("--max-pixels", "10000", data=shop).ready()
+    with process.client() as client:
+        response = client.post("/embed-image", files={"file": (PHOTOGRAPHS / "raccoon.jpg").read_bytes()})
+    assert (response.status_code, response.json()["code"]) == (413, "picture_too_large")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--model", "/nowhere"), "There is no model artifact in /nowhere"),
+        (("--port", "high"), "--port takes a port"),
+        (("--host", "0.0.0.0"), "TWINLENS_TRUST_NETWORK"),
+        (("--device", "cuda"), "TWINLENS_DEVICE is cuda"),
+        (("--precision", "int8"), "has no int8 graph"),
+        (("--database-url", "postgresql://nobody:hush@127.0.0.1:1/none"), "database"),
+    ],
+)
+def test_a_start_that_cannot_be_says_why_in_one_sentence(serve, flags, said):
+    if "cuda" in flags and shutil.which("nvidia-smi"):
+        pytest.skip("this machine has CUDA")
+    refused = serve(*flags)
+    assert refused.end() == 2
+    log = "".join(refused.log)
+    assert said in log
+    assert "Traceback" not in log
+    assert "hush" not in log
+
+
+def test_database_url_prints_where_the_older_application_may_connect(serve, shop):
+    process = serve("--demo", "on", data=shop).ready()
+    command = [sys.executable, "-m", "server", "database-url", "--data", str(process.data)]
+    url = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout.strip()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM image_embeddings").fetchone() == (280,)
+
+
+def test_the_server_needs_neither_torch_nor_the_export():
+    code = "import sys, server.__main__, server.app; print([m for m in sys.modules if m.split('.')[0] in "
+    code += "('torch', 'transformers', 'optimum', 'onnx', 'export')])"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert printed.strip() == "[]"
