@@ -37,12 +37,12 @@ from numpy.typing import NDArray
 
 from bench import machine, pictures
 from bench.closed_loop import Http, request, run_http
+from bench.gpu_tower import READY, tower
 from bench.serving import UNCACHED, serving
-from server.artifact.artifact import Artifact
+from server.artifact.artifact import Artifact, Device
 from server.errors import TwinlensError
-from server.inference.cores import plain
 from server.inference.cuda import BoundRunner, CudaUnusable, runners
-from server.inference.encoder import Device, Encoder, Serving
+from server.inference.encoder import Serving
 from server.inference.runner import Runner
 
 RUNNERS = 2
@@ -55,8 +55,6 @@ FORWARD = 12_151
 OVER_HTTP = 2_500
 """Pictures a second: published for a pipeline on an A100."""
 
-READY = "bench worker is ready"
-"""What a worker of gpu_app says when it is."""
 
 _START = 240.0
 _WITHIN = 60.0
@@ -118,15 +116,6 @@ def bound(asked: Asked, precision: str, *, graphs: bool) -> Iterator[list[Runner
     finally:
         for runner in made:
             runner.close()
-
-
-@contextlib.contextmanager
-def tower(artifact: Artifact, precision: str, device: Device, serving: Serving) -> Iterator[Encoder]:
-    """The image tower as the product opens it to serve. Raises BadSetting, ArtifactInvalid."""
-    with Encoder(artifact, precision, device, serving=serving) as encoder:
-        if encoder.device == "cpu":
-            encoder.lay_out(plain(encoder.threads, serving.most))
-        yield encoder
 
 
 def _on_cpu(graph: Path) -> Any:

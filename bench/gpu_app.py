@@ -23,23 +23,21 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 from litestar import Litestar, get
-from litestar.datastructures import State
-from litestar.di import Provide
 
-from bench.gpu import READY, tower
-from server import lifespan
-from server.app import in_time, observed
+from bench.gpu_tower import READY, tower
+from server.app import assemble
 from server.artifact.artifact import Artifact
 from server.batching.batcher import Batcher
 from server.batching.embedder import Embedder
-from server.http import problems
+from server.commands.flags import add_flags, flags_of
 from server.http.routes.embeddings import embed_image
-from server.inference.cuda import gpu_of, gpus
+from server.inference import gpus
 from server.inference.encoder import Serving
 from server.lifespan import Services
+from server.operations.logs import log_to_stderr
 from server.operations.metrics import Metrics
 from server.operations.workers import settle, take_place
-from server.settings import Settings, add_flags, flags_of
+from server.settings import Settings
 
 GIVEN = "TWINLENS_TEST_GPU"
 _FLAGS = "TWINLENS_TEST_FLAGS"
@@ -73,7 +71,7 @@ def main() -> int:
 
 def from_environment() -> Litestar:
     """The app of a worker process."""
-    lifespan.log_to_stderr()
+    log_to_stderr()
     return create(Settings.read(os.environ, json.loads(os.environ[_FLAGS])), json.loads(os.environ[GIVEN]))
 
 
@@ -87,9 +85,9 @@ def create(settings: Settings, given: dict[str, Any]) -> Litestar:
         place = take_place(settings.data, workers)
         if workers > 1:
             settle(place)
-        count = gpus() if settings.device == "cuda" else 0
+        count = gpus.present() if settings.device == "cuda" else 0
         serving = Serving(
-            gpu=gpu_of(place.number, count) if count > 1 else given["gpu"],
+            gpu=gpus.gpu_of(place.number, count) if count > 1 else given["gpu"],
             most=given["most"],
             cache=Path(given["cache"]),
             tensorrt=given["tensorrt"],
@@ -107,27 +105,13 @@ def create(settings: Settings, given: dict[str, Any]) -> Litestar:
                 finally:
                     await asyncio.to_thread(embedder.close)
 
-    return Litestar(
-        route_handlers=[embed_image, ready],
-        lifespan=[opened],
-        dependencies={"services": Provide(_services, sync_to_thread=False)},
-        exception_handlers=problems.EXCEPTION_HANDLERS,
-        middleware=[observed, in_time(settings.deadline)],
-        request_max_body_size=settings.max_upload,
-        logging_config=None,
-        openapi_config=None,
-    )
+    return assemble(settings, [embed_image, ready], opened)
 
 
 @get("/health/ready")
 async def ready() -> str:
     """A worker is ready when it listens at all."""
     return "ready"
-
-
-def _services(state: State) -> Services:
-    services: Services = state.services
-    return services
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-from server import lifespan
 from server.artifact.artifact import Artifact
-from server.database import connections
+from server.commands.flags import add_flags, flags_of
+from server.database import migrations
+from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES
 from server.postgres.server import EmbeddedPostgres
-from server.settings import Settings, add_flags, flags_of, variable_of
+from server.settings import Settings, variable_of
+from server.spaces import spaces
 
 _APP = "server.app:from_environment"
 # Requests in flight are answered for as long as ours are.
@@ -48,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("server", choices=list(SERVERS))
     given = parser.parse_args(arguments)
     flags = flags_of(given)
-    lifespan.log_to_stderr()
+    log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = Settings.read(os.environ, flags)
     artifact = Artifact.read(settings.model)
     with EmbeddedPostgres(settings.data) as postgres, tempfile.TemporaryDirectory(prefix="twinlens-") as places:
-        connections.migrate(postgres.url)
-        lifespan.claim_space(postgres.url, artifact, settings.precision)
+        migrations.migrate(postgres.url)
+        spaces.claim_space(postgres.url, artifact, settings.precision)
         variables = {variable_of(name): text for name, text in flags.items() if text is not None}
         variables |= {variable_of("database_url"): postgres.url, PLACES: places}
         server = subprocess.Popen(  # noqa: S603 - made above

@@ -34,12 +34,13 @@ from bench.closed_loop import Answer, Http, request, run_http
 from bench.figures import read_stages
 from bench.serving import UNCACHED, Serving, serving
 from server.artifact.artifact import Artifact
+from server.commands.flags import add_flags, flags_of
 from server.errors import TwinlensError
 from server.inference.cores import Layout, plain
 from server.inference.encoder import Encoder
 from server.inference.runner import Runner
 from server.preprocessing import media
-from server.settings import Settings, add_flags, flags_of
+from server.settings import Settings
 
 PATHS = ("/embed-image", "/v1/search")
 

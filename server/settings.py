@@ -6,17 +6,15 @@ over the variable. A new setting needs one line here and one in docs/operations.
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from server.artifact.artifact import Precision
+from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
-from server.inference.encoder import Device
 
 PREFIX = "TWINLENS_"
 
@@ -192,24 +190,3 @@ def variable_of(name: str) -> str:
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> None:
-    """One flag for each setting, as text: `Settings.read` parses both kinds alike.
-
-    `suppress`: one that is not given leaves alone what a parser before this one has read.
-    """
-    group = parser.add_argument_group("settings", "each is also a variable, TWINLENS_<NAME>")
-    for one in fields(Settings):
-        default = f" ({one.default})" if one.default not in (None, False) else ""
-        group.add_argument(
-            flag_of(one.name),
-            dest=one.name,
-            metavar="VALUE",
-            help=one.metadata["about"] + default,
-            default=argparse.SUPPRESS if suppress else None,
-        )
-
-
-def flags_of(arguments: argparse.Namespace) -> dict[str, str | None]:
-    return {one.name: cast("str | None", getattr(arguments, one.name)) for one in fields(Settings)}

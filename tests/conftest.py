@@ -22,7 +22,7 @@ from PIL import Image
 from psycopg import conninfo, sql
 
 from server.app import create_app
-from server.database.connections import migrate
+from server.database.migrations import migrate
 from server.postgres import server as postgres_module
 from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings

@@ -176,7 +176,7 @@ def _measured(asked: argparse.Namespace, command: str) -> tuple[list[Record], di
                     print(f"{library.title}: {peer}", file=sys.stderr, flush=True)
         records = measure(systems, workload, queries, asked.connections, seconds=asked.seconds, rounds=asked.rounds)
         with psycopg.connect(url) as connection:
-            settings = connection.execute(fill.QUERIES["settings"].encode()).fetchall()
+            settings = connection.execute(fill.QUERIES["settings"]).fetchall()
         run = {
             "machine": machine.describe(),
             "command": command,

@@ -84,7 +84,7 @@ def _dead(connection: Connection[TupleRow], url: str, size: int, folder: Path, s
         print(lines[-1], file=sys.stderr, flush=True)
 
     tell("as built")
-    connection.execute(QUERIES["delete_some"].encode(), {"client": client_id(0), "every": _DELETED})
+    connection.execute(QUERIES["delete_some"], {"client": client_id(0), "every": _DELETED})
     queries = workload.queries(size, _QUERIES, without=range(0, workload.rows, _DELETED))
     tell("a fifth deleted")
     began = time.monotonic()
@@ -116,16 +116,16 @@ def _many(connection: Connection[TupleRow], rows: int, folder: Path, seed: int) 
 
 
 def _planning(connection: Connection[TupleRow]) -> float:
-    statement = QUERIES["plan_search"].encode()
+    statement = QUERIES["plan_search"]
     row = connection.execute(statement, {"client": client_id(0)}).fetchone()
     return float(row[0][0]["Planning Time"]) if row else 0.0
 
 
 def _adding(connection: Connection[TupleRow], number: int) -> float:
     began = time.perf_counter()
-    connection.execute(QUERIES["add_row"].encode(), {"client": client_id(0), "media": f"added{number}"})
+    connection.execute(QUERIES["add_row"], {"client": client_id(0), "media": f"added{number}"})
     took = (time.perf_counter() - began) * 1000
-    connection.execute(QUERIES["remove_row"].encode(), {"media": f"added{number}"})
+    connection.execute(QUERIES["remove_row"], {"media": f"added{number}"})
     return took
 
 

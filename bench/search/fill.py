@@ -20,11 +20,14 @@ from psycopg.rows import TupleRow
 
 from bench.search.workload import Halves, Workload, unit
 from server.catalogue.catalogue import Catalogue
-from server.database.connections import load_queries, migrate, open_pool
+from server.catalogue.rows import SpaceRow
+from server.database.connections import open_pool
+from server.database.migrations import migrate
+from server.database.queries import Queries
 from server.errors import DatabaseUnusable
-from server.spaces.spaces import SpaceRow, open_space
+from server.spaces.spaces import open_space
 
-QUERIES = load_queries(Path(__file__).parent / "queries.sql")
+QUERIES = Queries.read(Path(__file__).parent / "queries.sql")
 
 OURS, OLDER, FILTERED = "twinlens_bench_ours", "twinlens_bench_older", "twinlens_bench_filtered"
 """The databases. Whatever has these names is ours to drop."""
@@ -47,8 +50,8 @@ class Filled:
     def as_json(self) -> dict[str, Any]:
         """With what is on the disk."""
         with psycopg.connect(self.url) as connection:
-            indexes = connection.execute(QUERIES["list_indexes"].encode()).fetchall()
-            tables = connection.execute(QUERIES["list_tables"].encode()).fetchall()
+            indexes = connection.execute(QUERIES["list_indexes"]).fetchall()
+            tables = connection.execute(QUERIES["list_tables"]).fetchall()
         return {
             "name": self.name,
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
@@ -85,7 +88,7 @@ def fill(server: str, workload: Workload, name: str) -> Filled:
         if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).rowcount:
             with psycopg.connect(url, autocommit=True) as there:
                 try:
-                    stamp = there.execute(QUERIES["get_stamp"].encode()).fetchone()
+                    stamp = there.execute(QUERIES["get_stamp"]).fetchone()
                 except psycopg.errors.UndefinedTable:
                     stamp = None
             if stamp == (workload.stamp,):
@@ -94,8 +97,8 @@ def fill(server: str, workload: Workload, name: str) -> Filled:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     {OURS: _fill_ours, OLDER: _fill_older, FILTERED: _fill_filtered}[name](filled, workload)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(QUERIES["make_stamp"].encode())
-        connection.execute(QUERIES["set_stamp"].encode(), {"stamp": workload.stamp})
+        connection.execute(QUERIES["make_stamp"])
+        connection.execute(QUERIES["set_stamp"], {"stamp": workload.stamp})
         connection.execute("CHECKPOINT")
     return filled
 
@@ -120,7 +123,7 @@ def _fill_ours(filled: Filled, workload: Workload) -> None:
 
     async def tend() -> None:
         async with open_pool(filled.url, min_size=1, max_size=1, timeout=10.0) as pool:
-            await Catalogue(pool, row).tend_indexes()
+            await Catalogue(pool, row).maintain_indexes()
 
     with filled.timed("vector indexes"):
         asyncio.run(tend())
@@ -129,8 +132,8 @@ def _fill_ours(filled: Filled, workload: Workload) -> None:
 def _fill_older(filled: Filled, workload: Workload, *, filtered: bool = False) -> None:
     columns = 'image_embeddings ("mediaId", "clientId", embedding)' if filtered else None
     with _loading(filled.url) as connection:
-        schema = QUERIES["filtered_schema" if filtered else "older_schema"]
-        connection.execute(schema.format(dimensions=workload.dimensions).encode())
+        schema = "filtered_schema" if filtered else "older_schema"
+        connection.execute(QUERIES.composed(schema, dimensions=sql.Literal(workload.dimensions)))
         with filled.timed("products and media"):
             _copy_text(connection, 'products (id, "clientId", name, sku, "isActive")', _products(workload))
             _copy_text(connection, 'media (id, "productId", "s3Key", width, height)', _media(workload, ours=False))
@@ -151,8 +154,8 @@ def _fill_filtered(filled: Filled, workload: Workload) -> None:
         memory = max(64_000_000, min(need, _BUILD_MEMORY)) // 1000
         connection.execute(f"SET maintenance_work_mem = '{memory}kB'".encode())
         connection.execute("SET max_parallel_maintenance_workers = 1")
-        for statement in QUERIES["filtered_indexes"].split(";"):
-            connection.execute(statement.encode())
+        for statement in QUERIES["filtered_indexes"].split(b";"):
+            connection.execute(statement)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------

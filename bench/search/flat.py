@@ -55,14 +55,14 @@ def load(connection: Connection[TupleRow], workload: Workload) -> None:
 
 def run_all(connection: Connection[TupleRow], name: str) -> None:
     """The statements of that name, one by one."""
-    for statement in QUERIES[name].split(";"):
-        connection.execute(statement.encode())
+    for statement in QUERIES[name].split(b";"):
+        connection.execute(statement)
 
 
 def build(connection: Connection[TupleRow], client: int, name: str = "flat_hnsw") -> None:
     """An HNSW of the client's own, with as much memory and as many processes as the server's indexes take."""
-    statement = sql.SQL(QUERIES["flat_index"])
-    connection.execute(statement.format(name=sql.Identifier(name), client=sql.Literal(client_id(client))))
+    parts = {"name": sql.Identifier(name), "client": sql.Literal(client_id(client))}
+    connection.execute(QUERIES.composed("flat_index", **parts))
 
 
 def see(
@@ -98,7 +98,7 @@ async def _turn(url: str, queries: Sequence[Query], way: Way, connections: int, 
 
 @contextlib.asynccontextmanager
 async def _asking(url: str, way: Way, connections: int) -> AsyncIterator[list[Ask]]:
-    statement = QUERIES[f"{way.kind}_search"].encode()
+    statement = QUERIES[f"{way.kind}_search"]
 
     def asks(connection: psycopg.AsyncConnection[TupleRow]) -> Ask:
         async def ask(query: Query) -> list[int]:
@@ -113,6 +113,6 @@ async def _asking(url: str, way: Way, connections: int) -> AsyncIterator[list[As
         for _ in range(connections):
             connection = await stack.enter_async_context(await psycopg.AsyncConnection.connect(url, autocommit=True))
             await register_vector_async(connection)
-            await connection.execute(QUERIES[f"{way.kind}_settings"].encode(), {"first": way.first})
+            await connection.execute(QUERIES[f"{way.kind}_settings"], {"first": way.first})
             opened.append(asks(connection))
         yield opened

@@ -169,7 +169,7 @@ class Statement(_Postgres):
         )
         await register_vector_async(connection)
         if self._settings:
-            await connection.execute(self._settings.encode())
+            await connection.execute(self._settings)
         return connection
 
     @contextlib.asynccontextmanager
@@ -183,7 +183,7 @@ class Statement(_Postgres):
                 await connection.execute(b"SELECT 1")
                 return []
             parameters = (Vector(query.vector), client_id(query.client), LIMIT)
-            cursor = await connection.execute(self._statement.encode(), parameters)
+            cursor = await connection.execute(self._statement, parameters)
             return [row_of(row[3]) for row in await cursor.fetchall()]
 
         return ask
@@ -191,7 +191,7 @@ class Statement(_Postgres):
     async def plan(self, query: Query) -> str | None:
         async with await self._connect() as connection:
             parameters = (Vector(query.vector), client_id(query.client), LIMIT)
-            cursor = await connection.execute(b"EXPLAIN " + self._statement.encode(), parameters)
+            cursor = await connection.execute(b"EXPLAIN " + self._statement, parameters)
             text = "\n".join(row[0] for row in await cursor.fetchall())
         return "index" if "image_embeddings_hnsw" in text else "exact"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from export.artifacts.listing import apart, columns, drift_figures, graph_bytes, size_of, spec_fields
+from export.artifacts.listing import apart, drift_figures, graph_bytes, size_of, spec_fields
+from export.table import columns
 from server.artifact.artifact import Artifact, Drift, Manifest, Parity
 from server.artifact.grades import GRADES
 

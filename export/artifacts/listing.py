@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from export.errors import ExportRefused
+from export.table import columns
 from server.artifact.artifact import Artifact, Drift, Manifest, PreprocessingSpec, Variant
 from server.artifact.grades import GRADES
 from server.errors import ArtifactInvalid
@@ -187,15 +187,3 @@ def graph_bytes(manifest: Manifest, graph: str) -> int:
 
 def size_of(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
-
-
-def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """Lines with the cells below each other; those of the columns in `right` end together."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if at in right else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

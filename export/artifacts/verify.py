@@ -18,9 +18,9 @@ from export.proof.gate import SHARED, Measured, asked, measure_images, measure_t
 from export.proof.grading import between_others, share
 from export.proof.parity import GatePicture, gate_pictures, prove_pixels
 from export.steps import step
-from server.artifact.artifact import SEAL, Artifact, Precision, TextTower, Tokens, Variant, seal
+from server.artifact.artifact import SEAL, Artifact, Device, Precision, TextTower, Tokens, Variant, seal
 from server.errors import TextRejected
-from server.inference.encoder import Device, Encoder, TextEncoder
+from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.media import read_pixels
 from server.preprocessing.text import Tokenizer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnxruntime as ort
 
 from export.errors import ExportRefused
-from server.artifact.artifact import Artifact, Precision
+from server.artifact.artifact import Artifact, Device, Precision
 from server.errors import BadSetting, EncoderFailed
-from server.inference.encoder import Device, Encoder
+from server.inference.encoder import Encoder
 
 
 def devices(artifact: Artifact, precision: Precision) -> list[Device]:

@@ -16,12 +16,12 @@ from time import perf_counter
 
 import numpy as np
 
-from export.artifacts.listing import columns
 from export.errors import ExportRefused
 from export.proof.devices import device, devices
-from server.artifact.artifact import Artifact, Precision, Tokens
+from export.table import columns
+from server.artifact.artifact import Artifact, Device, Precision, Tokens
 from server.errors import BadSetting, EncoderFailed
-from server.inference.encoder import Device, Encoder, TextEncoder
+from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.text import Tokenizer
 
 BATCHES = (1, 8)

@@ -467,3 +467,6 @@ def _prove_tokens(golden: TextGolden, name: str, made: Tokens) -> None:
             f"{made.tolist()}, not {golden.tokens}. Another version of the package tokenizers is the likely cause; "
             "the search would not be comparable, so nothing was started."
         )
+
+
+Device = Literal["auto", "cpu", "cuda"]

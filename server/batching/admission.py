@@ -24,7 +24,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-class Door:
+class Admission:
     """Lets pictures, or texts, in for as long as they can be answered in time. One for each: words are the quicker."""
 
     def __init__(self, noun: str) -> None:

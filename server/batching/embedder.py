@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec, Tokens, Vectors
-from server.batching.admission import Door
+from server.batching.admission import Admission
 from server.batching.batcher import Batcher
 from server.batching.fair_queue import Caller
 from server.batching.threads import Pool
@@ -135,8 +135,8 @@ class Embedder:
         self._decoding_large = Pool(1, name="decode-large")
         self._words = words
         self._tokenizing = Pool(1, name="tokenize")
-        self.pictures = Door("Picture")
-        self.texts = Door("Text")
+        self.pictures = Admission("Picture")
+        self.texts = Admission("Text")
         # Words are short and quick to make again: a quarter of the memory is theirs.
         self._pictures: VectorCache[bytes, Known, Embedded] = VectorCache(cache - cache // 4)
         self._texts: VectorCache[str, KnownText, EmbeddedText] = VectorCache(cache // 4)

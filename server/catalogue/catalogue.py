@@ -8,48 +8,39 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
 from numpy.typing import ArrayLike, NDArray
 from pgvector import HalfVector
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow, class_row, tuple_row
 from psycopg.types.json import Jsonb
-from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from server.catalogue.filters import Filter
-from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Tended, mean_recall
+from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, mean_recall
+from server.catalogue.rows import Digest, Found, IndexAnswer, Match, Media, NewMedia, Plan, Product, SpaceRow
 from server.catalogue.similarity import similarity
-from server.database.connections import Pool, load_queries
+from server.database.connections import Pool
+from server.database.failures import translated
+from server.database.queries import Queries
 from server.errors import (
     BadParameter,
-    CatalogueBusy,
     CatalogueConflict,
-    CatalogueFailed,
-    CatalogueUnavailable,
     MediaNotFound,
     OutcomeUnknown,
-    Overloaded,
     ProductIdTaken,
     ProductNotFound,
-    SkuTaken,
-    SpaceDropped,
     VectorRefused,
 )
-from server.spaces.spaces import SpaceRow
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Digest = bytes
-"""SHA-256 of a file's bytes, 32 bytes."""
 
 MOST_MATCHES = 1000
 NORM_TOLERANCE = 1e-3  # what the database's CHECK allows
@@ -63,95 +54,6 @@ COMPARISONS_KEPT = 1_000  # in each space: hours of them
 # of what ef_search can be, since the far end of what an index gives is not as sure as its beginning.
 FILTER_FACTOR = 4
 MOST_FILTERED = MOST_EF_SEARCH // 2
-
-Plan = Literal["exact", "index"]
-"""How a search was answered: by looking at each media of the client, or through the client's own HNSW index."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """A product of a client's."""
-
-    id: str
-    client_id: str
-    name: str
-    sku: str | None
-    is_active: bool
-    attributes: Mapping[str, Any]
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True)
-class NewMedia:
-    """A media to be added: a picture whose bytes are stored under `s3_key`, with SHA-256 `content_digest`.
-
-    `width` and `height` in pixels, after orientation; `bytes` is the file's size.
-    """
-
-    id: str
-    product_id: str
-    client_id: str
-    s3_key: str
-    thumbnail_key: str | None
-    content_type: str | None
-    bytes: int | None
-    width: int | None
-    height: int | None
-    content_digest: Digest
-    kind: str = "image"
-
-
-@dataclass(frozen=True)
-class Media:
-    """One picture of a product."""
-
-    id: str
-    product_id: str
-    client_id: str
-    kind: str
-    status: str
-    s3_key: str
-    thumbnail_key: str | None
-    content_type: str | None
-    bytes: int | None
-    width: int | None
-    height: int | None
-    content_digest: Digest | None
-    created_at: datetime
-
-
-@dataclass(frozen=True)
-class Match:
-    """A media that was found, with its cosine to the query: in [-1, 1], to the sixth decimal."""
-
-    product_id: str
-    product_name: str
-    media_id: str
-    s3_key: str
-    width: int | None
-    height: int | None
-    cosine: float
-
-
-@dataclass(frozen=True)
-class Found:
-    """The matches of a search, best first, and how they were come by."""
-
-    matches: list[Match]
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class IndexAnswer:
-    """A search that an index answered, as it is told to whoever compares such answers with exact ones."""
-
-    client_id: str
-    embedding: HalfVector
-    limit: int
-    where: Filter
-    cosines: tuple[float, ...]
-    """Of its matches, best first."""
 
 
 # --- the catalogue ---------------------------------------------------------------------------------------------------
@@ -172,13 +74,11 @@ class Catalogue:
         """Called with each search that an index answered."""
         self._pool = pool
         self._indexes = Indexes(space, recall)
-        texts = {name: sql.SQL(text) for name, text in load_queries().items()}
-        table = sql.Identifier(space.table)
-        search = texts.pop("search")
-        queries = {name: text.format(space=table) for name, text in texts.items()}
-        for near in ("near_exactly", "near_exactly_where", "near_by_index"):
-            queries[near] = search.format(space=table, near=queries[near])
-        self._queries = {name: query.as_bytes(None) for name, query in queries.items()}
+        self._queries = Queries.read("queries.sql").of(space.table)
+        self._search = {
+            near: self._queries.composed("search", near=self._queries.composed(near)).as_bytes(None)
+            for near in ("near_exactly", "near_exactly_where", "near_by_index")
+        }
         self._known: Mapping[str, Index] = {}
         self._known_at = float("-inf")
 
@@ -209,7 +109,7 @@ class Catalogue:
 
         async def put(connection: AsyncConnection[TupleRow]) -> tuple[Product, bool]:
             cursor = connection.cursor(row_factory=tuple_row)
-            row = await (await cursor.execute(self._query("put_product"), parameters)).fetchone()
+            row = await (await cursor.execute(self._queries["put_product"], parameters)).fetchone()
             if row is None:
                 raise ProductIdTaken
             return Product(*row[:-1]), row[-1]
@@ -232,10 +132,10 @@ class Catalogue:
 
         async def delete(connection: AsyncConnection[TupleRow]) -> list[str]:
             async with connection.transaction():
-                if not (await connection.execute(self._query("lock_product_for_delete"), parameters)).rowcount:
+                if not (await connection.execute(self._queries["lock_product_for_delete"], parameters)).rowcount:
                     raise ProductNotFound
-                gone = await (await connection.execute(self._query("delete_product_media"), parameters)).fetchall()
-                await connection.execute(self._query("delete_product"), parameters)
+                gone = await (await connection.execute(self._queries["delete_product_media"], parameters)).fetchall()
+                await connection.execute(self._queries["delete_product"], parameters)
             return [key for keys in gone for key in keys if key is not None]
 
         return await self._write(delete)
@@ -253,18 +153,18 @@ class Catalogue:
 
         async def add(connection: AsyncConnection[TupleRow]) -> tuple[Media, bool]:
             async with connection.transaction():
-                if not (await connection.execute(self._query("lock_product"), parameters)).rowcount:
+                if not (await connection.execute(self._queries["lock_product"], parameters)).rowcount:
                     raise ProductNotFound
                 cursor = connection.cursor(row_factory=class_row(Media))
-                added = await (await cursor.execute(self._query("add_media"), parameters)).fetchone()
+                added = await (await cursor.execute(self._queries["add_media"], parameters)).fetchone()
                 stored = added
                 if stored is None:
                     same = {**parameters, "digest": media.content_digest}
-                    stored = await (await cursor.execute(self._query("find_media_by_digest"), same)).fetchone()
+                    stored = await (await cursor.execute(self._queries["find_media_by_digest"], same)).fetchone()
                 if stored is None:
                     raise CatalogueConflict("The same picture was being deleted at this moment; please try again.")
                 await connection.execute(
-                    self._query("add_vector"),
+                    self._queries["add_vector"],
                     {"space": self.space.number, "media_id": stored.id, "embedding": vector},
                 )
             return stored, added is not None
@@ -289,7 +189,7 @@ class Catalogue:
 
         async def delete(connection: AsyncConnection[TupleRow]) -> Media:
             cursor = connection.cursor(row_factory=class_row(Media))
-            await cursor.execute(self._query("delete_media"), {"id": media_id, "client_id": client_id})
+            await cursor.execute(self._queries["delete_media"], {"id": media_id, "client_id": client_id})
             gone = await cursor.fetchone()
             if gone is None:
                 raise MediaNotFound
@@ -380,8 +280,8 @@ class Catalogue:
 
         async def keep(connection: AsyncConnection[TupleRow]) -> None:
             async with connection.transaction():
-                await connection.execute(self._query("keep_comparison"), parameters)
-                await connection.execute(self._query("trim_comparisons"), parameters)
+                await connection.execute(self._queries["keep_comparison"], parameters)
+                await connection.execute(self._queries["trim_comparisons"], parameters)
 
         await self._write(keep)
         return recall
@@ -398,7 +298,9 @@ class Catalogue:
 
     async def _search_exactly(self, parameters: Mapping[str, Any], *, filtered: bool) -> list[Match]:
         name = "near_exactly_where" if filtered else "near_exactly"
-        rows = await self._read(name, {**parameters, "candidates": parameters["limit"] + MARGIN}, tuple_row)
+        rows = await self._fetch(
+            self._search[name], {**parameters, "candidates": parameters["limit"] + MARGIN}, tuple_row
+        )
         return [Match(*row[:-2]) for row in rows]
 
     async def _search_by_index(
@@ -435,7 +337,7 @@ class Catalogue:
             async with connection.pipeline():
                 await self._indexes.set_effort(connection, effort)
                 cursor = await connection.execute(
-                    self._query("near_by_index"), {**parameters, "candidates": candidates}
+                    self._search["near_by_index"], {**parameters, "candidates": candidates}
                 )
             return await cursor.fetchall()
 
@@ -459,18 +361,16 @@ class Catalogue:
         with translated():
             connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
             async with connection:
-                await connection.execute(
-                    sql.SQL("ANALYZE products, media, {space}").format(space=sql.Identifier(self.space.table))
-                )
+                await connection.execute(self._queries["analyse"])
 
-    async def tend_indexes(self, threshold: int = INDEX_THRESHOLD, *, thorough: bool = True) -> Tended:
+    async def maintain_indexes(self, threshold: int = INDEX_THRESHOLD, *, thorough: bool = True) -> Maintained:
         """Give each client with at least `threshold` active media an index of its own; drop those no longer needed.
 
         As `Indexes.tend` has it.
         """
         with translated():
             tended = await self._indexes.tend(str(self._pool.conninfo), threshold, thorough=thorough)
-        if tended != Tended():
+        if tended != Maintained():
             self._known_at = float("-inf")
         return tended
 
@@ -487,9 +387,6 @@ class Catalogue:
     async def ping(self) -> None:
         """Ask the database for nothing. Raises CatalogueUnavailable when no answer comes, SpaceDropped."""
         await self._read("ping", {}, tuple_row)
-
-    def _query(self, name: str) -> bytes:
-        return self._queries[name]
 
     def _halves(self, embedding: ArrayLike) -> HalfVector:
         """float[D] as the halves that are stored. Raises VectorRefused unless finite, unit length and D long."""
@@ -520,7 +417,7 @@ class Catalogue:
                 except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
                     if attempt == 2 or connection is None or not connection.broken:
                         raise
-                    logger.warning("a connection to the database died and is replaced: %s", exc)
+                    _log.warning("a connection to the database died and is replaced: %s", exc)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     async def _write(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
@@ -549,41 +446,11 @@ class Catalogue:
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
+        return await self._fetch(self._queries[name], parameters, row_factory)
+
+    async def _fetch(self, query: bytes, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
         async def read(connection: AsyncConnection[TupleRow]) -> list[T]:
             cursor = connection.cursor(row_factory=row_factory)
-            return await (await cursor.execute(self._query(name), parameters)).fetchall()
+            return await (await cursor.execute(query, parameters)).fetchall()
 
         return await self._run(read)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """psycopg's errors in our words."""
-    try:
-        yield
-    except TooManyRequests as exc:  # more wait for a connection than the pool lets
-        raise Overloaded from exc
-    except (PoolTimeout, PoolClosed) as exc:
-        raise CatalogueUnavailable from exc
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as exc:
-        raise CatalogueBusy from exc
-    except psycopg.errors.UndefinedTable as exc:  # of ours, only a space's can go while a server runs
-        raise SpaceDropped from exc
-    except psycopg.errors.DiskFull as exc:
-        raise CatalogueUnavailable("The database's disk is full; nothing was written.") from exc
-    except psycopg.errors.UniqueViolation as exc:
-        if exc.diag.constraint_name == "products_clientId_sku_key":
-            raise SkuTaken from exc
-        raise CatalogueConflict(f"The catalogue holds this already: {exc.diag.message_detail}") from exc
-    except psycopg.errors.ForeignKeyViolation as exc:
-        raise CatalogueConflict("What this belongs to was deleted at the same moment.") from exc
-    except psycopg.errors.CheckViolation as exc:
-        if (exc.diag.constraint_name or "").endswith("_embedding_check"):
-            raise VectorRefused from exc
-        raise BadParameter(f"A value is out of its bounds ({exc.diag.constraint_name}).") from exc
-    except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError) as exc:
-        raise BadParameter("A text or number is one that the database cannot hold.") from exc
-    except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-        raise CatalogueUnavailable from exc
-    except psycopg.Error as exc:
-        raise CatalogueFailed from exc

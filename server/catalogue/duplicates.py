@@ -6,7 +6,6 @@ compared with each, in blocks, since no index answers for all. That is quadratic
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,18 +16,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
-from psycopg import Connection, IsolationLevel, sql
+from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow, class_row
 
+from server.access.clients import check_id
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grade, Grades
+from server.catalogue.rows import table_of
 from server.catalogue.similarity import clamp, similarity
-from server.database.connections import SQL, connect, load_queries
-from server.errors import ArtifactInvalid, BadParameter, DatabaseUnusable
-from server.http.request import DEFAULT_CLIENT, check_id
+from server.database.connections import connect
+from server.database.queries import Queries
+from server.errors import ArtifactInvalid, DatabaseUnusable
 from server.settings import Settings
-
-QUERIES = SQL / "duplicates.sql"
 
 _ROWS, _COLUMNS = 1024, 4096  # of a block of cosines: 16 MB
 _FETCHED = 2000
@@ -217,14 +216,13 @@ def find(
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         register_vector(connection)
-        texts = load_queries(QUERIES)
+        queries = Queries.read("duplicates.sql")
         with connection.transaction():
             with connection.cursor(row_factory=class_row(_Space)) as cursor:
-                space = cursor.execute(texts["live_space"].encode()).fetchone()
+                space = cursor.execute(queries["live_space"]).fetchone()
             if space is None:
                 raise DatabaseUnusable("The database has no live embedding space yet: start the server with it once.")
-            table = sql.Identifier(f"twinlens_space_{space.number}")
-            queries = {name: sql.SQL(text).format(space=table).as_bytes(None) for name, text in texts.items()}
+            queries = queries.of(table_of(space.number))
             media, embedded = connection.execute(queries["count_media"], parameters).fetchone() or (0, 0)
             same: list[list[str]] = [ids for _, ids in connection.execute(queries["same_files"], parameters)]
             grades = space.grades(settings) if near else None
@@ -297,80 +295,6 @@ def _near(linked: Linked, ids: Sequence[str], known: Mapping[str, Copy], grades:
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "List the pictures that a client's catalogue holds more than once: the same file, and the same picture in "
-        "another file (near duplicates). Near duplicates compare each picture with each: twice as many take four times "
-        "as long. Their vectors are held in memory, 1 KB for each picture."
-    )
-    parser.add_argument(
-        "--client", metavar="ID", default=DEFAULT_CLIENT, help=f"whose catalogue (default: {DEFAULT_CLIENT})"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--all", action="store_true", help="also of products that are not active")
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--near", action="store_true", help="near duplicates too (the default), or stop where that fails"
-    )
-    kinds.add_argument("--exact-only", action="store_true", help="the same file only, which takes no time")
-
-
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Print what `find` finds; 0. Raises BadParameter where `--near` is asked for and the space has no grades."""
-    bar = _Bar()
-    report = find(
-        settings,
-        url,
-        arguments.client,
-        near=not arguments.exact_only,
-        inactive=arguments.all,
-        progress=bar.tell,
-    )
-    bar.clear()
-    if report.near is None and not arguments.exact_only:
-        sentence = (
-            "Near duplicates cannot be told: the live model was exported without grades. Export it again with this "
-            "version (its space stays), and start the server with it once."
-        )
-        if arguments.near:
-            raise BadParameter(sentence)
-        print(sentence, file=sys.stderr)
-    if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
-    else:
-        print("\n".join(_lines(report)))
-    return 0
-
-
-def _lines(report: Report) -> Iterator[str]:
-    yield f"{report.client_id}: {report.media:,} pictures looked at"
-    if report.near is not None and report.without_vector:
-        yield f"{report.without_vector:,} of them have no vector yet, and are compared by their bytes only"
-    yield from _section("The same file", report.exact)
-    if report.near is not None:
-        yield from _section("Near duplicates", report.near)
-
-
-def _section(title: str, groups: Sequence[Sequence[Copy]]) -> Iterator[str]:
-    yield ""
-    if not groups:
-        yield f"{title}: none"
-        return
-    yield f"{title}: {sum(map(len, groups)):,} pictures in {len(groups):,} group{'s' if len(groups) > 1 else ''}"
-    for number, group in enumerate(groups, 1):
-        yield f"  {number}."
-        width = max(len(copy.media_id) for copy in group)
-        for copy in group:
-            how = f"{copy.similarity:5.1f} % {copy.grade}  " if copy.similarity is not None else ""
-            off = "" if copy.is_active else "  (not active)"
-            yield f"    {copy.media_id:<{width}}  {how}{_plain(copy.product_id)}  {_plain(copy.product_name)}{off}"
-
-
-def _plain(text: str) -> str:
-    """A name can hold what a terminal obeys."""
-    return "".join(char if char.isprintable() else "·" for char in text)
 
 
 class _Bar:

@@ -25,10 +25,11 @@ from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow, class_row
 
-from server.database.connections import LOCK_INDEXES, LOCKS, SQL, load_queries
-from server.spaces.spaces import SpaceRow
+from server.catalogue.rows import SpaceRow
+from server.database.locks import LOCK_INDEXES, LOCKS
+from server.database.queries import Queries
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 INDEX_THRESHOLD = 4_000
 """Active media of a client from which it gets an index: docs/decisions/0021-a-planner-of-our-own.md."""
@@ -63,7 +64,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Tended:
+class Maintained:
     """What tending did: the clients that got an index, and the indexes that went; or that another process was at it."""
 
     built: tuple[str, ...] = ()
@@ -78,11 +79,7 @@ class Indexes:
         self._space = space
         # Half of what may be missed is kept back for queries that are harder than those it is measured with.
         self._target = (1 + recall) / 2
-        queries = load_queries(SQL / "indexes.sql")
-        self._create = sql.SQL(queries.pop("create_index"))
-        self._drop = sql.SQL(queries.pop("drop_index"))
-        self._table = sql.Identifier(space.table)
-        self._queries = {name: sql.SQL(text).format(space=self._table).as_bytes(None) for name, text in queries.items()}
+        self._queries = Queries.read("indexes.sql").of(space.table)
         self._tended_at: int | None = None
 
     def name_of(self, client_id: str) -> str:
@@ -103,7 +100,7 @@ class Indexes:
         """Send the next index search of this transaction through the index, and so far: `ef_search`, 1 to 1000."""
         await connection.execute(self._queries["set_search_effort"], {"ef_search": ef_search})
 
-    async def tend(self, url: str, threshold: int, *, thorough: bool = True) -> Tended:
+    async def tend(self, url: str, threshold: int, *, thorough: bool = True) -> Maintained:
         """Give each client with at least `threshold` active media an index; drop those no longer needed.
 
         An index goes when its client has less than half the threshold. Those that an interrupted build left behind are
@@ -117,13 +114,13 @@ class Indexes:
             locks = (LOCKS, LOCK_INDEXES)
             locked = await (await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
             if locked is None or not locked[0]:
-                return Tended(busy=True)
+                return Maintained(busy=True)
             await connection.execute("SET plan_cache_mode = force_custom_plan")
             changes = await self._stock(connection)
             last, self._tended_at = self._tended_at, None
             if not thorough and last is not None and abs(changes - last) < threshold // 10:
                 self._tended_at = last
-                return Tended()
+                return Maintained()
             tended = await self._tend(connection, url, threshold)
             self._tended_at = changes
             return tended
@@ -136,10 +133,10 @@ class Indexes:
         cursor = await connection.execute(self._queries["count_changes"], {"table": self._space.table})
         written, new, rows = await cursor.fetchone() or (0, 0, 0)
         if new > 200 + rows // 10:
-            await connection.execute(sql.SQL("ANALYZE products, media, {}").format(self._table))
+            await connection.execute(self._queries["analyse"])
         return int(written)
 
-    async def _tend(self, connection: AsyncConnection[TupleRow], url: str, threshold: int) -> Tended:
+    async def _tend(self, connection: AsyncConnection[TupleRow], url: str, threshold: int) -> Maintained:
         await register_vector_async(connection)
         least = {"least": max(1, threshold // 2)}
         rows = await (await connection.execute(self._queries["list_large_clients"], least)).fetchall()
@@ -151,10 +148,10 @@ class Indexes:
             if index.valid and index.name in kept:
                 present[index.name] = index
                 continue
-            await connection.execute(self._drop.format(index=sql.Identifier(index.name)))
+            await connection.execute(self._queries.composed("drop_index", index=sql.Identifier(index.name)))
             await connection.execute(self._queries["forget_index"], {"name": index.name})
             dropped.append(index.name)
-            logger.info("dropped the index %s", index.name)
+            _log.info("dropped the index %s", index.name)
         await connection.execute(self._queries["forget_indexes"], {"space": self._space.number, "names": list(present)})
         built: list[str] = []
         for client, count in clients.items():
@@ -164,7 +161,7 @@ class Indexes:
                 built.append(client)
             elif known is not None and self._is_outdated(known, count):
                 await self._measure(connection, client, count)
-        return Tended(tuple(built), tuple(dropped))
+        return Maintained(tuple(built), tuple(dropped))
 
     def _is_outdated(self, index: Index, count: int) -> bool:
         """Whether the index's `ef_search` was measured on far fewer vectors, for a lower target, or never."""
@@ -176,28 +173,28 @@ class Indexes:
 
     async def _build(self, connection: AsyncConnection[TupleRow], url: str, client: str, count: int) -> None:
         name = self.name_of(client)
-        create = self._create.format(index=sql.Identifier(name), space=self._table, client=sql.Literal(client))
+        create = self._queries.composed("create_index", index=sql.Identifier(name), client=sql.Literal(client))
         need = count * (2 * self._space.dimensions + _BYTES_BESIDE_A_VECTOR)
         memory = min(max(need, _LEAST_BUILD_MEMORY), _MOST_BUILD_MEMORY)
         await connection.execute(self._queries["raise_memory"], {"kilobytes": memory // 1000})
         await connection.execute(self._queries["set_builders"], {"count": max(1, (os.cpu_count() or 1) - 1)})
         began = time.monotonic()
-        logger.info("building the index %s over %s vectors of the client %s", name, f"{count:,}", client)
+        _log.info("building the index %s over %s vectors of the client %s", name, f"{count:,}", client)
         try:
             async with self._told(url, connection.info.backend_pid, name, count):
                 try:
                     await connection.execute(create)
                 except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory) as exc:
                     # Several builders share the memory through /dev/shm, of which a container has 64 MB by default.
-                    logger.warning("the index %s is built by one process only: %s", name, exc)
-                    await connection.execute(self._drop.format(index=sql.Identifier(name)))
+                    _log.warning("the index %s is built by one process only: %s", name, exc)
+                    await connection.execute(self._queries.composed("drop_index", index=sql.Identifier(name)))
                     await connection.execute(self._queries["set_builders"], {"count": 0})
                     await connection.execute(create)
         finally:
             with contextlib.suppress(psycopg.Error):
                 await connection.execute("RESET maintenance_work_mem")
                 await connection.execute("RESET max_parallel_maintenance_workers")
-        logger.info("built the index %s in %.1f s", name, time.monotonic() - began)
+        _log.info("built the index %s in %.1f s", name, time.monotonic() - began)
         await self._measure(connection, client, count)
 
     @contextlib.asynccontextmanager
@@ -226,9 +223,9 @@ class Indexes:
                 share = vectors / count if vectors else done / of if of else 0.0
                 spent = time.monotonic() - began
                 left = f", about {spent / share - spent:.0f} s left" if "loading" in phase and 0 < share < 1 else ""
-                logger.info("building the index %s: %s, %.0f %%%s", name, phase, min(100.0, 100 * share), left)
+                _log.info("building the index %s: %s, %.0f %%%s", name, phase, min(100.0, 100 * share), left)
         except psycopg.Error as exc:
-            logger.warning("how far the index %s is cannot be told: %s", name, exc)
+            _log.warning("how far the index %s is cannot be told: %s", name, exc)
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 
@@ -248,7 +245,7 @@ class Indexes:
             if recall >= self._target:
                 break
         else:
-            logger.warning(
+            _log.warning(
                 "the index of the client %s finds, at the most effort, %.3f of what an exact search does",
                 client,
                 recall,
@@ -265,7 +262,7 @@ class Indexes:
                 "recall": recall,
             },
         )
-        logger.info("the index %s has recall@%d %.4f at ef_search %d", name, _AT, recall, ef_search)
+        _log.info("the index %s has recall@%d %.4f at ef_search %d", name, _AT, recall, ef_search)
 
     async def _drawn(self, connection: AsyncConnection[TupleRow], client: str) -> list[HalfVector]:
         """Queries like a customer's photographs: near what is there, and never the same."""

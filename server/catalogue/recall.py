@@ -7,27 +7,25 @@ near its own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import logging
 import random
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pgvector import HalfVector
 from psycopg.rows import class_row
 
-from server.catalogue.catalogue import Catalogue, IndexAnswer
+from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import blurred, mean_recall
-from server.database.connections import SQL, Pool, load_queries, open_pool
+from server.catalogue.rows import IndexAnswer, SpaceRow
+from server.database.connections import Pool, open_pool
+from server.database.queries import Queries
 from server.errors import DatabaseUnusable
 from server.settings import Settings
-from server.spaces.spaces import SpaceRow
 
 EVERY = 10.0
 """Seconds between two searches that are answered twice: what it costs does not grow with the traffic."""
@@ -111,69 +109,31 @@ class ClientRecall:
     lowest: float
 
 
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """`doctor --recall`: 0 where every client's recall is what it should be, 1 where one's is not."""
-    found = asyncio.run(_measure(settings, url))
-    poor = [one for one in found if one.recall < settings.target_recall or one.short]
-    if arguments.json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
-        return 1 if poor else 0
-    if not found:
-        print("No client is large enough for an index: every search is exact, and its recall is 1.")
-        return 0
-    rows = [("client", "vectors", "ef_search", "live", "drawn", "by index", "short", "recall", "lowest")]
-    rows += [
-        (
-            one.client,
-            f"{one.vectors:,}",
-            str(one.ef_search),
-            str(one.live_queries),
-            str(one.drawn_queries),
-            str(one.by_index),
-            str(one.short),
-            f"{one.recall:.4f}",
-            f"{one.lowest:.3f}",
-        )
-        for one in found
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for client, *figures in rows:
-        cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
-        print("  ".join([client.ljust(widths[0]), *cells]))
-    print("Every other client is searched exactly, with recall 1.")
-    for one in poor:
-        print(
-            f"{one.client}: recall {one.recall:.4f}, and {settings.target_recall} is the target "
-            f"(TWINLENS_TARGET_RECALL); {one.short} short answers. The server measures an index when it is built and "
-            f'when it has grown by half. DROP INDEX CONCURRENTLY "{one.index}" has a running server build and '
-            "measure it anew.",
-            file=sys.stderr,
-        )
-    return 1 if poor else 0
-
-
-async def _measure(settings: Settings, url: str) -> list[ClientRecall]:
+async def measure(settings: Settings, url: str) -> list[ClientRecall]:
     async with open_pool(url, min_size=1, max_size=2, timeout=10.0, longest=_LONGEST) as pool:
-        queries = load_queries(SQL / "recall.sql")
+        queries = Queries.read("recall.sql")
         async with pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(SpaceRow))
-            space = await (await cursor.execute(queries["live_space"].encode())).fetchone()
+            space = await (await cursor.execute(queries["live_space"])).fetchone()
             if space is None:
                 raise DatabaseUnusable("The database has no live embedding space yet: there is nothing to measure.")
             clients = connection.cursor(row_factory=class_row(_Indexed))
-            await clients.execute(queries["indexed_clients"].encode(), {"space": space.number})
+            await clients.execute(queries["indexed_clients"], {"space": space.number})
             indexed = await clients.fetchall()
         catalogue = Catalogue(pool, space, recall=settings.target_recall)
         return [await _measure_client(pool, catalogue, queries, one) for one in indexed]
 
 
-async def _measure_client(pool: Pool, catalogue: Catalogue, queries: dict[str, str], one: _Indexed) -> ClientRecall:
+async def _measure_client(pool: Pool, catalogue: Catalogue, queries: Queries, one: _Indexed) -> ClientRecall:
     about = {"space": catalogue.space.number, "client_id": one.client_id, "count": _QUERIES}
     async with pool.connection() as connection:
         cursor = connection.cursor(row_factory=class_row(_Kept))
-        kept = await (await cursor.execute(queries["kept"].encode(), about)).fetchall()
-        statement = queries["drawn"].replace("{space}", catalogue.space.table)
-        rows = await (await connection.execute(statement.encode(), {**about, "count": _QUERIES - len(kept)})).fetchall()
+        kept = await (await cursor.execute(queries["kept"], about)).fetchall()
+        rows = await (
+            await connection.execute(
+                queries.of(catalogue.space.table)["drawn"], {**about, "count": _QUERIES - len(kept)}
+            )
+        ).fetchall()
     asked = [(query.embedding, query.limit, Filter.of(query.where)) for query in kept]
     asked += [(blurred(stored, seed), _LIMIT, Filter()) for seed, (stored,) in enumerate(rows)]
     shares, by_index, short = [], 0, 0

@@ -7,11 +7,9 @@ them. All of it is one transaction: whatever goes wrong, the database is as it w
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -19,14 +17,15 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from server.artifact.artifact import Artifact
-from server.database import connections
-from server.database.connections import SQL, Migration, connect, load_migrations, load_queries
+from server.database import migrations
+from server.database.migrations import Migration, load_migrations
+from server.database.queries import Queries
 from server.doctor.comparison import AGREES, Kept, Pictures, compare
-from server.doctor.legacy import Tables, kind_of, read_tables
+from server.doctor.legacy import Tables, read_tables
 from server.errors import DatabaseUnusable
-from server.lifespan import about_space
 from server.settings import Settings
 from server.spaces import spaces
+from server.spaces.spaces import about_space
 
 SAMPLE = 64
 LEAST_SAMPLE = 16
@@ -71,50 +70,7 @@ class Judged:
     sentence: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `--adopt` brings."""
-    parser.add_argument(
-        "--media",
-        type=Path,
-        metavar="DIR",
-        help="with --adopt: folder of the pictures, by their s3Key or file name; without it, the media store's",
-    )
-    parser.add_argument(
-        "--sample",
-        type=int,
-        default=SAMPLE,
-        metavar="N",
-        help=f"with --adopt: pictures to embed anew before the older vectors are believed ({SAMPLE}; at least "
-        f"{LEAST_SAMPLE})",
-    )
-
-
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Adopt the database and say what became of it; the exit code.
-
-    Raises DatabaseUnusable when it is no database of the older system, or one that cannot be adopted as it is, and
-    ArtifactInvalid; then nothing was changed.
-    """
-    if arguments.media is not None and not arguments.media.is_dir():
-        raise DatabaseUnusable(f"There is no folder {arguments.media} to read pictures from.")
-    pictures = Pictures(settings, arguments.media)
-    artifact = Artifact.read(settings.model)
-    with connect(url) as connection:
-        connections.begin_migrating(connection)
-        if (kind := kind_of(connection)) == "twinlens":
-            print("This is a Twinlens database already: there is nothing to adopt.")
-        elif kind == "empty":
-            raise DatabaseUnusable(
-                "The database holds no tables of the older system. For an empty catalogue: python -m server migrate."
-            )
-        else:
-            print("\n".join(_adopt(connection, settings, artifact, pictures, max(LEAST_SAMPLE, arguments.sample))))
-    for name in connections.migrate(url):
-        print(f"applied {name}")
-    return 0
-
-
-def _adopt(
+def adopt(
     connection: Connection[TupleRow], settings: Settings, artifact: Artifact, pictures: Pictures, sample: int
 ) -> list[str]:
     """All of it, in one transaction; what is to be said of it, by lines."""
@@ -123,9 +79,9 @@ def _adopt(
             work = _Work(connection)
             work.convert()
             first, *others = load_migrations()
-            connections.apply(connection, first, rest_of(first))
+            migrations.apply(connection, first, rest_of(first))
             for migration in others:
-                connections.apply(connection, migration)
+                migrations.apply(connection, migration)
             judged = work.judge(settings, artifact, pictures, sample)
             work.ask("take_stock")
             return work.summary(settings, judged)
@@ -158,17 +114,17 @@ class _Work:
 
     def __init__(self, connection: Connection[TupleRow]) -> None:
         self._connection = connection
-        self._queries = load_queries(SQL / "adopt.sql")
+        self._queries = Queries.read("adopt.sql")
         self._changes: list[str] = []
 
     def ask(self, name: str, **parameters: object) -> list[TupleRow]:
-        cursor = self._connection.execute(self._queries[name].encode(), parameters or None)
+        cursor = self._connection.execute(self._queries[name], parameters)
         return cursor.fetchall() if cursor.description else []
 
     def alter(self, statement: str, **names: str) -> None:
         """Run a statement with names in it; `type` is one of PostgreSQL's own words."""
         parts = {key: sql.SQL(name) if key == "type" else sql.Identifier(name) for key, name in names.items()}
-        self._connection.execute(sql.SQL(self._queries[statement]).format(**parts))
+        self._connection.execute(self._queries.composed(statement, **parts))
 
     # --- the two tables ----------------------------------------------------------------------------------------------
 
@@ -189,7 +145,7 @@ class _Work:
         self._change_types(tables)
         self.ask("add_columns")
         for table, statement in (("products", "move_products"), ("media", "move_media")):
-            gone = self._connection.execute(self._queries[statement].encode()).rowcount
+            gone = self._connection.execute(self._queries[statement]).rowcount
             if gone and (here := [other for other, target in cascades if target == table]):
                 raise DatabaseUnusable(
                     f"{gone:,} {table} cannot be kept (python -m server doctor says which), and rows of "
@@ -277,9 +233,7 @@ class _Work:
         """Move the older vectors into the artifact's space, if they are of it. Raises ArtifactInvalid."""
         space = artifact.space(settings.precision)
         self.ask("make_movable")
-        movable = self._connection.execute(
-            self._queries["find_movable"].encode(), {"dimensions": space.dimensions}
-        ).rowcount
+        movable = self._connection.execute(self._queries["find_movable"], {"dimensions": space.dimensions}).rowcount
         if not movable:
             return Judged(0, f"None of them can be of the artifact {artifact.manifest.name}.")
         drawn = [
@@ -299,8 +253,8 @@ class _Work:
         if wrong := found.disagreeing:
             return Judged(0, f"{told} is {found.lowest:.4f}: {len(wrong):,} of them disagree ({AGREES} is needed).")
         row = spaces.open_first(self._connection, **about_space(artifact, settings.precision))
-        moving = sql.SQL(self._queries["move_vectors"]).format(space=sql.Identifier(row.table))
-        moved = self._connection.execute(moving.as_bytes(), {"number": row.number}).rowcount
+        moving = self._queries.of(row.table)["move_vectors"]
+        moved = self._connection.execute(moving, {"number": row.number}).rowcount
         return Judged(moved, f"{told} is {found.lowest:.4f}: they are of its space {row.id[:12]}.")
 
     def summary(self, settings: Settings, judged: Judged) -> list[str]:

@@ -6,7 +6,6 @@ with each other, or embeds pictures anew, looks at a random sample and says how 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -18,21 +17,21 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from server.artifact.artifact import Artifact
-from server.catalogue import recall
 from server.catalogue.indexes import INDEX_THRESHOLD, Indexes
-from server.database.connections import OLDEST_PGVECTOR, SQL, connect, load_migrations, load_queries
+from server.catalogue.rows import SpaceRow
+from server.database.connections import connect
+from server.database.migrations import OLDEST_PGVECTOR, load_migrations
+from server.database.queries import Queries
 from server.doctor.comparison import AGREES, Comparison, Kept, Pictures, compare
 from server.doctor.legacy import Tables, kind_of, read_tables
 from server.errors import DatabaseUnusable
 from server.settings import Settings
-from server.spaces.spaces import SpaceRow
 
 SAMPLE = 200
-QUERIES = SQL / "doctor.sql"
 
 # From so many vectors on, a search without an index of any kind takes longer than a person waits for.
 _NEEDS_INDEX = 10_000
@@ -68,34 +67,6 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     sample: int
     findings: list[Finding]
     notes: list[str]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--media", type=Path, metavar="DIR", help="folder with the pictures, by their s3Key or file name"
-    )
-    parser.add_argument(
-        "--sample",
-        type=_positive,
-        default=SAMPLE,
-        metavar="N",
-        help=f"vectors to compare with each other, and pictures to embed anew ({SAMPLE})",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
-    parser.add_argument(
-        "--recall",
-        action="store_true",
-        help="compare searches with the exact answer, and look at nothing else",
-    )
-
-
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Print what is wrong; 0 when nothing is, 1 when something is. Raises StartRefused's kinds where it cannot look."""
-    if arguments.recall:
-        return recall.run(settings, arguments, url)
-    report = examine(settings, url, media=arguments.media, sample=arguments.sample)
-    print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() if arguments.json else as_text(report))
-    return 1 if report.findings else 0
 
 
 def examine(settings: Settings, url: str, *, media: Path | None = None, sample: int = SAMPLE) -> Report:
@@ -157,8 +128,11 @@ class _Patient:
     notes: list[str] = field(default_factory=list)
     space: SpaceRow | None = None
 
-    def __post_init__(self) -> None:
-        self._queries = load_queries(QUERIES)
+    @property
+    def queries(self) -> Queries:
+        """The statements, for the live space's table where there is one."""
+        queries = Queries.read("doctor.sql")
+        return queries if self.space is None else queries.of(self.space.table)
 
     @property
     def dimensions(self) -> int:
@@ -174,22 +148,16 @@ class _Patient:
         return f"{_ADOPT}, then {self.reembed}"
 
     def ask(self, name: str, **parameters: Any) -> list[TupleRow]:
-        query = sql.SQL(self._queries[name])
-        if self.space is not None:
-            query = sql.SQL(query.format(space=sql.Identifier(self.space.table)).as_string())
         print(f"looking: {name.replace('_', ' ')}", file=sys.stderr)
-        return self.connection.execute(query.as_bytes(), parameters).fetchall()
+        return self.connection.execute(self.queries[name], parameters).fetchall()
 
     def look_for(
         self, name: str, of: int, unit: str, sentence: str, effect: str, remedy: str, **parameters: Any
     ) -> None:
         """Add a finding when the statement finds anything. `sentence` may hold {count}, {of} and {unit}."""
-        found = sql.SQL(self._queries[name])
-        if self.space is not None:
-            found = sql.SQL(found.format(space=sql.Identifier(self.space.table)).as_string())
-        query = sql.SQL(self._queries["count_found"]).format(found=found)
+        query = self.queries.composed("count_found", found=self.queries.composed(name))
         print(f"looking: {name.replace('_', ' ')}", file=sys.stderr)
-        ((count, examples),) = self.connection.execute(query.as_bytes(), parameters or None).fetchall()
+        ((count, examples),) = self.connection.execute(query, parameters).fetchall()
         if count:
             self.add(name, count, of, unit, examples, sentence, effect, remedy)
 
@@ -615,9 +583,3 @@ def _look_at_own_pictures(patient: _Patient, sample: list[TupleRow]) -> None:
 
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) <= 0:
-        raise ValueError(text)
-    return number

@@ -9,10 +9,8 @@ from typing import Literal
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from server.database.connections import SQL, load_queries
+from server.database.queries import Queries
 from server.errors import DatabaseUnusable
-
-QUERIES = SQL / "older.sql"
 
 Kind = Literal["older", "twinlens", "empty"]
 
@@ -36,13 +34,11 @@ class Tables:
 
 def kind_of(connection: Connection[TupleRow]) -> Kind:
     """Whose tables these are. Raises DatabaseUnusable, in plain words, where they are neither's."""
-    queries = load_queries(QUERIES)
+    queries = Queries.read("older.sql")
     # Not by twinlens_migrations: a plain `migrate` that was refused has left that behind.
-    if connection.execute(queries["find_spaces"].encode()).fetchone() != (None,):
+    if connection.execute(queries["find_spaces"]).fetchone() != (None,):
         return "twinlens"
-    kinds: dict[str, str] = dict(
-        connection.execute(queries["list_tables"].encode(), {"names": list(NEEDED)}).fetchall()
-    )
+    kinds: dict[str, str] = dict(connection.execute(queries["list_tables"], {"names": list(NEEDED)}).fetchall())
     if not kinds:
         return "empty"
     missing = [name for name in NEEDED if name not in kinds]
@@ -63,7 +59,7 @@ def kind_of(connection: Connection[TupleRow]) -> Kind:
 def read_tables(connection: Connection[TupleRow]) -> Tables:
     """The tables of a database that is of kind `older`. Raises DatabaseUnusable naming each needed column it lacks."""
     columns: dict[str, dict[str, str]] = {name: {} for name in NEEDED}
-    rows = connection.execute(load_queries(QUERIES)["list_columns"].encode(), {"names": list(NEEDED)}).fetchall()
+    rows = connection.execute(Queries.read("older.sql")["list_columns"], {"names": list(NEEDED)}).fetchall()
     for table, column, kind in rows:
         columns[table][column] = kind
     missing = [f'{table}."{one}"' for table, needed in NEEDED.items() for one in needed if one not in columns[table]]

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import litestar
 from litestar.datastructures import State
 
+from server.access.clients import DEFAULT_CLIENT, check_id
 from server.errors import BadParameter
 
 Request = litestar.Request[Any, Any, State]
-
-DEFAULT_CLIENT = "demo"
-
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@-]{0,127}")
-
-
-def check_id(what: str, text: str) -> str:
-    """An id as callers may choose it, for clients, products and media. Raises BadParameter."""
-    if not _ID.fullmatch(text):
-        raise BadParameter(
-            f"{what} must be 1 to 128 letters, digits or . _ : @ - and start with a letter, a digit or _."
-        )
-    return text
 
 
 def client_of(request: Request, named: str | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from server.artifact.grades import GRADES, Grade, Grades
-from server.catalogue import catalogue
+from server.catalogue import rows
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.preprocessing.text import MOST_CHARACTERS
@@ -111,7 +111,7 @@ class Match(_Body, frozen=True):
     """Null where the model has no grades, and for words."""
 
     @classmethod
-    def of(cls, match: catalogue.Match, grades: Grades | None) -> Match:
+    def of(cls, match: rows.Match, grades: Grades | None) -> Match:
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
@@ -130,7 +130,7 @@ class Match(_Body, frozen=True):
 class SearchAnswer(_Body, frozen=True):
     results: list[Match]
     space: str
-    plan: catalogue.Plan
+    plan: rows.Plan
     """`exact` when each media of the client was looked at, `index` when the client's own HNSW index was asked."""
     timings: dict[str, float]
     """Milliseconds by stage."""
@@ -166,7 +166,7 @@ class Product(_Body, frozen=True):
     updated_at: datetime
 
     @classmethod
-    def of(cls, product: catalogue.Product) -> Product:
+    def of(cls, product: rows.Product) -> Product:
         return cls(
             id=product.id,
             client_id=product.client_id,
@@ -195,7 +195,7 @@ class Media(_Body, frozen=True):
     created_at: datetime
 
     @classmethod
-    def of(cls, media: catalogue.Media) -> Media:
+    def of(cls, media: rows.Media) -> Media:
         return cls(
             id=media.id,
             product_id=media.product_id,

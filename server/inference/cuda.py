@@ -23,8 +23,7 @@ import glob
 import hashlib
 import importlib
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -444,40 +443,3 @@ def _profile(batch: int, largest: tuple[int, ...]) -> str:
 
 
 # --- GPUs ------------------------------------------------------------------------------------------------------------
-
-
-def gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """How many GPUs this process may use: 0 where there is no driver.
-
-    NVML counts, because CUDA would take hold of a GPU to do so, in a process that only starts others.
-    """
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return 0
-    if nvml.nvmlInit_v2():
-        return 0
-    try:
-        count = ctypes.c_uint()
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)):
-            return 0
-        return visible(count.value, environment.get("CUDA_VISIBLE_DEVICES"))
-    finally:
-        nvml.nvmlShutdown()
-
-
-def visible(present: int, variable: str | None) -> int:
-    """How many of the GPUs that are present CUDA_VISIBLE_DEVICES leaves: those named before the first that is none."""
-    if variable is None:
-        return present
-    count = 0
-    for name in map(str.strip, variable.split(",")):
-        if not (name.startswith(("GPU-", "MIG-")) or (name.isdecimal() and int(name) < present)):
-            break
-        count += 1
-    return count
-
-
-def gpu_of(worker: int, gpus: int) -> int:
-    """The GPU of the worker of that number, counted from 0: workers are dealt out evenly."""
-    return worker % gpus

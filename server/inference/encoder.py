@@ -12,19 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.artifact.artifact import Artifact, Space, Tokens, Vectors
+from server.artifact.artifact import Artifact, Device, Space, Tokens, Vectors
 from server.errors import ArtifactInvalid, BadSetting, EncoderFailed
 from server.inference import cuda, graphs
 from server.inference.cores import Layout
 from server.inference.runner import PlainRunner, Runner
 
-Device = Literal["auto", "cpu", "cuda"]
 _Shape = tuple[int | None, ...]
 """Without N, the number of pictures or texts; None is a size that the caller chooses."""
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from server.access.clients import DEFAULT_CLIENT
 from server.batching.embedder import digest_of
 from server.catalogue.catalogue import Catalogue
 from server.errors import CatalogueConflict, ProductNotFound, StartRefused, TwinlensError
-from server.http.request import DEFAULT_CLIENT
 from server.ingest.librarian import Librarian
 
 FOLDER = Path(__file__).parent / "demo_catalogue"

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
-from server.catalogue.catalogue import Catalogue, Media, NewMedia, Product
+from server.catalogue.catalogue import Catalogue
+from server.catalogue.rows import Media, NewMedia, Product
 from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
 from server.ingest.storage import MediaStore
 

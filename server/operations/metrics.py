@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-
-from server.batching.embedder import Embedder, Timings, Tower
-from server.catalogue.catalogue import Plan
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names that folder; prometheus_client reads it when it is imported."""
@@ -21,6 +20,26 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors of one tower since the start: how many were kept from before, waited for beside another caller, or made;
+    and the memory of those that are kept."""
+
+    kept: int
+    joined: int
+    made: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is inside at this moment: pictures and texts that are let in and not answered yet, and vectors by tower."""
+
+    pictures: int
+    texts: int
+    vectors: Mapping[str, Vectors]
 
 
 class Metrics:
@@ -66,13 +85,13 @@ class Metrics:
             buckets=(0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.999, 1),
             registry=self.registry,
         )
-        self._told: dict[tuple[Tower, str], int] = {}
+        self._told: dict[tuple[str, str], int] = {}
 
-    def embedded(self, tower: Tower, timings: Timings) -> None:
+    def embedded(self, tower: str, timings: Mapping[str, float]) -> None:
         for stage, seconds in timings.items():
             self.stage_seconds.labels(stage, tower).observe(seconds)
 
-    def searched(self, seconds: float, plan: Plan) -> None:
+    def searched(self, seconds: float, plan: str) -> None:
         # A search belongs to no tower: it may come with a vector of its own.
         self.stage_seconds.labels("search", "").observe(seconds)
         self._plans.labels(plan).inc()
@@ -81,16 +100,16 @@ class Metrics:
         """A search that an index answered was answered again exactly: what share of that the index had found."""
         self._recall.observe(recall)
 
-    def batched(self, tower: Tower, size: int) -> None:
+    def batched(self, tower: str, size: int) -> None:
         self.batch_size.labels(tower).observe(size)
 
-    def observe(self, embedder: Embedder) -> None:
-        """Take over what the embedder counts itself."""
-        self._pictures_inside.set(embedder.pictures.inside)
-        self._texts_inside.set(embedder.texts.inside)
-        for tower, known in embedder.known.items():
+    def observe(self, load: Load) -> None:
+        """Take over what others count themselves."""
+        self._pictures_inside.set(load.pictures)
+        self._texts_inside.set(load.texts)
+        for tower, known in load.vectors.items():
             self._cache_bytes.labels(tower).set(known.bytes)
-            for found, count in (("kept", known.hits), ("joined", known.joined), ("made", known.made)):
+            for found, count in (("kept", known.kept), ("joined", known.joined), ("made", known.made)):
                 self._cached.labels(tower, found).inc(count - self._told.get((tower, found), 0))
                 self._told[tower, found] = count
 

@@ -10,16 +10,18 @@ the dead one's number, cores and GPU.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
+import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime as ort
-
 from server.errors import StartRefused
-from server.inference import cuda
+from server.inference import gpus
 from server.settings import Settings
 
 PLACES = "_TWINLENS_PLACES"
@@ -42,18 +44,11 @@ class Place:
         return self.number == 0
 
 
-def gpus(settings: Settings) -> int:
-    """How many GPUs the model will run on; 0 for the CPU."""
-    if settings.device == "cpu" or "CUDAExecutionProvider" not in ort.get_available_providers():
-        return 0
-    return cuda.gpus()
-
-
 def wanted(settings: Settings) -> int:
     """How many workers to start."""
     if settings.workers is not None:
         return settings.workers
-    found = gpus(settings)
+    found = gpus.usable(settings.device)
     return max(1, found, len(os.sched_getaffinity(0)) // _CORES_BEFORE_A_GPU) if found else 1
 
 
@@ -81,3 +76,33 @@ def cores_of(place: Place, cores: Sequence[int]) -> list[int]:
 def settle(place: Place) -> None:
     """Keep this process and all its threads to its own cores."""
     os.sched_setaffinity(0, cores_of(place, sorted(os.sched_getaffinity(0))))
+
+
+REFUSAL = "_TWINLENS_REFUSAL"
+"""The variable that names the file in which a worker leaves the sentence why it cannot start."""
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """In a worker, when the start must be refused: tell the parent why, instead of being started again and again."""
+    try:
+        yield
+    except StartRefused as exc:
+        if (refusal := os.environ.get(REFUSAL)) is None:
+            raise
+        Path(refusal).write_text(exc.sentence)
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.pid == os.getppid():  # an orphan's parent is process 1
+            os.kill(os.getppid(), signal.SIGTERM)
+        # Raised further it would end in a page of traceback; the parent says the sentence.
+        os._exit(2)
+
+
+def belong_to_parent() -> None:
+    """For a worker: nothing but its parent ends it, and it never outlives its parent."""
+    # A terminal sends Ctrl-C to a whole process group. The parent passes its end on, once; Granian's worker hangs when
+    # it is told a second time while it drains.
+    os.setpgid(0, 0)
+    # An orphan would hold the port with no database behind it, so there is nothing left for it to drain.
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)

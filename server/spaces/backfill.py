@@ -20,11 +20,12 @@ from psycopg.rows import TupleRow, class_row
 
 from server.batching.embedder import Embedded, Embedder
 from server.batching.fair_queue import Caller
-from server.catalogue.catalogue import translated
+from server.catalogue.rows import SpaceRow
 from server.database.connections import Pool
+from server.database.failures import translated
 from server.errors import CatalogueBusy, EncoderFailed, MediaNotFound, MediaRejected, StorageFailed, TwinlensError
 from server.ingest.storage import MediaStore
-from server.spaces.spaces import ALL_TIME, SpaceRow, queries_of
+from server.spaces.spaces import ALL_TIME, queries_of
 
 PAGE = 2000
 """Media that are looked at in one statement."""
@@ -60,7 +61,7 @@ class _Made:
 
 
 @dataclass(slots=True)
-class Filled:
+class Backfilled:
     """What came of filling: how many media got a vector, and the ids of those that cannot be embedded."""
 
     embedded: int = 0
@@ -71,7 +72,7 @@ class Filled:
         return self.embedded + len(self.unreadable_ids)
 
 
-class Filler:
+class Backfill:
     """Fills one space from the store with an embedder of that space.
 
     Every method may raise CatalogueUnavailable and its kinds.
@@ -121,10 +122,10 @@ class Filler:
         self,
         ids: Iterable[str],
         *,
-        on_done: Callable[[Filled], None] | None = None,
+        on_done: Callable[[Backfilled], None] | None = None,
         describe: bool = True,
         stop: asyncio.Event | None = None,
-    ) -> Filled:
+    ) -> Backfilled:
         """Embed these media, those that still lack a vector, and write the vectors some dozens at a time.
 
         A process that dies loses what it has not written: at most as many, and those it was working on.
@@ -132,7 +133,7 @@ class Filler:
         `describe`: fill in what a media's row lacks; `stop`: once it is set, nothing more is begun, and what was begun
         is written. Raises StorageFailed when the store does not answer, Overloaded; what is written stays.
         """
-        filled = Filled()
+        filled = Backfilled()
         made: list[_Made] = []
         todo = iter(await self._describe(list(ids)))
 
@@ -140,9 +141,9 @@ class Filler:
             while len(made) >= least and made:
                 batch, made[:] = made[:BATCH], made[BATCH:]
                 await self._write(batch, describe)
-                tell(Filled(embedded=len(batch)))
+                tell(Backfilled(embedded=len(batch)))
 
-        def tell(more: Filled) -> None:
+        def tell(more: Backfilled) -> None:
             filled.embedded += more.embedded
             filled.unreadable_ids += more.unreadable_ids
             if on_done is not None:
@@ -153,7 +154,7 @@ class Filler:
                 if stop is not None and stop.is_set():
                     return
                 if (one := await self._embed(media)) is None:
-                    tell(Filled(unreadable_ids=[media.id]))
+                    tell(Backfilled(unreadable_ids=[media.id]))
                 else:
                     made.append(one)
                     await write(BATCH)

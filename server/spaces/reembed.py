@@ -6,7 +6,6 @@ any moment; running it again goes on, and repeats what was not written yet, some
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -20,19 +19,21 @@ from pathlib import Path
 from psycopg import AsyncConnection
 
 from server.artifact.artifact import Artifact
-from server.catalogue.catalogue import Catalogue, translated
-from server.database import connections
-from server.database.connections import LOCKS_OF_REEMBEDDING, connect
+from server.catalogue.catalogue import Catalogue
+from server.catalogue.rows import SpaceRow
+from server.database import connections, migrations
+from server.database.connections import connect
+from server.database.failures import translated
+from server.database.locks import LOCKS_OF_REEMBEDDING
+from server.engine import open_engine
 from server.errors import ReembeddingStopped, SpaceRefused
+from server.inference import gpus
 from server.ingest.storage import MediaStore
-from server.lifespan import about_space, open_engine
-from server.operations.metrics import Metrics
 from server.operations.progress import Progress
-from server.operations.workers import gpus
 from server.settings import Settings
 from server.spaces import spaces
-from server.spaces.backfill import Filled, Filler
-from server.spaces.spaces import ALL_TIME, SpaceRow
+from server.spaces.backfill import Backfill, Backfilled
+from server.spaces.spaces import ALL_TIME, about_space
 
 _BATCH = 8
 _BATCHES_AT_ONCE = 4
@@ -57,25 +58,6 @@ class Options:
     follow: bool = False
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m server reembed`."""
-    parser.add_argument("--artifact", type=Path, required=True, metavar="DIR", help="the new model's artifact")
-    parser.add_argument("--no-switch", action="store_true", help="embed everything, but leave the live space as it is")
-    parser.add_argument(
-        "--leave-out-unreadable",
-        action="store_true",
-        help="switch although some pictures could not be embedded: they are no longer found",
-    )
-    parser.add_argument("--follow", action="store_true", help="then go on embedding what is added, until stopped")
-
-
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Re-embed and switch. Raises ArtifactInvalid, DatabaseUnusable, SpaceRefused's kinds, ReembeddingStopped."""
-    give_way()
-    options = Options(not arguments.no_switch, arguments.leave_out_unreadable, arguments.follow)
-    return asyncio.run(reembed(settings, arguments.artifact, url, options))
-
-
 def give_way() -> None:
     """Let everybody else on this machine go first: this process and its threads take what is left over."""
     os.nice(19)
@@ -87,7 +69,7 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options) 
     """Fill the space of the artifact in `folder`, then switch to it; the exit code. Raises as `run`."""
     artifact = Artifact.read(folder)
     artifact.check_files(artifact.files_to_run(settings.precision))
-    await asyncio.to_thread(connections.migrate, url)
+    await asyncio.to_thread(migrations.migrate, url)
     space = await asyncio.to_thread(lambda: spaces.register(url, **about_space(artifact, settings.precision)))
     async with _alone(url, space), _until_told() as stop:
         found = await asyncio.to_thread(spaces.missing, url, space)
@@ -98,21 +80,21 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options) 
         pool = connections.open_pool(url, min_size=1, max_size=6, timeout=_PATIENCE, longest=_LONGEST)
         async with (
             open_engine(
-                settings, artifact, Metrics(), words=False, decoding=settings.threads or len(os.sched_getaffinity(0))
+                settings, artifact, words=False, decoding=settings.threads or len(os.sched_getaffinity(0))
             ) as engine,
             pool,
         ):
             store = MediaStore.at(settings.media_url, settings.data / "media")
             at_once = min(_MOST_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_AT_ONCE))
-            filler = Filler(pool, space, engine.embedder, store, at_once=at_once)
+            backfill = Backfill(pool, space, engine.embedder, store, at_once=at_once)
             total = found.untried + found.lost + found.unreadable
             catalogue = Catalogue(pool, space, recall=settings.target_recall)
-            return await _Work(url, catalogue, filler, options, stop, total).run()
+            return await _Work(url, catalogue, backfill, options, stop, total).run()
 
 
 def _modest(settings: Settings) -> Settings:
     """With half of the cores unless told, and without measuring how to use them beside whatever runs now."""
-    if gpus(settings):
+    if gpus.usable(settings.device):
         return settings
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
     return replace(settings, threads=threads, batch=settings.batch or _BATCH)
@@ -165,12 +147,12 @@ class _Work:
     """One run: fill, build what searches need, switch, follow."""
 
     def __init__(
-        self, url: str, catalogue: Catalogue, filler: Filler, options: Options, stop: _Stop, total: int
+        self, url: str, catalogue: Catalogue, backfill: Backfill, options: Options, stop: _Stop, total: int
     ) -> None:
         self._url = url
         self._catalogue = catalogue
         self._space = catalogue.space
-        self._filler = filler
+        self._backfill = backfill
         self._options = options
         self._stop = stop
         self._progress = Progress(sys.stderr, total, "pictures")
@@ -217,10 +199,10 @@ class _Work:
 
     async def _pass(self) -> int:
         """Embed what has come since the last pass; how many were missing."""
-        oldest, next_one = await self._filler.horizon()
+        oldest, next_one = await self._backfill.horizon()
         first = self._since == ALL_TIME[0]
         number = 0
-        async for page in self._filler.missing(self._since, ALL_TIME[1] if first else next_one):
+        async for page in self._backfill.missing(self._since, ALL_TIME[1] if first else next_one):
             ids = [one for one in page if one not in self._failed]
             number += len(ids)
             await self._fill(ids)
@@ -230,18 +212,18 @@ class _Work:
         return number
 
     async def _fill(self, ids: Sequence[str], *, in_haste: bool = False) -> None:
-        def tell(more: Filled) -> None:
+        def tell(more: Backfilled) -> None:
             self._embedded += more.embedded
             self._failed.update(more.unreadable_ids)
             self._progress.total = max(self._progress.total, self._progress.done + more.tried)
             self._progress.add(more.tried)
 
-        await self._filler.fill(ids, on_done=tell, describe=not in_haste, stop=self._stop)
+        await self._backfill.fill(ids, on_done=tell, describe=not in_haste, stop=self._stop)
 
     async def _prepare(self) -> None:
         """What PostgreSQL should know and have before the first search."""
         await self._catalogue.analyse()
-        while (await self._catalogue.tend_indexes()).busy and not self._stop.is_set():
+        while (await self._catalogue.maintain_indexes()).busy and not self._stop.is_set():
             await self._pause()  # a server is building one
 
     async def _switch(self) -> bool:

@@ -7,68 +7,49 @@ in a space when it is a ready image without a vector there.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import psycopg
-from psycopg import Connection, sql
+import msgspec
+from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
 
-from server.database import connections
-from server.database.connections import LOCK_PATIENCE, LOCK_SPACES, LOCKS, SQL, connect, load_queries
-from server.errors import ArtifactInvalid, SpaceIncomplete, SpaceNotLive, SpaceRefused
-from server.settings import Settings
+from server.artifact.artifact import Artifact
+from server.catalogue.rows import SpaceRow
+from server.database.connections import connect
+from server.database.locks import LOCK_PATIENCE, LOCK_SPACES, LOCKS, SECOND_LOCK_WAIT, briefly, wait_at_most
+from server.database.queries import Queries
+from server.errors import (
+    ArtifactInvalid,
+    SpaceIncomplete,
+    SpaceNotLive,
+    SpaceRefused,
+)
 
 State = Literal["live", "retired", "filling"]
-
-QUERIES = SQL / "spaces.sql"
 
 MOST_DIMENSIONS = 4000  # of a halfvec in an HNSW index
 
 ALL_TIME = ("0", str(2**64 - 1))
 """As a horizon: everything there is."""
 
-# Writers wait for a lock for LOCK_PATIENCE and then refuse; whoever stands in their way must be gone before. Longer
-# than deadlock_timeout, since it is then that a vacuum gives way.
-_LOCK_WAIT = 1.4
 _STANDSTILL = LOCK_PATIENCE - 0.3
-# With one lock in hand, another is waited for so briefly that in a deadlock it is we who give up.
-_SECOND_LOCK_WAIT = 0.3
-_PATIENCE = 60.0
 _LONGEST_CATCHING_UP = 3600.0
-_PAUSE = 0.2
-# Filled while writers wait, where they would otherwise always be ahead.
+# Backfilled while writers wait, where they would otherwise always be ahead.
 _FEW = 16
 _SHORT = 12
 _LEAST_PREFIX = 4
 _EXAMPLES = 3
 
-T = TypeVar("T")
 
 Fill = Callable[[Sequence[str], float | None], None]
 """Tries to embed these media and records those that cannot be, within so many seconds where it says so."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SpaceRow:
-    """An embedding space as the database holds it; `number` names its table of vectors."""
-
-    number: int
-    id: str
-    dimensions: int
-    model: str
-    live: bool
-
-    @property
-    def table(self) -> str:
-        return table_of(self.number)
 
 
 @dataclass(frozen=True)
@@ -103,15 +84,9 @@ class Missing:
     examples: tuple[str, ...]
 
 
-def table_of(number: int) -> str:
-    """The table of vectors of the space with this number."""
-    return f"twinlens_space_{number}"
-
-
-def queries_of(space: SpaceRow) -> dict[str, bytes]:
+def queries_of(space: SpaceRow) -> Queries:
     """The statements of spaces.sql for this space's table."""
-    table = sql.Identifier(space.table)
-    return {name: sql.SQL(text).format(space=table).as_bytes(None) for name, text in load_queries(QUERIES).items()}
+    return Queries.read("spaces.sql").of(space.table)
 
 
 # --- the start of a server -------------------------------------------------------------------------------------------
@@ -135,20 +110,20 @@ def open_space(
     database cannot be reached.
     """
     parameters = _parameters(space_id, dimensions, model, manifest, artifact_path)
-    queries = load_queries(QUERIES)
+    queries = Queries.read("spaces.sql")
     with connect(url) as connection, connection.transaction():
         _lock_spaces(connection)
-        live = connection.execute(queries["find_live_space"].encode()).fetchone()
+        live = connection.execute(queries["find_live_space"]).fetchone()
         if live is not None and live[0] != space_id:
             row = _find(connection, queries, space_id)
             if row is not None and or_retired:
-                retired = connection.execute(queries["was_live"].encode(), {"number": row.number}).fetchone()
+                retired = connection.execute(queries["was_live"], {"number": row.number}).fetchone()
                 if retired is not None and retired[0]:
                     return row
             raise SpaceNotLive(space_id, live[0], artifact_path)
         row = _register(connection, queries, parameters)
         if live is None:
-            connection.execute(queries["make_live"].encode(), {"number": row.number})
+            connection.execute(queries["make_live"], {"number": row.number})
             row = SpaceRow(row.number, row.id, row.dimensions, row.model, live=True)
     return row
 
@@ -163,10 +138,10 @@ def open_first(
     artifact_path: str,
 ) -> SpaceRow:
     """As `open_space`, for a database that has no space yet, within a transaction of the caller's."""
-    queries = load_queries(QUERIES)
+    queries = Queries.read("spaces.sql")
     _lock_spaces(connection)
     row = _register(connection, queries, _parameters(space_id, dimensions, model, manifest, artifact_path))
-    connection.execute(queries["make_live"].encode(), {"number": row.number})
+    connection.execute(queries["make_live"], {"number": row.number})
     return SpaceRow(row.number, row.id, row.dimensions, row.model, live=True)
 
 
@@ -178,14 +153,14 @@ def register(
     Raises SpaceRefused when the tables are held by somebody else for so long that it cannot be made.
     """
     parameters = _parameters(space_id, dimensions, model, manifest, artifact_path)
-    queries = load_queries(QUERIES)
+    queries = Queries.read("spaces.sql")
 
     def work(connection: Connection[TupleRow]) -> SpaceRow:
         _lock_spaces(connection)
         return _register(connection, queries, parameters)
 
     with connect(url) as connection:
-        return _briefly(connection, work)
+        return briefly(connection, work)
 
 
 def _parameters(
@@ -208,21 +183,21 @@ def _lock_spaces(connection: Connection[TupleRow]) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, LOCK_SPACES))
 
 
-def _find(connection: Connection[TupleRow], queries: Mapping[str, str], space_id: str) -> SpaceRow | None:
+def _find(connection: Connection[TupleRow], queries: Queries, space_id: str) -> SpaceRow | None:
     with connection.cursor(row_factory=class_row(SpaceRow)) as cursor:
-        return cursor.execute(queries["find_space"].encode(), {"id": space_id}).fetchone()
+        return cursor.execute(queries["find_space"], {"id": space_id}).fetchone()
 
 
-def _register(connection: Connection[TupleRow], queries: Mapping[str, str], parameters: Mapping[str, Any]) -> SpaceRow:
+def _register(connection: Connection[TupleRow], queries: Queries, parameters: Mapping[str, Any]) -> SpaceRow:
     if _find(connection, queries, parameters["id"]) is None:
-        connection.execute(queries["register_space"].encode(), parameters)
+        connection.execute(queries["register_space"], parameters)
     row = _find(connection, queries, parameters["id"])
     if row is None or row.dimensions != parameters["dimensions"]:
         raise ArtifactInvalid(
             f"The artifact has {parameters['dimensions']:,} dimensions, but the database knows its space with "
             f"{row.dimensions if row else 0:,}."
         )
-    connection.execute(queries["note_artifact"].encode(), {**parameters, "number": row.number})
+    connection.execute(queries["note_artifact"], {**parameters, "number": row.number})
     return row
 
 
@@ -232,7 +207,7 @@ def _register(connection: Connection[TupleRow], queries: Mapping[str, str], para
 def list_spaces(url: str) -> list[Listed]:
     """All spaces, in the order they came. Raises DatabaseUnusable."""
     with connect(url) as connection, connection.cursor(row_factory=class_row(Listed)) as cursor:
-        return cursor.execute(load_queries(QUERIES)["list_spaces"].encode()).fetchall()
+        return cursor.execute(Queries.read("spaces.sql")["list_spaces"]).fetchall()
 
 
 def choose(url: str, prefix: str) -> Listed:
@@ -300,7 +275,7 @@ def switch(url: str, space: Listed, *, leave_out_unreadable: bool = False, fill:
         asked = time.monotonic()
         _lock_spaces(connection)
         connection.execute("LOCK TABLE media IN SHARE MODE")
-        _wait_at_most(connection, _SECOND_LOCK_WAIT)
+        wait_at_most(connection, SECOND_LOCK_WAIT)
         # With statistics that lag behind, these would be chosen, and look at every media while writers wait.
         connection.execute("SET LOCAL enable_seqscan = off")
         connection.execute("SET LOCAL enable_hashjoin = off")
@@ -331,7 +306,7 @@ def switch(url: str, space: Listed, *, leave_out_unreadable: bool = False, fill:
             since = latest
             if not pending:
                 try:
-                    _briefly(connection, cut_over)
+                    briefly(connection, cut_over)
                 except _StillMissing as exc:
                     pending = exc.media
                 else:
@@ -360,7 +335,7 @@ def _incomplete(space: Listed, found: Missing) -> SpaceIncomplete:
     )
 
 
-def _horizon(connection: Connection[TupleRow], queries: Mapping[str, bytes]) -> tuple[str, str]:
+def _horizon(connection: Connection[TupleRow], queries: Queries) -> tuple[str, str]:
     row = connection.execute(queries["horizon"]).fetchone()
     return (row[0], row[1]) if row else ALL_TIME
 
@@ -373,96 +348,45 @@ def drop(url: str, space: Listed) -> None:
 
     Raises SpaceRefused for the live one.
     """
-    queries = load_queries(QUERIES)
+    queries = Queries.read("spaces.sql")
 
     def work(connection: Connection[TupleRow]) -> None:
         # A change of a product walks through the tables of all spaces, and must not find one gone on its way. And a
         # table that refers to media goes only when nobody reads media.
         connection.execute("LOCK TABLE products IN SHARE MODE")
-        _wait_at_most(connection, _SECOND_LOCK_WAIT)
+        wait_at_most(connection, SECOND_LOCK_WAIT)
         connection.execute("LOCK TABLE media IN ACCESS EXCLUSIVE MODE")
         _lock_spaces(connection)
-        live = connection.execute(queries["find_live_space"].encode()).fetchone()
+        live = connection.execute(queries["find_live_space"]).fetchone()
         if live is not None and live[0] == space.id:
             raise SpaceRefused(
                 f"The space {space.id[:_SHORT]} is the live one: every search needs it. Switch to another one first: "
                 "python -m server spaces switch SPACE"
             )
-        connection.execute(queries["drop_space"].encode(), {"number": space.number})
+        connection.execute(queries["drop_space"], {"number": space.number})
 
     with connect(url) as connection:
-        _briefly(connection, work)
-
-
-def _briefly(connection: Connection[TupleRow], work: Callable[[Connection[TupleRow]], T]) -> T:
-    """Run a transaction that needs the tables to itself: its locks are waited for only so long that those who queue up
-    behind are not refused; then they go first, and it tries again. Raises SpaceRefused when that goes on."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with connection.transaction():
-                _wait_at_most(connection, _LOCK_WAIT)
-                return work(connection)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
-            if time.monotonic() > deadline:
-                raise SpaceRefused(
-                    "Another transaction has held the catalogue's tables for a minute, so nothing was changed: end it "
-                    "(pg_stat_activity shows it), then run this again."
-                ) from exc
-            time.sleep(_PAUSE)
-
-
-def _wait_at_most(connection: Connection[TupleRow], seconds: float) -> None:
-    connection.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}".encode())
+        briefly(connection, work)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m server spaces`."""
-    parser.add_argument("what", nargs="?", default="list", choices=("list", "switch", "drop"))
-    parser.add_argument("space", nargs="?", metavar="SPACE", help="the beginning of the space's id")
-    parser.add_argument(
-        "--leave-out-unreadable",
-        action="store_true",
-        help="switch although some pictures could not be embedded: they are no longer found",
-    )
+def claim_space(url: str, artifact: Artifact, precision: str, *, or_retired: bool = False) -> SpaceRow:
+    """The database's row of the artifact's space; an empty database takes the space as its live one.
+
+    `or_retired`: one that was live will do. Raises SpaceNotLive, naming both, when the database holds another.
+    """
+    return open_space(url, **about_space(artifact, precision), or_retired=or_retired)
 
 
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """List the spaces, switch to one, or drop one. Raises SpaceRefused's kinds, DatabaseUnusable."""
-    connections.migrate(url)
-    if arguments.what == "list":
-        _print_list(url)
-        return 0
-    if arguments.space is None:
-        raise SpaceRefused(f"Say which space to {arguments.what}: python -m server spaces lists them.")
-    space = choose(url, arguments.space)
-    if arguments.what == "drop":
-        drop(url, space)
-        print(f"Dropped the space {space.id[:_SHORT]} ({space.model}).")
-    elif space.live:
-        print(f"The space {space.id[:_SHORT]} ({space.model}) is live already.")
-    else:
-        switch(url, space, leave_out_unreadable=arguments.leave_out_unreadable)
-        print(
-            f"The space {space.id[:_SHORT]} ({space.model}) is live now. Start servers with its artifact, last seen in "
-            f"{space.artifact_path}."
-        )
-    return 0
-
-
-def _print_list(url: str) -> None:
-    spaces = list_spaces(url)
-    if not spaces:
-        print("There is no embedding space yet: the first start of a server makes one.")
-    for one in spaces:
-        found = missing(url, one.row)
-        lacking = f", {found.untried:,} to be embedded" if found.untried else ""
-        failed = found.lost + found.unreadable
-        unreadable = f", {failed:,} could not be embedded" if failed else ""
-        print(
-            f"{one.id[:_SHORT]}  {one.state:<8} {count_vectors(url, one.row):>12,} vectors of {one.dimensions:,}"
-            f"{lacking}{unreadable}  {one.model}  {one.artifact_path}"
-        )
+def about_space(artifact: Artifact, precision: str) -> dict[str, Any]:
+    """What the database is told of an artifact's space."""
+    space = artifact.space(precision)
+    return {
+        "space_id": space.id,
+        "dimensions": space.dimensions,
+        "model": artifact.manifest.model,
+        "manifest": msgspec.to_builtins(artifact.manifest),
+        "artifact_path": str(artifact.folder.resolve()),
+    }

@@ -61,24 +61,31 @@ WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND 
     AND attidentity = ''
 
 -- drop_constraint --
+-- What Twinlens has in its own way.
 ALTER TABLE {table} DROP CONSTRAINT {name}
 
 -- rename_constraint --
+-- As Twinlens calls it.
 ALTER TABLE {table} RENAME CONSTRAINT {name} TO {wanted}
 
 -- drop_index --
+-- What Twinlens has in its own way, or has no use for.
 DROP INDEX {name}
 
 -- rename_column --
+-- Out of the way of a column of Twinlens', or to the name that Twinlens has for it.
 ALTER TABLE {table} RENAME COLUMN {column} TO {wanted}
 
 -- drop_identity --
+-- The application, or the API, gives the ids.
 ALTER TABLE {table} ALTER COLUMN {column} DROP IDENTITY IF EXISTS
 
 -- drop_default --
+-- What Twinlens gives itself.
 ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT
 
 -- drop_not_null --
+-- What Twinlens may leave out.
 ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL
 
 -- change_type --
@@ -90,12 +97,12 @@ ALTER TABLE {table} ALTER COLUMN {column} TYPE {type} USING {column}::text::{typ
 INSERT INTO twinlens_older_rows ("table", reason, kept, id, "row")
 SELECT 'media', 'its contentDigest is no SHA-256, and was left out', true, id::text, to_jsonb(m)
 FROM media m
-WHERE "contentDigest"::text !~* '^(\\x)?[0-9a-f]{64}$'
+WHERE "contentDigest"::text !~* '^(\\x)?[0-9a-f]{{64}}$'
 
 -- change_digest --
 -- Hexadecimal digits, as bytea shows itself or without the \x, to bytes.
 ALTER TABLE media ALTER COLUMN "contentDigest" TYPE bytea USING
-    CASE WHEN "contentDigest"::text ~* '^(\\x)?[0-9a-f]{64}$' THEN decode(right("contentDigest"::text, 64), 'hex') END
+    CASE WHEN "contentDigest"::text ~* '^(\\x)?[0-9a-f]{{64}}$' THEN decode(right("contentDigest"::text, 64), 'hex') END
 
 -- make_archive --
 -- Rows that could not be kept, or not as they were, whole, with the reason. `kept`: the row is still there, changed.
@@ -242,6 +249,7 @@ ALTER TABLE media
         REFERENCES products (id, "clientId") ON DELETE CASCADE ON UPDATE CASCADE
 
 -- add_primary_key --
+-- Under the name that Twinlens gives it.
 ALTER TABLE {table} ADD CONSTRAINT {wanted} PRIMARY KEY (id)
 
 -- archive_vectors --
@@ -249,6 +257,7 @@ ALTER TABLE {table} ADD CONSTRAINT {wanted} PRIMARY KEY (id)
 ALTER TABLE image_embeddings RENAME TO twinlens_older_embeddings
 
 -- make_movable --
+-- Where the rows lie whose vectors may move, while it is being found out.
 CREATE TEMPORARY TABLE twinlens_movable (place tid, "mediaId" text, "s3Key" text) ON COMMIT DROP
 
 -- find_movable --

@@ -114,7 +114,7 @@ SELECT "mediaId"::text AS id FROM image_embeddings WHERE "mediaId" IS NOT NULL G
 -- An image that no vector stands for.
 SELECT m.id::text AS id FROM media m
 WHERE NOT EXISTS (SELECT FROM image_embeddings e WHERE e."mediaId"::text = m.id::text)
-    AND coalesce(to_jsonb(m) ->> 'kind', 'image') NOT ILIKE 'video%%'
+    AND NOT starts_with(lower(coalesce(to_jsonb(m) ->> 'kind', 'image')), 'video')
 
 -- media_without_pictures --
 -- Nothing says where the bytes of its picture lie.

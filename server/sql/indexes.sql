@@ -83,3 +83,7 @@ LIMIT %(limit)s
 -- believe; so far; and on past that while rows are missing.
 SELECT set_config('enable_sort', 'off', true), set_config('hnsw.ef_search', %(ef_search)s::text, true),
     set_config('hnsw.iterative_scan', 'relaxed_order', true)
+
+-- analyse --
+-- Let PostgreSQL count what is there, so that it plans by what is true.
+ANALYZE products, media, {space}

@@ -185,3 +185,7 @@ WHERE space = %(space)s
 -- ping --
 -- Nothing, answered where the space is still there.
 SELECT FROM {space} LIMIT 0
+
+-- analyse --
+-- Let PostgreSQL count what is there, so that it plans by what is true.
+ANALYZE products, media, {space}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from server.__main__ import _environment
+from server.commands.serve import _environment
 from server.errors import BadSetting
 from server.settings import Settings, variable_of
 from tests import ROOT

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 
 from server.http.openapi import problems
 from server.http.wire import Health, Readiness
-from server.lifespan import Services
+from server.lifespan import Services, load_of
 from server.operations.metrics import CONTENT_TYPE
 
 
@@ -34,5 +34,5 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
 @get("/metrics", media_type="text/plain", tags=["health"])
 async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Counters and timings in Prometheus' text format."""
-    services.metrics.observe(services.embedder)
+    services.metrics.observe(load_of(services.embedder))
     return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

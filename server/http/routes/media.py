@@ -8,10 +8,11 @@ from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, Parameter
 
+from server.access.clients import check_id
 from server.catalogue.catalogue import MOST_MATCHES
 from server.http.bodies import MULTIPART, deadline_of, read_form
 from server.http.openapi import UploadForm, contract
-from server.http.request import Request, check_id, client_of
+from server.http.request import Request, client_of
 from server.http.wire import DEFAULT_LIMIT, Duplicates, Match, Media, UploadFields
 from server.lifespan import Services
 

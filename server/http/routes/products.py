@@ -6,9 +6,10 @@ from litestar import Response, delete, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from server.access.clients import check_id
 from server.http.bodies import JSON, read_json
 from server.http.openapi import contract
-from server.http.request import Request, check_id, client_of
+from server.http.request import Request, client_of
 from server.http.wire import Product, ProductRequest
 from server.lifespan import Services
 

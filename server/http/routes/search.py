@@ -8,6 +8,7 @@ import numpy as np
 from litestar import Response, post
 from litestar.di import NamedDependency
 
+from server.access.clients import check_id
 from server.artifact.artifact import Vectors
 from server.artifact.grades import Grades, grade_named
 from server.batching.embedder import Timings
@@ -16,7 +17,7 @@ from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, Un
 from server.http.bodies import JSON, MULTIPART, caller_of, content_type, deadline_of, read_form, read_json
 from server.http.leaving import while_here
 from server.http.openapi import SearchForm, contract
-from server.http.request import Request, check_id, client_of
+from server.http.request import Request, client_of
 from server.http.routes.embeddings import embed
 from server.http.timing import ms, note, note_kept
 from server.http.wire import Match, SearchAnswer, SearchFields, SearchRequest

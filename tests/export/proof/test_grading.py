@@ -14,10 +14,9 @@ from export.artifacts.diff import diff
 from export.artifacts.listing import show
 from export.artifacts.verify import verify
 from export.errors import ExportRefused
-from export.proof import grading
 from export.proof.alterations import ALTERATIONS
 from export.proof.grading import chosen, grade, pairs_of
-from export.proof.parity import gate_pictures
+from export.proof.parity import PICTURES, gate_pictures
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
 from tests.support.artifacts import rewrite
@@ -51,7 +50,7 @@ def test_a_tower_to_which_all_pictures_are_one_still_has_thresholds_in_order(cos
 
 
 def test_every_alteration_alters_and_all_are_used(few_pictures: None) -> None:
-    with Image.open(grading.__file__.replace("grading.py", "pictures/chair.jpg")) as image:
+    with Image.open(PICTURES / "chair.jpg") as image:
         picture = image.convert("RGB")
     made = [alter(picture) for alter in ALTERATIONS.values()]
     assert all(one.mode == "RGB" and one.tobytes() != picture.tobytes() for one in made)

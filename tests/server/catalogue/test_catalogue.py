@@ -20,11 +20,13 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import AsyncConnection, conninfo
 
-from server.catalogue.catalogue import Catalogue, Match, NewMedia
+from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
-from server.catalogue.indexes import EFFORTS, Tended
+from server.catalogue.indexes import EFFORTS, Maintained
+from server.catalogue.rows import Match, NewMedia, SpaceRow
 from server.catalogue.similarity import similarity
-from server.database.connections import LOCK_INDEXES, LOCKS, Pool, open_pool
+from server.database.connections import Pool, open_pool
+from server.database.locks import LOCK_INDEXES, LOCKS
 from server.errors import (
     ArtifactInvalid,
     BadParameter,
@@ -37,7 +39,7 @@ from server.errors import (
     SpaceNotLive,
     VectorRefused,
 )
-from server.spaces.spaces import SpaceRow, open_space
+from server.spaces.spaces import open_space
 from tests.conftest import UnitVectors
 
 pytestmark = pytest.mark.anyio
@@ -693,32 +695,30 @@ def large(database_url: str, space: SpaceRow, unit_vectors: UnitVectors) -> NDAr
 async def test_a_large_client_gets_an_index_and_keeps_using_it(
     catalogue: Catalogue, pool: Pool, large: NDArray[np.float32], vectors: NDArray[np.float32]
 ) -> None:
-    tended = await catalogue.tend_indexes(threshold=500)
+    tended = await catalogue.maintain_indexes(threshold=500)
     assert (tended.built, tended.dropped) == (("large",), ())
-    assert await catalogue.tend_indexes(threshold=500) == Tended()
+    assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     name = catalogue._indexes.name_of("large")
     parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
     parameters |= {"product_ids": None, "kind": None, "attributes": None}
 
-    async def plan(connection: AsyncConnection[Any], query: str, client_id: str) -> str:
+    async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
             await catalogue._indexes.set_effort(connection, 200)
-            cursor = await connection.execute(
-                b"EXPLAIN " + catalogue._query(query), {**parameters, "client_id": client_id}, prepare=True
-            )
+            cursor = await connection.execute(b"EXPLAIN " + query, {**parameters, "client_id": client_id}, prepare=True)
             return "\n".join(row[0] for row in await cursor.fetchall())
 
     async with pool.connection() as connection:
         for _ in range(20):
-            assert f"Index Scan using {name}" in await plan(connection, "near_by_index", "large")
-        assert "hnsw" not in await plan(connection, "near_by_index", "small")
-        assert "hnsw" not in await plan(connection, "near_exactly", "large")
+            assert f"Index Scan using {name}" in await plan(connection, catalogue._queries["near_by_index"], "large")
+        assert "hnsw" not in await plan(connection, catalogue._queries["near_by_index"], "small")
+        assert "hnsw" not in await plan(connection, catalogue._queries["near_exactly"], "large")
 
 
 async def test_searches_really_go_through_the_index(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], database_url: str
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     before = await index_scans(catalogue, database_url, "large")
     for query in vectors[:20]:
         found = await catalogue.search("large", query)
@@ -745,7 +745,7 @@ async def test_the_index_gives_what_an_exact_search_gives(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], limit: int
 ) -> None:
     exact = [await search(catalogue, "large", query, limit=limit) for query in vectors[:5]]
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     indexed = [await search(catalogue, "large", query, limit=limit) for query in vectors[:5]]
     for one, other in zip(exact, indexed, strict=True):
         assert len(one) == len(other) == min(limit, 600)
@@ -756,9 +756,9 @@ async def test_the_index_gives_what_an_exact_search_gives(
 async def test_a_short_answer_from_the_index_is_answered_again_exactly(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
-    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue._query("near_by_index")
-    monkeypatch.setitem(catalogue._queries, "near_by_index", cut)
+    await catalogue.maintain_indexes(threshold=500)
+    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue._search["near_by_index"]
+    monkeypatch.setitem(catalogue._search, "near_by_index", cut)
     assert len(await search(catalogue, "large", vectors[0], limit=3)) == 3
     matches = await search(catalogue, "large", vectors[0], limit=50)
     expected = brute_force(vectors[0], large)
@@ -768,33 +768,33 @@ async def test_a_short_answer_from_the_index_is_answered_again_exactly(
 async def test_an_index_goes_when_its_client_has_shrunk_by_half(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     run_sql(
         database_url,
         """UPDATE products SET "isActive" = false WHERE "clientId" = 'large' AND id >= 'large-000300'""",
     )
-    assert await catalogue.tend_indexes(threshold=500) == Tended()
+    assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     run_sql(database_url, """DELETE FROM products WHERE "clientId" = 'large' AND id >= 'large-000200'""")
-    tended = await catalogue.tend_indexes(threshold=500)
+    tended = await catalogue.maintain_indexes(threshold=500)
     assert (tended.built, tended.dropped) == ((), (catalogue._indexes.name_of("large"),))
 
 
 async def test_an_index_that_was_left_half_built_is_built_anew(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], database_url: str
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     run_sql(
         database_url,
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
         (catalogue._indexes.name_of("large"),),
     )
     assert len(await search(catalogue, "large", vectors[0])) == 24
-    tended = await catalogue.tend_indexes(threshold=500)
+    tended = await catalogue.maintain_indexes(threshold=500)
     assert (tended.built, tended.dropped) == (("large",), (catalogue._indexes.name_of("large"),))
 
 
 async def test_a_client_may_have_any_name(catalogue: Catalogue, large: NDArray[np.float32], database_url: str) -> None:
-    tended = await catalogue.tend_indexes(threshold=90)
+    tended = await catalogue.maintain_indexes(threshold=90)
     assert set(tended.built) == {"large", "small", "o'small\\"}
     before = await index_scans(catalogue, database_url, "o'small\\")
     assert len(await search(catalogue, "o'small\\", large[0])) == 24
@@ -806,7 +806,7 @@ async def test_an_index_is_built_however_short_the_database_cuts_statements(
 ) -> None:
     name = conninfo.conninfo_to_dict(database_url)["dbname"]
     run_sql(database_url, f"ALTER DATABASE \"{name}\" SET statement_timeout = '20ms'")
-    tended = await catalogue.tend_indexes(threshold=500)
+    tended = await catalogue.maintain_indexes(threshold=500)
     assert tended.built == ("large",)
 
 
@@ -815,20 +815,20 @@ async def test_one_process_tends_the_indexes_at_a_time(
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_INDEXES))
-        assert await catalogue.tend_indexes(threshold=500) == Tended(busy=True)
-    tended = await catalogue.tend_indexes(threshold=500)
+        assert await catalogue.maintain_indexes(threshold=500) == Maintained(busy=True)
+    tended = await catalogue.maintain_indexes(threshold=500)
     assert tended.built == ("large",)
 
 
 async def test_the_same_file_is_found_even_where_the_index_overlooks_it(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     media = await add(catalogue, 1, vectors[0], client_id="large")
-    blind = catalogue._query("near_by_index").replace(
+    blind = catalogue._search["near_by_index"].replace(
         b"ORDER BY embedding <#>", b"AND \"mediaId\" <> '%s' ORDER BY embedding <#>" % media.encode()
     )
-    monkeypatch.setitem(catalogue._queries, "near_by_index", blind)
+    monkeypatch.setitem(catalogue._search, "near_by_index", blind)
     assert (await search(catalogue, "large", vectors[0]))[0].media_id != media
     assert (await search(catalogue, "large", vectors[0], digest=digest_of("large-1")))[0].media_id == media
 
@@ -890,7 +890,7 @@ async def test_a_filter_takes_nothing_away_that_passes_it(
     catalogue: Catalogue, described: NDArray[np.float32], vectors: NDArray[np.float32], indexed: bool
 ) -> None:
     if indexed:
-        await catalogue.tend_indexes(threshold=500)
+        await catalogue.maintain_indexes(threshold=500)
     plans = set()
     for where in FILTERS:
         allowed = np.array([passes(number, where) for number in range(len(described))])
@@ -910,7 +910,7 @@ async def test_twenty_searches_in_a_row_stay_with_the_index(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], database_url: str
 ) -> None:
     """PostgreSQL's generic plan, which it makes after five runs of one statement, would leave the index out."""
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     async with open_pool(database_url, min_size=1, max_size=1, timeout=30) as pool:
         alone = Catalogue(pool, catalogue.space)
         before = await index_scans(catalogue, database_url, "large")
@@ -930,7 +930,7 @@ async def test_of_many_equals_always_the_same_are_given(
     fill(database_url, space, "equals-and-others", large[:500])
     run_sql(database_url, "UPDATE products SET \"clientId\" = 'equals' WHERE \"clientId\" = 'equals-and-others'")
     if indexed:
-        await catalogue.tend_indexes(threshold=500)
+        await catalogue.maintain_indexes(threshold=500)
     matches = await search(catalogue, "equals", large[0], limit=24)
     # 101 have the same vector; those with the lowest ids come, in their order.
     assert [match.media_id for match in matches] == [f"equals-{number:06}" for number in range(24)]
@@ -957,7 +957,7 @@ async def test_the_same_file_is_found_before_its_vector_is_made(
 async def test_an_index_looks_as_far_as_was_measured_to_be_needed(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     ((name, vectors, effort, recall),) = run_sql(
         database_url, 'SELECT name, vectors, "efSearch", recall FROM twinlens_indexes'
     )
@@ -965,23 +965,23 @@ async def test_an_index_looks_as_far_as_was_measured_to_be_needed(
     assert effort in EFFORTS
     assert recall >= 0.995
     run_sql(database_url, "DELETE FROM twinlens_indexes")  # as when an index is older than what measures it
-    assert await catalogue.tend_indexes(threshold=500) == Tended()
+    assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     assert run_sql(database_url, "SELECT count(*) FROM twinlens_indexes") == [(1,)]
     run_sql(database_url, "UPDATE twinlens_indexes SET recall = 0.9")  # as when the target has been raised since
-    assert await catalogue.tend_indexes(threshold=500) == Tended()
+    assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     assert run_sql(database_url, "SELECT recall >= 0.995 FROM twinlens_indexes") == [(True,)]
     run_sql(database_url, """DELETE FROM products WHERE "clientId" = 'large'""")
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     assert run_sql(database_url, "SELECT count(*) FROM twinlens_indexes") == [(0,)]
 
 
 async def test_little_written_is_no_reason_to_count_every_client_again(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
-    await catalogue.tend_indexes(threshold=500)
+    await catalogue.maintain_indexes(threshold=500)
     run_sql(database_url, f'DROP INDEX "{catalogue._indexes.name_of("large")}"')
-    assert await catalogue.tend_indexes(threshold=5000, thorough=False) == Tended()
-    assert (await catalogue.tend_indexes(threshold=500)).built == ("large",)
+    assert await catalogue.maintain_indexes(threshold=5000, thorough=False) == Maintained()
+    assert (await catalogue.maintain_indexes(threshold=500)).built == ("large",)
 
 
 # --- spaces ----------------------------------------------------------------------------------------------------------
@@ -1101,18 +1101,23 @@ async def test_a_role_that_may_only_write_products_switches_them_all_the_same(
 
 
 async def test_a_connection_that_dies_under_a_read_is_replaced(
-    catalogue: Catalogue, vectors: NDArray[np.float32], database_url: str, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, vectors: NDArray[np.float32]
 ) -> None:
     media = await add(catalogue, 1, vectors[0])
     suicide = b"SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(10)"
-    real = catalogue._query("near_exactly")
-    asked = iter([suicide, real])
-    monkeypatch.setattr(catalogue, "_query", lambda name: next(asked))
-    monkeypatch.setattr(catalogue, "_known_at", float("inf"))  # known already, so not asked for
-    assert [match.media_id for match in await search(catalogue, "acme", vectors[0])] == [media]
-    asked = iter([suicide, suicide])
+    deaths = iter([True, False])
+
+    async def work(connection: AsyncConnection[Any]) -> str:
+        if next(deaths):
+            await connection.execute(suicide)
+        cursor = await connection.execute("SELECT id FROM media")
+        ((found,),) = await cursor.fetchall()
+        return str(found)
+
+    assert await catalogue._run(work) == media
+    deaths = iter([True, True])
     with pytest.raises(CatalogueUnavailable):
-        await search(catalogue, "acme", vectors[0])
+        await catalogue._run(work)
 
 
 async def test_a_pool_without_a_free_connection_is_unavailable(database_url: str, space: SpaceRow) -> None:

@@ -13,10 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from server.catalogue import recall
-from server.catalogue.catalogue import Catalogue, IndexAnswer
+from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import mean_recall
 from server.catalogue.recall import Sampler
+from server.catalogue.rows import IndexAnswer
+from server.commands import recall as command_line
 from server.database.connections import open_pool
 from server.errors import DatabaseUnusable
 from server.settings import Settings
@@ -36,7 +38,7 @@ async def catalogue(database_url: str, unit_vectors: UnitVectors) -> AsyncIterat
     fill(database_url, space, "small", unit_vectors(50, D, 2))
     async with open_pool(database_url, min_size=1, max_size=2, timeout=30) as pool:
         catalogue = Catalogue(pool, space)
-        await catalogue.tend_indexes(threshold=500)
+        await catalogue.maintain_indexes(threshold=500)
         yield catalogue
 
 
@@ -96,7 +98,7 @@ async def test_only_the_newest_comparisons_are_kept(
 
 
 def ask_the_doctor(url: str, *, as_json: bool = False) -> int:
-    return recall.run(SETTINGS, argparse.Namespace(json=as_json), url)
+    return command_line.run(SETTINGS, argparse.Namespace(json=as_json), url)
 
 
 async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
@@ -106,7 +108,7 @@ async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
     for query in queries[:4]:
         await catalogue.search("large", query)
         await sampler.compare()
-    found = await recall._measure(SETTINGS, database_url)
+    found = await recall.measure(SETTINGS, database_url)
     (one,) = found
     assert (one.client, one.vectors, one.live_queries, one.drawn_queries) == ("large", 600, 4, 46)
     assert (one.by_index, one.short) == (50, 0)
@@ -126,7 +128,7 @@ def test_the_doctor_says_so_by_its_exit_code(
 
     async def tend() -> None:
         async with open_pool(database_url, min_size=1, max_size=2, timeout=30) as pool:
-            await Catalogue(pool, space).tend_indexes(threshold=500)
+            await Catalogue(pool, space).maintain_indexes(threshold=500)
 
     asyncio.run(tend())
     assert ask_the_doctor(database_url) == 0

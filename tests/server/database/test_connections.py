@@ -9,7 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from server.database.connections import SQL, load_migrations, load_queries, migrate, open_pool
+from server.database.connections import open_pool
+from server.database.migrations import load_migrations, migrate
+from server.database.queries import SQL
 from server.errors import DatabaseUnusable
 from tests.support.process import until
 
@@ -71,7 +73,7 @@ def test_a_database_with_tables_of_someone_else_is_refused(bare_database_url: st
 
 
 def test_an_old_pgvector_is_refused(bare_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.database.connections.OLDEST_PGVECTOR", (99, 0, 0))
+    monkeypatch.setattr("server.database.migrations.OLDEST_PGVECTOR", (99, 0, 0))
     with pytest.raises(DatabaseUnusable, match=r"pgvector \d.*99\.0\.0 is needed"):
         migrate(bare_database_url)
 
@@ -125,16 +127,3 @@ async def test_a_connection_that_was_broken_is_replaced_before_it_is_lent(databa
         for _ in range(4):
             async with pool.connection() as lent:
                 await lent.execute("SELECT 1")
-
-
-def test_queries_are_loaded_by_name_with_their_sentence(tmp_path: Path) -> None:
-    (tmp_path / "q.sql").write_text(
-        "-- about the file\n\n-- one --\n-- Gives one.\nSELECT 1\n\n-- two_b --\nSELECT 2\n"
-    )
-    assert load_queries(tmp_path / "q.sql") == {"one": "-- Gives one.\nSELECT 1", "two_b": "SELECT 2"}
-
-
-def test_every_query_has_a_sentence() -> None:
-    for name, text in load_queries().items():
-        sentence = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))
-        assert sentence.endswith("."), name

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
-from server.database import connections
+from server.commands import migrate
+from server.database import migrations
+from server.database.queries import Queries
 from server.doctor import adopt
 from server.errors import ArtifactInvalid, DatabaseUnusable
 from tests import DEMO_PICTURES, ROOT, STARTER
@@ -27,7 +30,7 @@ Rows = list[tuple[Any, ...]]
 
 
 def take(url: str, folder: Path, media: Path | None = DEMO_PICTURES, sample: int = 64, **others: Any) -> int:
-    return adopt.run(settings(url, folder, **others), argparse.Namespace(media=media, sample=sample), url)
+    return migrate.run(settings(url, folder, **others), argparse.Namespace(adopt=True, media=media, sample=sample), url)
 
 
 def ask(connection: psycopg.Connection[Any], query: str) -> Rows:
@@ -130,7 +133,7 @@ def test_vectors_that_disagree_are_never_searched_and_the_server_embeds_the_pict
     mixed = [*real_vectors()[:30], *random_vectors()[30:]]
     with older_database(bare_database_url, mixed) as connection:
         with pytest.raises(DatabaseUnusable, match=r"migrate --adopt takes them over"):
-            connections.migrate(bare_database_url)
+            migrations.migrate(bare_database_url)
         take(bare_database_url, tmp_path)
         said = capsys.readouterr().out
         assert "10 of them disagree (0.999 is needed)" in said
@@ -356,12 +359,10 @@ def test_an_artifact_that_drifts_adopts_nothing(
 def test_an_application_that_holds_the_tables_is_not_waited_for_for_ever(
     bare_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient = connections.load_queries
-
-    def hasty(path: Path) -> dict[str, str]:
-        return {name: text.replace("'10s'", "'50ms'") for name, text in patient(path).items()}
-
-    monkeypatch.setattr(adopt, "load_queries", hasty)
+    patient = Queries.read("adopt.sql")
+    hasty = {name: sql.SQL(text.as_string(None).replace("'10s'", "'50ms'")) for name, text in patient._texts.items()}
+    monkeypatch.setattr(patient, "_texts", hasty)
+    monkeypatch.setattr(patient, "_whole", {})
     with older_database(bare_database_url, real_vectors()) as connection, psycopg.connect(bare_database_url) as other:
         other.execute("SELECT FROM media LIMIT 1")
         with nothing_changed(connection), pytest.raises(DatabaseUnusable, match="Stop the older application"):
@@ -374,11 +375,11 @@ def test_an_empty_database_has_nothing_to_adopt(bare_database_url: str, tmp_path
 
 
 def test_migration_1_is_cut_where_it_makes_the_two_tables_and_nowhere_else() -> None:
-    first = connections.load_migrations()[0]
+    first = migrations.load_migrations()[0]
     rest = adopt.rest_of(first)
     assert "CREATE TABLE twinlens_spaces" in rest
     assert "CREATE TABLE products" not in rest
     assert "CREATE TABLE media" not in rest
     assert rest.count("CREATE ") == first.text.count("CREATE ") - 2
     with pytest.raises(DatabaseUnusable, match="no longer makes the table products"):
-        adopt.rest_of(connections.Migration(1, "0001_catalogue", rest))
+        adopt.rest_of(migrations.Migration(1, "0001_catalogue", rest))

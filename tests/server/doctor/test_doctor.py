@@ -14,6 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from server.commands import doctor as command_line
 from server.doctor import doctor
 from server.doctor.doctor import Report, examine
 from server.errors import DatabaseUnusable
@@ -226,7 +227,7 @@ def test_a_sound_twinlens_database_has_no_findings(shop: Shop, tmp_path: Path) -
     assert seen.findings == []
     assert "Of 20 pictures embedded anew, each agrees" in "\n".join(seen.notes)
     arguments = argparse.Namespace(recall=False, media=None, sample=5, json=False)
-    assert doctor.run(settings(shop.database_url, shop.data), arguments, shop.database_url) == 0
+    assert command_line.run(settings(shop.database_url, shop.data), arguments, shop.database_url) == 0
 
 
 def test_what_is_wrong_with_a_twinlens_database_is_found(

@@ -10,7 +10,8 @@ import pytest
 
 from server.artifact.artifact import Artifact
 from server.errors import BadSetting
-from server.inference.cuda import CudaUnusable, OnGpu, buckets, fingerprint, gpu_of, gpus, runners, visible
+from server.inference.cuda import CudaUnusable, OnGpu, buckets, fingerprint, runners
+from server.inference.gpus import gpu_of, present, visible
 from server.inference.runner import PlainRunner
 from tests import STARTER
 
@@ -19,7 +20,7 @@ SHAPE = (224, 224, 3)
 
 without_cuda = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="has CUDA")
 with_a_gpu = pytest.mark.skipif(
-    not gpus() or "CUDAExecutionProvider" not in ort.get_available_providers(), reason="has no GPU"
+    not present() or "CUDAExecutionProvider" not in ort.get_available_providers(), reason="has no GPU"
 )
 
 
@@ -49,7 +50,7 @@ def test_gpus_named_before_the_first_that_is_none_are_visible(variable, left):
 
 
 def test_no_gpu_is_counted_where_none_is_visible():
-    assert gpus({"CUDA_VISIBLE_DEVICES": ""}) == 0
+    assert present({"CUDA_VISIBLE_DEVICES": ""}) == 0
 
 
 def test_workers_are_dealt_out_to_the_gpus_evenly():

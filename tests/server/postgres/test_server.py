@@ -21,7 +21,8 @@ import psycopg
 import pytest
 
 from server.catalogue.catalogue import Catalogue
-from server.database.connections import migrate, open_pool
+from server.database.connections import open_pool
+from server.database.migrations import migrate
 from server.errors import DatabaseUnusable, StartRefused
 from server.postgres import server as module
 from server.postgres.server import EmbeddedPostgres

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from server.artifact.artifact import Artifact
-from server.lifespan import about_space
 from server.spaces import spaces
+from server.spaces.spaces import about_space
 from tests import DEMO_PICTURES, ROOT, STARTER
 from tests.support import artifacts
 from tests.support.process import KEYBOARD, PATIENCE, until

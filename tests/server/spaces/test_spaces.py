@@ -9,7 +9,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from server.catalogue.catalogue import Catalogue, NewMedia
+from server.catalogue.catalogue import Catalogue
+from server.catalogue.rows import NewMedia
+from server.commands import spaces as command_line
 from server.database.connections import open_pool
 from server.errors import SpaceDropped, SpaceIncomplete, SpaceNotLive, SpaceRefused
 from server.settings import Settings
@@ -247,8 +249,8 @@ def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(database
 
     def command(*words):
         parser = argparse.ArgumentParser()
-        spaces.add_arguments(parser)
-        assert spaces.run(Settings(), parser.parse_args(words), database_url) == 0
+        command_line.add_arguments(parser)
+        assert command_line.run(Settings(), parser.parse_args(words), database_url) == 0
         return capsys.readouterr().out
 
     lines = command().splitlines()

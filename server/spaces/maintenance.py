@@ -15,12 +15,13 @@ from contextlib import asynccontextmanager
 from psycopg import AsyncConnection
 
 from server.batching.embedder import Embedder
-from server.catalogue.catalogue import translated
-from server.database.connections import LOCKS_OF_MENDERS, Pool
+from server.catalogue.rows import SpaceRow
+from server.database.connections import Pool
+from server.database.failures import translated
+from server.database.locks import LOCKS_OF_MAINTENANCE
 from server.errors import CatalogueUnavailable, Overloaded, SpaceDropped, StorageFailed
 from server.ingest.storage import MediaStore
-from server.spaces.backfill import Filler
-from server.spaces.spaces import SpaceRow
+from server.spaces.backfill import Backfill
 
 ROUND = 10.0
 """Seconds between two looks at what is new: a few rows of an index."""
@@ -35,13 +36,13 @@ _BREATH = 0.05
 _log = logging.getLogger(__name__)
 
 
-class Mender:
+class Maintenance:
     """Embeds what a server's own space lacks, a few at a time and behind everybody who waits for an answer."""
 
     def __init__(self, pool: Pool, space: SpaceRow, embedder: Embedder, store: MediaStore) -> None:
         self._pool = pool
         self._space = space
-        self._filler = Filler(pool, space, embedder, store, at_once=_AT_ONCE)
+        self._backfill = Backfill(pool, space, embedder, store, at_once=_AT_ONCE)
         # Whatever came before this transaction was looked at, or is by the sweep.
         self._since: str | None = None
 
@@ -72,19 +73,19 @@ class Mender:
         Raises CatalogueUnavailable's kinds, SpaceDropped, StorageFailed, Overloaded; the next look begins where this
         one did.
         """
-        oldest, next_one = await self._filler.horizon()
+        oldest, next_one = await self._backfill.horizon()
         embedded = 0
         if self._since is not None:
-            async for page in self._filler.missing(self._since, next_one):
-                embedded += await self._fill(await self._filler.never_tried(page))
+            async for page in self._backfill.missing(self._since, next_one):
+                embedded += await self._fill(await self._backfill.never_tried(page))
         self._since = oldest
-        return embedded + await self._fill(await self._filler.due_again(_FAILED_AGAIN))
+        return embedded + await self._fill(await self._backfill.due_again(_FAILED_AGAIN))
 
     async def sweep(self) -> int:
         """Embed all that is missing, but for what was tried in vain; how many got a vector. Raises as `follow`."""
         embedded = 0
-        async for page in self._filler.missing():
-            embedded += await self._fill(await self._filler.never_tried(page))
+        async for page in self._backfill.missing():
+            embedded += await self._fill(await self._backfill.never_tried(page))
             await asyncio.sleep(_BREATH)
         return embedded
 
@@ -92,7 +93,7 @@ class Mender:
         embedded = 0
         for start in range(0, len(ids), _CHUNK):
             async with self._alone():
-                embedded += (await self._filler.fill(ids[start : start + _CHUNK])).embedded
+                embedded += (await self._backfill.fill(ids[start : start + _CHUNK])).embedded
         return embedded
 
     @asynccontextmanager
@@ -102,6 +103,6 @@ class Mender:
             connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
         async with connection:
             with translated():
-                locks = (LOCKS_OF_MENDERS, self._space.number)
+                locks = (LOCKS_OF_MAINTENANCE, self._space.number)
                 await connection.execute("SELECT pg_advisory_lock(%s, %s)", locks)
             yield

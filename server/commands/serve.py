@@ -1,0 +1,120 @@
+"""python -m server serve: PostgreSQL, migrations, the space, then the worker processes; and the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+
+from server.artifact.artifact import Artifact
+from server.database import migrations
+from server.errors import FolderInUse
+from server.operations.metrics import SHARED
+from server.operations.workers import PLACES, REFUSAL, wanted
+from server.postgres.server import EmbeddedPostgres
+from server.settings import Settings, variable_of
+from server.spaces import spaces
+
+_log = logging.getLogger(__name__)
+
+# A worker that has not drained by then is ended: a little more than the longest request may take.
+_DRAIN_MARGIN = 10
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered."""
+    if settings.exposed:
+        _log.warning("Listening on %s without keys: whoever can reach it can read and delete.", settings.host)
+    artifact = Artifact.read(settings.model)
+    artifact.check_files(artifact.files_to_run(settings.precision))
+    with open_database(settings) as url:
+        migrations.migrate(url)
+        spaces.claim_space(url, artifact, settings.precision)
+        return _run_worker(settings, url)
+
+
+def database_url(settings: Settings) -> int:
+    """Print the URL of the database that `serve` uses with these settings."""
+    print(settings.database_url or EmbeddedPostgres(settings.data).url)
+    return 0
+
+
+@contextlib.contextmanager
+def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
+    """The URL of the database: the one given, or an embedded one that lives as long as this block.
+
+    `beside`: where a server runs with the same folder, its database does.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    postgres = EmbeddedPostgres(settings.data)
+    try:
+        postgres.start()
+    except FolderInUse:
+        if not beside:
+            raise
+        yield postgres.url
+        return
+    with postgres:
+        yield postgres.url
+
+
+def _run_worker(settings: Settings, url: str) -> int:
+    # Spawned, not forked: this process has threads (the one that keeps PostgreSQL), and locks do not survive a fork.
+    multiprocessing.set_start_method("spawn", force=True)
+    with tempfile.TemporaryDirectory(prefix="twinlens-") as folder:
+        refusal = Path(folder) / "refusal"
+        os.environ.update(_environment(settings, url))
+        os.environ[REFUSAL] = str(refusal)
+        os.environ[PLACES] = folder
+        count = wanted(settings)
+        os.environ.pop(SHARED, None)
+        if count > 1:
+            shared = Path(folder) / "metrics"
+            shared.mkdir()
+            os.environ[SHARED] = str(shared)
+        server = Server(
+            "server.app:from_environment",
+            factory=True,
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            workers=count,
+            respawn_failed_workers=True,
+            workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN,
+            log_level=LogLevels.warning,
+        )
+        with contextlib.suppress(SystemExit):
+            server.serve()
+        if refusal.exists():
+            print(f"twinlens: {refusal.read_text()}", file=sys.stderr)
+            return 2
+        return 0 if server.interrupt_signal else 1
+
+
+def _environment(settings: Settings, url: str) -> dict[str, str]:
+    """The settings as variables, flags included, for the worker."""
+    values = {one.name: getattr(settings, one.name) for one in fields(settings)} | {"database_url": url}
+    return {variable_of(name): _spelt(value) for name, value in values.items()}
+
+
+def _spelt(value: object) -> str:
+    """As `Settings.read` takes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.9f}"  # not 1e-05
+    return "" if value is None else str(value)

@@ -1,0 +1,54 @@
+"""What psycopg raises, in the words of `server.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+
+from server.errors import (
+    BadParameter,
+    CatalogueBusy,
+    CatalogueConflict,
+    CatalogueFailed,
+    CatalogueUnavailable,
+    Overloaded,
+    SkuTaken,
+    SpaceDropped,
+    VectorRefused,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """psycopg's errors in our words."""
+    try:
+        yield
+    except TooManyRequests as exc:  # more wait for a connection than the pool lets
+        raise Overloaded from exc
+    except (PoolTimeout, PoolClosed) as exc:
+        raise CatalogueUnavailable from exc
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as exc:
+        raise CatalogueBusy from exc
+    except psycopg.errors.UndefinedTable as exc:  # of ours, only a space's can go while a server runs
+        raise SpaceDropped from exc
+    except psycopg.errors.DiskFull as exc:
+        raise CatalogueUnavailable("The database's disk is full; nothing was written.") from exc
+    except psycopg.errors.UniqueViolation as exc:
+        if exc.diag.constraint_name == "products_clientId_sku_key":
+            raise SkuTaken from exc
+        raise CatalogueConflict(f"The catalogue holds this already: {exc.diag.message_detail}") from exc
+    except psycopg.errors.ForeignKeyViolation as exc:
+        raise CatalogueConflict("What this belongs to was deleted at the same moment.") from exc
+    except psycopg.errors.CheckViolation as exc:
+        if (exc.diag.constraint_name or "").endswith("_embedding_check"):
+            raise VectorRefused from exc
+        raise BadParameter(f"A value is out of its bounds ({exc.diag.constraint_name}).") from exc
+    except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError) as exc:
+        raise BadParameter("A text or number is one that the database cannot hold.") from exc
+    except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+        raise CatalogueUnavailable from exc
+    except psycopg.Error as exc:
+        raise CatalogueFailed from exc

@@ -1,0 +1,217 @@
+"""The model, proven and warm: encoder, goldens, batcher, embedder. What turns pictures and words into vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from server.artifact.artifact import Artifact, Vectors
+from server.batching.batcher import Batcher
+from server.batching.embedder import Embedder, Timings, Tower, Words
+from server.errors import ArtifactInvalid, EncoderFailed, MediaRejected, TextRejected
+from server.inference import graphs
+from server.inference.cores import Layout, find, plain, remembered
+from server.inference.encoder import Encoder, Serving, TextEncoder
+from server.inference.runner import Runner
+from server.preprocessing import media
+from server.preprocessing.nvimagecodec import JpegDecoder
+from server.preprocessing.text import Tokenizer
+from server.settings import Settings
+
+_MAX_TEXTS = 32
+
+_MAX_ON_GPU = 64
+
+ReadJpeg = Callable[[bytes], Image.Image]
+
+_log = logging.getLogger(__name__)
+
+
+def _unheard(*_: object) -> None:
+    """Nobody counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model that is proven, warm and ready: what turns pictures and words into vectors."""
+
+    encoder: Encoder
+    embedder: Embedder
+    layout: Layout | None
+    lowest: float
+    """The goldens' lowest cosine."""
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: Settings,
+    artifact: Artifact,
+    *,
+    gpu: int = 0,
+    words: bool = True,
+    decoding: int | None = None,
+    on_batch: Callable[[Tower, int], None] = _unheard,
+    on_embedded: Callable[[Tower, Timings], None] = _unheard,
+) -> AsyncIterator[Engine]:
+    """Encoder, goldens, batcher, embedder: in this order. Raises ArtifactInvalid.
+
+    `gpu`: the number of the GPU that it runs on, where it runs on one. `on_batch` is called with the tower and the size
+    of each batch, `on_embedded` with the tower of each picture or text and the seconds that it spent in each stage.
+    `words`: whether texts are to be read where the artifact can; `decoding`: threads that decode, one for each core
+    where it is not said.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        serving = _serving(settings, gpu)
+        # Everything that takes hold of a GPU, one after the other, before anything runs on it.
+        encoder = stack.enter_context(
+            Encoder(artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving)
+        )
+        reader = stack.enter_context(_reader(artifact, settings, serving)) if words else None
+        read_jpeg = None
+        if settings.decoder == "nvimagecodec":
+            read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
+        try:
+            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
+        except ArtifactInvalid as exc:
+            towers = [encoder, reader.encoder] if reader is not None else [encoder]
+            if not sum(tower.forget_copy() for tower in towers):
+                raise
+            _log.warning("Not with the optimised graphs, so with the artifact's own: %s", exc.sentence)
+            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
+
+        batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
+        batcher.on_batch = lambda size, _: on_batch("image", size)
+        texts = None
+        if reader is not None:
+            texts = await stack.enter_async_context(Batcher(reader.encoder.runners, reader.encoder.alone))
+            texts.on_batch = lambda size, _: on_batch("text", size)
+        embedder = Embedder(
+            batcher,
+            artifact.spec,
+            max_pixels=settings.max_pixels,
+            # Decoding lets go of the GIL, and the system shares the cores out between it and the model: where pictures
+            # are large, decoding gets its part, and where they are small it seldom has anything to do.
+            threads=decoding or len(os.sched_getaffinity(0)),
+            words=Words(reader.tokenizer, texts) if reader is not None and texts is not None else None,
+            cache=settings.cache,
+            read_jpeg=read_jpeg,
+        )
+        embedder.on_embedded = on_embedded
+        stack.push_async_callback(asyncio.to_thread, embedder.close)
+        yield Engine(encoder, embedder, layout, lowest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What an artifact with a text tower brings."""
+
+    tokenizer: Tokenizer
+    encoder: TextEncoder
+
+
+def _serving(settings: Settings, gpu: int) -> Serving:
+    return Serving(
+        gpu=gpu,
+        most=settings.batch or _MAX_ON_GPU,
+        cache=settings.data / "cache",
+        tensorrt=settings.tensorrt,
+    )
+
+
+def _lay_out(settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None) -> Layout | None:
+    """On the CPU: give the cores to the model as is best for it; what was chosen.
+
+    Raises ArtifactInvalid, and EncoderFailed where not even one picture runs.
+    """
+    if encoder.device != "cpu":
+        return None
+    if settings.threads and settings.batch:
+        layout = plain(settings.threads, settings.batch)
+    else:
+        size = encoder.artifact.spec.size
+        sample = np.zeros((size, size, 3), np.uint8)
+        name = f"layout-{graphs.key(encoder.digest)}-{encoder.threads}-{settings.batch or 'auto'}.json"
+
+        def search() -> Layout:
+            # With sessions of its own: what they have allocated for the largest batch goes with them, 600 MB of it.
+            with Encoder(encoder.artifact, encoder.precision, "cpu", threads=encoder.threads, serving=serving) as trial:
+                return find(trial.on_cpu, sample, encoder.threads, settings.batch)
+
+        layout = remembered(settings.data / "cache" / name, search)
+    encoder.lay_out(layout)
+    if reader is not None:
+        reader.encoder.lay_out(msgspec.structs.replace(layout, batch=_MAX_TEXTS))
+    return layout
+
+
+@contextlib.contextmanager
+def _reader(artifact: Artifact, settings: Settings, serving: Serving) -> Iterator[_Reader | None]:
+    """Open what reads texts; None for an artifact without a text tower, which pays for nothing of it."""
+    if (tower := artifact.manifest.text) is None:
+        yield None
+        return
+    tokenizer = Tokenizer.read(artifact.folder / tower.tokenizer, tower)
+    with TextEncoder(
+        artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving
+    ) as encoder:
+        yield _Reader(tokenizer, encoder)
+
+
+def _make_ready(
+    settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None, read_jpeg: ReadJpeg | None
+) -> tuple[Layout | None, float]:
+    """Lay the cores out, prove the goldens, warm up; gives the layout and the goldens' lowest cosine.
+
+    Raises ArtifactInvalid.
+    """
+    try:
+        layout = _lay_out(settings, serving, encoder, reader)
+        return layout, _prove(encoder.artifact, encoder, reader, read_jpeg)
+    except EncoderFailed as exc:
+        raise ArtifactInvalid(f"The model does not run on {encoder.device}: {exc.__cause__ or exc.sentence}") from exc
+
+
+def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jpeg: ReadJpeg | None) -> float:
+    """The goldens, through the very steps that will serve, and a warm-up; the goldens' lowest cosine.
+
+    Raises ArtifactInvalid.
+    """
+
+    def to_pixels(data: bytes) -> NDArray[np.uint8]:
+        # The bound on callers' pictures is no bound on ours.
+        return media.read_pixels(data, artifact.spec, max_pixels=sys.maxsize, read_jpeg=read_jpeg)
+
+    if reader is None:
+        artifact = artifact.without_words()
+    try:
+        pictures, texts = encoder.each_way(), reader.encoder.each_way() if reader else ()
+        lowest = 1.0
+        for at in range(max(len(pictures), len(texts))):
+            words = (reader.tokenizer.tokens, _encode(texts, at)) if reader else ()
+            lowest = min(lowest, artifact.self_test(encoder.precision, to_pixels, _encode(pictures, at), *words))
+        encoder.warm_up()
+        if reader is not None:
+            reader.encoder.warm_up()
+    except MediaRejected as exc:
+        raise ArtifactInvalid(f"A golden no longer decodes here (link: bytes to pixels): {exc.sentence}") from exc
+    except TextRejected as exc:
+        raise ArtifactInvalid(f"A golden text no longer gives tokens (link: text to tokens): {exc.sentence}") from exc
+    return lowest
+
+
+def _encode(runners: Sequence[Runner], at: int) -> Callable[[NDArray[Any]], Vectors]:
+    """One of the runners, the last where there are fewer, as a function of a batch."""
+    runner = runners[min(at, len(runners) - 1)]
+    return lambda batch: runner(list(batch))

@@ -1,0 +1,74 @@
+"""What happens around every request: an id, a count, a time, and a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from time import perf_counter
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Middleware, Receive, Scope, Send
+
+from server.errors import DeadlineMissed, TwinlensError
+from server.http import problems, timing
+from server.http.bodies import deadline_of
+from server.http.request import Request
+from server.lifespan import Services
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def observed(app: ASGIApp) -> ASGIApp:
+    """Give each request an id (the caller's own, if it is a sensible one), and count and time its answer."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await app(scope, receive, send)
+            return
+        asked = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = asked.decode() if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = timing.begin(scope)
+
+        def count(status: int) -> None:
+            services: Services | None = getattr(scope["litestar_app"].state, "services", None)
+            if services is not None:
+                # The template, not the path: ids would make a series each.
+                route = scope.get("path_template") or "(none)"
+                services.metrics.requests.labels(scope["method"], route, status).inc()
+                services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableScopeHeaders(message)
+                headers[problems.REQUEST_ID_HEADER] = request_id
+                if told := timing.header(scope):
+                    headers["Server-Timing"] = told
+                count(message["status"])
+            await send(message)
+
+        try:
+            await app(scope, receive, counted)
+        except TwinlensError as exc:  # from a middleware below: it is answered beyond this one
+            count(problems.status_of(exc))
+            raise
+
+    return middleware
+
+
+def in_time(most: float) -> Middleware:
+    """Answer each request within its deadline, wherever its time goes: a slow sender, the store, the database."""
+
+    def create(app: ASGIApp) -> ASGIApp:
+        async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                async with asyncio.timeout(deadline_of(Request(scope), most)):
+                    await app(scope, receive, send)
+            except TimeoutError as exc:
+                raise DeadlineMissed from exc
+
+        return middleware
+
+    return create

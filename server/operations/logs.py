@@ -1,0 +1,15 @@
+"""Where log lines go."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def log_to_stderr() -> None:
+    """Plain lines on standard error, for the parent and for each worker."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # Every lost and mended connection would be a line; what matters of it reaches the caller as an error.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
