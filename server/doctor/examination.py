@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,16 +20,17 @@ from server.settings import Settings
 
 ADOPT = "python -m server migrate --adopt"
 
-_EXAMPLES = 3
+EXAMPLES = 3
+"""As many are shown of whatever is found."""
 
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """A statement of doctor.sql that gives an id for each thing that is wrong, and the finding that these make.
+class Fault:
+    """Something that may be wrong with a database: a finding, but for how often it is found.
 
-    `name` is that of the statement, `of` the number of things that could be wrong. `sentence` holds {count} and {of}.
+    `of` is the number of things that could be wrong. `sentence` may hold {count} and {of}.
     """
 
     name: str
@@ -38,17 +39,16 @@ class Check:
     sentence: str
     effect: str
     remedy: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    def finding(self, count: int, examples: list[str]) -> Finding:
-        """The finding of `count` things that are wrong."""
+    def finding(self, count: int, examples: Sequence[str]) -> Finding:
+        """The finding that `count` things are wrong; of the examples the first three are kept."""
         return Finding(
-            name=self.name.replace("_", "-"),
-            sentence=self.sentence.format(count=f"{count:,}", of=f"{self.of:,}"),
+            name=self.name,
+            sentence=self.sentence.replace("{count}", f"{count:,}").replace("{of}", f"{self.of:,}"),
             count=count,
             of=self.of,
             unit=self.unit,
-            examples=examples,
+            examples=[*examples[:EXAMPLES]],
             effect=self.effect,
             remedy=self.remedy,
         )
@@ -125,30 +125,34 @@ class Examination:
 
     # --- what is found -----------------------------------------------------------------------------------------------
 
-    def look_for(self, check: Check) -> None:
-        """Add the check's finding when its statement finds anything."""
-        self._report_progress(check.name)
-        query = self._queries.composed("count_found", found=self._queries.composed(check.name))
-        ((count, examples),) = self.connection.execute(query, check.parameters).fetchall()
+    def add(self, fault: Fault, ids: Sequence[str]) -> None:
+        """Add the finding that these things are wrong, unless there are none."""
+        if ids:
+            self.findings.append(fault.finding(len(ids), ids))
+
+    def look_for(self, fault: Fault, **parameters: Any) -> None:
+        """Add the finding of what the fault's statement finds, if anything: the one of its name, with underscores."""
+        statement = fault.name.replace("-", "_")
+        self._report_progress(statement)
+        query = self._queries.composed("count_found", found=self._queries.composed(statement))
+        ((count, examples),) = self.connection.execute(query, parameters).fetchall()
         if count:
-            self.findings.append(check.finding(count, first(examples)))
+            self.findings.append(fault.finding(count, examples))
 
     def check_pgvector(self) -> None:
         """Add a finding when pgvector is older than what Twinlens needs."""
         (version,) = self.values("pgvector")
-        if tuple(map(int, re.findall(r"\d+", version))) >= OLDEST_PGVECTOR:
-            return
-        self.findings.append(
-            Finding(
+        too_old = tuple(map(int, re.findall(r"\d+", version))) < OLDEST_PGVECTOR
+        self.add(
+            Fault(
                 name="old-pgvector",
-                sentence=f"pgvector is {version}; at least {'.'.join(map(str, OLDEST_PGVECTOR))} is needed",
-                count=1,
                 of=1,
                 unit="databases",
-                examples=[version],
+                sentence=f"pgvector is {version}; at least {'.'.join(map(str, OLDEST_PGVECTOR))} is needed",
                 effect="A vacuum can corrupt an HNSW index: searches then lose rows, and nothing says so.",
                 remedy="install a newer pgvector on the database server, then ALTER EXTENSION vector UPDATE",
-            )
+            ),
+            [version] if too_old else [],
         )
 
     def compare_with_pictures(self, stored: list[StoredVector]) -> Comparison:
@@ -165,8 +169,3 @@ class Examination:
             findings=self.findings,
             notes=self.notes,
         )
-
-
-def first(examples: Sequence[str]) -> list[str]:
-    """As many examples as a finding shows."""
-    return [*examples[:_EXAMPLES]]

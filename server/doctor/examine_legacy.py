@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server.doctor.comparison import AGREES, Comparison, StoredVector
-from server.doctor.examination import ADOPT, Check, Examination, VectorIndex, first
+from server.doctor.examination import ADOPT, EXAMPLES, Examination, Fault, VectorIndex
 from server.doctor.legacy import Tables
-from server.doctor.report import Finding, Report
+from server.doctor.randomness import FEWEST_TO_JUDGE, directions, measure_randomness
+from server.doctor.report import Report
 from server.wording import counted
 
 # From so many vectors on, a search without an index of any kind takes longer than a person waits for.
 _NEEDS_INDEX = 10_000
-
-# A vector's cosines to the rest of a sample have a root mean square of 1/sqrt(D) when it points anywhere: by chance up
-# to 1.2 times that in a sample of 100. A model's vectors lie well above: the starter's, of 512 dimensions, 3.3 times.
-_AS_IF_RANDOM = 1.3
-_FEWEST_TO_JUDGE = 20
-# In a sound catalogue a picture in a hundred may be like no other; a part of this size is no accident.
-_TOO_MANY_RANDOM = 0.05
 
 
 @dataclass(frozen=True)
@@ -85,8 +76,8 @@ def examine_legacy(examination: Examination, tables: Tables) -> Report:
 def _check_vectors(examination: Examination, counts: _Counts) -> None:
     """What can be said of vectors without their pictures."""
     examination.look_for(
-        Check(
-            name="null_vectors",
+        Fault(
+            name="null-vectors",
             of=counts.vectors,
             unit="vectors",
             sentence="Vectors that are NULL: {count} of {of}",
@@ -95,8 +86,8 @@ def _check_vectors(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="zero_vectors",
+        Fault(
+            name="zero-vectors",
             of=counts.vectors,
             unit="vectors",
             sentence="Vectors of zeros: {count} of {of}",
@@ -107,8 +98,8 @@ def _check_vectors(examination: Examination, counts: _Counts) -> None:
     )
     (lengths,) = examination.rows(_Lengths, "lengths")
     examination.look_for(
-        Check(
-            name="other_lengths",
+        Fault(
+            name="other-lengths",
             of=counts.vectors,
             unit="vectors",
             sentence="Vectors of another length than 1: {count} of {of} "
@@ -120,20 +111,20 @@ def _check_vectors(examination: Examination, counts: _Counts) -> None:
     )
     dimensions = examination.values("dimensions")
     examination.look_for(
-        Check(
-            name="other_dimensions",
+        Fault(
+            name="other-dimensions",
             of=counts.vectors,
             unit="vectors",
             sentence=f"Vectors of other dimensions than the artifact's {examination.dimensions}: {{count}} of {{of}} "
             f"(they have {', '.join(map(str, dimensions))})",
             effect="Another model made them. A query by one model cannot be compared with a vector by the other.",
             remedy=f"{examination.adopt_and_embed}; or export the model that made them, and look again with --model",
-            parameters={"dimensions": examination.dimensions},
-        )
+        ),
+        dimensions=examination.dimensions,
     )
     examination.look_for(
-        Check(
-            name="unlike_twins",
+        Fault(
+            name="unlike-twins",
             of=counts.vectors,
             unit="vectors",
             sentence=f"One picture, different vectors: {{count}} of {{of}} vectors have a cosine below {AGREES} to "
@@ -144,8 +135,8 @@ def _check_vectors(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="shared_vectors",
+        Fault(
+            name="shared-vectors",
             of=counts.vectors,
             unit="vectors",
             sentence="Different pictures, one vector: {count} of {of} vectors equal that of another file to the last "
@@ -158,49 +149,27 @@ def _check_vectors(examination: Examination, counts: _Counts) -> None:
 
 
 def _check_randomness(examination: Examination, sample: list[StoredVector]) -> None:
-    """Whether the vectors can be a model's at all, by their cosines to each other."""
-    ids, directions = _directions(sample)
-    if len(ids) < _FEWEST_TO_JUDGE:
+    """Whether the vectors can be a model's at all."""
+    ids, vectors = directions(sample)
+    if len(ids) < FEWEST_TO_JUDGE:
         examination.notes.append(f"There are too few vectors to judge whether they look random: {len(ids)}.")
         return
-    cosines = directions @ directions.T
-    pairs = cosines[np.triu_indices(len(ids), 1)]
-    np.fill_diagonal(cosines, 0)
-    spread = np.sqrt((cosines**2).sum(axis=1) / (len(ids) - 1))
-    by_chance = 1 / np.sqrt(directions.shape[1])
-    random = [one for one, rms in zip(ids, spread, strict=True) if rms < _AS_IF_RANDOM * by_chance]
-    measured = (
-        f"the cosines of {len(pairs):,} pairs, {len(ids)} vectors drawn at random, have mean {pairs.mean():.3f} and "
-        f"deviation {pairs.std():.3f}; random directions have 0.000 and {by_chance:.3f}"
-    )
-    if len(random) < _TOO_MANY_RANDOM * len(ids):
-        examination.notes.append(f"The vectors look like a model's: {measured}.")
+    found = measure_randomness(ids, vectors)
+    if not found.too_many:
+        examination.notes.append(f"The vectors look like a model's: {found.measured}.")
         return
-    examination.findings.append(
-        Finding(
+    examination.add(
+        Fault(
             name="random-vectors",
-            sentence=f"Vectors that look random: {len(random):,} of {len(ids):,} sampled ({measured})",
-            count=len(random),
-            of=len(ids),
+            of=found.of,
             unit="sampled vectors",
-            examples=first(sorted(random)),
+            sentence=f"Vectors that look random: {{count}} of {{of}} sampled ({found.measured})",
             effect="They hold nothing of the pictures. Every query scores them near 0, which is shown as about 50 %, "
             "and their order is chance: they came from a mock or a fallback, not from a model.",
             remedy=examination.adopt_and_embed,
-        )
+        ),
+        sorted(found.random),
     )
-
-
-def _directions(sample: list[StoredVector]) -> tuple[list[str], NDArray[np.float64]]:
-    """Ids and unit vectors, float64[N, D], of those that have a length and the most common D."""
-    long = [one for one in sample if one.vector.any()]
-    if not long:
-        return [], np.empty((0, 1))
-    sizes = [one.vector.size for one in long]
-    common = max(set(sizes), key=sizes.count)
-    alike = [one for one in long if one.vector.size == common]
-    matrix = np.stack([one.vector.astype(np.float64) for one in alike])
-    return [one.media_id for one in alike], matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
 def _check_pictures(examination: Examination, sample: list[StoredVector]) -> None:
@@ -209,27 +178,24 @@ def _check_pictures(examination: Examination, sample: list[StoredVector]) -> Non
     _note_missing_pictures(examination, comparison)
     if not comparison.cosines:
         return
-    of = len(comparison.cosines)
-    if wrong := comparison.disagreeing:
-        examination.findings.append(
-            Finding(
-                name="disagreeing-vectors",
-                sentence="Vectors that are not what the artifact makes of the picture: "
-                f"{len(wrong):,} of {of:,} compared ({comparison.agreement}; {AGREES} is needed)",
-                count=len(wrong),
-                of=of,
-                unit="sampled pictures",
-                examples=first(wrong),
-                effect="A picture that is searched for does not find itself first, or does not find itself at all.",
-                remedy=f"{examination.adopt_and_embed}; or export the model that made them, and look again with "
-                "--model",
-            )
-        )
-    else:
+    compared, disagreeing = len(comparison.cosines), comparison.disagreeing
+    if not disagreeing:
         examination.notes.append(
-            f"Of {counted(of, 'picture')} embedded again, each agrees with its vector ({comparison.agreement}): "
+            f"Of {counted(compared, 'picture')} embedded again, each agrees with its vector ({comparison.agreement}): "
             "adopting keeps the vectors."
         )
+    examination.add(
+        Fault(
+            name="disagreeing-vectors",
+            of=compared,
+            unit="sampled pictures",
+            sentence="Vectors that are not what the artifact makes of the picture: {count} of {of} compared "
+            f"({comparison.agreement}; {AGREES} is needed)",
+            effect="A picture that is searched for does not find itself first, or does not find itself at all.",
+            remedy=f"{examination.adopt_and_embed}; or export the model that made them, and look again with --model",
+        ),
+        disagreeing,
+    )
 
 
 def _note_missing_pictures(examination: Examination, comparison: Comparison) -> None:
@@ -241,7 +207,7 @@ def _note_missing_pictures(examination: Examination, comparison: Comparison) -> 
     if comparison.unreadable:
         examination.notes.append(
             f"The pictures of {len(comparison.unreadable):,} sampled media cannot be read: "
-            f"{', '.join(first(comparison.unreadable))}."
+            f"{', '.join(comparison.unreadable[:EXAMPLES])}."
         )
 
 
@@ -252,8 +218,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
     """Whether products, media and vectors belong together."""
     archived = f"{ADOPT} moves these rows to twinlens_older_rows, with the reason"
     examination.look_for(
-        Check(
-            name="orphan_media",
+        Fault(
+            name="orphan-media",
             of=counts.media,
             unit="media",
             sentence="Media whose product is not there: {count} of {of}",
@@ -262,8 +228,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="orphan_vectors",
+        Fault(
+            name="orphan-vectors",
             of=counts.vectors,
             unit="vectors",
             sentence="Vectors whose media is not there: {count} of {of}",
@@ -273,8 +239,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="crowded_media",
+        Fault(
+            name="crowded-media",
             of=counts.media,
             unit="media",
             sentence="Media with several vectors: {count} of {of}",
@@ -283,8 +249,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="media_without_vectors",
+        Fault(
+            name="media-without-vectors",
             of=counts.media,
             unit="media",
             sentence="Media without a vector: {count} of {of}",
@@ -293,8 +259,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="media_without_pictures",
+        Fault(
+            name="media-without-pictures",
             of=counts.media,
             unit="media",
             sentence="Media without an s3Key: {count} of {of}",
@@ -303,8 +269,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="products_without_clients",
+        Fault(
+            name="products-without-clients",
             of=counts.products,
             unit="products",
             sentence="Products without a client: {count} of {of}",
@@ -313,8 +279,8 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
         )
     )
     examination.look_for(
-        Check(
-            name="repeated_skus",
+        Fault(
+            name="repeated-skus",
             of=counts.products,
             unit="products",
             sentence="Products that share a SKU with another of their client: {count} of {of}",
@@ -330,98 +296,74 @@ def _check_rows(examination: Examination, counts: _Counts) -> None:
 def _check_indexes(examination: Examination, counts: _Counts) -> None:
     indexes = examination.rows(VectorIndex, "indexes", table="image_embeddings")
     adopt = f"{ADOPT}: searches are exact where a client is small, and each large client gets an index of its own"
-    _check_broken_indexes(examination, indexes, adopt)
-    _check_operators(examination, indexes, adopt)
-    _check_ivfflat(examination, indexes, adopt)
-    if counts.clients > 1:
-        _check_shared_indexes(examination, indexes, counts.clients, adopt)
-    if indexes:
-        return
-    if counts.vectors < _NEEDS_INDEX:
-        examination.notes.append("There is no vector index. So few vectors need none, and results lose nothing by it.")
-        return
-    examination.findings.append(
-        Finding(
-            name="no-index",
-            sentence=f"There is no vector index, and there are {counts.vectors:,} vectors",
-            count=counts.vectors,
-            of=counts.vectors,
-            unit="vectors",
-            examples=[],
-            effect="Results are right, but each search reads every vector: about a second for a million.",
-            remedy=adopt,
-        )
+    broken = [index.name for index in indexes if not index.valid]
+    examination.add(
+        Fault(
+            name="broken-index",
+            of=len(indexes),
+            unit="vector indexes",
+            sentence="Vector indexes that are incomplete: {count} of {of}",
+            effect="PostgreSQL never uses them and still pays for them at every write: building one was interrupted.",
+            remedy=f"DROP INDEX {', '.join(broken[:1])}; or {adopt}",
+        ),
+        broken,
     )
-
-
-def _check_broken_indexes(examination: Examination, indexes: list[VectorIndex], adopt: str) -> None:
-    if broken := [index.name for index in indexes if not index.valid]:
-        examination.findings.append(
-            Finding(
-                name="broken-index",
-                sentence=f"Vector indexes that are incomplete: {len(broken):,} of {len(indexes):,}",
-                count=len(broken),
-                of=len(indexes),
-                unit="vector indexes",
-                examples=first(broken),
-                effect="PostgreSQL never uses them and still pays for them at every write: building one was "
-                "interrupted.",
-                remedy=f"DROP INDEX {broken[0]}; or {adopt}",
-            )
-        )
-
-
-def _check_operators(examination: Examination, indexes: list[VectorIndex], adopt: str) -> None:
-    if others := [f"{index.name} ({index.operators})" for index in indexes if not _serves_inner_product(index)]:
-        examination.findings.append(
-            Finding(
-                name="other-operator",
-                sentence=f"Vector indexes of another operator than the SQL's <#>: {len(others):,} of {len(indexes):,}",
-                count=len(others),
-                of=len(indexes),
-                unit="vector indexes",
-                examples=first(others),
-                effect="An index serves one operator: <#> needs vector_ip_ops. These are never used, so each search "
-                "reads every vector.",
-                remedy=adopt,
-            )
-        )
-
-
-def _check_ivfflat(examination: Examination, indexes: list[VectorIndex], adopt: str) -> None:
-    if lists := [index.name for index in indexes if index.kind == "ivfflat"]:
-        examination.findings.append(
-            Finding(
-                name="ivfflat-index",
-                sentence=f"Vector indexes of the kind ivfflat: {len(lists):,} of {len(indexes):,}",
-                count=len(lists),
-                of=len(indexes),
-                unit="vector indexes",
-                examples=first(lists),
-                effect="By default a search looks into one of its lists, and the lists are those of the day it was "
-                "built: what was added since, or lies at a border, is not found.",
-                remedy=adopt,
-            )
-        )
-
-
-def _check_shared_indexes(examination: Examination, indexes: list[VectorIndex], clients: int, adopt: str) -> None:
-    shared = [index.name for index in indexes if index.valid and not index.partial and _serves_inner_product(index)]
-    if shared:
-        examination.findings.append(
-            Finding(
+    examination.add(
+        Fault(
+            name="other-operator",
+            of=len(indexes),
+            unit="vector indexes",
+            sentence="Vector indexes of another operator than the SQL's <#>: {count} of {of}",
+            effect="An index serves one operator: <#> needs vector_ip_ops. These are never used, so each search reads "
+            "every vector.",
+            remedy=adopt,
+        ),
+        [f"{index.name} ({index.operators})" for index in indexes if not _serves_inner_product(index)],
+    )
+    examination.add(
+        Fault(
+            name="ivfflat-index",
+            of=len(indexes),
+            unit="vector indexes",
+            sentence="Vector indexes of the kind ivfflat: {count} of {of}",
+            effect="By default a search looks into one of its lists, and the lists are those of the day it was built: "
+            "what was added since, or lies at a border, is not found.",
+            remedy=adopt,
+        ),
+        [index.name for index in indexes if index.kind == "ivfflat"],
+    )
+    if counts.clients > 1:
+        examination.add(
+            Fault(
                 name="shared-index",
-                sentence=f"A vector index that {clients:,} clients share: {len(shared):,} of {len(indexes):,}",
-                count=len(shared),
                 of=len(indexes),
                 unit="vector indexes",
-                examples=first(shared),
+                sentence=f"A vector index that {counts.clients:,} clients share: {{count}} of {{of}}",
                 effect="Where PostgreSQL uses it, it reads the 40 nearest vectors of all clients, and only then drops "
                 "those of other clients: a client with 1 % of the pictures gets short lists, or none, and its best "
                 "match may be missing.",
                 remedy=adopt,
-            )
+            ),
+            [index.name for index in indexes if index.valid and not index.partial and _serves_inner_product(index)],
         )
+    if not indexes:
+        _check_size(examination, counts, adopt)
+
+
+def _check_size(examination: Examination, counts: _Counts, adopt: str) -> None:
+    """Whether there are too many vectors to do without an index."""
+    if counts.vectors < _NEEDS_INDEX:
+        examination.notes.append("There is no vector index. So few vectors need none, and results lose nothing by it.")
+        return
+    fault = Fault(
+        name="no-index",
+        of=counts.vectors,
+        unit="vectors",
+        sentence="There is no vector index, and there are {count} vectors",
+        effect="Results are right, but each search reads every vector: about a second for a million.",
+        remedy=adopt,
+    )
+    examination.findings.append(fault.finding(counts.vectors, []))
 
 
 def _serves_inner_product(index: VectorIndex) -> bool:

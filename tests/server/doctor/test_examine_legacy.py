@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, LiteralString
 
-import numpy as np
 import psycopg
 import pytest
 
 from server.doctor import examine_legacy
-from server.doctor.comparison import StoredVector
 from server.doctor.doctor import examine
 from server.doctor.report import Finding, Report, as_text
 from tests import DEMO_PICTURES
@@ -197,10 +195,3 @@ def test_vectors_without_an_id_are_counted_and_shown_as_such(bare_database_url: 
     assert found["null-vectors"].examples == ["(none)"] * 2
     assert found["random-vectors"].examples == ["(none)"] * 3
     assert "For example: (none), (none)" in as_text(seen)
-
-
-def test_directions_are_of_the_most_common_dimensions() -> None:
-    vectors = {"a": [3, 4], "b": [0, 0], "c": [1, 0], "d": [1, 0, 0]}
-    ids, directions = examine_legacy._directions([StoredVector.of_row(one, "", vectors[one]) for one in vectors])
-    assert ids == ["a", "c"]
-    np.testing.assert_allclose(directions, [[0.6, 0.8], [1, 0]])
