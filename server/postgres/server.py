@@ -278,7 +278,7 @@ class EmbeddedPostgres:
             return
         self._closing.set()
         if self._monitor is not None:
-            with self._launching:  # a launch under way has finished, and none follows
+            with self._launching:  # a launch under way has finished and its child is known; none follows
                 child = self._child
             for signal_number, patience in STOP_STEPS:
                 if child is not None:
