@@ -23,7 +23,6 @@ from psycopg import conninfo, sql
 
 from server.app import create_app
 from server.database.migrations import migrate
-from server.postgres import server as postgres_module
 from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings
 from tests import STARTER
@@ -57,12 +56,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
     # Nothing in it outlives the run, so nothing waits for the disk; that data survive is proved on others.
-    settings = [*postgres_module._settings(), "fsync=off"]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(postgres_module, "_settings", lambda: settings)
-        url = postgres.start()
+    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), extra_settings=["fsync=off"])
+    url = postgres.start()
     try:
         yield url
     finally:

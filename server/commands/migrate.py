@@ -1,4 +1,4 @@
-"""python -m server migrate: bring the schema up to date, or take over the tables of the older system."""
+"""python -m server migrate: bring the schema up to date, or adopt the tables of a legacy database."""
 
 from __future__ import annotations
 
@@ -15,22 +15,8 @@ from server.errors import DatabaseUnusable
 from server.settings import Settings
 
 
-def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Bring the database's schema up to date, an older system's with `--adopt`."""
-    if arguments.adopt:
-        return _adopt_run(settings, arguments, url)
-    applied = migrations.migrate(url)
-    print("\n".join(f"applied {name}" for name in applied) or "The schema is up to date.")
-    return 0
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adopt", action="store_true", help="take over the tables of the older system")
-    _adopt_arguments(parser)
-
-
-def _adopt_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `--adopt` brings."""
     parser.add_argument(
         "--media",
         type=Path,
@@ -42,31 +28,44 @@ def _adopt_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=SAMPLE,
         metavar="N",
-        help=f"with --adopt: pictures to embed anew before the older vectors are believed ({SAMPLE}; at least "
+        help=f"with --adopt: pictures to embed again before the older vectors are trusted ({SAMPLE}; at least "
         f"{LEAST_SAMPLE})",
     )
 
 
-def _adopt_run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Adopt the database and say what became of it; the exit code.
+def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
+    """Bring the database's schema up to date, with `--adopt` that of a legacy database; the exit code, always 0.
 
-    Raises DatabaseUnusable when it is no database of the older system, or one that cannot be adopted as it is, and
-    ArtifactInvalid; then nothing was changed.
+    Raises DatabaseUnusable, and with `--adopt` ArtifactInvalid.
     """
-    if arguments.media is not None and not arguments.media.is_dir():
-        raise DatabaseUnusable(f"There is no folder {arguments.media} to read pictures from.")
-    pictures = Pictures(settings, arguments.media)
+    if arguments.adopt:
+        _adopt(settings, url, arguments.media, max(LEAST_SAMPLE, arguments.sample))
+    applied = [f"applied {name}" for name in migrations.migrate(url)]
+    if applied:
+        print("\n".join(applied))
+    elif not arguments.adopt:
+        print("The schema is up to date.")
+    return 0
+
+
+def _adopt(settings: Settings, url: str, media: Path | None, sample: int) -> None:
+    """Adopt the database, unless it is one of Twinlens already, and print what was done.
+
+    Raises DatabaseUnusable when it is no legacy database, or one that cannot be adopted as it is, and ArtifactInvalid.
+    Then nothing was changed.
+    """
+    if media is not None and not media.is_dir():
+        raise DatabaseUnusable(f"There is no folder {media} to read pictures from.")
+    pictures = Pictures(settings, media)
     artifact = Artifact.read(settings.model)
     with connect(url) as connection:
         migrations.begin_migrating(connection)
-        if (kind := kind_of(connection)) == "twinlens":
-            print("This is a Twinlens database already: there is nothing to adopt.")
-        elif kind == "empty":
+        kind = kind_of(connection)
+        if kind == "empty":
             raise DatabaseUnusable(
                 "The database holds no tables of the older system. For an empty catalogue: python -m server migrate."
             )
+        if kind == "legacy":
+            print("\n".join(adopt(connection, settings, artifact, pictures, sample)))
         else:
-            print("\n".join(adopt(connection, settings, artifact, pictures, max(LEAST_SAMPLE, arguments.sample))))
-    for name in migrations.migrate(url):
-        print(f"applied {name}")
-    return 0
+            print("This is a Twinlens database already: there is nothing to adopt.")

@@ -1,14 +1,14 @@
-"""Pictures embedded anew, to judge vectors that are there: the same bytes must give the same direction.
+"""Stored vectors compared with what an artifact makes of their pictures: the same bytes must give the same direction.
 
-Everything goes the way that the server goes (`media` reads the pixels as the artifact's spec says, `encoder` runs its
-graph), after the artifact's goldens have proven that it does here what it did where it was exported.
+A picture is embedded as the server embeds it: `media` reads the pixels as the artifact's spec says, `encoder` runs its
+graph. Before that, the artifact's goldens prove that it gives the same results here as where it was exported.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,21 +25,24 @@ from server.preprocessing import media
 from server.settings import Settings
 
 AGREES = 0.999
-"""The least cosine at which a vector counts as that of the picture: what a precision of a space must reach, too."""
+"""The least cosine at which a stored vector counts as the picture's own. Each precision of a space reaches it, too."""
 
 
 class Pictures:
-    """The bytes of media by their `s3Key`, wherever they are at hand."""
+    """The bytes of pictures by their `s3Key`, from a folder or the media store."""
 
     def __init__(self, settings: Settings, folder: Path | None = None) -> None:
-        """`folder` is looked at before the media store of the settings."""
+        """`folder` is tried before the media store of the settings."""
         self._folder = folder
         local = settings.data / "media"
-        # A store in a folder would make it.
+        # Opening a store in a folder makes the folder, and the doctor only reads.
         self._store = MediaStore.at(settings.media_url, local) if settings.media_url or local.is_dir() else None
 
     def read(self, key: str) -> bytes | None:
-        """In the folder under the key, or under its last parts down to the base name alone; or in the store."""
+        """The bytes of a picture, or None where it cannot be found.
+
+        The folder is searched for the complete key, then for its last parts, down to the base name alone.
+        """
         if self._folder is not None:
             parts = [part for part in PurePosixPath(key).parts if part not in ("/", "..")]
             for at in range(len(parts)):
@@ -49,23 +52,31 @@ class Pictures:
         if self._store is not None:
             try:
                 return asyncio.run(self._store.get(key))
-            except (MediaNotFound, StorageFailed):  # a key of the older system's may be none that a store takes
+            except (MediaNotFound, StorageFailed):  # a store may refuse a legacy key
                 return None
         return None
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A vector that is there: float32[D] of any length but 0, and the picture that it is said to be of."""
+class StoredVector:
+    """A vector of the database, float32[D] of any length, and the key of the picture that it belongs to, or ""."""
 
     media_id: str
     s3_key: str
     vector: Vectors
 
+    @classmethod
+    def of_row(cls, media_id: str, s3_key: str, vector: Sequence[float]) -> StoredVector:
+        """The record of a row with columns of these names."""
+        return cls(media_id, s3_key, np.array(vector, np.float32))
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of embedding a sample anew: cosines by media, and the media whose pictures could not be had."""
+    """How a sample agrees with its pictures: cosines by media, and the media whose pictures could not be embedded.
+
+    `absent`: the picture was not found; `unreadable`: its bytes are no picture that the server reads.
+    """
 
     cosines: dict[str, float]
     absent: list[str]
@@ -73,51 +84,52 @@ class Comparison:
 
     @property
     def disagreeing(self) -> list[str]:
-        """Those below AGREES, the worst first."""
+        """The media whose cosine is below AGREES, the worst first."""
         return sorted(
             (one for one, cosine in self.cosines.items() if not cosine >= AGREES), key=self.cosines.__getitem__
         )
 
     @property
     def lowest(self) -> float:
+        """The lowest cosine. Raises ValueError where there is none."""
         return min(self.cosines.values())
 
     @property
-    def told(self) -> str:
-        """How they agree, in words."""
+    def agreement(self) -> str:
+        """The lowest cosine and the median, in words. Raises ValueError where there is none."""
         return f"lowest cosine {self.lowest:.4f}, median {median(self.cosines.values()):.4f}"
 
 
 def compare(
-    settings: Settings, artifact: Artifact, pictures: Pictures, sample: Iterable[Kept], most: int
+    settings: Settings, artifact: Artifact, pictures: Pictures, sample: Iterable[StoredVector], most: int
 ) -> Comparison:
-    """Embed the pictures of the sample anew, until `most` are compared, and tell how the vectors there agree.
+    """Embed the pictures of the sample again, until `most` are compared, each with its stored vector.
 
-    Vectors of another number of dimensions than the artifact's have cosine -1. Nothing is loaded when no picture is at
-    hand. Raises ArtifactInvalid, EncoderFailed.
+    The stored vectors must not be zero. Those of another number of dimensions than the artifact's have cosine -1.
+    Without a picture the artifact is not loaded. Raises ArtifactInvalid, EncoderFailed.
     """
     cosines: dict[str, float] = {}
     absent: list[str] = []
     unreadable: list[str] = []
     with _encoder(settings, artifact) as encoder:
-        for kept in sample:
+        for stored in sample:
             if len(cosines) >= most:
                 break
-            if (data := pictures.read(kept.s3_key)) is None:
-                absent.append(kept.media_id)
+            if (data := pictures.read(stored.s3_key)) is None:
+                absent.append(stored.media_id)
                 continue
             try:
                 pixels = media.read_pixels(data, artifact.spec, max_pixels=settings.max_pixels)
             except MediaRejected:
-                unreadable.append(kept.media_id)
+                unreadable.append(stored.media_id)
                 continue
             (made,) = encoder().encode(pixels[None])
-            cosines[kept.media_id] = _cosine(made, kept.vector) if made.shape == kept.vector.shape else -1.0
+            cosines[stored.media_id] = _cosine(made, stored.vector) if made.shape == stored.vector.shape else -1.0
     return Comparison(cosines, absent, unreadable)
 
 
-class _Lazily:
-    """An encoder that is opened, and proven, when it is first asked for."""
+class _LazyEncoder:
+    """An encoder that is opened, and tested with the artifact's goldens, when it is first asked for."""
 
     def __init__(self, settings: Settings, artifact: Artifact) -> None:
         self._settings, self._artifact = settings, artifact
@@ -142,8 +154,8 @@ class _Lazily:
 
 
 @contextmanager
-def _encoder(settings: Settings, artifact: Artifact) -> Iterator[_Lazily]:
-    encoder = _Lazily(settings, artifact)
+def _encoder(settings: Settings, artifact: Artifact) -> Iterator[_LazyEncoder]:
+    encoder = _LazyEncoder(settings, artifact)
     try:
         yield encoder
     finally:

@@ -1,4 +1,4 @@
-"""What kind of database this is: one of the older system, one of Twinlens, or neither."""
+"""What kind of database this is: a legacy one (that of the older system), one of Twinlens, or neither."""
 
 from __future__ import annotations
 
@@ -7,35 +7,43 @@ from dataclasses import dataclass
 from typing import Literal
 
 from psycopg import Connection
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row
 
 from server.database.queries import Queries
 from server.errors import DatabaseUnusable
 
-Kind = Literal["older", "twinlens", "empty"]
+Kind = Literal["legacy", "twinlens", "empty"]
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "products": ("id", "clientId", "name"),
     "media": ("id", "productId", "s3Key"),
     "image_embeddings": ("mediaId", "embedding"),
 }
-"""The older system's tables, and the columns without which they are not what its search reads."""
+"""The legacy tables, and the columns that the older search reads."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The three tables of the older system as they are: by table, the type of each column as PostgreSQL writes it."""
+    """The three legacy tables as they are: by table, the type of each column as PostgreSQL writes it."""
 
     columns: Mapping[str, Mapping[str, str]]
 
     def has(self, table: str, column: str) -> bool:
+        """Whether the table has a column of this name."""
         return column in self.columns[table]
 
 
+@dataclass(frozen=True)
+class _Column:
+    table: str
+    name: str
+    type: str
+
+
 def kind_of(connection: Connection[TupleRow]) -> Kind:
-    """Whose tables these are. Raises DatabaseUnusable, in plain words, where they are neither's."""
-    queries = Queries.read("older.sql")
-    # Not by twinlens_migrations: a plain `migrate` that was refused has left that behind.
+    """Whose tables these are. Raises DatabaseUnusable where they are neither a legacy system's nor Twinlens' own."""
+    queries = Queries.read("legacy.sql")
+    # The table twinlens_migrations proves nothing: a plain `migrate` that was refused leaves it behind.
     if connection.execute(queries["find_spaces"]).fetchone() != (None,):
         return "twinlens"
     kinds: dict[str, str] = dict(connection.execute(queries["list_tables"], {"names": list(NEEDED)}).fetchall())
@@ -53,15 +61,15 @@ def kind_of(connection: Connection[TupleRow]) -> Kind:
             f"This is no database of the older system that can be read: {_listed(others)} should be a plain table, and "
             "is a view, a partitioned table or the like."
         )
-    return "older"
+    return "legacy"
 
 
 def read_tables(connection: Connection[TupleRow]) -> Tables:
-    """The tables of a database that is of kind `older`. Raises DatabaseUnusable naming each needed column it lacks."""
+    """The tables of a legacy database. Raises DatabaseUnusable, which names each needed column that is missing."""
     columns: dict[str, dict[str, str]] = {name: {} for name in NEEDED}
-    rows = connection.execute(Queries.read("older.sql")["list_columns"], {"names": list(NEEDED)}).fetchall()
-    for table, column, kind in rows:
-        columns[table][column] = kind
+    with connection.cursor(row_factory=class_row(_Column)) as cursor:
+        for one in cursor.execute(Queries.read("legacy.sql")["list_columns"], {"names": list(NEEDED)}):
+            columns[one.table][one.name] = one.type
     missing = [f'{table}."{one}"' for table, needed in NEEDED.items() for one in needed if one not in columns[table]]
     if missing:
         raise DatabaseUnusable(

@@ -1,16 +1,17 @@
--- Every statement of adopt.py, in the order they run: a name, a sentence, named parameters. All in one transaction.
+-- Every statement of adopt.py, in the order in which they run, all in one transaction: a name, a sentence, named
+-- parameters.
 
--- be_patient --
--- Do not stand in line behind an application that still works on these tables. Times without a zone are UTC.
+-- prepare --
+-- Do not wait for ever for an application that still works on these tables. Times without a zone are UTC.
 SET LOCAL lock_timeout = '10s';
 SET LOCAL TimeZone = 'UTC'
 
 -- lock_tables --
--- Nobody else reads or writes them until all is done.
+-- Nobody else reads or writes these tables until the transaction ends.
 LOCK TABLE products, media, image_embeddings IN ACCESS EXCLUSIVE MODE
 
 -- views_of_vectors --
--- Views that read the older vectors: they would go on reading the archive.
+-- Views that read the legacy vectors: they would go on reading the archive.
 SELECT DISTINCT v.relname
 FROM pg_depend d
 JOIN pg_rewrite r ON r.oid = d.objid
@@ -20,8 +21,9 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
 ORDER BY 1
 
 -- foreign_keys_from_elsewhere --
--- References of other tables: table, name, what is referred to, whether deleting there changes rows here.
-SELECT k.conrelid::regclass::text, k.conname, k.confrelid::regclass::text, a.attname, k.confdeltype IN ('c', 'n', 'd')
+-- Foreign keys of other tables; one that follows deletions changes or deletes rows when what it refers to is deleted.
+SELECT k.conrelid::regclass::text AS "table", k.conname AS name, k.confrelid::regclass::text AS target,
+    a.attname AS "column", k.confdeltype IN ('c', 'n', 'd') AS follows_deletions
 FROM pg_constraint k
 JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = k.confkey[1]
 WHERE k.contype = 'f' AND k.confrelid IN ('products'::regclass, 'media'::regclass)
@@ -29,15 +31,16 @@ WHERE k.contype = 'f' AND k.confrelid IN ('products'::regclass, 'media'::regclas
 ORDER BY 1, 2
 
 -- constraints --
--- Constraints of a table: name, kind, columns. A NOT NULL is no constraint here.
-SELECT k.conname, k.contype::text,
+-- Constraints of a table. A NOT NULL is no constraint here.
+SELECT k.conname AS name, k.contype::text AS kind,
     array(SELECT attname::text FROM pg_attribute WHERE attrelid = k.conrelid AND attnum = ANY(k.conkey) ORDER BY attname)
+    AS columns
 FROM pg_constraint k
 WHERE k.conrelid = to_regclass(%(table)s) AND k.contype IN ('c', 'f', 'p', 'u', 'x')
 ORDER BY k.contype = 'p', k.conname
 
 -- unique_indexes --
--- Unique indexes of a table that no constraint stands behind: name, columns.
+-- Unique indexes of a table that belong to no constraint: name, columns.
 SELECT c.relname,
     array(SELECT attname::text FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY(i.indkey) ORDER BY attname)
 FROM pg_index i
@@ -46,7 +49,7 @@ WHERE i.indrelid = to_regclass(%(table)s) AND i.indisunique AND i.indexprs IS NU
     AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
 
 -- vector_indexes --
--- Indexes that only a search would read.
+-- Indexes over the legacy vectors: only a search would read them.
 SELECT c.relname
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
@@ -54,58 +57,58 @@ JOIN pg_am a ON a.oid = c.relam
 WHERE i.indrelid = 'image_embeddings'::regclass AND a.amname IN ('hnsw', 'ivfflat')
 
 -- strict_columns --
--- Columns that refuse a row which does not name them.
+-- Columns that refuse a row without a value for them.
 SELECT attname
 FROM pg_attribute
 WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef
     AND attidentity = ''
 
 -- drop_constraint --
--- What Twinlens has in its own way.
+-- Twinlens has its own constraint in its place.
 ALTER TABLE {table} DROP CONSTRAINT {name}
 
 -- rename_constraint --
--- As Twinlens calls it.
+-- Give it Twinlens' name.
 ALTER TABLE {table} RENAME CONSTRAINT {name} TO {wanted}
 
 -- drop_index --
--- What Twinlens has in its own way, or has no use for.
+-- Twinlens has its own index in its place, or needs none.
 DROP INDEX {name}
 
 -- rename_column --
--- Out of the way of a column of Twinlens', or to the name that Twinlens has for it.
+-- Twinlens has another column of this name.
 ALTER TABLE {table} RENAME COLUMN {column} TO {wanted}
 
 -- drop_identity --
--- The application, or the API, gives the ids.
+-- The application, or the API, sets the ids.
 ALTER TABLE {table} ALTER COLUMN {column} DROP IDENTITY IF EXISTS
 
 -- drop_default --
--- What Twinlens gives itself.
+-- Twinlens sets its own default.
 ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT
 
 -- drop_not_null --
--- What Twinlens may leave out.
+-- Twinlens adds rows without a value for it.
 ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL
 
 -- change_type --
--- By way of its text, which every type has and all that is wanted here is read from.
+-- Each type can be written as text, and each type that is wanted here can be read from text.
 ALTER TABLE {table} ALTER COLUMN {column} TYPE {type} USING {column}::text::{type}
 
--- note_digests --
--- Digests that are none of a SHA-256, before they go.
+-- archive_digests --
+-- Keep a copy of digests that are no SHA-256, before they are left out.
 INSERT INTO twinlens_older_rows ("table", reason, kept, id, "row")
 SELECT 'media', 'its contentDigest is no SHA-256, and was left out', true, id::text, to_jsonb(m)
 FROM media m
 WHERE "contentDigest"::text !~* '^(\\x)?[0-9a-f]{{64}}$'
 
 -- change_digest --
--- Hexadecimal digits, as bytea shows itself or without the \x, to bytes.
+-- Hexadecimal digits, with \x as bytea is printed or without, become bytes.
 ALTER TABLE media ALTER COLUMN "contentDigest" TYPE bytea USING
     CASE WHEN "contentDigest"::text ~* '^(\\x)?[0-9a-f]{{64}}$' THEN decode(right("contentDigest"::text, 64), 'hex') END
 
 -- make_archive --
--- Rows that could not be kept, or not as they were, whole, with the reason. `kept`: the row is still there, changed.
+-- Complete copies of rows that could not be kept as they were, with the reason. `kept`: the row is still there, changed.
 CREATE TABLE twinlens_older_rows (
     "table" text NOT NULL,
     reason text NOT NULL,
@@ -116,7 +119,7 @@ CREATE TABLE twinlens_older_rows (
 )
 
 -- add_columns --
--- What the older tables may lack.
+-- Columns that the legacy tables may lack.
 ALTER TABLE products
     ADD COLUMN IF NOT EXISTS sku text,
     ADD COLUMN IF NOT EXISTS "isActive" boolean DEFAULT true,
@@ -135,7 +138,7 @@ ALTER TABLE media
     ADD COLUMN IF NOT EXISTS "createdAt" timestamptz DEFAULT now()
 
 -- move_products --
--- Products that cannot be kept.
+-- Products that cannot be kept go to the archive.
 WITH judged AS (
     SELECT ctid AS place, CASE
         WHEN id IS NULL OR length(id) NOT BETWEEN 1 AND 255 THEN 'its id is empty or too long'
@@ -151,7 +154,7 @@ INSERT INTO twinlens_older_rows ("table", reason, kept, id, "row")
 SELECT 'products', reason, false, id, "row" FROM gone
 
 -- move_media --
--- Media that cannot be kept.
+-- Media that cannot be kept go to the archive.
 WITH judged AS (
     SELECT ctid AS place, CASE
         WHEN id IS NULL OR length(id) NOT BETWEEN 1 AND 255 THEN 'its id is empty or too long'
@@ -167,8 +170,8 @@ WITH judged AS (
 INSERT INTO twinlens_older_rows ("table", reason, kept, id, "row")
 SELECT 'media', reason, false, id, "row" FROM gone
 
--- mend_skus --
--- The first of a client's products with a SKU keeps it.
+-- clear_skus --
+-- Of a client's products with the same SKU, the first keeps it.
 WITH judged AS (
     SELECT ctid AS place, id, to_jsonb(products) AS "row", CASE
         WHEN length(sku) NOT BETWEEN 1 AND 255 THEN 'its SKU is empty or too long, and was left out'
@@ -183,26 +186,26 @@ WITH judged AS (
 )
 UPDATE products p SET sku = NULL FROM judged j WHERE p.ctid = j.place AND j.reason IS NOT NULL
 
--- mend_products --
--- What was left open. One whose flag is NULL was never found.
+-- complete_products --
+-- Fill in what is NULL. The older search never found a product whose isActive is NULL.
 UPDATE products SET name = coalesce(name, id), "isActive" = coalesce("isActive", false),
     "createdAt" = coalesce("createdAt", now()), "updatedAt" = coalesce("updatedAt", "createdAt", now())
 WHERE name IS NULL OR "isActive" IS NULL OR "createdAt" IS NULL OR "updatedAt" IS NULL
 
--- note_kinds --
--- Kinds and states that Twinlens has no word for. The older search asked for neither.
+-- archive_unknown_values --
+-- Keep a copy of media with a kind, status or size that Twinlens does not know. The older search asked for none of them.
 INSERT INTO twinlens_older_rows ("table", reason, kept, id, "row")
 SELECT 'media', reason, true, id, to_jsonb(m)
 FROM media m
 CROSS JOIN LATERAL (VALUES
-    (lower(kind) NOT IN ('image', 'video'), 'Twinlens does not know its kind, and takes it for an image'),
-    (lower(status) NOT IN ('pending', 'ready', 'failed'), 'Twinlens does not know its status, and takes it for ready'),
+    (lower(kind) NOT IN ('image', 'video'), 'Twinlens does not know its kind, and treats it as an image'),
+    (lower(status) NOT IN ('pending', 'ready', 'failed'), 'Twinlens does not know its status, and treats it as ready'),
     (least(bytes, width - 1, height - 1) < 0, 'its size made no sense, and was left out')
 ) AS judged (wrong, reason)
 WHERE wrong
 
--- mend_media --
--- The client is the product's. A later media with the bytes of another one of its product keeps no digest.
+-- correct_media --
+-- The client is the product's. Of a product's media with the same bytes, the first alone keeps the digest.
 UPDATE media m
 SET "clientId" = p."clientId",
     kind = CASE WHEN lower(m.kind) = 'video' THEN 'video' ELSE 'image' END,
@@ -218,7 +221,7 @@ FROM products p, (
 WHERE p.id = m."productId" AND d.id = m.id
 
 -- constrain --
--- What migration 1 asks of the two tables.
+-- The constraints and defaults that migration 1 gives the two tables.
 ALTER TABLE products
     ALTER COLUMN "clientId" SET NOT NULL,
     ALTER COLUMN name SET NOT NULL,
@@ -249,20 +252,20 @@ ALTER TABLE media
         REFERENCES products (id, "clientId") ON DELETE CASCADE ON UPDATE CASCADE
 
 -- add_primary_key --
--- Under the name that Twinlens gives it.
+-- Under Twinlens' name.
 ALTER TABLE {table} ADD CONSTRAINT {wanted} PRIMARY KEY (id)
 
 -- archive_vectors --
--- The older vectors, out of every search's way.
+-- No search reads the legacy vectors under this name.
 ALTER TABLE image_embeddings RENAME TO twinlens_older_embeddings
 
 -- make_movable --
--- Where the rows lie whose vectors may move, while it is being found out.
+-- Where the rows lie whose vectors may move into a space. The table is gone when the transaction ends.
 CREATE TEMPORARY TABLE twinlens_movable (place tid, "mediaId" text, "s3Key" text) ON COMMIT DROP
 
 -- find_movable --
--- The older vectors that could be a space's: the one vector of its media, of the space's dimensions, not zero, of no
--- other picture, and of a picture that has no other.
+-- The legacy vectors that could be a space's: of the space's dimensions, not zero, the only vector of their media, and
+-- of one picture that has no other vector.
 WITH valid AS MATERIALIZED (
     SELECT e.ctid AS place, m.id, m."s3Key" AS s3_key, md5(vector_send(e.embedding::vector)) AS print,
         coalesce(encode(m."contentDigest", 'hex'), m."s3Key") AS picture
@@ -277,28 +280,29 @@ WHERE id NOT IN (SELECT id FROM valid GROUP BY id HAVING count(*) > 1)
     AND picture NOT IN (SELECT picture FROM valid GROUP BY picture HAVING count(DISTINCT print) > 1)
 
 -- sample --
--- Some of them, in any order.
-SELECT e."mediaId"::text, s."s3Key", (e.embedding::vector)::real[]
+-- Movable vectors, drawn at random.
+SELECT e."mediaId"::text AS media_id, s."s3Key" AS s3_key, (e.embedding::vector)::real[] AS vector
 FROM (SELECT * FROM twinlens_movable ORDER BY random() LIMIT %(count)s) s
 JOIN twinlens_older_embeddings e ON e.ctid = s.place
 
 -- move_vectors --
--- Them all, at unit length, into the space.
+-- Copy all movable vectors into the space, at unit length.
 INSERT INTO {space} (space, "mediaId", embedding)
 SELECT %(number)s, s."mediaId", l2_normalize(e.embedding::vector)::halfvec
 FROM twinlens_movable s
 JOIN twinlens_older_embeddings e ON e.ctid = s.place
 
--- take_stock --
--- Searches plan badly until PostgreSQL has counted.
+-- analyse --
+-- Searches are planned badly until PostgreSQL knows how many rows there are.
 ANALYZE products, media
 
 -- count_all --
--- Products, clients, media, ready images, archived vectors.
-SELECT (SELECT count(*) FROM products), (SELECT count(DISTINCT "clientId") FROM products), (SELECT count(*) FROM media),
-    (SELECT count(*) FROM media WHERE kind = 'image' AND status = 'ready'),
-    (SELECT count(*) FROM twinlens_older_embeddings)
+-- How much was adopted; `images` are ready, `vectors` are archived.
+SELECT (SELECT count(*) FROM products) AS products, (SELECT count(DISTINCT "clientId") FROM products) AS clients,
+    (SELECT count(*) FROM media) AS media,
+    (SELECT count(*) FROM media WHERE kind = 'image' AND status = 'ready') AS images,
+    (SELECT count(*) FROM twinlens_older_embeddings) AS vectors
 
 -- count_archived --
--- What became of rows that could not be kept as they were.
-SELECT "table", reason, kept, count(*) FROM twinlens_older_rows GROUP BY 1, 2, 3 ORDER BY 1 DESC, 3, 2
+-- How many rows could not be kept as they were, by table and reason.
+SELECT "table", reason, kept, count(*) AS count FROM twinlens_older_rows GROUP BY 1, 2, 3 ORDER BY 1 DESC, 3, 2

@@ -1,21 +1,22 @@
--- Every statement of doctor.py: a name, a sentence, named parameters. All of them read, and nothing else.
+-- Every statement of the doctor: a name, a sentence, named parameters. They only read.
 --
--- Those that look for something wrong give one id for each, and `count_found` counts them. The older system's tables
--- are read with whatever types their ids have, and to_jsonb reads a column that need not be there. {found} is one of
--- those statements, {space} the table of the live space.
+-- A statement that looks for something wrong gives one id for each thing that is wrong, and `count_found` counts them.
+-- The ids of legacy tables may be of any type, and to_jsonb reads a column that may be missing. {found} is a statement
+-- that looks for something wrong, {space} the table of the live space.
 
 -- count_found --
--- How many a statement finds, and the first three.
+-- How many ids a statement gives, and the first three. A legacy table may lack an id.
 WITH found AS MATERIALIZED ({found})
-SELECT count(*), array(SELECT id FROM found ORDER BY id LIMIT 3) FROM found
+SELECT count(*), array(SELECT coalesce(id, '(none)') FROM found ORDER BY 1 LIMIT 3) FROM found
 
 -- pgvector --
--- Its version here.
+-- The version of pgvector in this database.
 SELECT extversion FROM pg_extension WHERE extname = 'vector'
 
 -- indexes --
--- The vector indexes of a table: name, kind, operator class, whether whole, whether over a part of the rows alone.
-SELECT c.relname, a.amname, o.opcname, i.indisvalid, i.indpred IS NOT NULL
+-- The vector indexes of a table, with their operator class; a valid one was completed, a partial one holds some rows.
+SELECT c.relname AS name, a.amname AS kind, o.opcname AS operators, i.indisvalid AS valid,
+    i.indpred IS NOT NULL AS partial
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_am a ON a.oid = c.relam
@@ -24,21 +25,22 @@ WHERE i.indrelid = to_regclass(%(table)s) AND a.amname IN ('hnsw', 'ivfflat')
 ORDER BY c.relname
 
 
--- count_older --
--- How much the older system's tables hold: products, clients, media, vectors.
-SELECT (SELECT count(*) FROM products), (SELECT count(DISTINCT "clientId") FROM products),
-    (SELECT count(*) FROM media), (SELECT count(*) FROM image_embeddings)
+-- count_legacy --
+-- How much the legacy tables hold.
+SELECT (SELECT count(*) FROM products) AS products, (SELECT count(DISTINCT "clientId") FROM products) AS clients,
+    (SELECT count(*) FROM media) AS media, (SELECT count(*) FROM image_embeddings) AS vectors
 
 -- lengths --
--- The shortest and the longest vector.
-SELECT min(vector_norm(embedding::vector)), max(vector_norm(embedding::vector)) FROM image_embeddings
+-- The lengths of the shortest and of the longest vector; NULL where there is none.
+SELECT min(vector_norm(embedding::vector)) AS shortest, max(vector_norm(embedding::vector)) AS longest
+FROM image_embeddings
 
 -- dimensions --
 -- Which numbers of dimensions there are, the most common first.
-SELECT vector_dims(embedding::vector), count(*) FROM image_embeddings WHERE embedding IS NOT NULL GROUP BY 1 ORDER BY 2 DESC
+SELECT vector_dims(embedding::vector) FROM image_embeddings WHERE embedding IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC
 
 -- null_vectors --
--- No vector at all.
+-- A row without a vector.
 SELECT "mediaId"::text AS id FROM image_embeddings WHERE embedding IS NULL
 
 -- zero_vectors --
@@ -54,10 +56,11 @@ WHERE vector_norm(embedding::vector) > 0 AND abs(vector_norm(embedding::vector) 
 -- A vector that the artifact cannot have made.
 SELECT "mediaId"::text AS id FROM image_embeddings WHERE vector_dims(embedding::vector) <> %(dimensions)s
 
--- sample_older --
--- Vectors drawn at random, with the picture that each is said to be of. By their place, so that those that are not
--- drawn are not read.
-SELECT e."mediaId"::text, m."s3Key"::text, (e.embedding::vector)::real[]
+-- sample_legacy --
+-- Vectors drawn at random, each with the key of its picture. They are drawn by their place (ctid), so that no other
+-- vector is read.
+SELECT coalesce(e."mediaId"::text, '(none)') AS media_id, coalesce(m."s3Key"::text, '') AS s3_key,
+    (e.embedding::vector)::real[] AS vector
 FROM image_embeddings e
 LEFT JOIN media m ON m.id::text = e."mediaId"::text
 WHERE e.ctid = ANY(ARRAY(
@@ -65,7 +68,7 @@ WHERE e.ctid = ANY(ARRAY(
 ))
 
 -- unlike_twins --
--- One picture (by its digest, else by its key), more than one vector, and this one is not the first one's.
+-- A vector that differs from the first vector of the same picture. Pictures are identified by digest, else by key.
 WITH pictures AS (
     SELECT id::text AS id, coalesce(to_jsonb(media) ->> 'contentDigest', nullif("s3Key"::text, '')) AS picture
     FROM media
@@ -85,7 +88,7 @@ SELECT id FROM several
 WHERE CASE WHEN vector_dims(embedding) = vector_dims(first) THEN 1 - (embedding <=> first) ELSE -1 END < 0.999
 
 -- shared_vectors --
--- A vector that a different picture has, too, to the last bit.
+-- A vector that equals, to the last bit, one of a different picture.
 WITH prints AS MATERIALIZED (
     SELECT e."mediaId"::text AS id, md5(vector_send(e.embedding::vector)) AS print,
         coalesce(to_jsonb(m) ->> 'contentDigest', m."s3Key"::text) AS picture
@@ -97,35 +100,35 @@ SELECT id FROM prints
 WHERE print IN (SELECT print FROM prints GROUP BY print HAVING count(DISTINCT picture) > 1)
 
 -- orphan_media --
--- Its product is not there.
+-- A media whose product does not exist.
 SELECT m.id::text AS id FROM media m
 WHERE NOT EXISTS (SELECT FROM products p WHERE p.id::text = m."productId"::text)
 
 -- orphan_vectors --
--- Its media is not there.
-SELECT coalesce(e."mediaId"::text, '(none)') AS id FROM image_embeddings e
+-- A vector whose media does not exist.
+SELECT e."mediaId"::text AS id FROM image_embeddings e
 WHERE NOT EXISTS (SELECT FROM media m WHERE m.id::text = e."mediaId"::text)
 
 -- crowded_media --
--- More than one row of image_embeddings.
+-- A media with more than one row in image_embeddings.
 SELECT "mediaId"::text AS id FROM image_embeddings WHERE "mediaId" IS NOT NULL GROUP BY "mediaId" HAVING count(*) > 1
 
 -- media_without_vectors --
--- An image that no vector stands for.
+-- An image without a vector. Twinlens makes none of videos.
 SELECT m.id::text AS id FROM media m
 WHERE NOT EXISTS (SELECT FROM image_embeddings e WHERE e."mediaId"::text = m.id::text)
     AND NOT starts_with(lower(coalesce(to_jsonb(m) ->> 'kind', 'image')), 'video')
 
 -- media_without_pictures --
--- Nothing says where the bytes of its picture lie.
+-- A media without a key: nothing says where the bytes of its picture lie.
 SELECT id::text AS id FROM media WHERE coalesce("s3Key"::text, '') = ''
 
 -- products_without_clients --
--- It belongs to nobody.
+-- A product that belongs to no client.
 SELECT id::text AS id FROM products WHERE coalesce("clientId"::text, '') = ''
 
 -- repeated_skus --
--- Another product of the client has the same SKU.
+-- A product that shares its SKU with another one of its client.
 SELECT p.id::text AS id FROM (
     SELECT id, count(*) OVER (PARTITION BY "clientId", to_jsonb(products) ->> 'sku') AS many
     FROM products
@@ -134,8 +137,9 @@ SELECT p.id::text AS id FROM (
 WHERE p.many > 1
 
 -- percentage --
--- What the older formula makes of a vector that meets itself.
-SELECT "mediaId"::text, embedding::vector <#> embedding::vector, (1 + (embedding::vector <#> embedding::vector)) / 2 * 100
+-- What the older formula makes of a vector that is compared with itself.
+SELECT "mediaId"::text AS media_id, embedding::vector <#> embedding::vector AS score,
+    (1 + (embedding::vector <#> embedding::vector)) / 2 * 100 AS percentage
 FROM image_embeddings
 WHERE vector_norm(embedding::vector) > 0
 ORDER BY "mediaId"::text
@@ -143,17 +147,17 @@ LIMIT 1
 
 
 -- count_twinlens --
--- How much the catalogue holds: products, clients, ready images.
-SELECT (SELECT count(*) FROM products), (SELECT count(DISTINCT "clientId") FROM products),
-    (SELECT count(*) FROM media WHERE kind = 'image' AND status = 'ready')
+-- How much the catalogue holds. Only ready images have vectors.
+SELECT (SELECT count(*) FROM products) AS products, (SELECT count(DISTINCT "clientId") FROM products) AS clients,
+    (SELECT count(*) FROM media WHERE kind = 'image' AND status = 'ready') AS images
 
 -- applied --
 -- The numbers of the migrations that made this database.
 SELECT number FROM twinlens_migrations
 
 -- spaces --
--- Every space of the database, and whether it was live once and is kept as the way back.
-SELECT number, id, dimensions, "artifactPath", live, to_jsonb(s) ->> 'retiredAt' IS NOT NULL
+-- Every space of the database. A retired one was live once and is kept as the way back.
+SELECT number, id, dimensions, "artifactPath" AS artifact_path, live, to_jsonb(s) ->> 'retiredAt' IS NOT NULL AS retired
 FROM twinlens_spaces s
 ORDER BY number
 
@@ -167,12 +171,12 @@ SELECT m.id FROM media m
 WHERE m.kind = 'image' AND m.status = 'ready' AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
 
 -- large_clients --
--- Clients with so many active vectors that each should have an index of its own.
+-- Clients with so many active vectors that they should have an index of their own.
 SELECT "clientId" FROM {space} WHERE active GROUP BY "clientId" HAVING count(*) >= %(threshold)s ORDER BY 1
 
 -- sample_space --
 -- Vectors of the space drawn at random, with the key of each one's picture.
-SELECT v."mediaId", m."s3Key", (v.embedding::vector)::real[]
+SELECT v."mediaId" AS media_id, m."s3Key" AS s3_key, (v.embedding::vector)::real[] AS vector
 FROM {space} v
 JOIN media m ON m.id = v."mediaId"
 WHERE v.ctid = ANY(ARRAY(SELECT ctid FROM {space} ORDER BY random() LIMIT %(count)s))

@@ -1,4 +1,4 @@
-"""A database of the older system, as tests make them: sound, and in whatever way it was broken."""
+"""Legacy databases (those of the older system) as tests make them: sound, or broken in some way."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CREATE TABLE media (
 CREATE TABLE image_embeddings ("mediaId" text, embedding vector(512));
 """
 
-# As an object-relational mapper makes them: uuids, enumerations, times without a zone, unique indexes, an id for each
-# vector, and columns that Twinlens has no use for.
+# As an object-relational mapper makes it: uuids, enumerations, times without a zone, unique indexes, an id for each
+# vector, and columns that Twinlens does not need.
 MAPPED_SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TYPE kind AS ENUM ('IMAGE', 'VIDEO', 'DRAWING');
@@ -68,16 +68,16 @@ def real_vectors() -> NDArray[np.float32]:
 
 
 def random_vectors(count: int = len(NAMES)) -> NDArray[np.float32]:
-    """float32[count, 512] of unit length, in any direction: what a mock gives."""
+    """float32[count, 512] of unit length, in random directions: what a mock gives."""
     vectors = np.random.default_rng(49).standard_normal((count, 512))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 @contextmanager
-def older_database(
+def legacy_database(
     url: str, vectors: Iterable[NDArray[Any]], *changes: LiteralString, schema: LiteralString = SCHEMA
 ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """Products p0, p1... of the client `shop`, a media each (m0, m1...) and its vector; then changes that break it."""
+    """Products p0, p1... of the client `shop`, each with a media (m0, m1...) and its vector; then the changes."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(schema)
         with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A database of the older system becomes one of Twinlens', or stays what it was."""
+"""A legacy database becomes one of Twinlens, or stays what it was."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from server.doctor import adopt
 from server.errors import ArtifactInvalid, DatabaseUnusable
 from tests import DEMO_PICTURES, ROOT, STARTER
 from tests.conftest import serving
-from tests.support.legacy import MAPPED_SCHEMA, NAMES, older_database, random_vectors, real_vectors, settings
+from tests.support.legacy import MAPPED_SCHEMA, NAMES, legacy_database, random_vectors, real_vectors, settings
 from tests.test_promise import OLDER_SQL
 
 Rows = list[tuple[Any, ...]]
 
 
-def take(url: str, folder: Path, media: Path | None = DEMO_PICTURES, sample: int = 64, **others: Any) -> int:
+def adopt_database(url: str, folder: Path, media: Path | None = DEMO_PICTURES, sample: int = 64, **others: Any) -> int:
     return migrate.run(settings(url, folder, **others), argparse.Namespace(adopt=True, media=media, sample=sample), url)
 
 
@@ -37,12 +37,12 @@ def ask(connection: psycopg.Connection[Any], query: str) -> Rows:
     return connection.execute(query.encode()).fetchall()
 
 
-def older_search(connection: psycopg.Connection[Any], vector: np.ndarray, client: str = "shop") -> Rows:
+def legacy_search(connection: psycopg.Connection[Any], vector: np.ndarray, client: str = "shop") -> Rows:
     return psycopg.RawCursor(connection).execute(OLDER_SQL, (str(vector.tolist()), client, 10)).fetchall()
 
 
 def shape_of(connection: psycopg.Connection[Any]) -> dict[str, set[tuple[Any, ...]]]:
-    """What the catalogue of PostgreSQL says of products and media."""
+    """Products and media as PostgreSQL's system tables describe them."""
     tables = "('products'::regclass, 'media'::regclass)"
     return {
         "columns": {
@@ -82,8 +82,8 @@ def shape_of(connection: psycopg.Connection[Any]) -> dict[str, set[tuple[Any, ..
 def test_an_adopted_schema_is_that_of_a_fresh_database(
     bare_database_url: str, database_url: str, tmp_path: Path
 ) -> None:
-    with older_database(bare_database_url, random_vectors()) as connection, psycopg.connect(database_url) as fresh:
-        take(bare_database_url, tmp_path, media=None)
+    with legacy_database(bare_database_url, random_vectors()) as connection, psycopg.connect(database_url) as fresh:
+        adopt_database(bare_database_url, tmp_path, media=None)
         adopted, new = shape_of(connection), shape_of(fresh)
     ours = {("twinlens_older_embeddings", "r"), ("twinlens_older_rows", "r")}
     assert adopted.pop("tables") == new.pop("tables") | ours
@@ -91,10 +91,10 @@ def test_an_adopted_schema_is_that_of_a_fresh_database(
         assert adopted[part] == found, part
 
 
-def test_vectors_that_agree_with_the_pictures_move_and_the_older_sql_runs_on(
+def test_vectors_that_agree_with_the_pictures_move_and_the_legacy_sql_still_works(
     bare_database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Some of them are no vectors of one picture each: those wait to be embedded."""
+    """Some vectors belong to no single picture: these media wait to be embedded."""
     changes = (
         """UPDATE image_embeddings SET embedding = (SELECT array_agg(x * 7) FROM unnest(embedding::real[]) x)::vector
            WHERE "mediaId" < 'm2'""",
@@ -106,24 +106,24 @@ def test_vectors_that_agree_with_the_pictures_move_and_the_older_sql_runs_on(
         """UPDATE products SET "isActive" = NULL WHERE id = 'p10'""",
     )
     waiting = {5, 6, 7, 8, 9}
-    with older_database(bare_database_url, real_vectors(), *changes) as connection:
-        assert take(bare_database_url, tmp_path) == 0
+    with legacy_database(bare_database_url, real_vectors(), *changes) as connection:
+        assert adopt_database(bare_database_url, tmp_path) == 0
         said = capsys.readouterr().out
         for number, vector in enumerate(real_vectors()):
-            found = older_search(connection, vector)
+            found = legacy_search(connection, vector)
             if number not in {*waiting, 10}:
                 assert found[0][0] == f"p{number}"
                 assert found[0][2] == pytest.approx(-1, abs=1e-3)
         assert len(ask(connection, "SELECT FROM image_embeddings")) == len(NAMES) - len(waiting)
         assert len(ask(connection, "SELECT FROM twinlens_older_embeddings")) == len(NAMES) + 1
         connection.execute("""UPDATE products SET "isActive" = false WHERE id = 'p0'""")
-        assert "p0" not in [row[0] for row in older_search(connection, real_vectors()[0])]
-        assert older_search(connection, real_vectors()[0], "another") == []
+        assert "p0" not in [row[0] for row in legacy_search(connection, real_vectors()[0])]
+        assert legacy_search(connection, real_vectors()[0], "another") == []
         connection.execute("DELETE FROM media WHERE id = 'm0'")
     assert f"Moved into that space, at unit length: {len(NAMES) - len(waiting)}." in said
     assert f"To be embedded: {len(waiting)} images." in said
-    assert "35 pictures were embedded anew with starter, and the lowest cosine is" in said
-    assert take(bare_database_url, tmp_path) == 0
+    assert "35 pictures were embedded again with starter, and the lowest cosine is" in said
+    assert adopt_database(bare_database_url, tmp_path) == 0
     assert "This is a Twinlens database already" in capsys.readouterr().out
 
 
@@ -131,15 +131,15 @@ def test_vectors_that_disagree_are_never_searched_and_the_server_embeds_the_pict
     bare_database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = [*real_vectors()[:30], *random_vectors()[30:]]
-    with older_database(bare_database_url, mixed) as connection:
+    with legacy_database(bare_database_url, mixed) as connection:
         with pytest.raises(DatabaseUnusable, match=r"migrate --adopt takes them over"):
             migrations.migrate(bare_database_url)
-        take(bare_database_url, tmp_path)
+        adopt_database(bare_database_url, tmp_path)
         said = capsys.readouterr().out
         assert "10 of them disagree (0.999 is needed)" in said
         assert f"To be embedded: {len(NAMES)} images." in said
         assert "reembed --artifact" in said
-        assert older_search(connection, real_vectors()[0]) == []
+        assert legacy_search(connection, real_vectors()[0]) == []
         assert ask(connection, "SELECT FROM twinlens_spaces") == []
         # Where the older system kept its pictures.
         store = tmp_path / "store"
@@ -152,27 +152,27 @@ def test_vectors_that_disagree_are_never_searched_and_the_server_embeds_the_pict
         )
         assert done.returncode == 0, done.stderr
         for number, vector in enumerate(real_vectors()):
-            assert older_search(connection, vector)[0][0] == f"p{number}"
+            assert legacy_search(connection, vector)[0][0] == f"p{number}"
         with serving(bare_database_url, tmp_path / "data", media_url=str(store)) as client:
             picture = (DEMO_PICTURES / f"{NAMES[3]}.webp").read_bytes()
             answer = client.post("/v1/search", files={"file": picture}, data={"clientId": "shop"}).json()
             assert (answer["results"][0]["productId"], answer["results"][0]["similarity"]) == ("p3", 100.0)
 
 
-def test_vectors_whose_pictures_are_not_at_hand_are_not_believed(
+def test_vectors_whose_pictures_are_not_at_hand_are_not_trusted(
     bare_database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = tmp_path / "few"
     few.mkdir()
     for name in NAMES[:10]:
         (few / f"{name}.webp").symlink_to(DEMO_PICTURES / f"{name}.webp")
-    with older_database(bare_database_url, real_vectors()) as connection:
-        take(bare_database_url, tmp_path, media=few)
+    with legacy_database(bare_database_url, real_vectors()) as connection:
+        adopt_database(bare_database_url, tmp_path, media=few)
         assert ask(connection, "SELECT FROM image_embeddings") == []
     assert "of 40, 10 are at hand and can be read, and 16 are needed (--media DIR)" in capsys.readouterr().out
 
 
-def test_rows_that_cannot_be_kept_are_moved_whole_with_the_reason(
+def test_rows_that_cannot_be_kept_are_archived_in_full_with_the_reason(
     bare_database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = (
@@ -185,8 +185,8 @@ def test_rows_that_cannot_be_kept_are_moved_whole_with_the_reason(
         """UPDATE media SET width = -1 WHERE id = 'm6'""",
         """ALTER TABLE media DROP CONSTRAINT media_pkey; INSERT INTO media SELECT * FROM media WHERE id = 'm7'""",
     )
-    with older_database(bare_database_url, real_vectors(), *changes) as connection:
-        take(bare_database_url, tmp_path)
+    with legacy_database(bare_database_url, real_vectors(), *changes) as connection:
+        adopt_database(bare_database_url, tmp_path)
         archived = ask(connection, 'SELECT "table", id, kept, "row" ->> \'id\' FROM twinlens_older_rows ORDER BY 1, 2')
         assert archived == [
             ("media", "m1", False, "m1"),
@@ -224,7 +224,7 @@ def test_what_a_mapper_made_is_adopted_with_its_ids_its_values_and_its_own_colum
             """
         )
         products = ask(connection, "SELECT id::text, name, colour FROM products ORDER BY id")
-        assert take(bare_database_url, tmp_path, media=None) == 0
+        assert adopt_database(bare_database_url, tmp_path, media=None) == 0
         assert ask(connection, "SELECT id, name, colour FROM products ORDER BY id") == products
         assert ask(
             connection, """SELECT DISTINCT extract(epoch FROM "createdAt" AT TIME ZONE 'UTC')::float FROM products"""
@@ -256,7 +256,7 @@ def test_what_a_mapper_made_is_adopted_with_its_ids_its_values_and_its_own_colum
     assert "products.attributes is called olderAttributes now" in said
     assert "products.colour may be NULL now" in said
     assert "- media, changed: 1, because its contentDigest is no SHA-256, and was left out" in said
-    assert "- media, changed: 1, because Twinlens does not know its kind, and takes it for an image" in said
+    assert "- media, changed: 1, because Twinlens does not know its kind, and treats it as an image" in said
 
 
 @contextmanager
@@ -299,11 +299,11 @@ def test_what_cannot_be_adopted_is_refused_and_stays_as_it_was(
 ) -> None:
     change, sentence = REFUSED[name]
     with (
-        older_database(bare_database_url, real_vectors(), change) as connection,
+        legacy_database(bare_database_url, real_vectors(), change) as connection,
         nothing_changed(connection),
         pytest.raises(DatabaseUnusable, match=sentence),
     ):
-        take(bare_database_url, tmp_path)
+        adopt_database(bare_database_url, tmp_path)
 
 
 def test_references_from_elsewhere_to_ids_that_change_their_type_are_refused(
@@ -312,15 +312,15 @@ def test_references_from_elsewhere_to_ids_that_change_their_type_are_refused(
     with psycopg.connect(bare_database_url, autocommit=True) as connection:
         connection.execute(MAPPED_SCHEMA + "CREATE TABLE orders (product uuid REFERENCES products (id))")
         with nothing_changed(connection), pytest.raises(DatabaseUnusable, match=r"orders refers to products.id .*uuid"):
-            take(bare_database_url, tmp_path)
+            adopt_database(bare_database_url, tmp_path)
 
 
-def test_a_failure_at_any_step_leaves_the_older_system_as_it_was(
+def test_a_failure_at_any_step_leaves_the_legacy_database_as_it_was(
     bare_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One step after the other fails, the last one first."""
-    run = psycopg.Connection.execute
-    with older_database(bare_database_url, real_vectors()) as connection, nothing_changed(connection):
+    """Each time another step fails, the last one first."""
+    run = psycopg.Cursor.execute
+    with legacy_database(bare_database_url, real_vectors()) as connection, nothing_changed(connection):
         steps: list[int] = []
         for wanted in (10**6, 40, 25, 12, 3):
             count = itertools.count()
@@ -332,12 +332,12 @@ def test_a_failure_at_any_step_leaves_the_older_system_as_it_was(
                 return run(self, b"SELECT 1 / 0" if step == wanted else query, *rest, **more)
 
             with monkeypatch.context() as patched:
-                patched.setattr(psycopg.Connection, "execute", execute)
+                patched.setattr(psycopg.Cursor, "execute", execute)
                 # Even when all but the end has been done.
                 if wanted == 10**6:
-                    patched.setattr(adopt._Work, "summary", lambda *_: run(connection, "SELECT 1 / 0"))
+                    patched.setattr(adopt.Adoption, "summary", lambda *_: connection.execute("SELECT 1 / 0"))
                 with pytest.raises((DatabaseUnusable, psycopg.Error)):
-                    take(bare_database_url, tmp_path)
+                    adopt_database(bare_database_url, tmp_path)
         assert max(steps) > 40
 
 
@@ -349,32 +349,32 @@ def test_an_artifact_that_drifts_adopts_nothing(
 
     monkeypatch.setattr("server.artifact.artifact.Artifact.self_test", drift)
     with (
-        older_database(bare_database_url, real_vectors()) as connection,
+        legacy_database(bare_database_url, real_vectors()) as connection,
         nothing_changed(connection),
         pytest.raises(ArtifactInvalid, match=r"cat\.png"),
     ):
-        take(bare_database_url, tmp_path)
+        adopt_database(bare_database_url, tmp_path)
 
 
-def test_an_application_that_holds_the_tables_is_not_waited_for_for_ever(
+def test_the_wait_for_an_application_that_holds_the_tables_is_limited(
     bare_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = Queries.read("adopt.sql")
     hasty = {name: sql.SQL(text.as_string(None).replace("'10s'", "'50ms'")) for name, text in patient._texts.items()}
     monkeypatch.setattr(patient, "_texts", hasty)
     monkeypatch.setattr(patient, "_whole", {})
-    with older_database(bare_database_url, real_vectors()) as connection, psycopg.connect(bare_database_url) as other:
+    with legacy_database(bare_database_url, real_vectors()) as connection, psycopg.connect(bare_database_url) as other:
         other.execute("SELECT FROM media LIMIT 1")
         with nothing_changed(connection), pytest.raises(DatabaseUnusable, match="Stop the older application"):
-            take(bare_database_url, tmp_path)
+            adopt_database(bare_database_url, tmp_path)
 
 
 def test_an_empty_database_has_nothing_to_adopt(bare_database_url: str, tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnusable, match="holds no tables of the older system"):
-        take(bare_database_url, tmp_path)
+        adopt_database(bare_database_url, tmp_path)
 
 
-def test_migration_1_is_cut_where_it_makes_the_two_tables_and_nowhere_else() -> None:
+def test_of_migration_1_only_the_two_tables_are_left_out() -> None:
     first = migrations.load_migrations()[0]
     rest = adopt.rest_of(first)
     assert "CREATE TABLE twinlens_spaces" in rest

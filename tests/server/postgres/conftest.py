@@ -1,0 +1,29 @@
+"""Embedded PostgreSQL servers for the tests of this room."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.postgres.server import EmbeddedPostgres
+from tests.support.postgres import Embedded
+
+
+@pytest.fixture
+def embedded() -> Iterator[Embedded]:
+    """Makes servers, and removes all that they leave."""
+    made: list[EmbeddedPostgres] = []
+
+    def make(data: Path) -> EmbeddedPostgres:
+        made.append(EmbeddedPostgres(data))
+        return made[-1]
+
+    yield make
+    for postgres in made:
+        postgres.close()
+    for postgres in made:
+        shutil.rmtree(postgres.cluster, ignore_errors=True)
+        postgres.cluster.with_name(postgres.cluster.name + ".running").unlink(missing_ok=True)
