@@ -32,6 +32,7 @@ SERVER = (
     "settings",
     "artifact",
     "errors",
+    "wording",
 )
 """Each may import those below it, and nothing above: the way of a picture, read from its end to its beginning."""
 
