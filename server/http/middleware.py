@@ -13,8 +13,7 @@ from litestar.types import ASGIApp, Message, Middleware, Receive, Scope, Send
 
 from server.errors import DeadlineMissed, TwinlensError
 from server.http import problems, timing
-from server.http.bodies import deadline_of
-from server.http.request import Request
+from server.http.request import Request, keep_deadline
 from server.lifespan import Services
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -44,14 +43,14 @@ def observed(app: ASGIApp) -> ASGIApp:
             if message["type"] == "http.response.start":
                 headers = MutableScopeHeaders(message)
                 headers[problems.REQUEST_ID_HEADER] = request_id
-                if told := timing.header(scope):
-                    headers["Server-Timing"] = told
+                if stages := timing.header(scope):
+                    headers["Server-Timing"] = stages
                 count(message["status"])
             await send(message)
 
         try:
             await app(scope, receive, counted)
-        except TwinlensError as exc:  # from a middleware below: it is answered beyond this one
+        except TwinlensError as exc:  # raised by a middleware below, and answered above this one
             count(problems.status_of(exc))
             raise
 
@@ -59,12 +58,12 @@ def observed(app: ASGIApp) -> ASGIApp:
 
 
 def in_time(most: float) -> Middleware:
-    """Answer each request within its deadline, wherever its time goes: a slow sender, the store, the database."""
+    """Answer each request within its deadline, whatever is slow: the sender, the store, the database."""
 
     def create(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                async with asyncio.timeout(deadline_of(Request(scope), most)):
+                async with asyncio.timeout(keep_deadline(Request(scope), most)):
                     await app(scope, receive, send)
             except TimeoutError as exc:
                 raise DeadlineMissed from exc

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import msgspec
 
+from server.access.clients import DEFAULT_CLIENT
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.preprocessing.text import MOST_CHARACTERS
 
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+ClientId = Annotated[str, msgspec.Meta(description=f"The client; `{DEFAULT_CLIENT}` when not given.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=rows.MOST_MATCHES)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -31,7 +33,15 @@ Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTE
 # Likewise: a grade's name.
 MinGrade = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*GRADES]})]
 
-DEFAULT_LIMIT = 24
+
+FilterText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What a match must be, as JSON: {"productIds": [...], "kind": "image", '
+        '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}.'
+    ),
+]
+"""A `Filter` as a form has it."""
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -66,35 +76,35 @@ class Embeddings(_Body, frozen=True):
     space: str
 
 
-class SearchRequest(_Request, frozen=True):
+class _Search(_Request, frozen=True):
+    """What every search may ask for, whatever it searches with."""
+
+    client_id: ClientId | None = None
+    limit: Limit = rows.DEFAULT_LIMIT
+    min_similarity: Percentage | None = None
+    min_grade: MinGrade | None = None
+
+
+class SearchRequest(_Search, frozen=True):
     """Exactly one of `text`, `media_id`, and `embedding` with its `space`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
-    client_id: str | None = None
-    limit: Limit = DEFAULT_LIMIT
-    min_similarity: Percentage | None = None
-    min_grade: MinGrade | None = None
     filter: Filter | None = None
 
 
-class SearchFields(_Request, frozen=True):
+class SearchFields(_Search, frozen=True):
     """The fields beside the `file` of a search by picture."""
 
-    client_id: str | None = None
-    limit: Limit = DEFAULT_LIMIT
-    min_similarity: Percentage | None = None
-    min_grade: MinGrade | None = None
-    filter: str | None = None
-    """A `Filter` as JSON."""
+    filter: FilterText | None = None
 
 
 class UploadFields(_Request, frozen=True):
     """The fields beside the `file` of an upload."""
 
-    client_id: str | None = None
+    client_id: ClientId | None = None
 
 
 class Match(_Body, frozen=True):
@@ -152,7 +162,7 @@ class ProductRequest(_Request, frozen=True):
     sku: Sku | None = None
     is_active: bool = True
     attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
-    client_id: str | None = None
+    client_id: ClientId | None = None
 
 
 class Product(_Body, frozen=True):

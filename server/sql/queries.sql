@@ -1,4 +1,20 @@
--- Every statement of catalogue.py: a name, a sentence, named parameters. {space} is the space's table of vectors.
+-- Every statement of catalogue.py and search.py: a name, a sentence, named parameters. {space} is the space's table of
+-- vectors. The columns carry the names of the fields of the records that they become.
+
+-- product_columns --
+-- The fields of a Product.
+id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
+    "updatedAt" AS updated_at
+
+-- media_columns --
+-- The fields of a Media.
+id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
+    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
+    "contentDigest" AS content_digest, "createdAt" AS created_at
+
+-- match_columns --
+-- The fields of a Match, but for its cosine.
+p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height
 
 -- put_product --
 -- Create a product, or change the client's own; no row when another client owns the id.
@@ -8,13 +24,11 @@ ON CONFLICT (id) DO UPDATE
     SET name = excluded.name, sku = excluded.sku, "isActive" = excluded."isActive", attributes = excluded.attributes,
         "updatedAt" = now()
     WHERE p."clientId" = excluded."clientId"
-RETURNING id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
-    "updatedAt" AS updated_at, xmax = 0 AS created
+RETURNING {product_columns}, xmax = 0 AS created
 
 -- get_product --
 -- One product of the client.
-SELECT id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
-    "updatedAt" AS updated_at
+SELECT {product_columns}
 FROM products
 WHERE id = %(id)s AND "clientId" = %(client_id)s
 
@@ -43,9 +57,7 @@ INSERT INTO media (id, "productId", "clientId", kind, "s3Key", "thumbnailKey", "
 VALUES (%(id)s, %(product_id)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s, %(bytes)s,
     %(width)s, %(height)s, %(content_digest)s)
 ON CONFLICT ("productId", "contentDigest") DO NOTHING
-RETURNING id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+RETURNING {media_columns}
 
 -- add_vector --
 -- Store a media's vector in the space, unless it is there.
@@ -55,17 +67,13 @@ ON CONFLICT ("mediaId") DO NOTHING
 
 -- find_media_by_digest --
 -- The media of a product that has these very bytes.
-SELECT id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+SELECT {media_columns}
 FROM media
 WHERE "clientId" = %(client_id)s AND "productId" = %(product_id)s AND "contentDigest" = %(digest)s
 
 -- get_media --
 -- One media of the client.
-SELECT id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+SELECT {media_columns}
 FROM media
 WHERE id = %(id)s AND "clientId" = %(client_id)s
 
@@ -73,9 +81,7 @@ WHERE id = %(id)s AND "clientId" = %(client_id)s
 -- Delete a media of the client and say what it was.
 DELETE FROM media
 WHERE id = %(id)s AND "clientId" = %(client_id)s
-RETURNING id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+RETURNING {media_columns}
 
 -- media_vector --
 -- A media's vector in the space, as it is stored.
@@ -83,8 +89,7 @@ SELECT embedding FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(
 
 -- same_files --
 -- The client's other active media with the very bytes of this one. Equal bytes give equal vectors: the cosine is 1.
-SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
-    1::float8 AS cosine
+SELECT {match_columns}, 1::float8 AS cosine
 FROM media o
 JOIN media m ON m."clientId" = o."clientId" AND m."contentDigest" = o."contentDigest" AND m.id <> o.id
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
@@ -95,7 +100,7 @@ LIMIT %(limit)s
 
 -- digests --
 -- Which files the client has with a vector in the space, and under which product.
-SELECT m."productId", m."contentDigest"
+SELECT m."productId" AS product_id, m."contentDigest" AS digest
 FROM media m
 JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m."contentDigest" IS NOT NULL
@@ -154,7 +159,7 @@ WITH near AS MATERIALIZED (
     UNION ALL
     SELECT "mediaId", embedding FROM same WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
 )
-SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
+SELECT {match_columns},
     -- <=> divides by the norms that the stored halves really have. To the sixth decimal, since halves tell no more.
     -- Equal bytes give equal vectors, so the cosine of one that is not made yet is known.
     coalesce(round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8, 1) AS cosine,

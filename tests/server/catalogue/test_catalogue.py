@@ -23,7 +23,7 @@ from psycopg import AsyncConnection, conninfo
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import EFFORTS, Maintained
-from server.catalogue.rows import Match, NewMedia, SpaceRow
+from server.catalogue.rows import Match, NewMedia, Query, SpaceRow
 from server.catalogue.similarity import similarity
 from server.database.connections import Pool, open_pool
 from server.database.locks import LOCK_INDEXES, LOCKS
@@ -56,7 +56,7 @@ WHERE p."clientId" = $2 AND p."isActive" = true ORDER BY ie.embedding <#> $1::ve
 
 
 async def search(catalogue: Catalogue, *asked: Any, **more: Any) -> list[Match]:
-    return (await catalogue.search(*asked, **more)).matches
+    return (await catalogue.search(Query(*asked, **more))).matches
 
 
 def open_test_space(url: str, space_id: str = SPACE, dimensions: int = D, path: str = "models/test") -> SpaceRow:
@@ -698,13 +698,13 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
     tended = await catalogue.maintain_indexes(threshold=500)
     assert (tended.built, tended.dropped) == (("large",), ())
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
-    name = catalogue._indexes.name_of("large")
+    name = catalogue.searcher._indexes.name_of("large")
     parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
     parameters |= {"product_ids": None, "kind": None, "attributes": None}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
-            await catalogue._indexes.set_effort(connection, 200)
+            await catalogue.searcher._indexes.set_effort(connection, 200)
             cursor = await connection.execute(b"EXPLAIN " + query, {**parameters, "client_id": client_id}, prepare=True)
             return "\n".join(row[0] for row in await cursor.fetchall())
 
@@ -721,21 +721,21 @@ async def test_searches_really_go_through_the_index(
     await catalogue.maintain_indexes(threshold=500)
     before = await index_scans(catalogue, database_url, "large")
     for query in vectors[:20]:
-        found = await catalogue.search("large", query)
+        found = await catalogue.search(Query("large", query))
         assert (len(found.matches), found.plan) == (24, "index")
-        found = await catalogue.search("small", query)
+        found = await catalogue.search(Query("small", query))
         assert (len(found.matches), found.plan) == (24, "exact")
     assert await index_scans(catalogue, database_url, "large") == before + 20
 
 
 async def index_scans(catalogue: Catalogue, database_url: str, client_id: str) -> int:
     """How often the client's index has been used. A session's own count reaches the view when it is told to say it."""
-    async with catalogue._pool.connection() as connection:
+    async with catalogue._runner._pool.connection() as connection:
         await connection.execute("SELECT pg_stat_force_next_flush()")
     ((scans,),) = run_sql(
         database_url,
         "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = %s",
-        (catalogue._indexes.name_of(client_id),),
+        (catalogue.searcher._indexes.name_of(client_id),),
     )
     return int(scans)
 
@@ -757,8 +757,8 @@ async def test_a_short_answer_from_the_index_is_answered_again_exactly(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
-    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue._search["near_by_index"]
-    monkeypatch.setitem(catalogue._search, "near_by_index", cut)
+    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue.searcher._statements["near_by_index"]
+    monkeypatch.setitem(catalogue.searcher._statements, "near_by_index", cut)
     assert len(await search(catalogue, "large", vectors[0], limit=3)) == 3
     matches = await search(catalogue, "large", vectors[0], limit=50)
     expected = brute_force(vectors[0], large)
@@ -776,7 +776,7 @@ async def test_an_index_goes_when_its_client_has_shrunk_by_half(
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     run_sql(database_url, """DELETE FROM products WHERE "clientId" = 'large' AND id >= 'large-000200'""")
     tended = await catalogue.maintain_indexes(threshold=500)
-    assert (tended.built, tended.dropped) == ((), (catalogue._indexes.name_of("large"),))
+    assert (tended.built, tended.dropped) == ((), (catalogue.searcher._indexes.name_of("large"),))
 
 
 async def test_an_index_that_was_left_half_built_is_built_anew(
@@ -786,11 +786,11 @@ async def test_an_index_that_was_left_half_built_is_built_anew(
     run_sql(
         database_url,
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
-        (catalogue._indexes.name_of("large"),),
+        (catalogue.searcher._indexes.name_of("large"),),
     )
     assert len(await search(catalogue, "large", vectors[0])) == 24
     tended = await catalogue.maintain_indexes(threshold=500)
-    assert (tended.built, tended.dropped) == (("large",), (catalogue._indexes.name_of("large"),))
+    assert (tended.built, tended.dropped) == (("large",), (catalogue.searcher._indexes.name_of("large"),))
 
 
 async def test_a_client_may_have_any_name(catalogue: Catalogue, large: NDArray[np.float32], database_url: str) -> None:
@@ -825,10 +825,10 @@ async def test_the_same_file_is_found_even_where_the_index_overlooks_it(
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
     media = await add(catalogue, 1, vectors[0], client_id="large")
-    blind = catalogue._search["near_by_index"].replace(
+    blind = catalogue.searcher._statements["near_by_index"].replace(
         b"ORDER BY embedding <#>", b"AND \"mediaId\" <> '%s' ORDER BY embedding <#>" % media.encode()
     )
-    monkeypatch.setitem(catalogue._search, "near_by_index", blind)
+    monkeypatch.setitem(catalogue.searcher._statements, "near_by_index", blind)
     assert (await search(catalogue, "large", vectors[0]))[0].media_id != media
     assert (await search(catalogue, "large", vectors[0], digest=digest_of("large-1")))[0].media_id == media
 
@@ -897,7 +897,7 @@ async def test_a_filter_takes_nothing_away_that_passes_it(
         for query in vectors[:3]:
             cosines = np.where(allowed, brute_force(query, described), -2)
             expected = np.argsort(-cosines)[: min(24, allowed.sum())]
-            found = await catalogue.search("large", query, where=Filter.of(where))
+            found = await catalogue.search(Query("large", query, filter=Filter.of(where)))
             plans.add(found.plan)
             assert len(found.matches) == len(expected), where
             shared = {int(match.product_id[-6:]) for match in found.matches} & set(expected.tolist())
@@ -914,7 +914,7 @@ async def test_twenty_searches_in_a_row_stay_with_the_index(
     async with open_pool(database_url, min_size=1, max_size=1, timeout=30) as pool:
         alone = Catalogue(pool, catalogue.space)
         before = await index_scans(catalogue, database_url, "large")
-        plans = [(await alone.search("large", vectors[0])).plan for _ in range(20)]
+        plans = [(await alone.search(Query("large", vectors[0]))).plan for _ in range(20)]
         assert plans == ["index"] * 20
         assert await index_scans(alone, database_url, "large") == before + 20
 
@@ -961,7 +961,7 @@ async def test_an_index_looks_as_far_as_was_measured_to_be_needed(
     ((name, vectors, effort, recall),) = run_sql(
         database_url, 'SELECT name, vectors, "efSearch", recall FROM twinlens_indexes'
     )
-    assert (name, vectors) == (catalogue._indexes.name_of("large"), 600)
+    assert (name, vectors) == (catalogue.searcher._indexes.name_of("large"), 600)
     assert effort in EFFORTS
     assert recall >= 0.995
     run_sql(database_url, "DELETE FROM twinlens_indexes")  # as when an index is older than what measures it
@@ -979,7 +979,7 @@ async def test_little_written_is_no_reason_to_count_every_client_again(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
-    run_sql(database_url, f'DROP INDEX "{catalogue._indexes.name_of("large")}"')
+    run_sql(database_url, f'DROP INDEX "{catalogue.searcher._indexes.name_of("large")}"')
     assert await catalogue.maintain_indexes(threshold=5000, thorough=False) == Maintained()
     assert (await catalogue.maintain_indexes(threshold=500)).built == ("large",)
 
@@ -1098,26 +1098,6 @@ async def test_a_role_that_may_only_write_products_switches_them_all_the_same(
 
 
 # --- trouble ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_connection_that_dies_under_a_read_is_replaced(
-    catalogue: Catalogue, vectors: NDArray[np.float32]
-) -> None:
-    media = await add(catalogue, 1, vectors[0])
-    suicide = b"SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(10)"
-    deaths = iter([True, False])
-
-    async def work(connection: AsyncConnection[Any]) -> str:
-        if next(deaths):
-            await connection.execute(suicide)
-        cursor = await connection.execute("SELECT id FROM media")
-        ((found,),) = await cursor.fetchall()
-        return str(found)
-
-    assert await catalogue._run(work) == media
-    deaths = iter([True, True])
-    with pytest.raises(CatalogueUnavailable):
-        await catalogue._run(work)
 
 
 async def test_a_pool_without_a_free_connection_is_unavailable(database_url: str, space: SpaceRow) -> None:

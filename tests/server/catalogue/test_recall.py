@@ -17,7 +17,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import mean_recall
 from server.catalogue.recall import Sampler
-from server.catalogue.rows import IndexAnswer
+from server.catalogue.rows import IndexAnswer, Query
 from server.commands import recall as command_line
 from server.database.connections import open_pool
 from server.errors import DatabaseUnusable
@@ -60,13 +60,13 @@ async def test_a_search_that_an_index_answered_is_compared_and_kept(
     told: list[float] = []
     sampler = Sampler(catalogue, told.append)
     assert await sampler.compare() is None
-    await catalogue.search("small", queries[0])
+    await catalogue.search(Query("small", queries[0]))
     assert await sampler.compare() is None  # an exact search needs no comparison
     for query in queries[:5]:
-        await catalogue.search("large", query, limit=10)
+        await catalogue.search(Query("large", query, limit=10))
     assert await sampler.compare() is not None
     assert await sampler.compare() is None
-    await catalogue.search("large", queries[0], where=Filter(kind="image"))
+    await catalogue.search(Query("large", queries[0], filter=Filter(kind="image")))
     await sampler.compare()
     assert len(told) == 2
     assert min(told) >= 0.9
@@ -78,21 +78,21 @@ async def test_what_an_index_overlooked_is_seen(
     catalogue: Catalogue, queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     answers: list[IndexAnswer] = []
-    catalogue.on_index_answer = answers.append
-    await catalogue.search("large", queries[0], limit=10)
+    catalogue.searcher.on_index_answer = answers.append
+    await catalogue.search(Query("large", queries[0], limit=10))
     (answer,) = answers
     halved = dataclasses.replace(answer, cosines=(*answer.cosines[:5], *[-1.0] * 5))
-    assert await catalogue.compare(halved) == 0.5
+    assert await catalogue.searcher.compare(halved) == 0.5
     assert run_sql(database_url, "SELECT found, expected FROM twinlens_recall") == [(5, 10)]
 
 
 async def test_only_the_newest_comparisons_are_kept(
     catalogue: Catalogue, queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    monkeypatch.setattr("server.catalogue.catalogue.COMPARISONS_KEPT", 3)
+    monkeypatch.setattr("server.catalogue.search.COMPARISONS_KEPT", 3)
     sampler = Sampler(catalogue, lambda _: None)
     for limit in range(1, 7):
-        await catalogue.search("large", queries[0], limit=limit)
+        await catalogue.search(Query("large", queries[0], limit=limit))
         await sampler.compare()
     assert run_sql(database_url, 'SELECT "limit" FROM twinlens_recall ORDER BY number') == [(4,), (5,), (6,)]
 
@@ -106,7 +106,7 @@ async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
 ) -> None:
     sampler = Sampler(catalogue, lambda _: None)
     for query in queries[:4]:
-        await catalogue.search("large", query)
+        await catalogue.search(Query("large", query))
         await sampler.compare()
     found = await recall.measure(SETTINGS, database_url)
     (one,) = found
