@@ -20,7 +20,7 @@ from server.wording import counted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List the pictures that a client's catalogue holds more than once: the same file, and the same picture in "
-        "another file (near duplicates). Near duplicates compare each picture with each: twice as many take four times "
+        "another file (near duplicates). Near duplicates compare each picture with each: twice as many need four times "
         "as long. Their vectors are held in memory, 1 KB for each picture."
     )
     parser.add_argument(

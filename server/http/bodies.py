@@ -59,7 +59,7 @@ def content_type(request: Request) -> str:
 async def read_form(request: Request) -> Form:
     """The form's `file` parts and its other fields. Raises UnsupportedBody, MalformedRequest, BadParameter.
 
-    Litestar's own reader takes a part without a plain file name for text, and keeps large ones in temporary files.
+    Litestar's own reader treats a part without a plain file name as text, and keeps large ones in temporary files.
     """
     if content_type(request) != MULTIPART:
         raise UnsupportedBody(f"Send the picture as {MULTIPART}, in a part named file.")
@@ -79,7 +79,9 @@ async def read_form(request: Request) -> Form:
             else:
                 fields[part.name or ""] = data.decode()
     except ParserLimitReached as exc:
-        raise BadParameter(f"The form is too finely cut: at most {_MOST_PARTS} parts, with short headers.") from exc
+        raise BadParameter(
+            f"The form has too many parts or too long headers: at most {_MOST_PARTS} parts, with short headers."
+        ) from exc
     except UnicodeDecodeError as exc:
         raise BadParameter("A field of the form is not UTF-8 text.") from exc
     except MultipartError as exc:

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a count, a time, and a deadline."""
+"""What happens around every request: it gets an id and a deadline, and is counted and timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def observed(app: ASGIApp) -> ASGIApp:
-    """Give each request an id (the caller's own, if it is a sensible one), and count and time its answer."""
+    """Give each request an id (the caller's own, where that is short and plain), and count and time its answer."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -34,7 +34,7 @@ def observed(app: ASGIApp) -> ASGIApp:
         def count(status: int) -> None:
             services: Services | None = getattr(scope["litestar_app"].state, "services", None)
             if services is not None:
-                # The template, not the path: ids would make a series each.
+                # The template, not the path: each id in a path would make a series of its own.
                 route = scope.get("path_template") or "(none)"
                 services.metrics.requests.labels(scope["method"], route, status).inc()
                 services.metrics.request_seconds.labels(route).observe(perf_counter() - started)

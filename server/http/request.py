@@ -68,7 +68,7 @@ def call_of(request: Request) -> Call:
     """Raises BadParameter for a header that names no lane, and for a `clientId` in the query that can be no client."""
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
-        raise BadParameter(f"The header {LANE_HEADER} takes {' or '.join(LANES)}, not {lane[:40]!r}.")
+        raise BadParameter(f"The header {LANE_HEADER} accepts {' or '.join(LANES)}, not {lane[:40]!r}.")
     queried = request.query_params.get("clientId")
     client = check_id("clientId", queried) if queried else None
     return Call(lane, float(request.scope["state"][_DEADLINE]), client)
@@ -88,7 +88,7 @@ def keep_deadline(request: Request, most: float) -> float:
         except ValueError:
             seconds = 0.0
         if not 0 < seconds < float("inf"):
-            raise BadParameter(f"The header {DEADLINE_HEADER} takes a number of seconds above 0, not {asked!r}.")
+            raise BadParameter(f"The header {DEADLINE_HEADER} accepts a number of seconds above 0, not {asked!r}.")
     left = min(seconds, most) - timing.passed(request.scope)
     request.scope.setdefault("state", {})[_DEADLINE] = perf_counter() + left
     return left

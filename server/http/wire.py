@@ -27,10 +27,10 @@ Attributes = dict[
 ]
 """Facts about a product that searches filter by: a value, or a list of values, under each name."""
 
-# Its length is checked where it is read, with a sentence of our own.
+# Its length is checked by the tokenizer, whose error has a sentence of our own.
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTERS})]
 
-# Likewise: a grade's name.
+# A grade's name, checked by `grade_named` for the same reason.
 MinGrade = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*GRADES]})]
 
 
@@ -141,7 +141,7 @@ class SearchAnswer(_Body, frozen=True):
     results: list[Match]
     space: str
     plan: rows.Plan
-    """`exact` when each media of the client was looked at, `index` when the client's own HNSW index was asked."""
+    """`exact` when each media of the client was compared, `index` when the client's own HNSW index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
 
@@ -150,7 +150,7 @@ class Duplicates(_Body, frozen=True):
     """The other media of a client that are the same picture as one of its own."""
 
     exact: list[Match]
-    """The same file, to the last byte; also before it has a vector."""
+    """The very same bytes; also media without a vector yet."""
     near: list[Match] | None
     """Identical or near-duplicate by their vectors, best first; null where the model has no grades, or the media has no
     vector yet."""
@@ -233,4 +233,4 @@ class Readiness(_Body, frozen=True):
     precision: str
     space: str
     text: bool
-    """Whether the model reads words, too."""
+    """Whether the model reads words as well."""

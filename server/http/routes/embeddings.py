@@ -1,4 +1,4 @@
-"""Pictures and texts to vectors: the older service's call, and the batch call."""
+"""Pictures and texts to vectors: the call of the legacy service, and the call for many at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def embed(request: Request, call: Call, services: Services, data: bytes) -
     tags=["embeddings"],
 )
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
-    """The vector of one picture, as the older service gave it."""
+    """The vector of one picture, as the legacy service gave it."""
     call = call_of(request)
     form = await read_form(request)
     embedded = await embed(request, call, services, form.file)

@@ -56,7 +56,7 @@ async def get_media(request: Request, services: NamedDependency[Services], media
 
 @delete("/v1/media/{media_id:str}", status_code=200, **contract(404), tags=["media"])
 async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
-    """Delete a media; gives what it was."""
+    """Delete a media; the answer is what it was."""
     return Media.of(await services.librarian.remove(call_of(request).client_id, media_id))
 
 

@@ -44,5 +44,5 @@ async def get_product(request: Request, services: NamedDependency[Services], pro
 
 @delete("/v1/products/{product_id:str}", status_code=200, **contract(404), tags=["products"])
 async def delete_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
-    """Delete a product with all its media; gives what it was."""
+    """Delete a product with all its media; the answer is what it was."""
     return Product.of(await services.librarian.remove_product(call_of(request).client_id, product_id))

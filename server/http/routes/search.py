@@ -1,4 +1,4 @@
-"""Pictures, words, media and vectors to matches."""
+"""Searches: from a picture, a text, a media or a vector to matches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from server.lifespan import Services
     "/api/search/by-image", status_code=200, **contract(400, 413, 415, accepts={MULTIPART: SearchForm}), tags=["search"]
 )
 async def search_by_image(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
-    """Find the pictures that are most like this one, as the older service did."""
+    """Find the pictures that are most like this one, as the legacy service did."""
     return await _by_form(request, services)
 
 

@@ -57,8 +57,8 @@ def test_recall_counts_whatever_is_as_near_as_the_last_true_neighbour() -> None:
 async def test_a_search_that_an_index_answered_is_compared_and_kept(
     catalogue: Catalogue, queries: NDArray[np.float32], database_url: str
 ) -> None:
-    told: list[float] = []
-    sampler = Sampler(catalogue, told.append)
+    reported: list[float] = []
+    sampler = Sampler(catalogue, reported.append)
     assert await sampler.compare() is None
     await catalogue.search(Query("small", queries[0]))
     assert await sampler.compare() is None  # an exact search needs no comparison
@@ -68,8 +68,8 @@ async def test_a_search_that_an_index_answered_is_compared_and_kept(
     assert await sampler.compare() is None
     await catalogue.search(Query("large", queries[0], filter=Filter(kind="image")))
     await sampler.compare()
-    assert len(told) == 2
-    assert min(told) >= 0.9
+    assert len(reported) == 2
+    assert min(reported) >= 0.9
     kept = run_sql(database_url, 'SELECT "clientId", "limit", "where", expected FROM twinlens_recall ORDER BY number')
     assert kept == [("large", 10, None, 10), ("large", 24, {"kind": "image"}, 24)]
 
@@ -101,7 +101,7 @@ def ask_the_doctor(url: str, *, as_json: bool = False) -> int:
     return command_line.run(SETTINGS, argparse.Namespace(json=as_json), url)
 
 
-async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
+async def test_the_doctor_repeats_live_searches_and_adds_drawn_ones(
     catalogue: Catalogue, queries: NDArray[np.float32], database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sampler = Sampler(catalogue, lambda _: None)
@@ -116,7 +116,7 @@ async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
     assert one.lowest <= one.recall
 
 
-def test_the_doctor_says_so_by_its_exit_code(
+def test_the_exit_code_of_the_doctor_shows_poor_recall(
     database_url: str, unit_vectors: UnitVectors, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(DatabaseUnusable, match="no live embedding space"):
@@ -126,11 +126,11 @@ def test_the_doctor_says_so_by_its_exit_code(
     assert "every search is exact" in capsys.readouterr().out
     fill(database_url, space, "large", unit_vectors(600, D, 1))
 
-    async def tend() -> None:
+    async def maintain() -> None:
         async with open_pool(database_url, min_size=1, max_size=2, timeout=30) as pool:
             await Catalogue(pool, space).maintain_indexes(threshold=500)
 
-    asyncio.run(tend())
+    asyncio.run(maintain())
     assert ask_the_doctor(database_url) == 0
     assert "large" in capsys.readouterr().out
     # An index that was built with next to no links between its vectors.
@@ -142,7 +142,7 @@ def test_the_doctor_says_so_by_its_exit_code(
         """WITH (m = 2, ef_construction = 4) WHERE "clientId" = 'large' AND active""",
     )
     assert ask_the_doctor(database_url, as_json=True) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told[0]["recall"] < SETTINGS.target_recall
+    measured = json.loads(capsys.readouterr().out)
+    assert measured[0]["recall"] < SETTINGS.target_recall
     assert ask_the_doctor(database_url) == 1
     assert f'DROP INDEX CONCURRENTLY "{index}"' in capsys.readouterr().err
