@@ -20,6 +20,17 @@ async def while_here(request: Request, work: Coroutine[Any, Any, Made]) -> Made:
     """
     job = asyncio.ensure_future(work)
     job.add_done_callback(_look)
+    try:
+        await asyncio.sleep(0)  # the first step of the work is all of it where the result is in a cache
+        return await (job if job.done() else _first(request, job))
+    finally:
+        if not job.done():
+            job.cancel()
+            await asyncio.wait((job,))  # so that the work withdraws its entries from the queues
+
+
+async def _first(request: Request, job: asyncio.Future[Made]) -> Made:
+    """The result of the work, if it comes before the caller leaves. Raises CallerLeft."""
     left = asyncio.create_task(_left(request))
     left.add_done_callback(_look)
     try:
@@ -29,9 +40,6 @@ async def while_here(request: Request, work: Coroutine[Any, Any, Made]) -> Made:
         return await job
     finally:
         left.cancel()
-        if not job.done():
-            job.cancel()
-            await asyncio.wait((job,))  # so that the work withdraws its entries from the queues
 
 
 def _look(task: asyncio.Future[Any]) -> None:
