@@ -48,7 +48,7 @@ class _Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Indexed:
+class _FromIndex:
     """What an index gave."""
 
     matches: list[Match]
@@ -179,7 +179,7 @@ class Searcher:
             asked = max(needed, asked + 1)
         return None
 
-    async def _through(self, index: Index, limit: int, candidates: int, parameters: Mapping[str, Any]) -> _Indexed:
+    async def _through(self, index: Index, limit: int, candidates: int, parameters: Mapping[str, Any]) -> _FromIndex:
         """The matches among so many candidates from the index, at most `limit`."""
         effort = min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH)
         asked = {**parameters, "candidates": candidates}
@@ -195,10 +195,10 @@ class Searcher:
         rows = await self._runner.read(search)
         matches = [row.match for row in rows]
         if len(rows) < limit:
-            return _Indexed(matches, certain=False)
+            return _FromIndex(matches, certain=False)
         # What the index cut off is no nearer than its farthest candidate.
         last = rows[-1]
-        return _Indexed(matches, last.candidates < candidates or last.edge is None or last.match.cosine > last.edge)
+        return _FromIndex(matches, last.candidates < candidates or last.edge is None or last.match.cosine > last.edge)
 
     # --- indexes -----------------------------------------------------------------------------------------------------
 
