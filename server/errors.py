@@ -1,8 +1,8 @@
 """What can go wrong, in our words.
 
 One base, a few families. The docstring of a class is the sentence a caller may read when the raiser gives none;
-`code` is the snake_case word beside it. What the sentence cannot carry is an attribute. `problems.py` alone knows
-which HTTP status each becomes.
+`code` is the snake_case word beside it. Details beyond the sentence are attributes. `problems.py` alone knows which
+HTTP status each error becomes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TwinlensError(Exception):
         return str(self.args[0])
 
 
-# --- media: the bytes that came are not a picture we can use -------------------------------------------------------
+# --- media: the bytes of an upload are not a picture that we can use ------------------------------------------------
 
 
 class MediaRejected(TwinlensError):
@@ -110,12 +110,12 @@ class MalformedRequest(TwinlensError):
 
 
 class UnsupportedBody(TwinlensError):
-    """The request's Content-Type is none that this call reads."""
+    """This call does not read bodies of the request's Content-Type."""
 
     code = "unsupported_body"
 
 
-# --- catalogue: the request is sound but does not fit what is there ------------------------------------------------
+# --- catalogue: the request makes sense but does not fit what the catalogue holds -----------------------------------
 
 
 class NotFound(TwinlensError):
@@ -191,7 +191,7 @@ class OutcomeUnknown(CatalogueUnavailable):
 
 
 class CatalogueFailed(TwinlensError):
-    """The database could not carry this out; the fault is ours and has been logged."""
+    """The database could not do this; the fault is ours and has been logged."""
 
     code = "database_failed"
 
@@ -205,7 +205,7 @@ class Overloaded(TwinlensError):
     code = "overloaded"
 
     def __init__(self, sentence: str | None = None, *, retry_after: float = 1.0) -> None:
-        """`retry_after`: seconds after which another try is likely to be taken."""
+        """`retry_after`: seconds after which another try is likely to succeed."""
         super().__init__(sentence)
         self.retry_after = retry_after
 
@@ -272,7 +272,7 @@ class BadSetting(StartRefused):
 
 
 class ArtifactInvalid(StartRefused):
-    """The model artifact is not whole, or does not do here what it did where it was made."""
+    """The model artifact is incomplete, or gives other results on this machine than where it was exported."""
 
     code = "artifact_invalid"
 
@@ -293,7 +293,7 @@ class SpaceNotLive(StartRefused):
         super().__init__(
             f"The artifact makes vectors of the embedding space {artifact}, but the live space of this database is "
             f"{live}. Vectors of different spaces cannot be compared, so nothing was started. Embed the catalogue with "
-            f"this artifact, beside whatever runs, and switch to it: python -m server reembed --artifact {path} "
+            f"this artifact, while other servers go on, and switch to it: python -m server reembed --artifact {path} "
             "- or start with the artifact of the live space, or keep the new one's catalogue apart by giving another "
             "TWINLENS_DATA (or TWINLENS_DATABASE_URL)."
         )
@@ -301,18 +301,18 @@ class SpaceNotLive(StartRefused):
 
 
 class SpaceRefused(StartRefused):
-    """This cannot be done to the embedding space as things are."""
+    """This cannot be done to the embedding space in its present state."""
 
     code = "space_refused"
 
 
 class SpaceIncomplete(SpaceRefused):
-    """The embedding space lacks vectors of pictures that are to be found."""
+    """The embedding space lacks vectors of pictures that searches must find."""
 
     code = "space_incomplete"
 
 
 class ReembeddingStopped(StartRefused):
-    """The re-embedding had to stop; what is done is kept, and running it again goes on from there."""
+    """The re-embedding had to stop; its vectors so far are kept, and running it again continues from there."""
 
     code = "reembedding_stopped"

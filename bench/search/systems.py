@@ -23,6 +23,7 @@ from bench.peers import environments
 from bench.search.fill import FILTERED, OLDER, OURS, QUERIES, client_id, row_of, space
 from bench.search.workload import LIMIT, Query, Workload
 from server.catalogue.catalogue import Catalogue
+from server.catalogue.rows import Query as CatalogueQuery
 from server.database.connections import open_pool
 
 Ask = Callable[[Query], Awaitable[list[int]]]
@@ -139,14 +140,17 @@ class Twinlens(_Postgres):
                     return []
                 # With a digest, as a search by picture has one: the file itself is looked for, too.
                 digest = hashlib.sha256(query.vector.tobytes()).digest()
-                found = await catalogue.search(client_id(query.client), query.vector, limit=LIMIT, digest=digest)
+                found = await catalogue.search(
+                    CatalogueQuery(client_id(query.client), query.vector, limit=LIMIT, digest=digest)
+                )
                 return [row_of(match.media_id) for match in found.matches]
 
             yield [ask] * connections
 
     async def plan(self, query: Query) -> str | None:
         async with open_pool(self.url, min_size=1, max_size=1, timeout=_CONNECT_TIMEOUT, longest=_LONGEST) as pool:
-            found = await Catalogue(pool, self._space).search(client_id(query.client), query.vector, limit=LIMIT)
+            asked = CatalogueQuery(client_id(query.client), query.vector, limit=LIMIT)
+            found = await Catalogue(pool, self._space).search(asked)
         return found.plan
 
 

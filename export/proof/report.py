@@ -26,6 +26,7 @@ from export.proof.parity import MIN_COSINE, GatePicture
 from server.artifact.artifact import Manifest
 from server.artifact.grades import GRADES
 from server.preprocessing.media import decode
+from server.wording import counted
 
 By = Mapping[str, Mapping[str, Measured]]
 """precision -> device -> what was measured"""
@@ -102,7 +103,7 @@ def render(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["cosine"] = _shown
-    environment.filters["nearer"] = lambda rank: f"{rank} other{'s' if rank != 1 else ''} nearer"
+    environment.filters["nearer"] = lambda rank: f"{counted(rank, 'other')} nearer"
     return environment.get_template("report.html").render(
         manifest=manifest,
         facts=_facts(manifest),

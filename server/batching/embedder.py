@@ -163,11 +163,13 @@ class Embedder:
         caller: Caller = _ANYBODY,
         digest: bytes | None = None,
     ) -> Embedded:
-        """One picture; `digest` where the caller has it already, and has asked `recall`. Otherwise as `embed_all`."""
-        if digest is None:
-            digest = await digest_of(data)
-            if not thumbnail and (known := self.recall(digest)) is not None:
-                return known
+        """One picture; `digest` where the caller has it already. Otherwise as `embed_all`.
+
+        A vector that is known has no thumbnail: with `thumbnail` the picture is decoded in any case.
+        """
+        digest = digest or await digest_of(data)
+        if not thumbnail and (known := self._recall(digest)) is not None:
+            return known
         (embedded,) = await self.pictures.each(
             lambda one: self._embed(one, digest, thumbnail, caller),
             [data],
@@ -184,7 +186,7 @@ class Embedder:
         that is already inside would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
         """
         digests = [await digest_of(data) for data in pictures]
-        known = [self.recall(digest) for digest in digests]
+        known = [self._recall(digest) for digest in digests]
 
         async def embed(number: int) -> Embedded:
             # All of them go in, the known ones too, so that an error names the place of the picture it is about.
@@ -218,7 +220,7 @@ class Embedder:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
         return await self._in_turn(lambda: self._shrink(data), data, caller)
 
-    def recall(self, digest: bytes) -> Embedded | None:
+    def _recall(self, digest: bytes) -> Embedded | None:
         """A picture that was embedded a moment ago, by the digest of its bytes."""
         if (known := self._pictures.get(digest)) is None:
             return None

@@ -1,23 +1,22 @@
-"""python -m server duplicates: the pictures that a client's catalogue holds more than once.
+"""The pictures that a client's catalogue holds more than once.
 
-The same file is found by its digest, in the database. The same picture in another file is found by its vector: each is
-compared with each, in blocks, since no index answers for all. That is quadratic, and exact.
+The same file is found by its digest, in the database. The same picture in another file is found by its vector: each
+vector is compared with each other one, in blocks, since no index answers that for all. That is quadratic, and exact.
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import Connection, IsolationLevel
-from psycopg.rows import TupleRow, class_row
+from psycopg.rows import TupleRow, class_row, scalar_row
 
 from server.access.clients import check_id
 from server.artifact.artifact import Artifact
@@ -27,18 +26,16 @@ from server.catalogue.similarity import clamp, similarity
 from server.database.connections import connect
 from server.database.queries import Queries
 from server.errors import ArtifactInvalid, DatabaseUnusable
+from server.operations.progress import Progress, ShowProgress, unseen
 from server.settings import Settings
 
 _ROWS, _COLUMNS = 1024, 4096  # of a block of cosines: 16 MB
-_FETCHED = 2000
-_DESCRIBED = 5000
-_TELL_EACH = 1.0  # seconds
+_FETCHED = 2000  # vectors at a time
+_DESCRIBED = 5000  # media at a time
 # A cosine is shown to the sixth decimal, and compared as it is shown.
 _HALF_A_DIGIT = 5e-7
 
 Halves = NDArray[np.float16]
-Progress = Callable[[str, int, int], None]
-"""What is being done, how far, of how much."""
 
 
 class _Record(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
@@ -58,7 +55,7 @@ class Copy(_Record, frozen=True):
     nearest: str | None = None
     """Of a near duplicate: the media of its group that is most like it."""
     cosine: float | None = None
-    """To that one."""
+    """To `nearest`."""
     similarity: float | None = None
     grade: Grade | None = None
 
@@ -73,8 +70,8 @@ class Report(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     exact: list[list[Copy]]
     """Groups of the same file."""
     near: list[list[Copy]] | None
-    """Groups of pictures of which each is identical or near-duplicate to another of its group, and that are not all one
-    file; null where they were not looked for, or the space has no grades."""
+    """Groups of pictures, each of them identical or near-duplicate to another one of its group. A group of one file
+    alone is not among them. Null where near duplicates were not looked for, or the space has no grades."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +80,19 @@ class Linked:
 
     groups: list[list[int]]
     nearest: NDArray[np.int64]
-    """int64[N], the place of the one that is most like it, -1 where none is near."""
+    """int64[N], of each vector the place of the one that is most like it; -1 where none is near."""
     cosines: NDArray[np.float32]
-    """float32[N], to that one."""
+    """float32[N], of each vector its cosine to that one."""
 
 
-def _untold(what: str, done: int, of: int) -> None:
-    pass
-
-
-def link(vectors: Halves, least: float, progress: Progress = _untold) -> Linked:
+def link(vectors: Halves, least: float, show: ShowProgress = unseen) -> Linked:
     """Group those of the vectors, float16[N, D], that a cosine of at least `least` links, directly or through others.
 
-    Compares each with each in blocks, N * N / 2 cosines in all; beside the vectors it takes memory for two blocks and
-    a few numbers for each.
+    Compares each with each in blocks, N * N / 2 cosines in all. Beside the vectors it needs memory for two blocks and
+    for a few numbers a vector.
     """
     count = len(vectors)
+    bar = show(_pairs(count), "pairs")
     root = np.arange(count)
     nearest, best = np.full(count, -1), np.full(count, -2, np.float32)
     for top in range(0, count, _ROWS):
@@ -115,12 +109,17 @@ def link(vectors: Halves, least: float, progress: Progress = _untold) -> Linked:
                 for here, there in ((ones, others), (others, ones)):
                     _keep_best(nearest, best, here, there, found)
                 root = _joined(root, ones, others)
-        to_go = max(0, count - top - _ROWS)
-        progress("compared", count**2 - to_go**2, count**2)
+        left_over = max(0, count - top - _ROWS)
+        bar.add(_pairs(count) - _pairs(left_over) - bar.done)
+    bar.clear()
     groups: dict[int, list[int]] = {}
     for place in np.flatnonzero(nearest >= 0).tolist():
         groups.setdefault(int(root[place]), []).append(place)
     return Linked(list(groups.values()), nearest, best)
+
+
+def _pairs(count: int) -> int:
+    return count * (count - 1) // 2
 
 
 def _unit(halves: Halves) -> NDArray[np.float32]:
@@ -146,9 +145,9 @@ def _keep_best(
 
 
 def _joined(root: NDArray[np.int64], ones: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The root of each, once these pairs are joined too; a root is the first of its group.
+    """The root of each place, once these pairs are joined as well; a root is the first place of its group.
 
-    Most pairs of a large group join what is joined: those are taken out before anything is done one by one.
+    Most pairs of a large group are of one group already: they are left out before pairs are joined one by one.
     """
     pairs = np.stack([root[ones], root[others]], axis=1)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
@@ -176,6 +175,18 @@ def _top(parent: NDArray[np.int64], place: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class _Counted:
+    media: int
+    embedded: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    media_id: str
+    embedding: HalfVector
+
+
+@dataclass(frozen=True, slots=True)
 class _Space:
     number: int
     id: str
@@ -183,7 +194,7 @@ class _Space:
     manifest: Mapping[str, Any]
 
     def grades(self, settings: Settings) -> Grades | None:
-        """As the manifest in the database has them; else as the model of the settings has, if it is of this space."""
+        """The grades of the manifest in the database; else those of the settings' model, if it is of this space."""
         variants: Mapping[str, Any] = self.manifest.get("precisions") or {}
         # Precisions that share a space have grades of their own: that of the settings first.
         for _, variant in sorted(variants.items(), key=lambda one: one[0] != settings.precision):
@@ -203,7 +214,7 @@ def find(
     *,
     near: bool = True,
     inactive: bool = False,
-    progress: Progress = _untold,
+    show: ShowProgress = unseen,
 ) -> Report:
     """The duplicates of a client's catalogue, as it is at one moment; `inactive`: of inactive products as well.
 
@@ -223,22 +234,26 @@ def find(
             if space is None:
                 raise DatabaseUnusable("The database has no live embedding space yet: start the server with it once.")
             queries = queries.of(table_of(space.number))
-            media, embedded = connection.execute(queries["count_media"], parameters).fetchone() or (0, 0)
-            same: list[list[str]] = [ids for _, ids in connection.execute(queries["same_files"], parameters)]
+            with connection.cursor(row_factory=class_row(_Counted)) as counting:
+                count = counting.execute(queries["count_media"], parameters).fetchone() or _Counted(0, 0)
+            with connection.cursor(row_factory=scalar_row) as files:
+                same: list[list[str]] = files.execute(queries["same_files"], parameters).fetchall()
             grades = space.grades(settings) if near else None
             ids: list[str] = []
             linked = None
             if grades is not None:
-                ids, vectors = _read_vectors(connection, queries["vectors"], parameters, space, embedded, progress)
-                linked = link(vectors, grades.near_duplicate, progress)
-            wanted = [*(one for group in same for one in group)]
+                bar = show(count.embedded, "vectors")
+                ids, vectors = _read_vectors(connection, queries["vectors"], parameters, space, bar)
+                bar.clear()
+                linked = link(vectors, grades.near_duplicate, show)
+            wanted = [one for group in same for one in group]
             wanted += [ids[place] for group in (linked.groups if linked else ()) for place in group]
             known = _describe(connection, queries["describe"], client_id, wanted)
     return Report(
         client_id=client_id,
         space=space.id,
-        media=media,
-        without_vector=media - embedded,
+        media=count.media,
+        without_vector=count.media - count.embedded,
         exact=[[known[one] for one in group] for group in same],
         near=list(_near(linked, ids, known, grades)) if linked is not None and grades is not None else None,
     )
@@ -249,19 +264,18 @@ def _read_vectors(
     query: bytes,
     parameters: Mapping[str, Any],
     space: _Space,
-    count: int,
-    progress: Progress,
+    bar: Progress,
 ) -> tuple[list[str], Halves]:
-    """The media's ids, and their vectors as float16[N, D], a few thousand at a time."""
+    """The media's ids, and their vectors as float16[N, D], N the total of the bar; read a few thousand at a time."""
     ids: list[str] = []
-    vectors = np.empty((count, space.dimensions), np.float16)
-    with connection.cursor(name="vectors", binary=True) as cursor:
+    vectors = np.empty((bar.total, space.dimensions), np.float16)
+    with connection.cursor(name="vectors", binary=True, row_factory=class_row(_Embedded)) as cursor:
         cursor.itersize = _FETCHED
-        for place, (media_id, vector) in enumerate(cursor.execute(query, parameters)):
-            ids.append(media_id)
-            vectors[place] = vector.to_numpy()
-            if place % _FETCHED == 0:
-                progress("read", place, count)
+        for place, media in enumerate(cursor.execute(query, parameters)):
+            ids.append(media.media_id)
+            vectors[place] = media.embedding.to_numpy()
+            if (place + 1) % _FETCHED == 0:
+                bar.add(_FETCHED)
     return ids, vectors[: len(ids)]
 
 
@@ -292,27 +306,3 @@ def _near(linked: Linked, ids: Sequence[str], known: Mapping[str, Copy], grades:
         # A group that is one file is listed as such.
         if copies[0].digest is None or any(copy.digest != copies[0].digest for copy in copies):
             yield copies
-
-
-# --- the command -----------------------------------------------------------------------------------------------------
-
-
-class _Bar:
-    """How far it has come, on standard error: one line that is written over on a terminal, a line now and then else."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._began = self._told_at = time.monotonic()
-
-    def tell(self, what: str, done: int, of: int) -> None:
-        now = time.monotonic()
-        if now - self._told_at < (_TELL_EACH if self._terminal else 10 * _TELL_EACH):
-            return
-        self._told_at = now
-        line = f"{what} {done / max(of, 1):.0%}, {now - self._began:.0f} s"
-        print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

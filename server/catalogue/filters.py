@@ -1,4 +1,4 @@
-"""What a search may be narrowed by beyond the client: products, the kind of media, and attributes of products.
+"""What narrows a search beyond the client: products, the kind of media, and attributes of products.
 
 In JSON:
 
@@ -6,8 +6,9 @@ In JSON:
      "kind": "image",
      "attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}
 
-All of it must hold. An attribute is given as the value it must equal, as a list of which it must equal one, or as a
-range. Where a product's attribute is a list itself, one of its values must do.
+A match must meet all of these conditions. The condition on an attribute is a value that it must equal, a list of values
+of which it must equal one, or a range. Where a product's attribute is a list itself, one of its values must meet the
+condition.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Key = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Numbers above (`gt`), from (`gte`), below (`lt`) or up to (`lte`) something; at least one is given."""
+    """Numbers above (`gt`), from (`gte`), below (`lt`) or up to (`lte`) a bound; at least one bound is given."""
 
     gt: Number | None = None
     gte: Number | None = None
@@ -43,7 +44,7 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True, kw_only=True):
-    """What a match must be. Nothing given lets all through."""
+    """What a match must be. Without conditions, every media matches."""
 
     product_ids: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_PRODUCTS)] | None = None
     kind: Kind | None = None
@@ -61,17 +62,17 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
 
     @classmethod
     def of(cls, plain: Mapping[str, Any] | None) -> Filter:
-        """From what `plain` gave. Raises BadParameter."""
+        """The filter from its `plain` form. Raises BadParameter."""
         return cls() if plain is None else cls.read(json.dumps(plain))
 
     @property
     def plain(self) -> dict[str, Any] | None:
-        """As JSON's types; None where nothing is asked."""
+        """The filter in JSON's types; None where it has no conditions."""
         return msgspec.to_builtins(self) or None
 
     @property
     def jsonpath(self) -> str | None:
-        """What the attributes must fulfil, as PostgreSQL's jsonpath; None where they may be anything."""
+        """The conditions on attributes as PostgreSQL's jsonpath; None where there are none."""
         if not self.attributes:
             return None
         return " && ".join(f"({_condition(key, value)})" for key, value in sorted(self.attributes.items()))
@@ -88,5 +89,5 @@ def _condition(key: str, value: Scalar | tuple[Scalar, ...] | Range) -> str:
 
 
 def _literal(value: Any) -> str:
-    """A jsonpath literal: its strings are JSON's, and neither a sign nor an exponent is in the way of its numbers."""
+    """A jsonpath literal: its strings are those of JSON, and its numbers may have a sign and an exponent, too."""
     return json.dumps(value, allow_nan=False)

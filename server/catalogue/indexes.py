@@ -1,9 +1,9 @@
-"""The HNSW indexes of large clients: one partial index each, built and dropped as they grow and shrink.
+"""The HNSW indexes of large clients: one partial index each, built and dropped as a client grows and shrinks.
 
-A vector index that many clients share scans first and filters after: what is near but belongs to others crowds out what
-was asked for. So a client with many active vectors gets an index over its own and nobody else's, and every other client
-is searched exactly. How far an index must look (`ef_search`) for the recall that was asked for is measured on the index
-itself, once it is built and again when it has grown.
+A vector index that many clients share scans first and filters after: near vectors of other clients crowd out those that
+were asked for. So a client with many active vectors gets an index over its own vectors alone, and every other client is
+searched exactly. How much of an index a search must visit (`ef_search`) for the recall that was asked for is measured
+on the index itself, when it was built and again when it has grown.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import psycopg
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow, class_row
+from psycopg.rows import TupleRow, class_row, scalar_row
 
-from server.catalogue.rows import SpaceRow
+from server.catalogue.rows import DEFAULT_LIMIT, SpaceRow
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.queries import Queries
+from server.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -37,26 +38,26 @@ INDEX_THRESHOLD = 4_000
 EFFORTS = (80, 100, 150, 200, 300, 400, 600, 800, 1000)  # for ef_search; the last is pgvector's limit
 MOST_EF_SEARCH = EFFORTS[-1]
 
-_AT = 24  # recall is measured at what a search gives when it is not told how much
-_QUERIES = 64  # one that misses much, among so many, does not raise the effort of all
+_QUERIES = 64  # among so many, one that misses much does not raise the effort of all
 _BLUR = 0.3  # of a stored vector's length is added in a random direction, so that a query is no copy of what it finds
 _GROWTH = 1.5  # by which an index may grow before it is measured again
 
-# What the graph takes while it is built: measured at 1.4 kB for a vector of 512 dimensions with m = 16, of which the
-# vector itself is 1 kB. What does not fit goes to the disk half-way, and takes several times as long.
+# The memory of the graph while it is built: measured at 1.4 kB for a vector of 512 dimensions with m = 16, of which the
+# vector itself is 1 kB. A graph that does not fit goes to the disk half-way, and the build takes several times as long.
 _BYTES_BESIDE_A_VECTOR = 600
 _MOST_BUILD_MEMORY = 4_000_000_000
 _LEAST_BUILD_MEMORY = 64_000_000
 
-_TELL_EVERY = 10.0  # seconds
+_REPORT_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True)
 class Index:
-    """An HNSW index of one client's own, as the database has it. What was not measured yet is None."""
+    """An HNSW index of one client's own, as the database has it; None where it was not measured yet."""
 
     name: str
     valid: bool
+    """Whether it is complete."""
     client_id: str | None
     vectors: int | None
     ef_search: int | None
@@ -65,11 +66,44 @@ class Index:
 
 @dataclass(frozen=True)
 class Maintained:
-    """What tending did: the clients that got an index, and the indexes that went; or that another process was at it."""
+    """What a round of maintenance did."""
 
     built: tuple[str, ...] = ()
+    """The clients that got an index."""
     dropped: tuple[str, ...] = ()
+    """The names of the indexes that were dropped."""
     busy: bool = False
+    """Whether nothing was done, since another process was maintaining the indexes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LargeClient:
+    client_id: str
+    vectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    written: int
+    since_analysed: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """How far PostgreSQL is with building an index."""
+
+    phase: str
+    vectors: int
+    blocks: int
+    of_blocks: int
+
+    def share(self, count: int) -> float:
+        """From 0 to 1, for an index over `count` vectors."""
+        # pgvector counts the vectors of its first pass; the pass that validates the index counts blocks.
+        if self.vectors:
+            return self.vectors / count
+        return self.blocks / self.of_blocks if self.of_blocks else 0.0
 
 
 class Indexes:
@@ -77,10 +111,10 @@ class Indexes:
 
     def __init__(self, space: SpaceRow, recall: float = 0.99) -> None:
         self._space = space
-        # Half of what may be missed is kept back for queries that are harder than those it is measured with.
+        # Half of the allowance for misses is kept for queries that are harder than those of the measurement.
         self._target = (1 + recall) / 2
         self._queries = Queries.read("indexes.sql").of(space.table)
-        self._tended_at: int | None = None
+        self._maintained_at: int | None = None
 
     def name_of(self, client_id: str) -> str:
         # A client's id can be longer than a name in PostgreSQL may be.
@@ -91,61 +125,63 @@ class Indexes:
         return f"{self._space.table}_hnsw_"
 
     async def listed(self, connection: AsyncConnection[TupleRow]) -> list[Index]:
-        """The indexes that are there, whole or not."""
+        """The indexes that exist, complete or not."""
         cursor = connection.cursor(row_factory=class_row(Index))
         await cursor.execute(self._queries["list_indexes"], {"table": self._space.table})
         return [index for index in await cursor.fetchall() if index.name.startswith(self._prefix)]
 
     async def set_effort(self, connection: AsyncConnection[TupleRow], ef_search: int) -> None:
-        """Send the next index search of this transaction through the index, and so far: `ef_search`, 1 to 1000."""
+        """Have the next search of this transaction use the index, with this `ef_search`, 1 to 1000."""
         await connection.execute(self._queries["set_search_effort"], {"ef_search": ef_search})
 
-    async def tend(self, url: str, threshold: int, *, thorough: bool = True) -> Maintained:
+    async def maintain(self, url: str, threshold: int, *, thorough: bool = True) -> Maintained:
         """Give each client with at least `threshold` active media an index; drop those no longer needed.
 
-        An index goes when its client has less than half the threshold. Those that an interrupted build left behind are
-        dropped and built anew. Takes connections of its own, minutes at worst, and stops neither searches nor writes.
-        Does nothing while another process is at it and, unless it is to be `thorough`, while little has been written
-        since the last time: counting the clients' vectors reads an index of them all. Raises psycopg's errors.
+        An index is dropped when its client has less than half the threshold. Indexes that an interrupted build left
+        behind are dropped and built again. Maintenance opens connections of its own, lasts minutes at worst, and blocks
+        neither searches nor writes. It does nothing while another process maintains the indexes. Unless it is to be
+        `thorough`, it also does nothing while little was written since the last time, since counting the clients'
+        vectors reads an index of them all. Raises psycopg's errors.
         """
         async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
-            # A build takes what it takes, whatever limit the role or the database has for statements.
+            # A build lasts as long as it lasts, whatever limit the role or the database has for statements.
             await connection.execute("SET statement_timeout = 0")
-            locks = (LOCKS, LOCK_INDEXES)
-            locked = await (await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
-            if locked is None or not locked[0]:
+            cursor = connection.cursor(row_factory=scalar_row)
+            await cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, LOCK_INDEXES))
+            if not await cursor.fetchone():
                 return Maintained(busy=True)
             await connection.execute("SET plan_cache_mode = force_custom_plan")
-            changes = await self._stock(connection)
-            last, self._tended_at = self._tended_at, None
-            if not thorough and last is not None and abs(changes - last) < threshold // 10:
-                self._tended_at = last
+            written = await self._count_changes(connection)
+            last, self._maintained_at = self._maintained_at, None
+            if not thorough and last is not None and abs(written - last) < threshold // 10:
+                self._maintained_at = last
                 return Maintained()
-            tended = await self._tend(connection, url, threshold)
-            self._tended_at = changes
-            return tended
+            done = await self._maintain(connection, url, threshold)
+            self._maintained_at = written
+            return done
 
-    async def _stock(self, connection: AsyncConnection[TupleRow]) -> int:
-        """How much was ever written; and let PostgreSQL count again where much is new, since it plans badly until then.
+    async def _count_changes(self, connection: AsyncConnection[TupleRow]) -> int:
+        """How many rows were ever written. Has PostgreSQL analyse the tables where many are new.
 
-        It does so by itself, but a minute late.
+        PostgreSQL plans badly until it has. By itself it does so about a minute later.
         """
-        cursor = await connection.execute(self._queries["count_changes"], {"table": self._space.table})
-        written, new, rows = await cursor.fetchone() or (0, 0, 0)
-        if new > 200 + rows // 10:
+        cursor = connection.cursor(row_factory=class_row(_Changes))
+        await cursor.execute(self._queries["count_changes"], {"table": self._space.table})
+        changes = await cursor.fetchone() or _Changes(0, 0, 0)
+        if changes.since_analysed > 200 + changes.rows // 10:
             await connection.execute(self._queries["analyse"])
-        return int(written)
+        return changes.written
 
-    async def _tend(self, connection: AsyncConnection[TupleRow], url: str, threshold: int) -> Maintained:
+    async def _maintain(self, connection: AsyncConnection[TupleRow], url: str, threshold: int) -> Maintained:
         await register_vector_async(connection)
-        least = {"least": max(1, threshold // 2)}
-        rows = await (await connection.execute(self._queries["list_large_clients"], least)).fetchall()
-        clients: dict[str, int] = dict(rows)
-        kept = {self.name_of(client) for client in clients}
+        cursor = connection.cursor(row_factory=class_row(_LargeClient))
+        await cursor.execute(self._queries["list_large_clients"], {"least": max(1, threshold // 2)})
+        clients = await cursor.fetchall()
+        wanted = {self.name_of(client.client_id) for client in clients}
         present: dict[str, Index] = {}
         dropped: list[str] = []
         for index in await self.listed(connection):
-            if index.valid and index.name in kept:
+            if index.valid and index.name in wanted:
                 present[index.name] = index
                 continue
             await connection.execute(self._queries.composed("drop_index", index=sql.Identifier(index.name)))
@@ -154,13 +190,13 @@ class Indexes:
             _log.info("dropped the index %s", index.name)
         await connection.execute(self._queries["forget_indexes"], {"space": self._space.number, "names": list(present)})
         built: list[str] = []
-        for client, count in clients.items():
-            known = present.get(self.name_of(client))
-            if known is None and count >= threshold:
-                await self._build(connection, url, client, count)
-                built.append(client)
-            elif known is not None and self._is_outdated(known, count):
-                await self._measure(connection, client, count)
+        for client in clients:
+            known = present.get(self.name_of(client.client_id))
+            if known is None and client.vectors >= threshold:
+                await self._build(connection, url, client)
+                built.append(client.client_id)
+            elif known is not None and self._is_outdated(known, client.vectors):
+                await self._measure(connection, client)
         return Maintained(tuple(built), tuple(dropped))
 
     def _is_outdated(self, index: Index, count: int) -> bool:
@@ -171,17 +207,21 @@ class Indexes:
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    async def _build(self, connection: AsyncConnection[TupleRow], url: str, client: str, count: int) -> None:
-        name = self.name_of(client)
-        create = self._queries.composed("create_index", index=sql.Identifier(name), client=sql.Literal(client))
-        need = count * (2 * self._space.dimensions + _BYTES_BESIDE_A_VECTOR)
+    async def _build(self, connection: AsyncConnection[TupleRow], url: str, client: _LargeClient) -> None:
+        name = self.name_of(client.client_id)
+        create = self._queries.composed(
+            "create_index", index=sql.Identifier(name), client=sql.Literal(client.client_id)
+        )
+        need = client.vectors * (2 * self._space.dimensions + _BYTES_BESIDE_A_VECTOR)
         memory = min(max(need, _LEAST_BUILD_MEMORY), _MOST_BUILD_MEMORY)
         await connection.execute(self._queries["raise_memory"], {"kilobytes": memory // 1000})
         await connection.execute(self._queries["set_builders"], {"count": max(1, (os.cpu_count() or 1) - 1)})
         began = time.monotonic()
-        _log.info("building the index %s over %s vectors of the client %s", name, f"{count:,}", client)
+        _log.info(
+            "building the index %s over %s of the client %s", name, counted(client.vectors, "vector"), client.client_id
+        )
         try:
-            async with self._told(url, connection.info.backend_pid, name, count):
+            async with self._reporting(url, connection.info.backend_pid, name, client.vectors):
                 try:
                     await connection.execute(create)
                 except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory) as exc:
@@ -195,12 +235,12 @@ class Indexes:
                 await connection.execute("RESET maintenance_work_mem")
                 await connection.execute("RESET max_parallel_maintenance_workers")
         _log.info("built the index %s in %.1f s", name, time.monotonic() - began)
-        await self._measure(connection, client, count)
+        await self._measure(connection, client)
 
     @contextlib.asynccontextmanager
-    async def _told(self, url: str, pid: int, name: str, count: int) -> AsyncIterator[None]:
-        """While the block builds an index on the connection of the backend `pid`, tell how far it is."""
-        task = asyncio.create_task(self._tell(url, pid, name, count))
+    async def _reporting(self, url: str, pid: int, name: str, count: int) -> AsyncIterator[None]:
+        """Log how far the index is, while the block builds it on the connection of the backend `pid`."""
+        task = asyncio.create_task(self._report(url, pid, name, count))
         try:
             yield
         finally:
@@ -208,31 +248,31 @@ class Indexes:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _tell(self, url: str, pid: int, name: str, count: int) -> None:
+    async def _report(self, url: str, pid: int, name: str, count: int) -> None:
         began = time.monotonic()
         try:
             while True:
-                await asyncio.sleep(_TELL_EVERY)
+                await asyncio.sleep(_REPORT_EVERY)
                 async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
-                    cursor = await connection.execute(self._queries["progress"], {"pid": pid})
-                    row = await cursor.fetchone()
-                if row is None:
+                    cursor = connection.cursor(row_factory=class_row(_Build))
+                    build = await (await cursor.execute(self._queries["progress"], {"pid": pid})).fetchone()
+                if build is None:
                     continue
-                phase, vectors, done, of = row
-                # pgvector counts the vectors of its first pass; what validates the index counts blocks.
-                share = vectors / count if vectors else done / of if of else 0.0
+                share = build.share(count)
                 spent = time.monotonic() - began
-                left = f", about {spent / share - spent:.0f} s left" if "loading" in phase and 0 < share < 1 else ""
-                _log.info("building the index %s: %s, %.0f %%%s", name, phase, min(100.0, 100 * share), left)
+                loading = "loading" in build.phase and 0 < share < 1
+                left = f", about {spent / share - spent:.0f} s left" if loading else ""
+                percent = min(100.0, 100 * share)
+                _log.info("building the index %s: %s, %.0f %%%s", name, build.phase, percent, left)
         except psycopg.Error as exc:
-            _log.warning("how far the index %s is cannot be told: %s", name, exc)
+            _log.warning("the progress of building the index %s is unknown: %s", name, exc)
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 
-    async def _measure(self, connection: AsyncConnection[TupleRow], client: str, count: int) -> None:
+    async def _measure(self, connection: AsyncConnection[TupleRow], client: _LargeClient) -> None:
         """Find the least `ef_search` with which the client's index finds what an exact search finds."""
-        queries = await self._drawn(connection, client)
-        about = {"client_id": client, "limit": _AT}
+        queries = await self._drawn(connection, client.client_id)
+        about = {"client_id": client.client_id, "limit": DEFAULT_LIMIT}
         exact = [await self._products(connection, "nearest_exactly", {**about, "embedding": one}) for one in queries]
         ef_search, recall = MOST_EF_SEARCH, 0.0
         for ef_search in EFFORTS:
@@ -247,33 +287,35 @@ class Indexes:
         else:
             _log.warning(
                 "the index of the client %s finds, at the most effort, %.3f of what an exact search does",
-                client,
+                client.client_id,
                 recall,
             )
-        name = self.name_of(client)
+        name = self.name_of(client.client_id)
         await connection.execute(
             self._queries["note_index"],
             {
                 "name": name,
                 "space": self._space.number,
-                "client_id": client,
-                "vectors": count,
+                "client_id": client.client_id,
+                "vectors": client.vectors,
                 "ef_search": ef_search,
                 "recall": recall,
             },
         )
-        _log.info("the index %s has recall@%d %.4f at ef_search %d", name, _AT, recall, ef_search)
+        _log.info("the index %s has recall@%d %.4f at ef_search %d", name, DEFAULT_LIMIT, recall, ef_search)
 
-    async def _drawn(self, connection: AsyncConnection[TupleRow], client: str) -> list[HalfVector]:
-        """Queries like a customer's photographs: near what is there, and never the same."""
-        parameters = {"client_id": client, "count": _QUERIES}
-        rows = await (await connection.execute(self._queries["sample"], parameters)).fetchall()
-        return [blurred(stored, seed) for seed, (stored,) in enumerate(rows)]
+    async def _drawn(self, connection: AsyncConnection[TupleRow], client_id: str) -> list[HalfVector]:
+        """Queries like a customer's photographs: near stored vectors, and never equal to one."""
+        cursor = connection.cursor(row_factory=scalar_row)
+        await cursor.execute(self._queries["sample"], {"client_id": client_id, "count": _QUERIES})
+        return [blurred(stored, seed) for seed, stored in enumerate(await cursor.fetchall())]
 
     async def _products(
         self, connection: AsyncConnection[TupleRow], name: str, parameters: Mapping[str, Any]
     ) -> list[float]:
-        return [product for (product,) in await (await connection.execute(self._queries[name], parameters)).fetchall()]
+        """Inner products with the query, best first."""
+        cursor = connection.cursor(row_factory=scalar_row)
+        return await (await cursor.execute(self._queries[name], parameters)).fetchall()
 
 
 def blurred(stored: HalfVector, seed: int) -> HalfVector:
@@ -287,7 +329,7 @@ def blurred(stored: HalfVector, seed: int) -> HalfVector:
 def mean_recall(exact: list[list[float]], found: list[list[float]]) -> float:
     """The mean share of the true neighbours that were found; both as inner products with the query, best first.
 
-    Whatever is as near as the last true neighbour counts as one, since which of several equals comes is chance.
+    Whatever is as near as the last true neighbour counts as one, since it is chance which of several equals comes.
     """
     shares = []
     for true, given in zip(exact, found, strict=True):

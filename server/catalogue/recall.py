@@ -1,8 +1,8 @@
-"""Recall that is known: searches that an index answered, answered again exactly and compared.
+"""Measured recall: searches that an index answered are answered again exactly and compared.
 
-The server draws one such search every few seconds, whatever the traffic, tells the metrics and keeps it in the
-database. `python -m server doctor --recall` asks those again, and each client that nobody has searched yet with vectors
-near its own.
+The server draws one such search every few seconds, whatever the traffic, reports its recall to the metrics and keeps it
+in the database. `python -m server doctor --recall` repeats the searches that were kept. For clients with too few of
+them it adds queries near their own vectors.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ from typing import Any
 
 import numpy as np
 from pgvector import HalfVector
-from psycopg.rows import class_row
+from psycopg.rows import class_row, scalar_row
 
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import blurred, mean_recall
-from server.catalogue.rows import IndexAnswer, SpaceRow
+from server.catalogue.rows import IndexAnswer, Query, SpaceRow
 from server.database.connections import Pool, open_pool
 from server.database.queries import Queries
 from server.errors import DatabaseUnusable
 from server.settings import Settings
 
 EVERY = 10.0
-"""Seconds between two searches that are answered twice: what it costs does not grow with the traffic."""
+"""Seconds between two searches that are answered twice: the cost does not grow with the traffic."""
 
-_QUERIES = 50  # of each client, when the doctor asks
-_LIMIT = 24
+_QUERIES = 50  # of each client, for the doctor
 _LONGEST = 120.0  # seconds for one exact search of the doctor's
 
 _log = logging.getLogger(__name__)
 
 
 class Sampler:
-    """Draws one of the searches that came since it last looked, each as likely as the others."""
+    """Draws one of the searches since the last draw, each with the same probability."""
 
-    def __init__(self, catalogue: Catalogue, tell: Callable[[float], None]) -> None:
-        """`tell` is called with the recall of each search that was drawn."""
-        self._catalogue = catalogue
-        self._tell = tell
+    def __init__(self, catalogue: Catalogue, report: Callable[[float], None]) -> None:
+        """`report` is called with the recall of each search that was drawn."""
+        self._searcher = catalogue.searcher
+        self._report = report
         self._drawn: IndexAnswer | None = None
         self._offered = 0
-        catalogue.on_index_answer = self._offer
+        self._searcher.on_index_answer = self._offer
 
     def _offer(self, answer: IndexAnswer) -> None:
         self._offered += 1
@@ -67,8 +66,8 @@ class Sampler:
         answer, self._drawn, self._offered = self._drawn, None, 0
         if answer is None:
             return None
-        recall = await self._catalogue.compare(answer)
-        self._tell(recall)
+        recall = await self._searcher.compare(answer)
+        self._report(recall)
         return recall
 
 
@@ -83,33 +82,37 @@ class _Indexed:
 
 @dataclass(frozen=True)
 class _Kept:
+    """A search that was compared while the server ran."""
+
     embedding: HalfVector
     limit: int
     where: dict[str, Any] | None
-    recall: float
 
 
 @dataclass(frozen=True)
 class ClientRecall:
-    """What a client's searches find through its index of what they find exactly."""
+    """How much of what a client's exact searches find its index finds, too."""
 
     client: str
     index: str
     vectors: int
     ef_search: int
     live_queries: int
-    """Searches of its customers that were asked again."""
+    """Searches of its customers that were repeated."""
     drawn_queries: int
-    """Vectors near its own, where its customers have not searched enough."""
+    """Searches with vectors near its own, where its customers have not searched enough."""
     by_index: int
-    """How many of all these an index answered; the others were answered exactly, and so are right."""
+    """How many of all these an index answered; the others were answered exactly."""
     short: int
-    """Answers with less than there is."""
+    """How many answers have fewer matches than there are to find."""
     recall: float
+    """The mean of all these searches."""
     lowest: float
+    """The lowest recall of one of them."""
 
 
 async def measure(settings: Settings, url: str) -> list[ClientRecall]:
+    """The recall of each client that has an index, the largest client first. Raises DatabaseUnusable."""
     async with open_pool(url, min_size=1, max_size=2, timeout=10.0, longest=_LONGEST) as pool:
         queries = Queries.read("recall.sql")
         async with pool.connection() as connection:
@@ -125,32 +128,33 @@ async def measure(settings: Settings, url: str) -> list[ClientRecall]:
 
 
 async def _measure_client(pool: Pool, catalogue: Catalogue, queries: Queries, one: _Indexed) -> ClientRecall:
-    about = {"space": catalogue.space.number, "client_id": one.client_id, "count": _QUERIES}
+    about = {"space": catalogue.space.number, "client_id": one.client_id}
     async with pool.connection() as connection:
         cursor = connection.cursor(row_factory=class_row(_Kept))
-        kept = await (await cursor.execute(queries["kept"], about)).fetchall()
-        rows = await (
-            await connection.execute(
-                queries.of(catalogue.space.table)["drawn"], {**about, "count": _QUERIES - len(kept)}
-            )
-        ).fetchall()
-    asked = [(query.embedding, query.limit, Filter.of(query.where)) for query in kept]
-    asked += [(blurred(stored, seed), _LIMIT, Filter()) for seed, (stored,) in enumerate(rows)]
+        kept = await (await cursor.execute(queries["kept"], {**about, "count": _QUERIES})).fetchall()
+        vectors = connection.cursor(row_factory=scalar_row)
+        of_space = queries.of(catalogue.space.table)
+        drawn = await (await vectors.execute(of_space["drawn"], {**about, "count": _QUERIES - len(kept)})).fetchall()
+    asked = [
+        Query(one.client_id, search.embedding.to_numpy(), limit=search.limit, filter=Filter.of(search.where))
+        for search in kept
+    ]
+    asked += [Query(one.client_id, blurred(stored, seed).to_numpy()) for seed, stored in enumerate(drawn)]
     shares, by_index, short = [], 0, 0
-    for embedding, limit, where in asked:
-        found = await catalogue.search(one.client_id, embedding.to_numpy(), limit=limit, where=where)
-        answer = IndexAnswer(one.client_id, embedding, limit, where, tuple(match.cosine for match in found.matches))
-        exact = await catalogue.search_again(answer)
-        shares.append(mean_recall([exact], [list(answer.cosines)]))
+    for query in asked:
+        found = await catalogue.search(query)
+        cosines = [match.cosine for match in found.matches]
+        exact = await catalogue.searcher.search_again(query)
+        shares.append(mean_recall([exact], [cosines]))
         by_index += found.plan == "index"
-        short += len(answer.cosines) < len(exact)
+        short += len(cosines) < len(exact)
     return ClientRecall(
         client=one.client_id,
         index=one.name,
         vectors=one.vectors,
         ef_search=one.ef_search,
         live_queries=len(kept),
-        drawn_queries=len(rows),
+        drawn_queries=len(drawn),
         by_index=by_index,
         short=short,
         recall=float(np.mean(shares)) if shares else 1.0,

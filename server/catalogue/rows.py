@@ -1,13 +1,13 @@
-"""What the catalogue's rows are outside the database: frozen records."""
+"""What goes into the catalogue and what comes out of it: frozen records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pgvector import HalfVector
+from numpy.typing import ArrayLike
 
 from server.catalogue.filters import Filter
 
@@ -35,8 +35,13 @@ def table_of(number: int) -> str:
 Digest = bytes
 """SHA-256 of a file's bytes, 32 bytes."""
 
+DEFAULT_LIMIT = 24
+"""How many matches a search gives unless it names another limit."""
+
+MOST_MATCHES = 1000
+
 Plan = Literal["exact", "index"]
-"""How a search was answered: by looking at each media of the client, or through the client's own HNSW index."""
+"""How a search was answered: by comparing with each media of the client, or through the client's own HNSW index."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,35 @@ class Media:
     created_at: datetime
 
 
+class ProductFile(NamedTuple):
+    """A file that a product has a picture of."""
+
+    product_id: str
+    digest: Digest
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A search of one client's pictures: what for, and which matches to give."""
+
+    client_id: str
+    vector: ArrayLike
+    """float[D] of unit length, D the space's dimensions."""
+    limit: int = DEFAULT_LIMIT
+    """At most so many matches, 1 to MOST_MATCHES."""
+    min_similarity: float | None = None
+    """A percentage, compared with the rounded one that is shown."""
+    min_cosine: float | None = None
+    """The least cosine of a match, in [-1, 1]."""
+    filter: Filter = field(default_factory=Filter)
+    """What a match must be beyond the client's. A filter never shortens the list while enough matches exist."""
+    digest: Digest | None = None
+    """SHA-256 of the bytes that the vector was made from: media with these bytes are always candidates, even before
+    their vectors are made."""
+    media_id: str | None = None
+    """The media that the vector was read from: it is always a candidate."""
+
+
 @dataclass(frozen=True)
 class Match:
     """A media that was found, with its cosine to the query: in [-1, 1], to the sixth decimal."""
@@ -107,7 +141,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Found:
-    """The matches of a search, best first, and how they were come by."""
+    """The matches of a search, best first, and how they were obtained."""
 
     matches: list[Match]
     plan: Plan
@@ -115,11 +149,8 @@ class Found:
 
 @dataclass(frozen=True)
 class IndexAnswer:
-    """A search that an index answered, as it is told to whoever compares such answers with exact ones."""
+    """A search that an index answered, for whoever compares such answers with exact ones."""
 
-    client_id: str
-    embedding: HalfVector
-    limit: int
-    where: Filter
+    query: Query
     cosines: tuple[float, ...]
-    """Of its matches, best first."""
+    """Of its matches, best first, before any of them fell away for being too far from the query."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def clamp(cosine: float) -> float:
-    """Rounding can carry the cosine of a vector with itself a hair past 1; this brings it back to [-1, 1]."""
+    """Rounding can move the cosine of a vector with itself slightly past 1; this moves it back into [-1, 1]."""
     return max(-1.0, min(1.0, cosine))
 
 

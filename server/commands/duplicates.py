@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from server.access.clients import DEFAULT_CLIENT
-from server.catalogue.duplicates import Copy, Report, _Bar, find
+from server.catalogue.duplicates import Copy, Report, find
 from server.errors import BadParameter
+from server.operations.progress import Progress
 from server.settings import Settings
+from server.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List the pictures that a client's catalogue holds more than once: the same file, and the same picture in "
-        "another file (near duplicates). Near duplicates compare each picture with each: twice as many take four times "
+        "another file (near duplicates). Near duplicates compare each picture with each: twice as many need four times "
         "as long. Their vectors are held in memory, 1 KB for each picture."
     )
     parser.add_argument(
@@ -27,27 +30,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="also of products that are not active")
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
-        "--near", action="store_true", help="near duplicates too (the default), or stop where that fails"
+        "--near",
+        action="store_true",
+        help="near duplicates too (the default); an error where they cannot be recognised",
     )
-    kinds.add_argument("--exact-only", action="store_true", help="the same file only, which takes no time")
+    kinds.add_argument("--exact-only", action="store_true", help="the same file only, which is quick")
 
 
 def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     """Print what `find` finds; 0. Raises BadParameter where `--near` is asked for and the space has no grades."""
-    bar = _Bar()
     report = find(
         settings,
         url,
         arguments.client,
         near=not arguments.exact_only,
         inactive=arguments.all,
-        progress=bar.tell,
+        show=partial(Progress, sys.stderr),
     )
-    bar.clear()
     if report.near is None and not arguments.exact_only:
         sentence = (
-            "Near duplicates cannot be told: the live model was exported without grades. Export it again with this "
-            "version (its space stays), and start the server with it once."
+            "Near duplicates cannot be recognised: the live model was exported without grades. Export it again with "
+            "this version (its space stays), and start the server with it once."
         )
         if arguments.near:
             raise BadParameter(sentence)
@@ -60,7 +63,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"{report.client_id}: {report.media:,} pictures looked at"
+    yield f"{report.client_id}: {counted(report.media, 'picture')} looked at"
     if report.near is not None and report.without_vector:
         yield f"{report.without_vector:,} of them have no vector yet, and are compared by their bytes only"
     yield from _section("The same file", report.exact)
@@ -73,7 +76,7 @@ def _section(title: str, groups: Sequence[Sequence[Copy]]) -> Iterator[str]:
     if not groups:
         yield f"{title}: none"
         return
-    yield f"{title}: {sum(map(len, groups)):,} pictures in {len(groups):,} group{'s' if len(groups) > 1 else ''}"
+    yield f"{title}: {counted(sum(map(len, groups)), 'picture')} in {counted(len(groups), 'group')}"
     for number, group in enumerate(groups, 1):
         yield f"  {number}."
         width = max(len(copy.media_id) for copy in group)
@@ -84,5 +87,5 @@ def _section(title: str, groups: Sequence[Sequence[Copy]]) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """A name can hold what a terminal obeys."""
+    """Without the control characters that a name may hold and a terminal would obey."""
     return "".join(char if char.isprintable() else "·" for char in text)

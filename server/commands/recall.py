@@ -47,7 +47,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
             f"{one.client}: recall {one.recall:.4f}, and {settings.target_recall} is the target "
             f"(TWINLENS_TARGET_RECALL); {one.short} short answers. The server measures an index when it is built and "
             f'when it has grown by half. DROP INDEX CONCURRENTLY "{one.index}" has a running server build and '
-            "measure it anew.",
+            "measure it again.",
             file=sys.stderr,
         )
     return 1 if poor else 0

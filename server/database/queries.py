@@ -40,6 +40,10 @@ class Queries:
         """The same statements for a space's table of vectors."""
         return Queries(self._texts, {**self._parts, "space": sql.Identifier(table)})
 
+    def including(self, *names: str) -> Queries:
+        """The same statements, where these are put in wherever another has their name in braces. Raises KeyError."""
+        return Queries(self._texts, {**self._parts, **{name: self.composed(name) for name in names}})
+
     def __getitem__(self, name: str) -> bytes:
         """The statement of this name, for psycopg. Raises KeyError for one that is not there, or that lacks a part."""
         if name not in self._whole:

@@ -1,6 +1,6 @@
-"""Reading what callers send: pictures and fields of a form, JSON, the deadline header.
+"""Reading the bodies that callers send: the pictures and fields of a form, and JSON.
 
-A route that takes either a form or JSON reads by Content-Type; a Litestar handler binds only one of them.
+A route that accepts either a form or JSON reads by Content-Type; a Litestar handler binds only one of them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import msgspec
 from litestar.exceptions import InternalServerException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter, CallerLeft, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
 from server.http.request import Request
-from server.http.timing import note_read, passed
+from server.http.timing import note_read
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -25,11 +24,8 @@ JSON = "application/json"
 
 # 256 pictures and a handful of fields.
 _MOST_PARTS = 300
-# A vector of 4,000 numbers as text is a tenth of this; parsing much more would hold up everyone else.
+# A vector of 4,000 numbers as text is a tenth of this; parsing much more would delay everyone else.
 _LARGEST_JSON = 1_000_000
-
-DEADLINE_HEADER = "Twinlens-Deadline"
-LANE_HEADER = "Twinlens-Lane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class Form:
         if not self.files:
             raise NoPicture("No picture was sent: the form needs a part named file.")
         if len(self.files) > 1:
-            raise BadParameter(f"The form has {len(self.files)} parts named file; this call takes one.")
+            raise BadParameter(f"The form has {len(self.files)} parts named file; this call accepts one.")
         return self.files[0]
 
     def read(self, kind: type[Fields]) -> Fields:
@@ -63,7 +59,7 @@ def content_type(request: Request) -> str:
 async def read_form(request: Request) -> Form:
     """The form's `file` parts and its other fields. Raises UnsupportedBody, MalformedRequest, BadParameter.
 
-    Litestar's own reader takes a part without a plain file name for text, and keeps large ones in temporary files.
+    Litestar's own reader treats a part without a plain file name as text, and keeps large ones in temporary files.
     """
     if content_type(request) != MULTIPART:
         raise UnsupportedBody(f"Send the picture as {MULTIPART}, in a part named file.")
@@ -83,17 +79,19 @@ async def read_form(request: Request) -> Form:
             else:
                 fields[part.name or ""] = data.decode()
     except ParserLimitReached as exc:
-        raise BadParameter(f"The form is too finely cut: at most {_MOST_PARTS} parts, with short headers.") from exc
+        raise BadParameter(
+            f"The form has too many parts or too long headers: at most {_MOST_PARTS} parts, with short headers."
+        ) from exc
     except UnicodeDecodeError as exc:
         raise BadParameter("A field of the form is not UTF-8 text.") from exc
     except MultipartError as exc:
-        raise MalformedRequest("The form cannot be read: it is not whole multipart/form-data.") from exc
-    note_read(request)
+        raise MalformedRequest("The form cannot be read: it is no complete multipart/form-data.") from exc
+    note_read(request.scope)
     return Form(files, fields)
 
 
 async def _parts(request: Request, boundary: str) -> AsyncIterator[tuple[MultipartSegment, bytes]]:
-    """Each part with its bytes, as they come."""
+    """Each part with its bytes, as soon as it is complete."""
     part: MultipartSegment | None = None
     chunks: list[bytes] = []
     with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
@@ -108,11 +106,11 @@ async def _parts(request: Request, boundary: str) -> AsyncIterator[tuple[Multipa
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises CallerLeft when it ends before its end."""
+    """The body as it comes. Raises CallerLeft when it breaks off."""
     try:
         async for chunk in request.stream():
             yield chunk
-    except InternalServerException as exc:  # all that Litestar raises here of this kind
+    except InternalServerException as exc:  # Litestar raises it here for nothing else
         raise CallerLeft from exc
 
 
@@ -129,7 +127,7 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
         body += chunk
         if len(body) > _LARGEST_JSON:
             raise UploadTooLarge(f"A JSON body may have at most {_LARGEST_JSON:,} bytes.")
-    note_read(request)
+    note_read(request.scope)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
@@ -142,33 +140,3 @@ def _plain(message: str) -> str:
     """msgspec's "Expected `int` >= 1 - at `$.limit`" as "limit: expected int >= 1."."""
     said, _, place = message.replace("`", "").partition(" - at $.")
     return f"{place}: {said[:1].lower()}{said[1:]}." if place else f"{said}."
-
-
-def deadline_of(request: Request, most: float) -> float:
-    """Seconds that are left to this request of what its Twinlens-Deadline header asks for, at most `most`.
-
-    Raises BadParameter for a header that is no number above 0.
-    """
-    spent = passed(request.scope)
-    asked = request.headers.get(DEADLINE_HEADER)
-    if asked is None:
-        return most - spent
-    try:
-        seconds = float(asked)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise BadParameter(f"The header {DEADLINE_HEADER} takes a number of seconds above 0, not {asked!r}.")
-    return min(seconds, most) - spent
-
-
-def caller_of(request: Request, client_id: str, lane: Lane = "interactive") -> Caller:
-    """For whom, and how urgently: whoever is in no hurry says so in the header Twinlens-Lane, and waits for others.
-
-    `lane`: what the call itself is; work that is bulk by nature does not become urgent by being called so. Raises
-    BadParameter for a header that names no lane.
-    """
-    asked = request.headers.get(LANE_HEADER)
-    if asked is not None and asked not in LANES:
-        raise BadParameter(f"The header {LANE_HEADER} takes {' or '.join(LANES)}, not {asked[:40]!r}.")
-    return Caller(client_id, "bulk" if "bulk" in (lane, asked) else "interactive")

@@ -1,4 +1,4 @@
-"""Whoever has left needs no answer: what would have been theirs is dropped, wherever it waits."""
+"""A caller who has left needs no answer: the work for that caller is dropped, wherever it waits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,24 @@ Made = TypeVar("Made")
 
 
 async def while_here(request: Request, work: Coroutine[Any, Any, Made]) -> Made:
-    """Await work for as long as the connection stands. Raises CallerLeft, and what the work raises.
+    """Await work for as long as the connection stands. Raises CallerLeft, and the errors of the work.
 
-    The body must have been read: the server tells of a caller who left where the next part of it would come. Not for
-    what writes: a caller may send that and not wait for the answer.
+    The body must have been read already: the message that the caller left arrives in its place. Not for work that
+    writes: a caller may send a change and not wait for the answer.
     """
     job = asyncio.ensure_future(work)
     job.add_done_callback(_look)
+    try:
+        await asyncio.sleep(0)  # the first step of the work is all of it where the result is in a cache
+        return await (job if job.done() else _first(request, job))
+    finally:
+        if not job.done():
+            job.cancel()
+            await asyncio.wait((job,))  # so that the work withdraws its entries from the queues
+
+
+async def _first(request: Request, job: asyncio.Future[Made]) -> Made:
+    """The result of the work, if it comes before the caller leaves. Raises CallerLeft."""
     left = asyncio.create_task(_left(request))
     left.add_done_callback(_look)
     try:
@@ -29,18 +40,15 @@ async def while_here(request: Request, work: Coroutine[Any, Any, Made]) -> Made:
         return await job
     finally:
         left.cancel()
-        if not job.done():
-            job.cancel()
-            await asyncio.wait((job,))  # it withdraws what waits
 
 
 def _look(task: asyncio.Future[Any]) -> None:
-    """What fails just as its caller's time is up is nobody's error, and no lost one."""
+    """Retrieve the error of a task that failed just as its caller left: asyncio would log one that nobody retrieved."""
     if not task.cancelled():
         task.exception()
 
 
 async def _left(request: Request) -> None:
-    """Until the connection is closed; whatever else comes after the body says nothing."""
+    """Wait until the connection is closed; any other message after the body is ignored."""
     while (await request.receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - what it waits for is in `receive`
-        await asyncio.sleep(0)  # a server that tells the same again and again must not stop us
+        await asyncio.sleep(0)  # a server that repeats the same message must not block the event loop

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a count, a time, and a deadline."""
+"""What happens around every request: it gets an id and a deadline, and is counted and timed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from litestar.types import ASGIApp, Message, Middleware, Receive, Scope, Send
 
 from server.errors import DeadlineMissed, TwinlensError
 from server.http import problems, timing
-from server.http.bodies import deadline_of
-from server.http.request import Request
+from server.http.request import Request, keep_deadline
 from server.lifespan import Services
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def observed(app: ASGIApp) -> ASGIApp:
-    """Give each request an id (the caller's own, if it is a sensible one), and count and time its answer."""
+    """Give each request an id (the caller's own, where that is short and plain), and count and time its answer."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -35,7 +34,7 @@ def observed(app: ASGIApp) -> ASGIApp:
         def count(status: int) -> None:
             services: Services | None = getattr(scope["litestar_app"].state, "services", None)
             if services is not None:
-                # The template, not the path: ids would make a series each.
+                # The template, not the path: each id in a path would make a series of its own.
                 route = scope.get("path_template") or "(none)"
                 services.metrics.requests.labels(scope["method"], route, status).inc()
                 services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
@@ -44,14 +43,14 @@ def observed(app: ASGIApp) -> ASGIApp:
             if message["type"] == "http.response.start":
                 headers = MutableScopeHeaders(message)
                 headers[problems.REQUEST_ID_HEADER] = request_id
-                if told := timing.header(scope):
-                    headers["Server-Timing"] = told
+                if stages := timing.header(scope):
+                    headers["Server-Timing"] = stages
                 count(message["status"])
             await send(message)
 
         try:
             await app(scope, receive, counted)
-        except TwinlensError as exc:  # from a middleware below: it is answered beyond this one
+        except TwinlensError as exc:  # raised by a middleware below, and answered above this one
             count(problems.status_of(exc))
             raise
 
@@ -59,12 +58,12 @@ def observed(app: ASGIApp) -> ASGIApp:
 
 
 def in_time(most: float) -> Middleware:
-    """Answer each request within its deadline, wherever its time goes: a slow sender, the store, the database."""
+    """Answer each request within its deadline, whatever is slow: the sender, the store, the database."""
 
     def create(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                async with asyncio.timeout(deadline_of(Request(scope), most)):
+                async with asyncio.timeout(keep_deadline(Request(scope), most)):
                     await app(scope, receive, send)
             except TimeoutError as exc:
                 raise DeadlineMissed from exc

@@ -1,4 +1,4 @@
-"""The table: error to status and code. Every error leaves in one body; nothing else knows status codes of errors."""
+"""Errors to statuses and codes. Every error has the same body; no other module knows the status of an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.NotFound, 404),
     (errors.CatalogueConflict, 409),
     (errors.Overloaded, 503),
-    (errors.CallerLeft, 499),  # nobody reads it; the metrics tell it from an answer, with nginx's number
+    (errors.CallerLeft, 499),  # nobody reads it; with nginx's number, the metrics distinguish it from an answer
     (errors.NotReady, 503),
     (errors.CatalogueUnavailable, 503),
     (errors.TwinlensError, 500),
@@ -40,7 +40,7 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
 _HTTP_CODES = {
     400: ("malformed_request", "The request cannot be read."),
     404: ("not_found", "There is nothing at this address."),
-    405: ("method_not_allowed", "This address does not take that method."),
+    405: ("method_not_allowed", "This address does not accept that method."),
     413: ("upload_too_large", "The request's body is larger than this server accepts."),
 }
 
@@ -50,7 +50,7 @@ def status_of(error: errors.TwinlensError) -> int:
 
 
 def request_id(request: Request) -> str:
-    """The id that the middleware gave this request; where no route took it, no middleware ran, so it gets one here."""
+    """The id that the middleware gave this request. Where no route matched, no middleware ran: it gets an id here."""
     state = request.scope.setdefault("state", {})
     return str(state.setdefault("request_id", uuid.uuid4().hex))
 
@@ -67,13 +67,13 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     if status >= 500 and status != 503:
         _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     if status == 503:
-        _log.warning("%s %r was put off: %s", request.method, request.url.path, error.sentence)
+        _log.warning("%s %r was refused for now: %s", request.method, request.url.path, error.sentence)
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
     return _problem(request, status, error.code, error.sentence, headers)
 
 
 def _framework(request: Request, error: HTTPException) -> Response[Problem]:
-    """Errors that Litestar raises itself: no route, wrong method, body too large, a parameter that does not fit."""
+    """Errors that Litestar raises itself: no route, wrong method, body too large, a parameter that is wrong."""
     headers = dict(error.headers or {})
     if isinstance(error, ValidationException):
         return _problem(request, 422, "bad_parameter", _said(error), headers)
@@ -84,7 +84,7 @@ def _framework(request: Request, error: HTTPException) -> Response[Problem]:
 
 
 def _said(error: ValidationException) -> str:
-    """Which parameter does not fit, and how; Litestar's own sentence only names the address."""
+    """Which parameter is wrong, and how; Litestar's own sentence only names the address."""
     parts = error.extra if isinstance(error.extra, list) else []
     said = [
         f"{one['key']}: {str(one['message']).replace('`', '')}" for one in parts if {"key", "message"} <= one.keys()

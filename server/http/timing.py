@@ -1,4 +1,4 @@
-"""Where a request's time went: noted on the way by whoever knows, and told in the `Server-Timing` header."""
+"""Where a request's time went: each stage notes its own, and the `Server-Timing` header reports them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from time import perf_counter
 from typing import Any
 
 from litestar.types import Scope
-
-from server.http.request import Request
 
 _KEY = "timings"
 _STARTED = "started"
@@ -27,19 +25,19 @@ def passed(scope: Scope) -> float:
     return now - float(scope.get("state", {}).get(_STARTED, now))
 
 
-def note_read(request: Request) -> None:
-    """What passed until now went into receiving and reading the body."""
-    note(request, {"read": passed(request.scope)})
+def note_read(scope: Scope) -> None:
+    """The time until now went into receiving and reading the body."""
+    note(scope, {"read": passed(scope)})
 
 
-def note(request: Request, timings: Mapping[str, float]) -> None:
+def note(scope: Scope, timings: Mapping[str, float]) -> None:
     """Stages of this request, in seconds."""
-    _of(request.scope).update(timings)
+    _of(scope).update(timings)
 
 
-def note_kept(request: Request) -> None:
-    """The vector was not made, but known."""
-    _of(request.scope)["cache"] = 0.0
+def note_vector(scope: Scope, timings: Mapping[str, float]) -> None:
+    """The stages of making a vector, in seconds; none where the vector was in the cache."""
+    _of(scope).update(timings or {"cache": 0.0})
 
 
 def header(scope: Scope) -> str | None:

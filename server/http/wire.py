@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import msgspec
 
+from server.access.clients import DEFAULT_CLIENT
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.preprocessing.text import MOST_CHARACTERS
 
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+ClientId = Annotated[str, msgspec.Meta(description=f"The client; `{DEFAULT_CLIENT}` when not given.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=rows.MOST_MATCHES)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -25,13 +27,21 @@ Attributes = dict[
 ]
 """Facts about a product that searches filter by: a value, or a list of values, under each name."""
 
-# Its length is checked where it is read, with a sentence of our own.
+# Its length is checked by the tokenizer, whose error has a sentence of our own.
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTERS})]
 
-# Likewise: a grade's name.
+# A grade's name, checked by `grade_named` for the same reason.
 MinGrade = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*GRADES]})]
 
-DEFAULT_LIMIT = 24
+
+FilterText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What a match must be, as JSON: {"productIds": [...], "kind": "image", '
+        '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}.'
+    ),
+]
+"""A `Filter` as a form has it."""
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -66,35 +76,35 @@ class Embeddings(_Body, frozen=True):
     space: str
 
 
-class SearchRequest(_Request, frozen=True):
+class _Search(_Request, frozen=True):
+    """What every search may ask for, whatever it searches with."""
+
+    client_id: ClientId | None = None
+    limit: Limit = rows.DEFAULT_LIMIT
+    min_similarity: Percentage | None = None
+    min_grade: MinGrade | None = None
+
+
+class SearchRequest(_Search, frozen=True):
     """Exactly one of `text`, `media_id`, and `embedding` with its `space`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
-    client_id: str | None = None
-    limit: Limit = DEFAULT_LIMIT
-    min_similarity: Percentage | None = None
-    min_grade: MinGrade | None = None
     filter: Filter | None = None
 
 
-class SearchFields(_Request, frozen=True):
+class SearchFields(_Search, frozen=True):
     """The fields beside the `file` of a search by picture."""
 
-    client_id: str | None = None
-    limit: Limit = DEFAULT_LIMIT
-    min_similarity: Percentage | None = None
-    min_grade: MinGrade | None = None
-    filter: str | None = None
-    """A `Filter` as JSON."""
+    filter: FilterText | None = None
 
 
 class UploadFields(_Request, frozen=True):
     """The fields beside the `file` of an upload."""
 
-    client_id: str | None = None
+    client_id: ClientId | None = None
 
 
 class Match(_Body, frozen=True):
@@ -131,7 +141,7 @@ class SearchAnswer(_Body, frozen=True):
     results: list[Match]
     space: str
     plan: rows.Plan
-    """`exact` when each media of the client was looked at, `index` when the client's own HNSW index was asked."""
+    """`exact` when each media of the client was compared, `index` when the client's own HNSW index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
 
@@ -140,7 +150,7 @@ class Duplicates(_Body, frozen=True):
     """The other media of a client that are the same picture as one of its own."""
 
     exact: list[Match]
-    """The same file, to the last byte; also before it has a vector."""
+    """The very same bytes; also media without a vector yet."""
     near: list[Match] | None
     """Identical or near-duplicate by their vectors, best first; null where the model has no grades, or the media has no
     vector yet."""
@@ -152,7 +162,7 @@ class ProductRequest(_Request, frozen=True):
     sku: Sku | None = None
     is_active: bool = True
     attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
-    client_id: str | None = None
+    client_id: ClientId | None = None
 
 
 class Product(_Body, frozen=True):
@@ -223,4 +233,4 @@ class Readiness(_Body, frozen=True):
     precision: str
     space: str
     text: bool
-    """Whether the model reads words, too."""
+    """Whether the model reads words as well."""

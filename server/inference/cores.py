@@ -19,6 +19,7 @@ from time import perf_counter
 import msgspec
 
 from server.inference.runner import Runner
+from server.wording import counted
 
 # A run must not take longer than this: whoever comes a moment too late waits for the end of it.
 _LONGEST_RUN = 0.5
@@ -53,7 +54,7 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
+    return counted(count, "thread")
 
 
 def plain(threads: int, batch: int) -> Layout:

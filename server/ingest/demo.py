@@ -1,4 +1,4 @@
-"""The demo catalogue: something to search on the first day. Loaded idempotently into the client `demo`."""
+"""The demo catalogue: something to search on the first day. Loading it again into the client `demo` changes nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from server.ingest.librarian import Librarian
 
 FOLDER = Path(__file__).parent / "demo_catalogue"
 
-# Enough at once to fill batches, few enough to leave memory alone.
+# Enough at once to fill batches, and few enough to need little memory.
 _AT_ONCE = 32
-_PATIENCE = 300.0
+_PATIENCE = 300.0  # seconds for one picture
 
 _log = logging.getLogger(__name__)
 
 
 class DemoProduct(msgspec.Struct, frozen=True):
-    """A thing with a name and one picture, whose place is relative to the catalogue's folder."""
+    """A product with one picture, whose path is relative to the folder of the demo catalogue."""
 
     id: str
     sku: str
@@ -45,9 +45,10 @@ def products() -> list[DemoProduct]:
 
 
 async def load(catalogue: Catalogue, librarian: Librarian) -> int:
-    """Add what is missing of the demo catalogue; how many pictures that were. What a person changed stays changed.
+    """Add the missing pictures of the demo catalogue; gives how many. Products that somebody changed stay as they are.
 
-    Raises StartRefused when it cannot be loaded; an id or SKU that somebody else uses is left out with a warning.
+    A product whose id or SKU is taken is left out with a warning. Raises StartRefused when the catalogue cannot be
+    loaded.
     """
     known = await catalogue.digests(DEFAULT_CLIENT)
     room = asyncio.Semaphore(_AT_ONCE)

@@ -1,4 +1,4 @@
-"""A picture joins the catalogue: bytes into the store, row and vector into the database, all or nothing."""
+"""A picture joins the catalogue: its bytes in the store, its row and vector in the database, all or nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Librarian:
-    """Adds pictures to products and takes them out again."""
+    """Adds pictures to products, and removes pictures and products."""
 
     def __init__(self, embedder: Embedder, catalogue: Catalogue, store: MediaStore) -> None:
         self._embedder = embedder
@@ -31,11 +31,11 @@ class Librarian:
         self._at_work: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Wait for what was begun, also where its caller has left."""
+        """Wait for the work that was begun, also where its caller has left."""
         await asyncio.gather(*self._at_work, return_exceptions=True)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that a caller who leaves, or whose time is up, must not stop between store and database."""
+        """Await work that must not stop between store and database when its caller leaves or its deadline passes."""
         task = asyncio.create_task(work)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
@@ -44,8 +44,8 @@ class Librarian:
     async def add(self, client_id: str, product_id: str, data: bytes, *, within: float) -> tuple[Media, bool]:
         """Add a picture to a product within that many seconds; the media, and whether it is new.
 
-        The same bytes again for one product give the media that is there. Raises ProductNotFound, MediaRejected's
-        kinds, Overloaded, StorageFailed, CatalogueUnavailable; then nothing is left behind.
+        Where the product has a media of the same bytes already, that media is given. Raises ProductNotFound, the kinds
+        of MediaRejected, Overloaded, StorageFailed, CatalogueUnavailable; then nothing is left behind.
         """
         await self._catalogue.get_product(client_id, product_id)
         digest = await digest_of(data)
@@ -72,7 +72,7 @@ class Librarian:
         return await self._to_its_end(self._keep(new, data, picture))
 
     async def _keep(self, new: NewMedia, data: bytes, picture: Embedded) -> tuple[Media, bool]:
-        """The bytes first, the row last: a row never points at nothing."""
+        """Store the bytes first and the row last, so that every row has its bytes."""
         kept = False
         try:
             await self._store.put(new.s3_key, data)
@@ -80,8 +80,8 @@ class Librarian:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
             media, kept = await self._catalogue.add_media(new, picture.embedding)
         except OutcomeUnknown:
-            kept = True  # a row that was committed after all must find its bytes
-            _log.warning("Kept in the media store, whether or not the catalogue has them: %s", new.s3_key)
+            kept = True  # the row may have been committed, and must then have its bytes
+            _log.warning("Kept in the media store, although the catalogue may have no row for it: %s", new.s3_key)
             raise
         finally:
             if not kept:
@@ -89,7 +89,7 @@ class Librarian:
         return media, kept
 
     async def remove(self, client_id: str, media_id: str) -> Media:
-        """Take a media out, row first. Raises MediaNotFound."""
+        """Remove a media, row first. Raises MediaNotFound."""
         return await self._to_its_end(self._remove(client_id, media_id))
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
@@ -98,7 +98,7 @@ class Librarian:
         return media
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
-        """Take a product out with all its media, rows first. Raises ProductNotFound."""
+        """Remove a product with all its media, rows first. Raises ProductNotFound."""
         return await self._to_its_end(self._remove_product(client_id, product_id))
 
     async def _remove_product(self, client_id: str, product_id: str) -> Product:
@@ -107,7 +107,10 @@ class Librarian:
         return product
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
-        """The WebP of a media, made anew where the store has none. Raises MediaNotFound, MediaRejected's kinds."""
+        """The thumbnail of a media as WebP, made again where the store has none.
+
+        Raises MediaNotFound, the kinds of MediaRejected, StorageFailed.
+        """
         media = await self._catalogue.get_media(client_id, media_id)
         if media.thumbnail_key is not None:
             with contextlib.suppress(MediaNotFound):
@@ -115,8 +118,8 @@ class Librarian:
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
 
     async def _sweep(self, *keys: str | None) -> None:
-        """Forget objects that no row points at any more."""
+        """Delete objects that no row names any more."""
         try:
             await self._store.delete(*(key for key in keys if key))
         except StorageFailed as exc:
-            _log.warning("No longer in the catalogue, but %s", exc.sentence)
+            _log.warning("The catalogue has no row for it any more, but its bytes remain: %s", exc.sentence)

@@ -1,4 +1,4 @@
-"""The bytes of media: a local folder or an S3-compatible store, behind the same three calls."""
+"""The bytes of media, in a local folder or an S3-compatible store, behind the same three calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.errors import BadSetting, MediaNotFound, StorageFailed
 
 
 class MediaStore:
-    """Objects by key. Writing is atomic: a key holds the whole object or nothing."""
+    """Objects by key. Writing is atomic: a key holds the complete object or nothing."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class MediaStore:
     def at(cls, url: str | None, folder: Path) -> MediaStore:
         """The store at `url`: a folder's path or file:// URL, or s3://bucket/prefix with the usual AWS_ variables.
 
-        Without a URL, `folder`. Raises BadSetting when the URL names no store that we know.
+        Without a URL, `folder`. Raises BadSetting when the URL names no known kind of store.
         """
         try:
             if url is None or "://" not in url:
@@ -39,14 +39,14 @@ class MediaStore:
             raise BadSetting(f"{where} cannot be used as a store of media: {exc}") from exc
 
     async def put(self, key: str, data: bytes) -> None:
-        """Raises StorageFailed; the key then holds what it held before."""
+        """Store an object. Raises StorageFailed; the key then holds what it held before."""
         try:
             await obstore.put_async(self._store, key, data)
         except (BaseError, OSError) as exc:
             raise StorageFailed() from exc
 
     async def get(self, key: str) -> bytes:
-        """Raises MediaNotFound when the key holds nothing, StorageFailed."""
+        """The object of a key. Raises MediaNotFound when the key holds nothing, StorageFailed."""
         try:
             result = await obstore.get_async(self._store, key)
             return bytes(await result.bytes_async())
@@ -56,7 +56,10 @@ class MediaStore:
             raise StorageFailed() from exc
 
     async def delete(self, *keys: str) -> None:
-        """Forget keys; one that holds nothing is no error. Tries every key; raises StorageFailed naming those left."""
+        """Delete objects; a key without an object is no error.
+
+        Tries every key. Raises StorageFailed with the keys that remain.
+        """
         outcomes = await asyncio.gather(
             *(obstore.delete_async(self._store, key) for key in keys), return_exceptions=True
         )

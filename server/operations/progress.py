@@ -16,15 +16,21 @@ class Progress:
     """Counts what is done of how much, and shows it on a stream. `clock` gives seconds."""
 
     def __init__(
-        self, stream: TextIO, total: int, noun: str, *, clock: Callable[[], float] = time.monotonic, every: float = 10.0
+        self,
+        stream: TextIO | None,
+        total: int,
+        noun: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = 10.0,
     ) -> None:
-        """`every`: seconds between two lines where the stream is no terminal."""
+        """`stream`: None where nobody looks; `every`: seconds between two lines where the stream is no terminal."""
         self.total = total
         self.done = 0
         self._stream = stream
         self._noun = noun
         self._clock = clock
-        self._terminal = stream.isatty()
+        self._terminal = stream is not None and stream.isatty()
         self._every = 0.2 if self._terminal else every
         self._shown_at = clock()
         self._drawn = 0
@@ -43,9 +49,16 @@ class Progress:
         """Show where it stands, for good."""
         self._mark(self._clock())
         self._show()
-        if self._terminal and self._drawn:
+        if self._stream is not None and self._terminal and self._drawn:
             self._stream.write("\n")
             self._stream.flush()
+
+    def clear(self) -> None:
+        """Take the bar from the terminal: the work is done, and its result comes next."""
+        if self._stream is not None and self._drawn:
+            self._stream.write("\r" + " " * self._drawn + "\r")
+            self._stream.flush()
+            self._drawn = 0
 
     def rate(self) -> float:
         """How many a second, of late; 0 when nothing is known."""
@@ -68,6 +81,8 @@ class Progress:
             self._marks.popleft()
 
     def _show(self) -> None:
+        if self._stream is None:
+            return
         line = self.line()
         if not self._terminal:
             self._stream.write(line + "\n")
@@ -77,6 +92,15 @@ class Progress:
             self._stream.write("\r" + line.ljust(self._drawn))
             self._drawn = len(line)
         self._stream.flush()
+
+
+ShowProgress = Callable[[int, str], Progress]
+"""Begins to show a piece of work; it is handed the total and the noun."""
+
+
+def unseen(total: int, noun: str) -> Progress:
+    """Progress that nobody looks at."""
+    return Progress(None, total, noun)
 
 
 def duration(seconds: float) -> str:

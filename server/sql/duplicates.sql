@@ -1,19 +1,19 @@
 -- Every statement of duplicates.py: a name, a sentence, named parameters. {space} is the live space's table of vectors.
 
 -- live_space --
--- The space that searches run in, and what its artifact says of it.
+-- The space that is searched, with the manifest of its artifact.
 SELECT number, id, dimensions, manifest FROM twinlens_spaces WHERE live
 
 -- count_media --
--- How many pictures of the client are looked at, and how many of them have a vector.
-SELECT count(*), count(v."mediaId")
+-- How many pictures the client has, and how many of them have a vector.
+SELECT count(*) AS media, count(v."mediaId") AS embedded
 FROM media m
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 LEFT JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image' AND (p."isActive" OR %(all)s)
 
 -- same_files --
--- The media of one file each, by its digest: also those that have no vector yet.
+-- Of each file that the client has more than once, the media: also those that have no vector yet.
 WITH ours AS MATERIALIZED (
     SELECT m.id, m."contentDigest" AS digest
     FROM media m
@@ -21,11 +21,11 @@ WITH ours AS MATERIALIZED (
     WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image' AND (p."isActive" OR %(all)s)
         AND m."contentDigest" IS NOT NULL
 )
-SELECT encode(digest, 'hex'), array_agg(id ORDER BY id) FROM ours GROUP BY digest HAVING count(*) > 1 ORDER BY min(id)
+SELECT array_agg(id ORDER BY id) AS ids FROM ours GROUP BY digest HAVING count(*) > 1 ORDER BY min(id)
 
 -- vectors --
 -- Every vector of the client, by the media's id.
-SELECT v."mediaId", v.embedding
+SELECT v."mediaId" AS media_id, v.embedding
 FROM {space} v
 JOIN media m ON m.id = v."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"

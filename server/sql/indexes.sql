@@ -1,7 +1,7 @@
 -- Every statement of indexes.py: a name, a sentence, named parameters. {space} is the space's table of vectors.
 
 -- list_indexes --
--- The HNSW indexes of the space, whether each is whole, and what was measured of it.
+-- The HNSW indexes of the space, whether each is complete, and what was measured of it.
 SELECT c.relname AS name, i.indisvalid AS valid, t."clientId" AS client_id, t.vectors, t."efSearch" AS ef_search, t.recall
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
@@ -12,11 +12,17 @@ ORDER BY c.relname
 
 -- list_large_clients --
 -- Clients with at least so many active vectors in the space, the largest first.
-SELECT "clientId", count(*) FROM {space} WHERE active GROUP BY "clientId" HAVING count(*) >= %(least)s ORDER BY 2 DESC
+SELECT "clientId" AS client_id, count(*) AS vectors
+FROM {space}
+WHERE active
+GROUP BY "clientId"
+HAVING count(*) >= %(least)s
+ORDER BY vectors DESC
 
 -- count_changes --
--- How many rows of the space were written since the database counts, and how many since it last took stock of them.
-SELECT n_tup_ins + n_tup_upd + n_tup_del, n_mod_since_analyze, n_live_tup
+-- How many rows of the space were ever written as the database counts them, how many since it last analysed the table,
+-- and how many there are.
+SELECT n_tup_ins + n_tup_upd + n_tup_del AS written, n_mod_since_analyze AS since_analysed, n_live_tup AS rows
 FROM pg_stat_user_tables
 WHERE relid = %(table)s::regclass
 
@@ -30,15 +36,15 @@ WHERE "clientId" = {client} AND active
 DROP INDEX CONCURRENTLY IF EXISTS {index}
 
 -- forget_index --
--- What was measured of an index that is gone.
+-- Forget what was measured of an index that was dropped.
 DELETE FROM twinlens_indexes WHERE name = %(name)s
 
 -- forget_indexes --
--- What was measured of indexes that somebody else has dropped.
+-- Forget what was measured of indexes that somebody else has dropped.
 DELETE FROM twinlens_indexes WHERE space = %(space)s AND name <> ALL(%(names)s)
 
 -- note_index --
--- How far an index must look.
+-- Keep which ef_search an index needs.
 INSERT INTO twinlens_indexes (name, space, "clientId", vectors, "efSearch", recall)
 VALUES (%(name)s, %(space)s, %(client_id)s, %(vectors)s, %(ef_search)s, %(recall)s)
 ON CONFLICT (name) DO UPDATE
@@ -51,12 +57,12 @@ FROM pg_settings
 WHERE name = 'maintenance_work_mem'
 
 -- set_builders --
--- How many processes build an index beside the one that was asked to.
+-- How many processes build an index beside the backend of the connection.
 SELECT set_config('max_parallel_maintenance_workers', %(count)s::text, false)
 
 -- progress --
--- How far the build of an index is that another connection is at.
-SELECT phase, tuples_done, blocks_done, blocks_total
+-- How far another connection is with building an index.
+SELECT phase, tuples_done AS vectors, blocks_done AS blocks, blocks_total AS of_blocks
 FROM pg_stat_progress_create_index
 WHERE pid = %(pid)s
 
@@ -66,24 +72,24 @@ SELECT embedding FROM {space} WHERE "clientId" = %(client_id)s AND active ORDER 
 
 -- nearest_exactly --
 -- The inner products of the nearest, by looking at each one.
-SELECT -(embedding <#> %(embedding)s) FROM {space}
+SELECT -(embedding <#> %(embedding)s) AS product FROM {space}
 WHERE "clientId" = %(client_id)s AND active
 ORDER BY (embedding <#> %(embedding)s) + 0
 LIMIT %(limit)s
 
 -- nearest_by_index --
 -- The same through the client's own index.
-SELECT -(embedding <#> %(embedding)s) FROM {space}
+SELECT -(embedding <#> %(embedding)s) AS product FROM {space}
 WHERE "clientId" = %(client_id)s AND active
 ORDER BY embedding <#> %(embedding)s
 LIMIT %(limit)s
 
 -- set_search_effort --
--- How the next index search of this transaction goes: through the index, whatever the statistics make the planner
--- believe; so far; and on past that while rows are missing.
+-- Have the next search of this transaction use the index, whatever the statistics make the planner believe; with this
+-- ef_search; and have it continue beyond that while rows are missing.
 SELECT set_config('enable_sort', 'off', true), set_config('hnsw.ef_search', %(ef_search)s::text, true),
     set_config('hnsw.iterative_scan', 'relaxed_order', true)
 
 -- analyse --
--- Let PostgreSQL count what is there, so that it plans by what is true.
+-- Have PostgreSQL count its rows, so that it plans by what is true.
 ANALYZE products, media, {space}

@@ -1,4 +1,20 @@
--- Every statement of catalogue.py: a name, a sentence, named parameters. {space} is the space's table of vectors.
+-- Every statement of catalogue.py and search.py: a name, a sentence, named parameters. {space} is the space's table of
+-- vectors. The columns carry the names of the fields of the records that they become.
+
+-- product_columns --
+-- The fields of a Product.
+id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
+    "updatedAt" AS updated_at
+
+-- media_columns --
+-- The fields of a Media.
+id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
+    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
+    "contentDigest" AS content_digest, "createdAt" AS created_at
+
+-- match_columns --
+-- The fields of a Match, but for its cosine.
+p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height
 
 -- put_product --
 -- Create a product, or change the client's own; no row when another client owns the id.
@@ -8,22 +24,20 @@ ON CONFLICT (id) DO UPDATE
     SET name = excluded.name, sku = excluded.sku, "isActive" = excluded."isActive", attributes = excluded.attributes,
         "updatedAt" = now()
     WHERE p."clientId" = excluded."clientId"
-RETURNING id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
-    "updatedAt" AS updated_at, xmax = 0 AS created
+RETURNING {product_columns}, xmax = 0 AS created
 
 -- get_product --
 -- One product of the client.
-SELECT id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
-    "updatedAt" AS updated_at
+SELECT {product_columns}
 FROM products
 WHERE id = %(id)s AND "clientId" = %(client_id)s
 
 -- lock_product_for_delete --
--- Keep media from being added to a product that is about to go.
+-- Keep media from being added to a product that is about to be deleted.
 SELECT FROM products WHERE id = %(id)s AND "clientId" = %(client_id)s FOR UPDATE
 
 -- delete_product_media --
--- Delete a product's media and say where their bytes lie.
+-- Delete a product's media and give the keys of their bytes.
 DELETE FROM media
 WHERE "productId" = %(id)s AND "clientId" = %(client_id)s
 RETURNING "s3Key" AS s3_key, "thumbnailKey" AS thumbnail_key
@@ -33,49 +47,41 @@ RETURNING "s3Key" AS s3_key, "thumbnailKey" AS thumbnail_key
 DELETE FROM products WHERE id = %(id)s AND "clientId" = %(client_id)s
 
 -- lock_product --
--- Hold a product as it is (not deleted, not switched off) until a media and its vector are both in.
+-- Keep a product from being deleted or switched off until a media and its vector are both stored.
 SELECT FROM products WHERE id = %(product_id)s AND "clientId" = %(client_id)s FOR SHARE
 
 -- add_media --
--- Add a media; no row when the product has these very bytes already.
+-- Add a media; no row when the product has a media of the same bytes already.
 INSERT INTO media (id, "productId", "clientId", kind, "s3Key", "thumbnailKey", "contentType", bytes, width, height,
     "contentDigest")
 VALUES (%(id)s, %(product_id)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s, %(bytes)s,
     %(width)s, %(height)s, %(content_digest)s)
 ON CONFLICT ("productId", "contentDigest") DO NOTHING
-RETURNING id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+RETURNING {media_columns}
 
 -- add_vector --
--- Store a media's vector in the space, unless it is there.
+-- Store a media's vector in the space, unless it has one.
 INSERT INTO {space} (space, "mediaId", embedding)
 VALUES (%(space)s, %(media_id)s, %(embedding)s)
 ON CONFLICT ("mediaId") DO NOTHING
 
 -- find_media_by_digest --
--- The media of a product that has these very bytes.
-SELECT id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+-- The media of a product that has these bytes.
+SELECT {media_columns}
 FROM media
 WHERE "clientId" = %(client_id)s AND "productId" = %(product_id)s AND "contentDigest" = %(digest)s
 
 -- get_media --
 -- One media of the client.
-SELECT id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+SELECT {media_columns}
 FROM media
 WHERE id = %(id)s AND "clientId" = %(client_id)s
 
 -- delete_media --
--- Delete a media of the client and say what it was.
+-- Delete a media of the client and give what it was.
 DELETE FROM media
 WHERE id = %(id)s AND "clientId" = %(client_id)s
-RETURNING id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+RETURNING {media_columns}
 
 -- media_vector --
 -- A media's vector in the space, as it is stored.
@@ -83,8 +89,7 @@ SELECT embedding FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(
 
 -- same_files --
 -- The client's other active media with the very bytes of this one. Equal bytes give equal vectors: the cosine is 1.
-SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
-    1::float8 AS cosine
+SELECT {match_columns}, 1::float8 AS cosine
 FROM media o
 JOIN media m ON m."clientId" = o."clientId" AND m."contentDigest" = o."contentDigest" AND m.id <> o.id
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
@@ -95,13 +100,13 @@ LIMIT %(limit)s
 
 -- digests --
 -- Which files the client has with a vector in the space, and under which product.
-SELECT m."productId", m."contentDigest"
+SELECT m."productId" AS product_id, m."contentDigest" AS digest
 FROM media m
 JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m."contentDigest" IS NOT NULL
 
 -- near_exactly --
--- The nearest active media of the client, by looking at each one. Adding 0 keeps every vector index out of it.
+-- The nearest active media of the client, by comparing with each one. Because of the + 0, no vector index is used.
 SELECT "mediaId", embedding
 FROM {space}
 WHERE "clientId" = %(client_id)s AND active
@@ -109,7 +114,7 @@ ORDER BY (embedding <#> %(embedding)s) + 0, "mediaId"
 LIMIT %(candidates)s
 
 -- near_exactly_where --
--- The same among those that pass the filter: it is applied first, and nothing that passes is overlooked.
+-- The same among the media that pass the filter. The filter is applied first, so no media that passes is overlooked.
 SELECT v."mediaId", v.embedding
 FROM products p
 JOIN media m ON m."productId" = p.id AND m."clientId" = p."clientId"
@@ -122,8 +127,8 @@ ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
 LIMIT %(candidates)s
 
 -- near_by_index --
--- The nearest through the client's own HNSW index: the client and active must be the index's own words to be used.
--- Whatever filter there is comes after, among these, and tells whether it leaves enough.
+-- The nearest through the client's own HNSW index. PostgreSQL uses the index because these conditions on the client and
+-- on active are those of the index itself. A filter is applied afterwards to these candidates, and may leave too few.
 SELECT "mediaId", embedding
 FROM {space}
 WHERE "clientId" = %(client_id)s AND active
@@ -131,13 +136,13 @@ ORDER BY embedding <#> %(embedding)s
 LIMIT %(candidates)s
 
 -- search --
--- The best of the candidates that one of the statements above gives: what media they are, and their cosines; beside
--- them, how many candidates there were, and the lowest cosine among those.
+-- The best of the candidates of one of the statements above, with their cosines. Each row also says how many candidates
+-- there were, and the lowest cosine among them.
 WITH near AS MATERIALIZED (
     {near}
 ), same AS MATERIALIZED (
-    -- The very file that is asked for is a candidate in any case, however many look like it, whatever an index
-    -- overlooks, and also while its vector is not made yet.
+    -- Media of the very file that is searched for are always candidates: however many others look like it, even where
+    -- an index overlooks them, and even before their vectors are made.
     SELECT m.id AS "mediaId", v.embedding
     FROM media m
     JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
@@ -145,8 +150,8 @@ WITH near AS MATERIALIZED (
     WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR m.id = %(media_id)s)
         AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
         AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
-    -- No index is in this order: without sorting, which a search through an index is planned, the one on the ids of all
-    -- media would be read from end to end for it.
+    -- No index has this order. A search through an index is planned with sorting switched off: for the order of m.id
+    -- alone, PostgreSQL would read the index on the ids of all media from end to end.
     ORDER BY m.id || ''
     LIMIT %(limit)s
 ), candidates AS (
@@ -154,9 +159,9 @@ WITH near AS MATERIALIZED (
     UNION ALL
     SELECT "mediaId", embedding FROM same WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
 )
-SELECT p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height,
-    -- <=> divides by the norms that the stored halves really have. To the sixth decimal, since halves tell no more.
-    -- Equal bytes give equal vectors, so the cosine of one that is not made yet is known.
+SELECT {match_columns},
+    -- <=> divides by the real norms of the stored halves. To the sixth decimal, since halves are no more precise. Equal
+    -- bytes give equal vectors, so the cosine of a vector that is not made yet is known.
     coalesce(round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8, 1) AS cosine,
     (SELECT count(*) FROM near) AS candidates,
     (SELECT round(min(greatest(-1, least(1, 1 - (embedding <=> %(embedding)s))))::numeric, 6)::float8 FROM near) AS edge
@@ -172,20 +177,20 @@ ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."con
 LIMIT %(limit)s
 
 -- keep_comparison --
--- Keep a search that an index answered and an exact search answered again.
+-- Keep a search that an index answered and that was answered again exactly.
 INSERT INTO twinlens_recall (space, "clientId", embedding, "limit", "where", expected, found)
 VALUES (%(space)s, %(client_id)s, %(embedding)s, %(limit)s, %(where)s, %(expected)s, %(found)s)
 
 -- trim_comparisons --
--- Forget all but the newest.
+-- Delete all but the newest comparisons of the space.
 DELETE FROM twinlens_recall
 WHERE space = %(space)s
     AND number <= (SELECT number FROM twinlens_recall WHERE space = %(space)s ORDER BY number DESC OFFSET %(kept)s LIMIT 1)
 
 -- ping --
--- Nothing, answered where the space is still there.
+-- No rows; fails where the space was dropped.
 SELECT FROM {space} LIMIT 0
 
 -- analyse --
--- Let PostgreSQL count what is there, so that it plans by what is true.
+-- Have PostgreSQL count its rows, so that it plans by what is true.
 ANALYZE products, media, {space}

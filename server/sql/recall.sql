@@ -13,7 +13,7 @@ ORDER BY vectors DESC
 
 -- kept --
 -- The newest searches of the client's customers that were answered twice.
-SELECT embedding, "limit", "where", found::float8 / greatest(expected, 1) AS recall
+SELECT embedding, "limit", "where"
 FROM twinlens_recall
 WHERE space = %(space)s AND "clientId" = %(client_id)s
 ORDER BY number DESC

@@ -1,4 +1,4 @@
-"""Pictures and texts to vectors: the older service's call, and the batch call."""
+"""Pictures and texts to vectors: the call of the legacy service, and the call for many at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from litestar import MediaType, Response, post
 from litestar.di import NamedDependency
 
 from server.artifact.artifact import Vectors
-from server.batching.embedder import Embedded, EmbeddedText, digest_of
-from server.batching.fair_queue import Caller, Lane
+from server.batching.embedder import Embedded, EmbeddedText
+from server.batching.fair_queue import Caller
 from server.errors import BadParameter, NoPicture
-from server.http.bodies import JSON, MULTIPART, caller_of, content_type, deadline_of, read_form, read_json
+from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
 from server.http.openapi import FilesForm, PictureForm, contract
-from server.http.request import Request, client_of
-from server.http.timing import note, note_kept
+from server.http.request import Call, Request, call_of
+from server.http.timing import note_vector
 from server.http.wire import EmbeddedImage, Embeddings, TextsToEmbed
 from server.lifespan import Services
 
@@ -24,29 +24,25 @@ RAW = "application/octet-stream"
 MOST_FILES = 256
 
 
-async def embed(request: Request, services: Services, data: bytes, caller: Caller) -> Embedded:
+async def embed(request: Request, call: Call, services: Services, data: bytes) -> Embedded:
     """One picture's vector, for as long as its caller is there."""
-    digest = await digest_of(data)
-    if (embedded := services.embedder.recall(digest)) is not None:
-        note_kept(request)
-        return embedded
-    within = deadline_of(request, services.settings.deadline)
-    work = services.embedder.embed(data, within=within, caller=caller, digest=digest)
+    work = services.embedder.embed(data, within=call.left, caller=call.caller)
     embedded = await while_here(request, work)
-    note(request, embedded.timings)
+    note_vector(request.scope, embedded.timings)
     return embedded
 
 
 @post(
     "/embed-image",
     status_code=200,
-    **contract(400, 413, 415, takes={MULTIPART: PictureForm}, client=False),
+    **contract(400, 413, 415, accepts={MULTIPART: PictureForm}, client=False),
     tags=["embeddings"],
 )
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
-    """The vector of one picture, as the older service gave it."""
+    """The vector of one picture, as the legacy service gave it."""
+    call = call_of(request)
     form = await read_form(request)
-    embedded = await embed(request, services, form.file, caller_of(request, client_of(request)))
+    embedded = await embed(request, call, services, form.file)
     return EmbeddedImage(
         embedding=embedded.embedding.tolist(),
         model=services.encoder.model,
@@ -62,7 +58,7 @@ async def embed_image(request: Request, services: NamedDependency[Services]) -> 
         400,
         413,
         415,
-        takes={MULTIPART: FilesForm, JSON: TextsToEmbed},
+        accepts={MULTIPART: FilesForm, JSON: TextsToEmbed},
         also={200: (Embeddings, "The vectors, in the order that the pictures or texts came.")},
         raw=RAW,
         client=False,
@@ -72,12 +68,13 @@ async def embed_image(request: Request, services: NamedDependency[Services]) -> 
 async def embeddings(request: Request, services: NamedDependency[Services]) -> Response[Embeddings] | Response[bytes]:
     """The vectors of many pictures (a form), or of many texts (JSON), in the order they came.
 
-    Both are of one space. JSON, or raw little-endian float32 where that is accepted.
+    Both are of one space. The answer is JSON, or raw little-endian float32 where that is accepted.
     """
+    call = call_of(request)
     if content_type(request) == JSON:
-        vectors = await _of_texts(request, services)
+        vectors = await _of_texts(request, call, services)
     else:
-        vectors = await _of_pictures(request, services)
+        vectors = await _of_pictures(request, call, services)
     space = services.encoder.space
     if request.accept.best_match([MediaType.JSON, RAW], default=MediaType.JSON) == RAW:
         raw = np.stack(vectors).astype("<f4").tobytes()
@@ -86,34 +83,29 @@ async def embeddings(request: Request, services: NamedDependency[Services]) -> R
     return Response(Embeddings(embeddings=[vector.tolist() for vector in vectors], space=space.id))
 
 
-async def _of_texts(request: Request, services: Services) -> list[Vectors]:
-    asked = await read_json(request, TextsToEmbed)
-    within = deadline_of(request, services.settings.deadline)
-    work = services.embedder.embed_texts(asked.texts, within=within, caller=_caller(request, len(asked.texts)))
+async def _of_texts(request: Request, call: Call, services: Services) -> list[Vectors]:
+    texts = (await read_json(request, TextsToEmbed)).texts
+    work = services.embedder.embed_texts(texts, within=call.left, caller=_caller(call, len(texts)))
     return _vectors(request, await while_here(request, work))
 
 
-async def _of_pictures(request: Request, services: Services) -> list[Vectors]:
-    form = await read_form(request)
-    if not form.files:
+async def _of_pictures(request: Request, call: Call, services: Services) -> list[Vectors]:
+    files = (await read_form(request)).files
+    if not files:
         raise NoPicture("No picture was sent: the form needs parts named file.")
-    if len(form.files) > MOST_FILES:
-        raise BadParameter(f"The form has {len(form.files)} pictures; one call takes at most {MOST_FILES}.")
-    within = deadline_of(request, services.settings.deadline)
-    work = services.embedder.embed_all(form.files, within=within, caller=_caller(request, len(form.files)))
+    if len(files) > MOST_FILES:
+        raise BadParameter(f"The form has {len(files)} pictures; one call accepts at most {MOST_FILES}.")
+    work = services.embedder.embed_all(files, within=call.left, caller=_caller(call, len(files)))
     return _vectors(request, await while_here(request, work))
 
 
-def _caller(request: Request, count: int) -> Caller:
-    """Somebody who sends many at once is not waiting at a screen."""
-    lane: Lane = "bulk" if count > 1 else "interactive"
-    return caller_of(request, client_of(request), lane)
+def _caller(call: Call, count: int) -> Caller:
+    """Whoever sends many at once is not waiting at a screen."""
+    return (call.in_bulk() if count > 1 else call).caller
 
 
 def _vectors(request: Request, made: Sequence[Embedded] | Sequence[EmbeddedText]) -> list[Vectors]:
-    """The vectors; the longest that any of them spent in each stage is noted."""
-    stages = {stage for one in made for stage in one.timings}
-    note(request, {stage: max(one.timings.get(stage, 0.0) for one in made) for stage in sorted(stages)})
-    if not stages:
-        note_kept(request)
+    """The vectors; of each stage, the longest time that one of them spent there is noted."""
+    stages = sorted({stage for one in made for stage in one.timings})
+    note_vector(request.scope, {stage: max(one.timings.get(stage, 0.0) for one in made) for stage in stages})
     return [one.embedding for one in made]

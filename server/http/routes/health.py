@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, what has it done."""
+"""Whether the server is alive and ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def live() -> Health:
 
 @get("/health/ready", responses=problems(503), tags=["health"])
 async def ready(services: NamedDependency[Services]) -> Readiness:
-    """The goldens passed at the start and the pool answers now; otherwise 503."""
+    """The goldens passed at the start and the database answers now; otherwise 503."""
     await services.catalogue.ping()
     return Readiness(
         status="ready",

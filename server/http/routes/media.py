@@ -9,16 +9,16 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, Parameter
 
 from server.access.clients import check_id
-from server.catalogue.catalogue import MOST_MATCHES
-from server.http.bodies import MULTIPART, deadline_of, read_form
+from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
+from server.http.bodies import MULTIPART, read_form
 from server.http.openapi import UploadForm, contract
-from server.http.request import Request, client_of
-from server.http.wire import DEFAULT_LIMIT, Duplicates, Match, Media, UploadFields
+from server.http.request import Request, call_of
+from server.http.wire import Duplicates, Match, Media, UploadFields
 from server.lifespan import Services
 
 QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
-# A media's picture never changes, so its thumbnail does not either; private, since it is one client's.
+# A media's picture never changes, nor does its thumbnail; private, since it belongs to one client.
 _FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
@@ -31,7 +31,7 @@ _FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
         409,
         413,
         415,
-        takes={MULTIPART: UploadForm},
+        accepts={MULTIPART: UploadForm},
         also={200: (Media, "These bytes are there already.")},
     ),
     tags=["media"],
@@ -40,46 +40,43 @@ async def add_media(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Media]:
     """Add a picture to a product (201); the same bytes again give the media that is there (200)."""
+    call = call_of(request)
     form = await read_form(request)
-    fields = form.read(UploadFields)
-    client_id = client_of(request, fields.client_id)
+    call = call.of_client(form.read(UploadFields).client_id)
     check_id("The product's id", product_id)
-    media, created = await services.librarian.add(
-        client_id, product_id, form.file, within=deadline_of(request, services.settings.deadline)
-    )
+    media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
     return Response(Media.of(media), status_code=201 if created else 200)
 
 
 @get("/v1/media/{media_id:str}", **contract(404), tags=["media"])
 async def get_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """One media."""
-    return Media.of(await services.catalogue.get_media(client_of(request), media_id))
+    return Media.of(await services.catalogue.get_media(call_of(request).client_id, media_id))
 
 
 @delete("/v1/media/{media_id:str}", status_code=200, **contract(404), tags=["media"])
 async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
-    """Delete a media; gives what it was."""
-    return Media.of(await services.librarian.remove(client_of(request), media_id))
+    """Delete a media; the answer is what it was."""
+    return Media.of(await services.librarian.remove(call_of(request).client_id, media_id))
 
 
 @get("/v1/media/{media_id:str}/duplicates", **contract(404), tags=["media"])
 async def get_duplicates(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str], limit: QueryLimit = DEFAULT_LIMIT
 ) -> Duplicates:
-    """The client's other media that are the same picture: the same file, and what its vector cannot tell from it."""
-    client_id, catalogue, grades = client_of(request), services.catalogue, services.grades
+    """The client's other media that are the same picture: the same file, and pictures with nearly the same vector."""
+    client_id, catalogue, grades = call_of(request).client_id, services.catalogue, services.grades
     await catalogue.get_media(client_id, media_id)
     exact = await catalogue.same_files(client_id, media_id)
     vector = await catalogue.media_vector(client_id, media_id) if grades is not None else None
     near = None
     if vector is not None and grades is not None:
         known = {media_id, *(match.media_id for match in exact)}
-        # As many more as will fall away: the media itself, and what is listed as the same file.
+        # So many more as are left out below: the media itself, and the media that are listed as the same file.
         most = min(MOST_MATCHES, limit + len(known))
-        found = await catalogue.search(client_id, vector, limit=most, media_id=media_id)
         least = grades.least("near-duplicate")
-        near = [Match.of(match, grades) for match in found.matches if match.media_id not in known]
-        near = [match for match in near if match.cosine >= least][:limit]
+        found = await catalogue.search(Query(client_id, vector, limit=most, min_cosine=least, media_id=media_id))
+        near = [Match.of(match, grades) for match in found.matches if match.media_id not in known][:limit]
     return Duplicates(
         exact=[Match.of(match, grades) for match in exact[:limit]], near=near, space=services.encoder.space.id
     )
@@ -90,5 +87,5 @@ async def get_thumbnail(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str]
 ) -> Response[bytes]:
     """A small WebP of a media, at most 256 pixels a side."""
-    thumbnail = await services.librarian.thumbnail(client_of(request), media_id)
+    thumbnail = await services.librarian.thumbnail(call_of(request).client_id, media_id)
     return Response(thumbnail, media_type="image/webp", headers=_FOR_A_DAY)

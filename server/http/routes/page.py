@@ -14,7 +14,7 @@ from server.lifespan import Services
 WEB = Path(__file__).parent.parent / "web"
 _FILES = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
 
-# The page brings everything with it, so the browser need not be allowed anything else.
+# The page loads nothing from elsewhere, so the browser need not be allowed to.
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
 SECURITY = {
     "Content-Security-Policy": _POLICY,
@@ -25,10 +25,10 @@ SECURITY = {
 
 @get("/", include_in_schema=False)
 async def page(services: NamedDependency[Services]) -> Response[bytes]:
-    """Type words, or drop, paste or choose a picture, and see the matches."""
+    """The page: type words, or drop, paste or choose a picture, and see the matches."""
     html = (WEB / "index.html").read_bytes()
     if services.embedder.reads_text:
-        # Known from the first byte on: the box for words neither appears late nor goes away again.
+        # Written into the page itself, so that the box for words neither appears late nor disappears again.
         html = html.replace(b'data-words="off"', b'data-words="on"', 1)
     return Response(html, media_type=MediaType.HTML, headers={**SECURITY, "Cache-Control": "no-cache"})
 

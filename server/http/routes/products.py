@@ -9,23 +9,24 @@ from litestar.params import FromPath
 from server.access.clients import check_id
 from server.http.bodies import JSON, read_json
 from server.http.openapi import contract
-from server.http.request import Request, client_of
+from server.http.request import Request, call_of
 from server.http.wire import Product, ProductRequest
 from server.lifespan import Services
 
 
 @put(
     "/v1/products/{product_id:str}",
-    **contract(400, 409, 413, 415, takes={JSON: ProductRequest}, also={201: (Product, "Created.")}),
+    **contract(400, 409, 413, 415, accepts={JSON: ProductRequest}, also={201: (Product, "Created.")}),
     tags=["products"],
 )
 async def put_product(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Product]:
     """Create a product (201) or replace its name, SKU, state and attributes (200)."""
+    call = call_of(request)
     asked = await read_json(request, ProductRequest)
     product, created = await services.catalogue.put_product(
-        client_of(request, asked.client_id),
+        call.of_client(asked.client_id).client_id,
         check_id("The product's id", product_id),
         name=asked.name,
         sku=asked.sku,
@@ -38,10 +39,10 @@ async def put_product(
 @get("/v1/products/{product_id:str}", **contract(404), tags=["products"])
 async def get_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
     """One product."""
-    return Product.of(await services.catalogue.get_product(client_of(request), product_id))
+    return Product.of(await services.catalogue.get_product(call_of(request).client_id, product_id))
 
 
 @delete("/v1/products/{product_id:str}", status_code=200, **contract(404), tags=["products"])
 async def delete_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
-    """Delete a product with all its media; gives what it was."""
-    return Product.of(await services.librarian.remove_product(client_of(request), product_id))
+    """Delete a product with all its media; the answer is what it was."""
+    return Product.of(await services.librarian.remove_product(call_of(request).client_id, product_id))

@@ -81,7 +81,7 @@ function requestFor(query, minSimilarity) {
 function connectionSentence(query) {
   if (query.file?.size > LARGE_UPLOAD) {
     const size = fileSize(query.file.size);
-    return `The connection broke while the picture was being sent. It has ${size}, which may be more than the server takes.`;
+    return `The connection broke while the picture was being sent. It has ${size}, which may be more than the server accepts.`;
   }
   return "The server could not be reached. Check that it is running and that you are connected, then try again.";
 }
@@ -423,10 +423,10 @@ addEventListener("keydown", (event) => {
 // The server decides what a picture is; this only chooses which of several files to send.
 const looksLikePicture = (file) => file.type.startsWith("image/") || /\.(heic|heif|avif|tiff?|jxl|webp)$/i.test(file.name);
 
-function take(files) {
+function choose(files) {
   const pictures = files.filter(looksLikePicture);
   const file = pictures[0] ?? files[0];
-  const notice = files.length > 1 ? `Of the ${files.length} files, only “${file.name}” is used: one search takes one picture.` : "";
+  const notice = files.length > 1 ? `Of the ${files.length} files, only “${file.name}” is used: one search uses one picture.` : "";
   begin({ file, notice });
 }
 
@@ -438,14 +438,14 @@ function decline(sentence) {
 $("file").addEventListener("change", (event) => {
   const files = [...event.target.files];
   event.target.value = ""; // so that choosing the same file again is a change again
-  if (files.length) take(files);
+  if (files.length) choose(files);
 });
 
 addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
   if (files.length) {
     event.preventDefault();
-    take(files);
+    choose(files);
   } else if (!isField(event.target)) {
     const text = event.clipboardData?.getData("text/plain").trim();
     if (text && readsWords) {
@@ -485,7 +485,7 @@ addEventListener("drop", (event) => {
   } else if (files.length === 1 && first?.webkitGetAsEntry?.()?.isDirectory) {
     decline("That is a folder. Drop a picture from it.");
   } else {
-    take(files);
+    choose(files);
   }
 });
 

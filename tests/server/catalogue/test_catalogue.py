@@ -23,7 +23,7 @@ from psycopg import AsyncConnection, conninfo
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import EFFORTS, Maintained
-from server.catalogue.rows import Match, NewMedia, SpaceRow
+from server.catalogue.rows import Match, NewMedia, Query, SpaceRow
 from server.catalogue.similarity import similarity
 from server.database.connections import Pool, open_pool
 from server.database.locks import LOCK_INDEXES, LOCKS
@@ -48,7 +48,7 @@ D = 16
 SPACE = "a" * 64
 OTHER_SPACE = "b" * 64
 
-OLDER_SQL = """
+LEGACY_SQL = """
 SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, m.height
 FROM image_embeddings ie JOIN media m ON ie."mediaId" = m.id JOIN products p ON m."productId" = p.id
 WHERE p."clientId" = $2 AND p."isActive" = true ORDER BY ie.embedding <#> $1::vector LIMIT $3
@@ -56,7 +56,7 @@ WHERE p."clientId" = $2 AND p."isActive" = true ORDER BY ie.embedding <#> $1::ve
 
 
 async def search(catalogue: Catalogue, *asked: Any, **more: Any) -> list[Match]:
-    return (await catalogue.search(*asked, **more)).matches
+    return (await catalogue.search(Query(*asked, **more))).matches
 
 
 def open_test_space(url: str, space_id: str = SPACE, dimensions: int = D, path: str = "models/test") -> SpaceRow:
@@ -119,7 +119,7 @@ async def add(
 
 
 def run_sql(url: str, statement: str, parameters: Any = None) -> list[Any]:
-    """A statement by hand, as an operator or the older application would send it."""
+    """A statement by hand, as an operator or the legacy application would send it."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
@@ -157,7 +157,7 @@ async def test_a_product_is_created_then_changed(catalogue: Catalogue) -> None:
     assert await catalogue.get_product("acme", "p") == changed
 
 
-async def test_a_product_of_another_client_is_as_good_as_absent(catalogue: Catalogue) -> None:
+async def test_a_product_of_another_client_is_not_found(catalogue: Catalogue) -> None:
     await catalogue.put_product("acme", "p", name="Mouse")
     for attempt in (catalogue.get_product("other", "p"), catalogue.delete_product("other", "p")):
         with pytest.raises(ProductNotFound):
@@ -205,7 +205,7 @@ async def test_texts_that_the_database_cannot_hold_are_bad_parameters(
         await catalogue.put_product("acme", product_id, name=name)
 
 
-async def test_deleting_a_product_says_which_objects_its_media_leave_behind(
+async def test_deleting_a_product_gives_the_keys_of_the_objects_of_its_media(
     catalogue: Catalogue, vectors: NDArray[np.float32]
 ) -> None:
     await catalogue.put_product("acme", "p", name="x")
@@ -273,7 +273,7 @@ async def test_the_same_bytes_sent_many_times_at_once_give_one_media(
     assert len(await catalogue.digests("acme")) == 10
 
 
-async def test_a_media_without_a_vector_in_this_space_gets_it(
+async def test_a_media_without_a_vector_in_this_space_gets_one(
     catalogue: Catalogue, vectors: NDArray[np.float32], database_url: str
 ) -> None:
     media = await add(catalogue, 1, vectors[0])
@@ -569,7 +569,7 @@ async def test_truncating_takes_the_vectors_along(
     assert run_sql(database_url, f"SELECT count(*) FROM {catalogue.space.table}") == [(0,)]
 
 
-async def test_the_older_search_runs_unchanged_and_is_right(
+async def test_the_legacy_search_runs_unchanged_and_is_right(
     catalogue: Catalogue, vectors: NDArray[np.float32], database_url: str
 ) -> None:
     for number, vector in enumerate(vectors[:60]):
@@ -579,7 +579,7 @@ async def test_the_older_search_runs_unchanged_and_is_right(
         cursor = psycopg.RawCursor(connection)
         for query in vectors[100:110]:
             text = "[" + ",".join(str(float(value)) for value in query) + "]"
-            rows = cursor.execute(OLDER_SQL.encode(), (text, "acme", 7)).fetchall()
+            rows = cursor.execute(LEGACY_SQL.encode(), (text, "acme", 7)).fetchall()
             halves = vectors[candidates].astype(np.float16).astype(np.float64)
             scores = -(halves @ query.astype(np.float64))
             best = np.argsort(scores)[:7]
@@ -695,16 +695,16 @@ def large(database_url: str, space: SpaceRow, unit_vectors: UnitVectors) -> NDAr
 async def test_a_large_client_gets_an_index_and_keeps_using_it(
     catalogue: Catalogue, pool: Pool, large: NDArray[np.float32], vectors: NDArray[np.float32]
 ) -> None:
-    tended = await catalogue.maintain_indexes(threshold=500)
-    assert (tended.built, tended.dropped) == (("large",), ())
+    done = await catalogue.maintain_indexes(threshold=500)
+    assert (done.built, done.dropped) == (("large",), ())
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
-    name = catalogue._indexes.name_of("large")
+    name = catalogue.searcher._indexes.name_of("large")
     parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
     parameters |= {"product_ids": None, "kind": None, "attributes": None}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
-            await catalogue._indexes.set_effort(connection, 200)
+            await catalogue.searcher._indexes.set_effort(connection, 200)
             cursor = await connection.execute(b"EXPLAIN " + query, {**parameters, "client_id": client_id}, prepare=True)
             return "\n".join(row[0] for row in await cursor.fetchall())
 
@@ -721,21 +721,21 @@ async def test_searches_really_go_through_the_index(
     await catalogue.maintain_indexes(threshold=500)
     before = await index_scans(catalogue, database_url, "large")
     for query in vectors[:20]:
-        found = await catalogue.search("large", query)
+        found = await catalogue.search(Query("large", query))
         assert (len(found.matches), found.plan) == (24, "index")
-        found = await catalogue.search("small", query)
+        found = await catalogue.search(Query("small", query))
         assert (len(found.matches), found.plan) == (24, "exact")
     assert await index_scans(catalogue, database_url, "large") == before + 20
 
 
 async def index_scans(catalogue: Catalogue, database_url: str, client_id: str) -> int:
-    """How often the client's index has been used. A session's own count reaches the view when it is told to say it."""
-    async with catalogue._pool.connection() as connection:
+    """How often the client's index has been used. A session's own count reaches the view only when it is flushed."""
+    async with catalogue._runner._pool.connection() as connection:
         await connection.execute("SELECT pg_stat_force_next_flush()")
     ((scans,),) = run_sql(
         database_url,
         "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = %s",
-        (catalogue._indexes.name_of(client_id),),
+        (catalogue.searcher._indexes.name_of(client_id),),
     )
     return int(scans)
 
@@ -757,8 +757,8 @@ async def test_a_short_answer_from_the_index_is_answered_again_exactly(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
-    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue._search["near_by_index"]
-    monkeypatch.setitem(catalogue._search, "near_by_index", cut)
+    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue.searcher._statements["near_by_index"]
+    monkeypatch.setitem(catalogue.searcher._statements, "near_by_index", cut)
     assert len(await search(catalogue, "large", vectors[0], limit=3)) == 3
     matches = await search(catalogue, "large", vectors[0], limit=50)
     expected = brute_force(vectors[0], large)
@@ -775,27 +775,27 @@ async def test_an_index_goes_when_its_client_has_shrunk_by_half(
     )
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     run_sql(database_url, """DELETE FROM products WHERE "clientId" = 'large' AND id >= 'large-000200'""")
-    tended = await catalogue.maintain_indexes(threshold=500)
-    assert (tended.built, tended.dropped) == ((), (catalogue._indexes.name_of("large"),))
+    done = await catalogue.maintain_indexes(threshold=500)
+    assert (done.built, done.dropped) == ((), (catalogue.searcher._indexes.name_of("large"),))
 
 
-async def test_an_index_that_was_left_half_built_is_built_anew(
+async def test_an_index_that_was_left_half_built_is_built_again(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], database_url: str
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
     run_sql(
         database_url,
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
-        (catalogue._indexes.name_of("large"),),
+        (catalogue.searcher._indexes.name_of("large"),),
     )
     assert len(await search(catalogue, "large", vectors[0])) == 24
-    tended = await catalogue.maintain_indexes(threshold=500)
-    assert (tended.built, tended.dropped) == (("large",), (catalogue._indexes.name_of("large"),))
+    done = await catalogue.maintain_indexes(threshold=500)
+    assert (done.built, done.dropped) == (("large",), (catalogue.searcher._indexes.name_of("large"),))
 
 
 async def test_a_client_may_have_any_name(catalogue: Catalogue, large: NDArray[np.float32], database_url: str) -> None:
-    tended = await catalogue.maintain_indexes(threshold=90)
-    assert set(tended.built) == {"large", "small", "o'small\\"}
+    done = await catalogue.maintain_indexes(threshold=90)
+    assert set(done.built) == {"large", "small", "o'small\\"}
     before = await index_scans(catalogue, database_url, "o'small\\")
     assert len(await search(catalogue, "o'small\\", large[0])) == 24
     assert await index_scans(catalogue, database_url, "o'small\\") == before + 1
@@ -806,18 +806,18 @@ async def test_an_index_is_built_however_short_the_database_cuts_statements(
 ) -> None:
     name = conninfo.conninfo_to_dict(database_url)["dbname"]
     run_sql(database_url, f"ALTER DATABASE \"{name}\" SET statement_timeout = '20ms'")
-    tended = await catalogue.maintain_indexes(threshold=500)
-    assert tended.built == ("large",)
+    done = await catalogue.maintain_indexes(threshold=500)
+    assert done.built == ("large",)
 
 
-async def test_one_process_tends_the_indexes_at_a_time(
+async def test_one_process_maintains_the_indexes_at_a_time(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_INDEXES))
         assert await catalogue.maintain_indexes(threshold=500) == Maintained(busy=True)
-    tended = await catalogue.maintain_indexes(threshold=500)
-    assert tended.built == ("large",)
+    done = await catalogue.maintain_indexes(threshold=500)
+    assert done.built == ("large",)
 
 
 async def test_the_same_file_is_found_even_where_the_index_overlooks_it(
@@ -825,10 +825,10 @@ async def test_the_same_file_is_found_even_where_the_index_overlooks_it(
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
     media = await add(catalogue, 1, vectors[0], client_id="large")
-    blind = catalogue._search["near_by_index"].replace(
+    blind = catalogue.searcher._statements["near_by_index"].replace(
         b"ORDER BY embedding <#>", b"AND \"mediaId\" <> '%s' ORDER BY embedding <#>" % media.encode()
     )
-    monkeypatch.setitem(catalogue._search, "near_by_index", blind)
+    monkeypatch.setitem(catalogue.searcher._statements, "near_by_index", blind)
     assert (await search(catalogue, "large", vectors[0]))[0].media_id != media
     assert (await search(catalogue, "large", vectors[0], digest=digest_of("large-1")))[0].media_id == media
 
@@ -886,7 +886,7 @@ def described(large: NDArray[np.float32], database_url: str) -> NDArray[np.float
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])
-async def test_a_filter_takes_nothing_away_that_passes_it(
+async def test_a_filter_never_shortens_the_list_while_enough_matches_exist(
     catalogue: Catalogue, described: NDArray[np.float32], vectors: NDArray[np.float32], indexed: bool
 ) -> None:
     if indexed:
@@ -897,7 +897,7 @@ async def test_a_filter_takes_nothing_away_that_passes_it(
         for query in vectors[:3]:
             cosines = np.where(allowed, brute_force(query, described), -2)
             expected = np.argsort(-cosines)[: min(24, allowed.sum())]
-            found = await catalogue.search("large", query, where=Filter.of(where))
+            found = await catalogue.search(Query("large", query, filter=Filter.of(where)))
             plans.add(found.plan)
             assert len(found.matches) == len(expected), where
             shared = {int(match.product_id[-6:]) for match in found.matches} & set(expected.tolist())
@@ -914,7 +914,7 @@ async def test_twenty_searches_in_a_row_stay_with_the_index(
     async with open_pool(database_url, min_size=1, max_size=1, timeout=30) as pool:
         alone = Catalogue(pool, catalogue.space)
         before = await index_scans(catalogue, database_url, "large")
-        plans = [(await alone.search("large", vectors[0])).plan for _ in range(20)]
+        plans = [(await alone.search(Query("large", vectors[0]))).plan for _ in range(20)]
         assert plans == ["index"] * 20
         assert await index_scans(alone, database_url, "large") == before + 20
 
@@ -954,17 +954,17 @@ async def test_the_same_file_is_found_before_its_vector_is_made(
     assert await search(catalogue, "other", vectors[0], digest=digest_of("acme-1")) == []
 
 
-async def test_an_index_looks_as_far_as_was_measured_to_be_needed(
+async def test_an_index_is_searched_with_the_ef_search_that_was_measured(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
     ((name, vectors, effort, recall),) = run_sql(
         database_url, 'SELECT name, vectors, "efSearch", recall FROM twinlens_indexes'
     )
-    assert (name, vectors) == (catalogue._indexes.name_of("large"), 600)
+    assert (name, vectors) == (catalogue.searcher._indexes.name_of("large"), 600)
     assert effort in EFFORTS
     assert recall >= 0.995
-    run_sql(database_url, "DELETE FROM twinlens_indexes")  # as when an index is older than what measures it
+    run_sql(database_url, "DELETE FROM twinlens_indexes")  # as when an index was built before indexes were measured
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     assert run_sql(database_url, "SELECT count(*) FROM twinlens_indexes") == [(1,)]
     run_sql(database_url, "UPDATE twinlens_indexes SET recall = 0.9")  # as when the target has been raised since
@@ -979,7 +979,7 @@ async def test_little_written_is_no_reason_to_count_every_client_again(
     catalogue: Catalogue, large: NDArray[np.float32], database_url: str
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
-    run_sql(database_url, f'DROP INDEX "{catalogue._indexes.name_of("large")}"')
+    run_sql(database_url, f'DROP INDEX "{catalogue.searcher._indexes.name_of("large")}"')
     assert await catalogue.maintain_indexes(threshold=5000, thorough=False) == Maintained()
     assert (await catalogue.maintain_indexes(threshold=500)).built == ("large",)
 
@@ -1009,7 +1009,7 @@ def test_processes_that_start_at_once_agree_on_one_space(database_url: str) -> N
     assert run_sql(database_url, "SELECT count(*) FROM twinlens_spaces") == [(1,)]
 
 
-def test_the_row_of_a_space_says_where_its_artifact_lies_now(database_url: str) -> None:
+def test_the_row_of_a_space_names_the_folder_of_its_artifact(database_url: str) -> None:
     open_test_space(database_url)
     open_test_space(database_url, path="elsewhere")
     assert run_sql(database_url, 'SELECT "artifactPath", manifest FROM twinlens_spaces') == [
@@ -1023,7 +1023,7 @@ def test_more_dimensions_than_an_index_takes_are_refused(database_url: str, dime
         open_test_space(database_url, dimensions=dimensions)
 
 
-def test_a_database_that_was_not_migrated_is_said_to_be_unusable(bare_database_url: str) -> None:
+def test_a_database_that_was_not_migrated_is_unusable(bare_database_url: str) -> None:
     with pytest.raises(DatabaseUnusable, match="twinlens_spaces"):
         open_test_space(bare_database_url)
 
@@ -1041,7 +1041,7 @@ def test_there_is_one_live_space_at_most(database_url: str) -> None:
         run_sql(database_url, "UPDATE twinlens_spaces SET live = true")
 
 
-async def test_vectors_of_every_space_follow_and_the_view_shows_the_live_one(
+async def test_vectors_of_every_space_follow_their_product_and_the_view_shows_the_live_space(
     catalogue: Catalogue, pool: Pool, vectors: NDArray[np.float32], database_url: str
 ) -> None:
     media = await add(catalogue, 1, vectors[0])
@@ -1098,26 +1098,6 @@ async def test_a_role_that_may_only_write_products_switches_them_all_the_same(
 
 
 # --- trouble ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_connection_that_dies_under_a_read_is_replaced(
-    catalogue: Catalogue, vectors: NDArray[np.float32]
-) -> None:
-    media = await add(catalogue, 1, vectors[0])
-    suicide = b"SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(10)"
-    deaths = iter([True, False])
-
-    async def work(connection: AsyncConnection[Any]) -> str:
-        if next(deaths):
-            await connection.execute(suicide)
-        cursor = await connection.execute("SELECT id FROM media")
-        ((found,),) = await cursor.fetchall()
-        return str(found)
-
-    assert await catalogue._run(work) == media
-    deaths = iter([True, True])
-    with pytest.raises(CatalogueUnavailable):
-        await catalogue._run(work)
 
 
 async def test_a_pool_without_a_free_connection_is_unavailable(database_url: str, space: SpaceRow) -> None:

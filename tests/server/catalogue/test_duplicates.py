@@ -102,7 +102,7 @@ def test_a_media_names_its_exact_and_near_duplicates(api: Any, client_id: str) -
     assert (found["exact"], len(found["near"])) == ([], 1)
     assert found["near"][0]["mediaId"] in ids[:2]
 
-    # The file alone tells while there is no vector.
+    # Without a vector, duplicates are found by their file alone.
     with psycopg.connect(api.app.state.services.settings.database_url, autocommit=True) as connection:
         connection.execute('DELETE FROM twinlens_space_1 WHERE "mediaId" = ANY(%s)', (ids[:2],))
     found = api.get(f"/v1/media/{ids[0]}/duplicates", params=query).json()

@@ -17,7 +17,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import mean_recall
 from server.catalogue.recall import Sampler
-from server.catalogue.rows import IndexAnswer
+from server.catalogue.rows import IndexAnswer, Query
 from server.commands import recall as command_line
 from server.database.connections import open_pool
 from server.errors import DatabaseUnusable
@@ -57,19 +57,19 @@ def test_recall_counts_whatever_is_as_near_as_the_last_true_neighbour() -> None:
 async def test_a_search_that_an_index_answered_is_compared_and_kept(
     catalogue: Catalogue, queries: NDArray[np.float32], database_url: str
 ) -> None:
-    told: list[float] = []
-    sampler = Sampler(catalogue, told.append)
+    reported: list[float] = []
+    sampler = Sampler(catalogue, reported.append)
     assert await sampler.compare() is None
-    await catalogue.search("small", queries[0])
+    await catalogue.search(Query("small", queries[0]))
     assert await sampler.compare() is None  # an exact search needs no comparison
     for query in queries[:5]:
-        await catalogue.search("large", query, limit=10)
+        await catalogue.search(Query("large", query, limit=10))
     assert await sampler.compare() is not None
     assert await sampler.compare() is None
-    await catalogue.search("large", queries[0], where=Filter(kind="image"))
+    await catalogue.search(Query("large", queries[0], filter=Filter(kind="image")))
     await sampler.compare()
-    assert len(told) == 2
-    assert min(told) >= 0.9
+    assert len(reported) == 2
+    assert min(reported) >= 0.9
     kept = run_sql(database_url, 'SELECT "clientId", "limit", "where", expected FROM twinlens_recall ORDER BY number')
     assert kept == [("large", 10, None, 10), ("large", 24, {"kind": "image"}, 24)]
 
@@ -78,21 +78,21 @@ async def test_what_an_index_overlooked_is_seen(
     catalogue: Catalogue, queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     answers: list[IndexAnswer] = []
-    catalogue.on_index_answer = answers.append
-    await catalogue.search("large", queries[0], limit=10)
+    catalogue.searcher.on_index_answer = answers.append
+    await catalogue.search(Query("large", queries[0], limit=10))
     (answer,) = answers
     halved = dataclasses.replace(answer, cosines=(*answer.cosines[:5], *[-1.0] * 5))
-    assert await catalogue.compare(halved) == 0.5
+    assert await catalogue.searcher.compare(halved) == 0.5
     assert run_sql(database_url, "SELECT found, expected FROM twinlens_recall") == [(5, 10)]
 
 
 async def test_only_the_newest_comparisons_are_kept(
     catalogue: Catalogue, queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    monkeypatch.setattr("server.catalogue.catalogue.COMPARISONS_KEPT", 3)
+    monkeypatch.setattr("server.catalogue.search.COMPARISONS_KEPT", 3)
     sampler = Sampler(catalogue, lambda _: None)
     for limit in range(1, 7):
-        await catalogue.search("large", queries[0], limit=limit)
+        await catalogue.search(Query("large", queries[0], limit=limit))
         await sampler.compare()
     assert run_sql(database_url, 'SELECT "limit" FROM twinlens_recall ORDER BY number') == [(4,), (5,), (6,)]
 
@@ -101,12 +101,12 @@ def ask_the_doctor(url: str, *, as_json: bool = False) -> int:
     return command_line.run(SETTINGS, argparse.Namespace(json=as_json), url)
 
 
-async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
+async def test_the_doctor_repeats_live_searches_and_adds_drawn_ones(
     catalogue: Catalogue, queries: NDArray[np.float32], database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sampler = Sampler(catalogue, lambda _: None)
     for query in queries[:4]:
-        await catalogue.search("large", query)
+        await catalogue.search(Query("large", query))
         await sampler.compare()
     found = await recall.measure(SETTINGS, database_url)
     (one,) = found
@@ -116,7 +116,7 @@ async def test_the_doctor_asks_live_searches_again_and_fills_up_with_drawn_ones(
     assert one.lowest <= one.recall
 
 
-def test_the_doctor_says_so_by_its_exit_code(
+def test_the_exit_code_of_the_doctor_shows_poor_recall(
     database_url: str, unit_vectors: UnitVectors, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(DatabaseUnusable, match="no live embedding space"):
@@ -126,11 +126,11 @@ def test_the_doctor_says_so_by_its_exit_code(
     assert "every search is exact" in capsys.readouterr().out
     fill(database_url, space, "large", unit_vectors(600, D, 1))
 
-    async def tend() -> None:
+    async def maintain() -> None:
         async with open_pool(database_url, min_size=1, max_size=2, timeout=30) as pool:
             await Catalogue(pool, space).maintain_indexes(threshold=500)
 
-    asyncio.run(tend())
+    asyncio.run(maintain())
     assert ask_the_doctor(database_url) == 0
     assert "large" in capsys.readouterr().out
     # An index that was built with next to no links between its vectors.
@@ -142,7 +142,7 @@ def test_the_doctor_says_so_by_its_exit_code(
         """WITH (m = 2, ef_construction = 4) WHERE "clientId" = 'large' AND active""",
     )
     assert ask_the_doctor(database_url, as_json=True) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told[0]["recall"] < SETTINGS.target_recall
+    measured = json.loads(capsys.readouterr().out)
+    assert measured[0]["recall"] < SETTINGS.target_recall
     assert ask_the_doctor(database_url) == 1
     assert f'DROP INDEX CONCURRENTLY "{index}"' in capsys.readouterr().err

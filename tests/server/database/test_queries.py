@@ -42,6 +42,14 @@ def test_a_statement_can_be_a_part_of_another(tmp_path: Path) -> None:
     assert found.as_bytes(None) == b"""SELECT count(*) FROM (SELECT FROM "space_1") WHERE client = 'it''s'"""
 
 
+def test_a_statement_that_several_include_stands_once(tmp_path: Path) -> None:
+    text = "-- columns --\na, b\n\n-- read --\nSELECT {columns}\n\n-- drop --\nDELETE RETURNING {columns}\n"
+    queries = written(tmp_path, text).including("columns")
+    assert (queries["read"], queries["drop"]) == (b"SELECT a, b", b"DELETE RETURNING a, b")
+    with pytest.raises(KeyError, match="no_such"):
+        queries.including("no_such")
+
+
 def test_a_name_that_is_no_statement_is_refused() -> None:
     with pytest.raises(KeyError, match="no_such"):
         Queries.read("queries.sql")["no_such"]
@@ -53,6 +61,7 @@ def test_every_statement_has_a_sentence(file: str) -> None:
         one: sql.SQL("x") for one in ("near", "found", "index", "client", "table", "name", "wanted", "column", "type")
     }
     queries = Queries.read(file).of("x")
+    queries = queries.including(*(name for name in queries.names if name.endswith("_columns")))
     for name in queries.names:
         text = queries.composed(name, **parts).as_string(None)
         sentence = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))

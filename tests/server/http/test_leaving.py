@@ -20,7 +20,7 @@ def figure(url, pattern):
 
 
 def sent(server, data):
-    """A whole request on a connection of its own, whose answer nobody has read."""
+    """A connection on which a complete request was sent, and whose answer nobody has read."""
     body = httpx.Request("POST", f"{server.url}/embed-image", files={"file": data})
     head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
     connection = socket.create_connection(("127.0.0.1", server.port))
@@ -28,7 +28,7 @@ def sent(server, data):
     return connection
 
 
-def test_what_a_caller_who_left_asked_for_is_dropped_and_the_others_are_answered(serve, database_url):
+def test_the_work_of_a_caller_who_left_is_dropped_and_the_others_are_answered(serve, database_url):
     server = serve("--cache", "0", "--database-url", database_url).ready()
     connections = [sent(server, PICTURE + bytes([at])) for at in range(60)]
     until(lambda: figure(server.url, "twinlens_pictures_inside") >= 20)
@@ -69,7 +69,7 @@ def test_a_lane_may_be_named(api, lane):
     assert api.post("/embed-image", **asked).status_code == 200
 
 
-def test_a_lane_that_there_is_not_is_refused(api):
+def test_an_unknown_lane_is_refused(api):
     response = api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Lane": "fast"})
     assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
     assert "interactive or bulk" in response.json()["error"]

@@ -73,7 +73,7 @@ class House:
         return set(run_sql(self.url, 'SELECT "s3Key", "thumbnailKey" FROM media'))
 
     @property
-    def whole(self) -> bool:
+    def consistent(self) -> bool:
         """Whether each row has its bytes and a vector, and all bytes have their row."""
         vectors = run_sql(self.url, "SELECT count(*) FROM image_embeddings")
         return self.objects == {key for keys in self.rows for key in keys} and vectors == [(len(self.rows),)]
@@ -122,14 +122,14 @@ async def test_an_added_picture_has_its_row_its_vector_its_bytes_and_its_thumbna
     vector = await house.catalogue.media_vector("acme", media.id)
     assert vector is not None
     assert vector.argmax() == 7
-    assert house.whole
+    assert house.consistent
 
 
 async def test_the_same_bytes_again_are_the_media_that_is_there_and_are_not_stored_twice(house: House) -> None:
     first, _ = await house.add()
     assert await house.add() == (first, False)
     assert len(house.objects) == 2
-    assert house.whole
+    assert house.consistent
 
 
 async def test_a_media_that_lost_its_vector_gets_it_back_with_the_same_bytes(house: House) -> None:
@@ -137,7 +137,7 @@ async def test_a_media_that_lost_its_vector_gets_it_back_with_the_same_bytes(hou
     run_sql(house.url, f"DELETE FROM {house.catalogue.space.table}")
     assert await house.add() == (first, False)
     assert await house.catalogue.media_vector("acme", first.id) is not None
-    assert house.whole
+    assert house.consistent
 
 
 async def test_the_same_bytes_many_times_at_once_make_one_media_and_leave_no_orphans(house: House) -> None:
@@ -145,7 +145,7 @@ async def test_the_same_bytes_many_times_at_once_make_one_media_and_leave_no_orp
     assert len({media.id for media, _ in outcomes}) == 1
     assert [created for _, created in outcomes].count(True) == 1
     assert len(house.rows) == 1
-    assert house.whole
+    assert house.consistent
 
 
 # --- what goes wrong leaves nothing ----------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ async def test_a_store_that_cannot_be_written_leaves_no_row_and_no_object(house:
     assert house.objects == {f"{kind}/acme"}
     obstacle.unlink()
     await house.add()
-    assert house.whole
+    assert house.consistent
 
 
 async def test_no_picture_and_no_product_leave_nothing(house: House) -> None:
@@ -173,7 +173,7 @@ async def test_no_picture_and_no_product_leave_nothing(house: House) -> None:
     assert (house.rows, house.objects) == (set(), set())
 
 
-async def test_a_product_that_goes_between_the_check_and_the_row_leaves_nothing(house: House) -> None:
+async def test_a_product_that_is_deleted_between_the_check_and_the_row_leaves_nothing(house: House) -> None:
     with house.holding() as other:
         other.execute("DELETE FROM products")
         adding = asyncio.create_task(house.add())
@@ -190,7 +190,7 @@ async def test_a_product_that_stays_locked_is_a_busy_catalogue_and_leaves_nothin
         await house.add()
     assert (house.rows, house.objects) == (set(), set())
     await house.add()
-    assert house.whole
+    assert house.consistent
 
 
 async def test_a_connection_that_breaks_during_the_write_keeps_the_bytes(
@@ -230,7 +230,7 @@ async def test_a_caller_who_leaves_while_the_row_is_written_ends_with_row_and_by
         other.rollback()
         await closing
     assert len(house.rows) == 1
-    assert house.whole
+    assert house.consistent
 
 
 async def test_a_caller_who_leaves_while_the_row_is_refused_ends_with_neither(house: House) -> None:
@@ -263,24 +263,24 @@ async def test_a_caller_who_leaves_while_a_media_is_removed_ends_with_neither(ho
 # --- removing --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_removed_media_takes_both_objects_with_it_and_no_others(house: House) -> None:
+async def test_a_media_is_removed_with_both_its_objects_and_no_others(house: House) -> None:
     gone, _ = await house.add(picture(1))
     kept, _ = await house.add(picture(2))
     assert await house.librarian.remove("acme", gone.id) == gone
     assert house.objects == {kept.s3_key, kept.thumbnail_key}
-    assert house.whole
+    assert house.consistent
     with pytest.raises(MediaNotFound):
         await house.librarian.remove("acme", gone.id)
 
 
-async def test_a_removed_product_takes_all_its_objects_with_it_and_no_others(house: House) -> None:
+async def test_a_product_is_removed_with_all_its_objects_and_no_others(house: House) -> None:
     await house.catalogue.put_product("acme", "q", name="Another")
     for value in range(5):
         await house.add(picture(value))
     kept, _ = await house.add(picture(1), product="q")
     assert (await house.librarian.remove_product("acme", "p")).id == "p"
     assert house.objects == {kept.s3_key, kept.thumbnail_key}
-    assert house.whole
+    assert house.consistent
     with pytest.raises(ProductNotFound):
         await house.librarian.remove_product("acme", "p")
 
@@ -292,10 +292,10 @@ async def test_another_clients_media_and_product_are_not_removed(house: House) -
     with pytest.raises(ProductNotFound):
         await house.librarian.remove_product("other", "p")
     assert len(house.rows) == 1
-    assert house.whole
+    assert house.consistent
 
 
-async def test_bytes_that_cannot_be_forgotten_do_not_bring_the_row_back_and_are_logged(
+async def test_bytes_that_cannot_be_deleted_do_not_bring_the_row_back_and_are_logged(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     media, _ = await house.add()
@@ -311,14 +311,14 @@ async def test_bytes_that_cannot_be_forgotten_do_not_bring_the_row_back_and_are_
 # --- thumbnails ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_thumbnail_that_the_store_lacks_is_made_anew(house: House) -> None:
+async def test_a_thumbnail_that_the_store_lacks_is_made_again(house: House) -> None:
     media, _ = await house.add(picture(9, (600, 300)))
     assert media.thumbnail_key is not None
     stored = await house.librarian.thumbnail("acme", media.id)
     assert stored == (house.folder / media.thumbnail_key).read_bytes()
     (house.folder / media.thumbnail_key).unlink()
     assert await house.librarian.thumbnail("acme", media.id) == stored
-    run_sql(house.url, 'UPDATE media SET "thumbnailKey" = NULL')  # as the older application left them
+    run_sql(house.url, 'UPDATE media SET "thumbnailKey" = NULL')  # as the legacy application left them
     made = Image.open(io.BytesIO(await house.librarian.thumbnail("acme", media.id)))
     assert (made.format, made.size) == ("WEBP", (256, 128))
 

@@ -2,7 +2,7 @@
 
 import io
 
-from server.operations.progress import Progress, duration
+from server.operations.progress import Progress, duration, unseen
 
 
 class Clock:
@@ -40,6 +40,26 @@ def test_a_terminal_gets_one_line_that_is_drawn_over():
     drawn = screen.getvalue().split("\r")
     assert drawn[5].startswith("[############............] 5 of 10 pictures (50.0%), 1.0/s, 5 s to go")
     assert drawn[-1].rstrip() == "[########################] 10 of 10 pictures (100.0%), 1.0/s"
+
+
+def test_a_bar_that_is_cleared_leaves_the_line_of_the_terminal_empty():
+    clock, screen = Clock(), Terminal()
+    progress = Progress(screen, 10, "pictures", clock=clock)
+    progress.clear()
+    assert screen.getvalue() == ""
+    clock.now += 1
+    progress.add(5)
+    (drawn,) = screen.getvalue().split("\r")[1:]
+    progress.clear()
+    assert screen.getvalue() == f"\r{drawn}\r{' ' * len(drawn)}\r"
+
+
+def test_what_nobody_sees_is_counted_all_the_same():
+    progress = unseen(10, "pictures")
+    progress.add(5)
+    progress.close()
+    progress.clear()
+    assert progress.line().startswith("5 of 10 pictures (50.0%)")
 
 
 def test_the_rate_is_that_of_late():

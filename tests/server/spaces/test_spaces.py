@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.rows import NewMedia
+from server.catalogue.rows import NewMedia, Query
 from server.commands import spaces as command_line
 from server.database.connections import open_pool
 from server.errors import SpaceDropped, SpaceIncomplete, SpaceNotLive, SpaceRefused
@@ -230,7 +230,7 @@ async def test_a_space_that_is_dropped_takes_its_records_along_and_whoever_works
         with pytest.raises(SpaceDropped):
             await catalogue.ping()
         with pytest.raises(SpaceDropped):
-            await catalogue.search("c", vector)
+            await catalogue.search(Query("c", vector))
         with pytest.raises(SpaceDropped):
             await catalogue.add_media(
                 NewMedia("b", "p", "c", "b", None, None, 1, 1, 1, hashlib.sha256(b"b").digest()), vector

@@ -75,7 +75,7 @@ def test_a_name_may_be_in_any_script_but_hold_no_nul(shop):
     assert shop.put(f"{shop.client_id}-2", name="a\0b").status_code == 422
 
 
-def test_attributes_are_kept_as_they_were_given_and_replaced_as_a_whole(shop):
+def test_attributes_are_kept_as_they_were_given_and_replaced_all_together(shop):
     product_id = f"{shop.client_id}-1"
     attributes = {
         "category": "shoes",
@@ -222,7 +222,7 @@ def test_a_deleted_media_is_gone_everywhere(shop):
     assert shop.delete(f"/v1/media/{media['id']}").status_code == 404
 
 
-def test_a_deleted_product_takes_its_media_with_it(shop):
+def test_a_product_is_deleted_together_with_its_media(shop):
     product_id = shop.product()
     media = shop.upload(product_id).json()
     assert shop.delete(f"/v1/products/{product_id}").json()["id"] == product_id

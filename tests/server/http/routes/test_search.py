@@ -38,7 +38,7 @@ def test_a_picture_of_the_catalogue_is_its_own_first_match(api, path):
 
 
 @pytest.mark.parametrize("path", ["/v1/search", "/api/search/by-image"])
-def test_a_search_tells_its_stages_and_one_by_a_picture_that_is_known_says_so(api, path):
+def test_a_search_reports_its_stages_and_whether_its_picture_was_in_the_cache(api, path):
     new = unseen(KEYBOARD)
     first, again = search(api, new, path=path), search(api, new, path=path)
     assert [*first.json()["timings"]] == ["decode", "resize", "queue", "encode", "search"]
@@ -76,7 +76,7 @@ def test_the_default_is_24_matches(api):
 
 @pytest.fixture
 def shoes(api, client_id):
-    """A client whose products are told apart by their attributes alone: one picture each, and all the same."""
+    """A client whose products differ in their attributes alone: one picture each, and all the same."""
     described = {
         "red": {"category": "shoes", "price": 49.9, "tags": ["new", "red"]},
         "blue": {"category": "shoes", "price": 80},
@@ -229,7 +229,7 @@ def test_another_clients_catalogue_is_never_searched(api, client_id):
     assert response.status_code == 404
 
 
-def test_the_client_may_stand_in_the_query_too_but_not_differ(api, client_id):
+def test_the_client_may_be_named_in_query_and_body_but_not_differ(api, client_id):
     assert api.post(f"/v1/search?clientId={client_id}", files={"file": KEYBOARD}).json()["results"] == []
     response = api.post("/v1/search?clientId=one", files={"file": KEYBOARD}, data={"clientId": "other"})
     assert response.status_code == 422
@@ -261,7 +261,7 @@ def test_several_words_find_what_each_of_them_means(words_api):
     assert {match["productId"] for match in first} == {"demo-teapot", "demo-violin"}
 
 
-def test_a_search_by_words_tells_its_stages(words_api):
+def test_a_search_by_words_reports_its_stages(words_api):
     first, again = ask(words_api, "violin and teapot"), ask(words_api, "violin and teapot")
     assert [*first.json()["timings"]] == ["tokenize", "queue", "encode", "search"]
     assert stages(first) == ["read", "tokenize", "queue", "encode", "search", "total"]
@@ -379,12 +379,12 @@ def test_a_deadline_that_words_cannot_meet_is_503_and_says_when_to_return(words_
     assert ask(words_api, "violin").status_code == 200
 
 
-def test_pictures_are_searched_as_ever_beside_words(words_api):
+def test_pictures_are_searched_beside_words_as_without_them(words_api):
     first = search(words_api, limit=1).json()["results"][0]
     assert (first["productId"], first["similarity"]) == ("demo-keyboard", 100.0)
 
 
-def test_metrics_tell_the_towers_apart(words_api):
+def test_metrics_distinguish_the_towers(words_api):
     def count(series):
         lines = words_api.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{series} "))
@@ -419,7 +419,7 @@ def test_a_model_with_a_text_tower_says_so(words_api):
     assert words_api.get("/health/ready").json()["text"] is True
 
 
-def test_openapi_tells_how_long_a_text_may_be(api):
+def test_openapi_declares_how_long_a_text_may_be(api):
     paths = api.get("/schema/openapi.json").json()["paths"]
 
     def fields(path):
@@ -432,7 +432,7 @@ def test_openapi_tells_how_long_a_text_may_be(api):
 # --- vectors ---------------------------------------------------------------------------------------------------------
 
 
-def test_embed_image_answers_as_the_older_service_did(api):
+def test_embed_image_answers_as_the_legacy_service_did(api):
     answer = api.post("/embed-image", files={"file": RACCOON}).json()
     assert set(answer) == {"embedding", "model", "device", "space"}
     assert (answer["model"], answer["device"]) == ("twinlens/starter", "cpu")
@@ -455,7 +455,7 @@ def test_raw_vectors_are_little_endian_float32_with_their_space_in_the_headers(a
     assert response.headers["Twinlens-Space"] == answer["space"]
 
 
-def test_one_bad_picture_among_many_is_told_and_the_next_request_works(api):
+def test_one_bad_picture_among_many_is_named_and_the_next_request_works(api):
     response = embed(api, KEYBOARD, b"not a picture")
     assert (response.status_code, response.json()["code"]) == (415, "not_a_picture")
     assert embed(api, KEYBOARD).status_code == 200
@@ -477,7 +477,7 @@ BOMB = in_format(Image.new("1", (30_000, 30_000)), "PNG")
         (b"\xff\xd8\xff" + b"\0" * 5_000_000, 413, "upload_too_large"),
     ],
 )
-def test_a_picture_that_cannot_be_used_is_told_and_the_next_request_works(api, path, data, status, code):
+def test_a_picture_that_cannot_be_used_is_refused_and_the_next_request_works(api, path, data, status, code):
     response = api.post(path, files={"file": ("photo.jpg", data, "image/jpeg")})
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert search(api, limit=1).json()["results"][0]["similarity"] == 100.0
@@ -529,7 +529,7 @@ def untimed(response):
 
 
 @pytest.mark.parametrize("declared", ["image/webp; charset=nosuch", "text/plain; charset=utf-16", "nonsense", ""])
-def test_what_a_part_says_of_its_kind_is_not_believed(api, declared):
+def test_the_declared_type_of_a_part_is_ignored(api, declared):
     kind = f"Content-Type: {declared}"
     response = send(api, part('name="file"', KEYBOARD, kind), part('name="limit"', b"3", kind))
     assert response.status_code == 200
@@ -543,7 +543,7 @@ def test_a_field_that_is_not_utf8_is_422(api):
     assert "UTF-8" in response.json()["error"]
 
 
-def test_a_file_without_a_name_is_not_taken_for_the_picture(api):
+def test_a_file_in_a_part_without_a_name_is_not_the_picture(api):
     response = send(api, part('filename="keyboard.webp"', KEYBOARD))
     assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
 

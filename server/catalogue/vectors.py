@@ -1,0 +1,34 @@
+"""Vectors as the database holds them: halves of unit length."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pgvector import HalfVector
+
+from server.errors import VectorRefused
+
+NORM_TOLERANCE = 1e-3  # what the database's CHECK allows
+
+
+def halves(vector: ArrayLike, dimensions: int) -> HalfVector:
+    """float[D] rounded to the halves that are stored. Raises VectorRefused unless finite, of unit length and D long.
+
+    A vector is rounded in the same way when it is stored and when it is searched with, so that a picture's cosine to
+    itself is 1.
+    """
+    try:
+        wide = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as exc:
+        raise VectorRefused("The vector must be a list of numbers.") from exc
+    if wide.shape != (dimensions,):
+        shape = " x ".join(map(str, wide.shape)) or "no"
+        raise VectorRefused(f"The vector has {shape} dimensions; this space has {dimensions:,}.")
+    if not np.isfinite(wide).all():
+        raise VectorRefused("The vector must be finite: it holds NaN or infinity.")
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float16)
+    norm = float(np.linalg.norm(narrow.astype(np.float64)))
+    if not abs(norm - 1.0) <= NORM_TOLERANCE:
+        raise VectorRefused(f"The vector must be of unit length; its length is {norm:.6g}.")
+    return HalfVector(narrow)
