@@ -40,8 +40,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 Vectors = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
-# How far a decoder may move one 8-bit sample of a golden JPEG: decoders differ in the last bits of their IDCT.
-_LOSSY_TOLERANCE = 2
+LOSSY_TOLERANCE = 2
+"""How far one 8-bit sample of a JPEG may lie from the sample of another decoder: decoders differ in the last bits of
+their IDCT."""
 
 
 class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -134,6 +135,15 @@ class Space(_Record, frozen=True):
 
     id: str
     dimensions: int
+
+    @property
+    def short_id(self) -> str:
+        return short_id(self.id)
+
+
+def short_id(space_id: str) -> str:
+    """The beginning of a space's id, as people read it and type it: 12 of its 64 digits."""
+    return space_id[:12]
 
 
 class Source(_Record, frozen=True):
@@ -451,7 +461,7 @@ def _prove_pixels(golden: Golden, stored: NDArray[np.uint8], made: NDArray[np.ui
     if made.shape != stored.shape:
         raise ArtifactInvalid(f"bytes to pixels: {golden.picture} gave {made.shape}, not {stored.shape}.")
     drift = int(np.abs(made.astype(np.int16) - stored.astype(np.int16)).max())
-    allowed = 0 if golden.lossless else _LOSSY_TOLERANCE
+    allowed = 0 if golden.lossless else LOSSY_TOLERANCE
     if drift > allowed:
         raise ArtifactInvalid(
             f"The golden {golden.picture} no longer decodes to the pixels of its export (link: bytes to "

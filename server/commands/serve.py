@@ -23,7 +23,7 @@ from server.operations.metrics import SHARED
 from server.operations.workers import PLACES, REFUSAL, wanted
 from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings, variable_of
-from server.spaces import spaces
+from server.spaces.spaces import SpaceDescription, open_space
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def serve(settings: Settings) -> int:
     artifact.check_files(artifact.files_to_run(settings.precision))
     with open_database(settings) as url:
         migrations.migrate(url)
-        spaces.claim_space(url, artifact, settings.precision)
+        open_space(url, SpaceDescription.of(artifact, settings.precision))
         return _run_worker(settings, url)
 
 

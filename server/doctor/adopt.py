@@ -25,7 +25,7 @@ from server.doctor.legacy import Tables, read_tables
 from server.errors import DatabaseUnusable
 from server.settings import Settings
 from server.spaces import spaces
-from server.spaces.spaces import about_space
+from server.spaces.spaces import SpaceDescription
 
 SAMPLE = 64
 LEAST_SAMPLE = 16
@@ -252,10 +252,10 @@ class _Work:
         told = f"{compared:,} pictures were embedded anew with {artifact.manifest.name}, and the lowest cosine"
         if wrong := found.disagreeing:
             return Judged(0, f"{told} is {found.lowest:.4f}: {len(wrong):,} of them disagree ({AGREES} is needed).")
-        row = spaces.open_first(self._connection, **about_space(artifact, settings.precision))
+        row = spaces.open_first(self._connection, SpaceDescription.of(artifact, settings.precision))
         moving = self._queries.of(row.table)["move_vectors"]
         moved = self._connection.execute(moving, {"number": row.number}).rowcount
-        return Judged(moved, f"{told} is {found.lowest:.4f}: they are of its space {row.id[:12]}.")
+        return Judged(moved, f"{told} is {found.lowest:.4f}: they are of its space {row.short_id}.")
 
     def summary(self, settings: Settings, judged: Judged) -> list[str]:
         ((products, clients, media, images, vectors),) = self.ask("count_all")

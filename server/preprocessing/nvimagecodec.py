@@ -18,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from server.artifact.artifact import LOSSY_TOLERANCE
 from server.errors import BadSetting, UnreadablePicture
 
 # nvImageCodec's NVIMGCODEC_DEVICE_CPU_ONLY.
 _NO_GPU = -99999
-
-# As in artifact.py: how far a decoder may move one 8-bit sample.
-_TOLERANCE = 2
 
 
 class JpegDecoder:
@@ -84,8 +82,8 @@ class JpegDecoder:
                 ours = np.asarray(self(out.getvalue()), np.int16)
                 with Image.open(out) as again:
                     drift = int(np.abs(ours - np.asarray(again, np.int16)).max())
-                if drift > _TOLERANCE:
+                if drift > LOSSY_TOLERANCE:
                     raise BadSetting(
                         f"TWINLENS_DECODER is nvimagecodec, and it decodes a JPEG of {subsampling} with a sample that "
-                        f"is {drift} of 255 from Pillow's; {_TOLERANCE} is allowed. Set TWINLENS_DECODER=pillow."
+                        f"is {drift} of 255 from Pillow's; {LOSSY_TOLERANCE} is allowed. Set TWINLENS_DECODER=pillow."
                     )

@@ -1,4 +1,4 @@
--- Every statement of spaces.py and filler.py: a name, a sentence, named parameters. {space} is a space's table of
+-- Every statement of server/spaces: a name, a sentence, named parameters. {space} is a space's table of
 -- vectors. A media is missing in a space when it is a ready image without a vector there.
 
 -- find_space --
@@ -14,7 +14,7 @@ SELECT id FROM twinlens_spaces WHERE live
 SELECT "retiredAt" IS NOT NULL FROM twinlens_spaces WHERE number = %(number)s
 
 -- list_spaces --
--- All of them, in the order they came.
+-- All of them, in the order in which they were registered.
 SELECT number, id, dimensions, model, live, "retiredAt" IS NOT NULL AS was_live, "artifactPath" AS artifact_path
 FROM twinlens_spaces
 ORDER BY number
@@ -41,8 +41,9 @@ WHERE number = %(number)s AND (manifest, "artifactPath") IS DISTINCT FROM (%(man
 SELECT count(*) FROM {space}
 
 -- horizon --
--- What was added by a transaction below the first is all to be seen, or gone; nothing to be seen reaches the second.
-SELECT pg_snapshot_xmin(snapshot)::text, pg_snapshot_xmax(snapshot)::text FROM pg_current_snapshot() AS snapshot
+-- Every transaction below the first has ended; nothing that the second or a later one added is visible.
+SELECT pg_snapshot_xmin(snapshot)::text AS complete_below, pg_snapshot_xmax(snapshot)::text AS unseen_from
+FROM pg_current_snapshot() AS snapshot
 
 -- count_missing --
 -- All that is missing: what nobody has tried; what was tried in vain and would be lost to the searches, since the live
@@ -94,7 +95,7 @@ WITH page AS MATERIALIZED (
 ), missing AS (
     SELECT page.id FROM page WHERE NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = page.id)
 )
-SELECT at_revision, at_id, array(SELECT id FROM missing) AS missing FROM last
+SELECT at_revision AS revision, at_id AS id, array(SELECT id FROM missing) AS missing FROM last
 
 -- describe --
 -- What is needed to embed these media, those that still lack a vector.
@@ -107,7 +108,7 @@ WHERE m.id = ANY(%(ids)s) AND m.status = 'ready' AND m.kind = 'image'
 
 -- reasons --
 -- Why media could not be embedded, how many each, and one of them.
-SELECT reason, count(*), min("mediaId")
+SELECT reason, count(*) AS media, min("mediaId") AS example
 FROM twinlens_unreadable
 WHERE space = %(number)s
 GROUP BY reason
