@@ -29,7 +29,7 @@ from server.ingest import demo
 from server.ingest.librarian import Librarian
 from server.ingest.storage import MediaStore
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
-from server.operations.workers import Place, refusing
+from server.operations.workers import Place, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
@@ -77,7 +77,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
     artifact = Artifact.read(settings.model)
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        stack.enter_context(refusing())
+        stack.enter_context(reporting_refusal())
         engine = await enter(
             open_engine(
                 settings,

@@ -8,7 +8,7 @@
         tokenizer.json          words -> tokens, as the `tokenizers` package reads it; likewise
         goldens/                real pictures and texts with what becomes of them, checked at every start
 
-Nothing here knows ONNX Runtime, Pillow or tokenizers: `self_test` is handed the steps that it proves.
+Nothing here knows ONNX Runtime, Pillow or tokenizers: `self_test` is called with the steps that it proves.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from server.errors import ArtifactInvalid
 FORMAT = 3
 
 READABLE = (2, 3)
-"""Format 2 had no grades: a match of such an artifact has none."""
+"""Format 2 had no grades: matches in the space of such an artifact have none."""
 
 SEAL = "manifest.sha256"
-"""The file that protects the manifest, as the manifest protects the others; `sha256sum -c` reads it, too."""
+"""The file with the manifest's digest, as the manifest has those of all others; `sha256sum -c` reads it, too."""
 
 Precision = Literal["fp32", "fp16", "int8"]
+Device = Literal["auto", "cpu", "cuda"]
 Vectors = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
@@ -77,7 +78,7 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.edge <= 4096:
             raise ValueError(f"the crop ({self.size}) must be 1 to the resized edge ({self.edge}), at most 4096")
-        # Python's own reader of JSON takes NaN and Infinity, and neither is below zero.
+        # Python's own JSON reader accepts NaN and Infinity, and neither is below zero.
         if not all(map(math.isfinite, (self.rescale, *self.mean, *self.std))):
             raise ValueError("rescale, mean and std must be finite numbers")
         if self.jpeg_at_least and not self.edge <= self.jpeg_at_least <= 65535:
@@ -94,7 +95,7 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A weight as the space id sees it: canonical name, dtype as stored, shape, little-endian C-order bytes."""
+    """A weight as it enters the space's id: canonical name, dtype as stored, shape, little-endian C-order bytes."""
 
     name: str
     dtype: str
@@ -105,8 +106,8 @@ class Tensor(msgspec.Struct, frozen=True):
 def space_id(tensors: Iterable[Tensor], spec: PreprocessingSpec) -> str:
     """The embedding space's id: SHA-256 (hex) over the tower's and projection's tensors and the spec.
 
-    Over tensors, not files: the same weights in another container are the same space. The order they come in
-    does not matter.
+    Over tensors, not files: the same weights in another container are the same space. The order of the tensors does
+    not matter.
     """
     digest = hashlib.sha256(b"twinlens space 1\n")
     _update(digest, tensors)
@@ -162,7 +163,7 @@ class Drift(_Record, frozen=True, kw_only=True):
     min_cosine: float
     mean_cosine: float
     min_centred_cosine: float
-    """After the references' mean vector was subtracted from both: what all pictures share flatters the raw cosine."""
+    """After the references' mean vector was subtracted from both: what all pictures share raises the raw cosine."""
     mean_centred_cosine: float
     self_first: int
     """How many have their own reference vector as their first match, among all references."""
@@ -178,8 +179,8 @@ class Parity(_Record, frozen=True, kw_only=True):
     """What the export measured on one device against the checkpoint's own pipeline, on real pictures and texts."""
 
     pixels_equal: int
-    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all whose bytes mean the
-    same picture to it (it drops alpha, clips 16 bits and leaves a picture lying on its side)."""
+    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all but those that the
+    processor reads otherwise (it drops alpha, clips 16 bits and ignores the orientation)."""
     image: Drift
     text: Drift | None = None
     scaled_decoding: Drift | None = None
@@ -195,9 +196,9 @@ class Variant(_Record, frozen=True, kw_only=True):
     """The text tower's file name; it may be that of another precision, when this one's own did not pass the gate."""
     space: str
     min_cosine: float
-    """What the gate asked of each picture's cosine to the reference."""
+    """The cosine to the reference that the gate required of each picture."""
     min_golden_cosine: float
-    """A golden's vector must come this close to the stored one at every start."""
+    """The least cosine of a golden's vector to the stored one, at every start."""
     parity: dict[str, Parity]
     """By device: `cpu`, `cuda`."""
     grades: Grades | None = None
@@ -287,7 +288,7 @@ class Artifact:
         path = folder / "manifest.json"
         try:
             data = path.read_bytes()
-            # Without a seal (a manifest made by hand) only its form can be checked; `export verify` insists on one.
+            # Without a seal (a manifest made by hand) only its form can be checked; `export verify` requires one.
             sealed = not (folder / SEAL).exists() or (folder / SEAL).read_bytes() == seal(data)
             manifest = msgspec.json.decode(data, type=Manifest)
         except FileNotFoundError as exc:
@@ -299,7 +300,7 @@ class Artifact:
         if not sealed:
             raise ArtifactInvalid(
                 f"{path} is not the manifest that was exported: {SEAL} says another digest. Copy the artifact again, "
-                "or export it anew."
+                "or export it again."
             )
         if manifest.format not in READABLE:
             raise ArtifactInvalid(
@@ -320,7 +321,7 @@ class Artifact:
         return self.manifest.preprocessing
 
     def variant(self, precision: str) -> Variant:
-        """The towers in one precision. Raises ArtifactInvalid, naming those that there are."""
+        """The towers in one precision. Raises ArtifactInvalid, with the precisions that there are."""
         known = self.manifest.precisions
         for name, variant in known.items():
             if name == precision:
@@ -342,7 +343,7 @@ class Artifact:
         return self.folder / name
 
     def digest_of(self, graph: str) -> str:
-        """SHA-256 (hex) of a graph and of what weights lie beside it, as the manifest has their digests."""
+        """SHA-256 (hex) of a graph and of the weights beside it, over their digests in the manifest."""
         files = sorted((name, file.sha256) for name, file in self.manifest.files.items() if name.startswith(graph))
         return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in files).encode()).hexdigest()
 
@@ -363,7 +364,7 @@ class Artifact:
             if found != expected.sha256:
                 raise ArtifactInvalid(
                     f"{self.folder / name} is not the file that was exported: its SHA-256 is {found}, "
-                    f"the manifest says {expected.sha256}. Copy the artifact again, or export it anew."
+                    f"the manifest says {expected.sha256}. Copy the artifact again, or export it again."
                 )
 
     def files_to_run(self, precision: str) -> list[str]:
@@ -380,7 +381,7 @@ class Artifact:
         return ours
 
     def without_words(self) -> Artifact:
-        """The artifact as far as pictures go: what is asked of texts is not asked of it."""
+        """The artifact without its text tower, for pictures alone."""
         return Artifact(self.folder, msgspec.structs.replace(self.manifest, text=None, text_goldens=[]))
 
     def self_test(
@@ -393,8 +394,9 @@ class Artifact:
     ) -> float:
         """Run the goldens through every link of the chain, here and now; return the lowest cosine.
 
-        `to_pixels` takes a picture's bytes to uint8[S, S, 3]; `encode` takes uint8[N, S, S, 3] to float32[N, D]. Where
-        there is a text tower, `to_tokens` takes a text to int64[L] and `encode_text` int64[N, L] to float32[N, D].
+        `to_pixels` turns a picture's bytes into uint8[S, S, 3]; `encode` turns uint8[N, S, S, 3] into float32[N, D].
+        Where there is a text tower, `to_tokens` turns a text into int64[L], `encode_text` int64[N, L] into
+        float32[N, D].
         Raises ArtifactInvalid that names the link that drifted and by how much.
         """
         lowest = 1.0
@@ -439,7 +441,7 @@ class Artifact:
 
 
 def _flaw(manifest: Manifest) -> str | None:
-    """What does not fit together in a manifest, if anything does not; the end of a sentence."""
+    """What does not fit together in a manifest, as the end of a sentence; None when everything does."""
     named = [precision for precision, variant in manifest.precisions.items() if variant.text is not None]
     if (tower := manifest.text) is None and (named or manifest.text_goldens):
         return "it has a text graph or a golden text, and describes no text tower"
@@ -477,6 +479,3 @@ def _prove_tokens(golden: TextGolden, name: str, made: Tokens) -> None:
             f"{made.tolist()}, not {golden.tokens}. Another version of the package tokenizers is the likely cause; "
             "the search would not be comparable, so nothing was started."
         )
-
-
-Device = Literal["auto", "cpu", "cuda"]

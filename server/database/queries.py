@@ -1,4 +1,4 @@
-"""Named statements: each lies in a file of `server/sql`, with a sentence above it, and Python asks for it by name."""
+"""Named statements: each stands in a file of `server/sql`, with a sentence above it, and Python uses it by its name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _HEAD = re.compile(r"^-- ([a-z_]+) --$", flags=re.MULTILINE)
 class Queries:
     """The statements of one file.
 
-    A statement begins with a line `-- name --`. What stands in it in braces is a part that the statement lacks, such as
-    `{space}`, the table of an embedding space's vectors; a brace that is meant is doubled.
+    A statement begins with a line `-- name --`. A name in braces is a part that is put in later, such as `{space}`, the
+    table of an embedding space's vectors; a brace that is to stay a brace is doubled.
     """
 
     def __init__(self, texts: dict[str, sql.SQL], parts: dict[str, sql.Composable]) -> None:
         self._texts = texts
         self._parts = parts
-        self._whole: dict[str, bytes] = {}
+        self._complete: dict[str, bytes] = {}
 
     @staticmethod
     @cache
@@ -42,9 +42,9 @@ class Queries:
 
     def __getitem__(self, name: str) -> bytes:
         """The statement of this name, for psycopg. Raises KeyError for one that is not there, or that lacks a part."""
-        if name not in self._whole:
-            self._whole[name] = self.composed(name).as_bytes(None)
-        return self._whole[name]
+        if name not in self._complete:
+            self._complete[name] = self.composed(name).as_bytes(None)
+        return self._complete[name]
 
     def composed(self, name: str, /, **parts: sql.Composable) -> sql.Composed:
         """The statement of this name with these parts put in, to be run or to be a part itself. Raises KeyError."""

@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow, class_row, dict_row, scalar_row
 from server.artifact.artifact import Artifact
 from server.catalogue.rows import SpaceRow
 from server.database.connections import connect
-from server.database.locks import LOCK_SPACES, LOCKS, briefly
+from server.database.locks import LOCK_SPACES, LOCKS, with_brief_locks
 from server.database.queries import Queries
 from server.errors import ArtifactInvalid, SpaceNotLive, SpaceRefused
 
@@ -155,7 +155,7 @@ def register(url: str, described: SpaceDescription) -> SpaceRow:
         return _register(connection, described)
 
     with connect(url) as connection:
-        return briefly(connection, work)
+        return with_brief_locks(connection, work)
 
 
 def lock_spaces(connection: Connection[TupleRow]) -> None:

@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, class_row
 
 from server.database.connections import connect
-from server.database.locks import LOCK_PATIENCE, SECOND_LOCK_WAIT, briefly, wait_at_most
+from server.database.locks import LOCK_TIMEOUT_SECONDS, SECOND_LOCK_TIMEOUT_SECONDS, set_lock_timeout, with_brief_locks
 from server.database.queries import Queries
 from server.errors import SpaceIncomplete, SpaceRefused
 from server.spaces.spaces import (
@@ -32,8 +32,8 @@ MOST_FILLED_WHILE_LOCKED = 16
 """No more missing media than this are embedded while writers wait. Without that, steady writers would always be ahead
 of the switch."""
 
-# Writers wait for LOCK_PATIENCE and are refused then; the switch is over before that.
-_LONGEST_LOCKED_SECONDS = LOCK_PATIENCE - 0.3
+# Writers wait for LOCK_TIMEOUT_SECONDS and are refused then; the switch is over before that.
+_LONGEST_LOCKED_SECONDS = LOCK_TIMEOUT_SECONDS - 0.3
 _LONGEST_CATCHING_UP_SECONDS = 3600.0
 _EXAMPLES = 3
 
@@ -95,7 +95,7 @@ class _Switch:
             if pending:
                 continue
             try:
-                briefly(self._connection, self._cut_over)
+                with_brief_locks(self._connection, self._cut_over)
             except _StillMissing as exc:
                 pending = exc.media
             else:
@@ -130,7 +130,7 @@ class _Switch:
         asked = time.monotonic()
         lock_spaces(connection)
         connection.execute("LOCK TABLE media IN SHARE MODE")
-        wait_at_most(connection, SECOND_LOCK_WAIT)
+        set_lock_timeout(connection, SECOND_LOCK_TIMEOUT_SECONDS)
         # With statistics that lag behind, these would be chosen, and look at every media while writers wait.
         connection.execute("SET LOCAL enable_seqscan = off")
         connection.execute("SET LOCAL enable_hashjoin = off")
@@ -192,7 +192,7 @@ def drop(url: str, space: ListedSpace) -> None:
         # A change of a product walks through the tables of all spaces, and must not find one gone on its way. And a
         # table that refers to media can be dropped only while nobody reads media.
         connection.execute("LOCK TABLE products IN SHARE MODE")
-        wait_at_most(connection, SECOND_LOCK_WAIT)
+        set_lock_timeout(connection, SECOND_LOCK_TIMEOUT_SECONDS)
         connection.execute("LOCK TABLE media IN ACCESS EXCLUSIVE MODE")
         lock_spaces(connection)
         if find_live_space(connection) == space.id:
@@ -203,4 +203,4 @@ def drop(url: str, space: ListedSpace) -> None:
         connection.execute(Queries.read("spaces.sql")["drop_space"], {"number": space.number})
 
     with connect(url) as connection:
-        briefly(connection, work)
+        with_brief_locks(connection, work)

@@ -78,7 +78,7 @@ def test_an_old_pgvector_is_refused(bare_database_url: str, monkeypatch: pytest.
         migrate(bare_database_url)
 
 
-def test_a_user_who_may_not_add_pgvector_is_told_what_to_run(bare_database_url: str) -> None:
+def test_a_user_who_may_not_add_pgvector_learns_what_to_run(bare_database_url: str) -> None:
     role = "twinlens_nobody"
     with psycopg.connect(bare_database_url, autocommit=True) as connection:
         connection.execute(f"DROP ROLE IF EXISTS {role}")
@@ -122,7 +122,7 @@ async def test_a_connection_that_was_broken_is_replaced_before_it_is_lent(databa
         with psycopg.connect(database_url, autocommit=True) as connection:
             others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             assert connection.execute(f"SELECT count(pg_terminate_backend(pid)) {others}").fetchone() == (2,)
-            # A process that is told to end says so to its client first, and leaves the list after that.
+            # A process that is to end informs its client first, and leaves the list after that.
             until(lambda: connection.execute(f"SELECT count(*) {others}").fetchone() == (0,))
         for _ in range(4):
             async with pool.connection() as lent:

@@ -1,4 +1,4 @@
-"""A new model is released while others ask and upload: nobody notices, also when the work is killed half-way."""
+"""A new model is released while callers search and upload: none notices, even when the work is killed half-way."""
 
 import io
 import itertools

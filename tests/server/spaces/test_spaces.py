@@ -13,7 +13,7 @@ from tests.support.spaces import NEW, OLD, D, add_media, described
 def test_a_server_starts_in_the_live_space_alone_and_its_worker_also_in_the_one_that_was(database_url, old, new):
     with pytest.raises(SpaceNotLive, match=f"{NEW}.*{OLD}.*python -m server reembed --artifact /models/"):
         spaces.open_space(database_url, described(NEW))
-    with pytest.raises(SpaceNotLive):  # registered, never live: nobody was ever answered from it
+    with pytest.raises(SpaceNotLive):  # registered, never live: no caller was ever answered from it
         spaces.open_space(database_url, described(NEW), or_retired=True)
     switch(database_url, new)
     with pytest.raises(SpaceNotLive):
