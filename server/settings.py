@@ -18,7 +18,7 @@ from server.errors import BadSetting
 
 PREFIX = "TWINLENS_"
 
-_MOST_OF_A_FEW = 1024
+_MANY = 1024
 
 Decoder = Literal["pillow", "nvimagecodec"]
 
@@ -44,8 +44,8 @@ def _few_or_auto(text: str) -> int | None:
     """Workers, threads, or pictures in a batch; a larger number is a slip of the hand, and would use up the memory."""
     if text.lower() == "auto":
         return None
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_OF_A_FEW:
-        raise ValueError(f"a whole number from 1 to {_MOST_OF_A_FEW}, or auto")
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MANY:
+        raise ValueError(f"a whole number from 1 to {_MANY}, or auto")
     return int(text)
 
 

@@ -452,7 +452,7 @@ def _flaw(manifest: Manifest) -> str | None:
             return "it describes a text tower, and has no golden text"
         least = tower.length if tower.padded else 1
         if any(not least <= len(golden.tokens) <= tower.length for golden in manifest.text_goldens):
-            return "a golden text has another number of tokens than the text tower takes"
+            return "a golden text has another number of tokens than the text tower accepts"
     goldens: list[Golden | TextGolden] = [*manifest.goldens, *manifest.text_goldens]
     if any(precision not in golden.embeddings for golden in goldens for precision in manifest.precisions):
         return "a golden has no vector in one of the precisions"

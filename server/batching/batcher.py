@@ -152,7 +152,7 @@ class Batcher:
             vectors = runner([entry.given for entry in batch])
             seconds = perf_counter() - started
             answers = [
-                # A copy, so that keeping one vector does not keep the whole batch.
+                # A copy, so that keeping one vector does not keep the entire batch.
                 Encoded(vector.copy(), started - entry.queued_at, seconds, len(batch))
                 for entry, vector in zip(batch, vectors, strict=True)
             ]

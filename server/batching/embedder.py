@@ -163,7 +163,7 @@ class Embedder:
         caller: Caller = _ANYBODY,
         digest: bytes | None = None,
     ) -> Embedded:
-        """Embed one picture; as `embed_all`. `digest`: from a caller that has it already, and has tried `recall`."""
+        """One picture; `digest` where the caller has it already, and has asked `recall`. Otherwise as `embed_all`."""
         if digest is None:
             digest = await digest_of(data)
             if not thumbnail and (known := self.recall(digest)) is not None:
@@ -219,7 +219,7 @@ class Embedder:
         return await self._in_turn(lambda: self._shrink(data), data, caller)
 
     def recall(self, digest: bytes) -> Embedded | None:
-        """A picture whose vector is still kept, by the digest of its bytes."""
+        """A picture that was embedded a moment ago, by the digest of its bytes."""
         if (known := self._pictures.get(digest)) is None:
             return None
         return Embedded(known.embedding, known.format, known.width, known.height, digest, None, {})

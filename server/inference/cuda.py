@@ -245,7 +245,7 @@ class BoundRunner:
         name, declared, dtype = signature(self._session)
         sizes = shape or tuple(size for size in declared if size is not None)
         if len(sizes) != len(declared):
-            raise ValueError(f"{name} of any shape cannot be bound; the graph takes {declared}")
+            raise ValueError(f"{name} of any shape cannot be bound; the graph declares {declared}")
         dimensions = self._session.get_outputs()[0].shape[1]
         given = self._hold((self.most, *sizes), dtype)
         found = self._hold((self.most, dimensions), np.float32)

@@ -84,14 +84,14 @@ class _Tower:
         serving: Serving | None,
         *,
         graph: Path,
-        takes: tuple[str, str],
+        graph_input: tuple[str, str],
         shapes: Sequence[_Shape],
         streams: int,
     ) -> None:
         """`threads`: of the CPU, in all; 0 is one for each core that this process may run on.
 
-        `takes`: name and type of the graph's input; `shapes`: the shapes that it may have; `streams`: how many runners
-        work side by side on a GPU.
+        `graph_input`: name and type of the graph's input; `shapes`: the shapes that it may have; `streams`: how many
+        runners work side by side on a GPU.
         """
         self.artifact = artifact
         self.precision = precision
@@ -100,7 +100,7 @@ class _Tower:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._serving = serving
         self._graph = graph
-        self._takes = takes
+        self._graph_input = graph_input
         self._shapes = shapes
         self._streams = streams
         self._sessions: dict[int, ort.InferenceSession] = {}
@@ -225,14 +225,14 @@ class _Tower:
             ) from exc
 
     def _check_signature(self, session: ort.InferenceSession) -> None:
-        takes, gives = map(_signature, (session.get_inputs(), session.get_outputs()))
-        name, kind = self._takes
-        if takes not in [[(name, f"tensor({kind})", [None, *shape])] for shape in self._shapes]:
+        inputs, outputs = map(_signature, (session.get_inputs(), session.get_outputs()))
+        name, kind = self._graph_input
+        if inputs not in [[(name, f"tensor({kind})", [None, *shape])] for shape in self._shapes]:
             shape = ", ".join(["N", *("L" if size is None else str(size) for size in self._shapes[0])])
-            raise ArtifactInvalid(f"The graph {self._graph} takes {takes}, not {name} {kind}[{shape}].")
-        if gives != [("embedding", "tensor(float)", [None, self.space.dimensions])]:
+            raise ArtifactInvalid(f"The graph {self._graph} accepts {inputs}, not {name} {kind}[{shape}].")
+        if outputs != [("embedding", "tensor(float)", [None, self.space.dimensions])]:
             raise ArtifactInvalid(
-                f"The graph {self._graph} gives {gives}, not embedding float32[N, {self.space.dimensions}]."
+                f"The graph {self._graph} gives {outputs}, not embedding float32[N, {self.space.dimensions}]."
             )
 
     def _encode(self, batch: NDArray[Any]) -> Vectors:
@@ -247,8 +247,8 @@ class _Tower:
     def each_way(self) -> Sequence[Runner]:
         """One runner of each kind: the goldens are proven on all kinds that will serve."""
         # On the CPU the runners that work side by side are alike; on a GPU each has captured graphs of its own.
-        ours = self.runners if self.device != "cpu" else self.runners[:1]
-        return [*ours] if self.alone is None else [self.alone, *ours]
+        different = self.runners if self.device != "cpu" else self.runners[:1]
+        return [*different] if self.alone is None else [self.alone, *different]
 
     def _warm_up(self, samples: Sequence[NDArray[Any]]) -> None:
         for runner in self.each_way():
@@ -299,7 +299,7 @@ class Encoder(_Tower):
         serving: Serving | None = None,
     ) -> None:
         size = artifact.spec.size
-        graph, takes = artifact.graph(precision), ("pixels", "uint8")
+        graph, graph_input = artifact.graph(precision), ("pixels", "uint8")
         super().__init__(
             artifact,
             precision,
@@ -307,7 +307,7 @@ class Encoder(_Tower):
             threads,
             serving,
             graph=graph,
-            takes=takes,
+            graph_input=graph_input,
             shapes=[(size, size, 3)],
             # Two: while one computes, the other's batch is copied.
             streams=2,
@@ -335,13 +335,21 @@ class TextEncoder(_Tower):
         threads: int = 0,
         serving: Serving | None = None,
     ) -> None:
-        graph, takes = artifact.text_graph(precision), ("tokens", "int64")
+        graph, graph_input = artifact.text_graph(precision), ("tokens", "int64")
         shapes: list[_Shape] = [(None,)]
         if (tower := artifact.manifest.text) is not None and tower.padded:
             # Every text has that many tokens, so the graph may require the number.
             shapes.append((tower.length,))
         super().__init__(
-            artifact, precision, device, threads, serving, graph=graph, takes=takes, shapes=shapes, streams=1
+            artifact,
+            precision,
+            device,
+            threads,
+            serving,
+            graph=graph,
+            graph_input=graph_input,
+            shapes=shapes,
+            streams=1,
         )
 
     def encode(self, tokens: Tokens) -> Vectors:

@@ -47,7 +47,7 @@ class Tokenizer:
         padded = (tokenizer.padding or {}).get("length")
         if cut != tower.length or padded != (tower.length if tower.padded else None):
             raise ArtifactInvalid(
-                f"{path} cuts texts to {cut} tokens and pads them to {padded}, but the text tower takes "
+                f"{path} cuts texts to {cut} tokens and pads them to {padded}, but the text tower reads "
                 f"{'always' if tower.padded else 'at most'} {tower.length}."
             )
         return cls(tokenizer, tower)

@@ -119,9 +119,9 @@ async def test_more_work_than_fits_the_deadline_is_not_admitted_once_misses_show
     assert type(caught.value) is Overloaded  # at once; a picture that was admitted would have missed its deadline
     assert caught.value.retry_after >= 1
     assert embedder.pictures.inside == 1
-    let_in = asyncio.create_task(embedder.embed(picture(11), within=LONG))
+    admitted = asyncio.create_task(embedder.embed(picture(11), within=LONG))
     model.gate.set()
-    assert (await let_in).embedding.tolist() == [11.0]
+    assert (await admitted).embedding.tolist() == [11.0]
     await held
     assert model.batches == [[1], [11]]
 
@@ -157,7 +157,7 @@ async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
     await asyncio.gather(held, *crowds)
 
 
-async def test_who_comes_to_an_empty_house_is_let_in_whatever_the_pace_and_the_number(embedder, model):
+async def test_all_are_admitted_when_nothing_is_inside_whatever_the_pace_and_the_number(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)
     model.gate.set()
@@ -168,7 +168,7 @@ async def test_who_comes_to_an_empty_house_is_let_in_whatever_the_pace_and_the_n
     await missed(embedder, NOTHING)
 
 
-async def test_pictures_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(embedder, model):
+async def test_pictures_that_are_refused_without_encoding_say_nothing_about_the_pace(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)
     for _ in range(100):
@@ -400,7 +400,7 @@ async def test_no_more_than_1024_texts_are_inside_at_once(reading, reader):
     assert reading.texts.inside == 0
 
 
-async def test_texts_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(reading, reader):
+async def test_texts_that_are_refused_without_encoding_say_nothing_about_the_pace(reading, reader):
     held = await hold_text(reading, reader)
     with pytest.raises(DeadlineMissed):
         await read(reading, "late", within=SHORT)
