@@ -1,5 +1,7 @@
 """python -m server spaces: list, switch, drop."""
 
+from __future__ import annotations
+
 import argparse
 
 import pytest
@@ -10,11 +12,13 @@ from server.settings import Settings
 from tests.support.spaces import NEW, OLD, add_media, open_old, register_new
 
 
-def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(database_url, capsys):
+def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     old, new = open_old(database_url), register_new(database_url)
     add_media(database_url, "a", vectors_in=[old, new])
 
-    def command(*words):
+    def command(*words: str) -> str:
         parser = argparse.ArgumentParser()
         command_line.add_arguments(parser)
         assert command_line.run(Settings(), parser.parse_args(words), database_url) == 0

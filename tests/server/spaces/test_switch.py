@@ -1,23 +1,29 @@
 """A space takes the place of the live one, with nothing missing in it, or is dropped."""
 
+from __future__ import annotations
+
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import psycopg
 import pytest
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.rows import NewMedia
+from server.catalogue.rows import NewMedia, SpaceRow
 from server.database.connections import open_pool
 from server.errors import SpaceDropped, SpaceIncomplete, SpaceRefused
 from server.spaces import spaces
+from server.spaces.spaces import ListedSpace
 from server.spaces.switch import drop, switch
 from tests.support.spaces import NEW, OLD, D, add_media, fill, record_failure, run_sql, shown, states
 
 
-def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_is_missing(database_url, old, new):
+def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_is_missing(
+    database_url: str, old: SpaceRow, new: ListedSpace
+) -> None:
     add_media(database_url, "a", "b", vectors_in=[old])
     add_media(database_url, "later", status="pending")
     assert states(database_url) == {OLD: "live", NEW: "filling"}
@@ -32,7 +38,7 @@ def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_
     assert states(database_url) == {OLD: "live", NEW: "retired"}
 
 
-def test_a_media_that_becomes_ready_must_be_embedded_too(database_url, old, new):
+def test_a_media_that_becomes_ready_must_be_embedded_too(database_url: str, old: SpaceRow, new: ListedSpace) -> None:
     add_media(database_url, "a", vectors_in=[old, new])
     add_media(database_url, "later", status="pending", vectors_in=[old])
     run_sql(database_url, "UPDATE media SET status = 'ready' WHERE id = 'later'")
@@ -41,8 +47,8 @@ def test_a_media_that_becomes_ready_must_be_embedded_too(database_url, old, new)
 
 
 def test_what_cannot_be_embedded_and_is_found_now_stops_the_switch_and_what_is_not_found_does_not(
-    database_url, old, new
-):
+    database_url: str, old: SpaceRow, new: ListedSpace
+) -> None:
     add_media(database_url, "good", vectors_in=[old, new])
     add_media(database_url, "never")
     record_failure(database_url, new, "never")
@@ -57,12 +63,14 @@ def test_what_cannot_be_embedded_and_is_found_now_stops_the_switch_and_what_is_n
     assert shown(database_url) == {"good"}
 
 
-def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(database_url, old, new):
+def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(
+    database_url: str, old: SpaceRow, new: ListedSpace
+) -> None:
     add_media(database_url, "first", vectors_in=[old, new])
     ended = threading.Event()
-    failures = []
+    failures: list[psycopg.Error] = []
 
-    def add(number):
+    def add(number: int) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SET lock_timeout = '2s'")
             at = 0
@@ -77,7 +85,7 @@ def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(da
                     failures.append(exc)
                 time.sleep(0.02)  # between two uploads; nothing is awaited by it
 
-    def embed(ids, within):
+    def embed(ids: Sequence[str], within: float | None) -> None:
         assert ids
         fill(database_url, new, ids)
 
@@ -88,7 +96,7 @@ def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(da
         switch(database_url, new, fill=embed)
         with psycopg.connect(database_url) as connection:
             # Of what was committed before the switch was.
-            (until,) = connection.execute("SELECT xmin::text FROM twinlens_spaces WHERE live").fetchone()
+            ((until,),) = connection.execute("SELECT xmin::text FROM twinlens_spaces WHERE live").fetchall()
             missing = connection.execute(
                 f"SELECT count(*) FROM media WHERE revision::text::bigint < %s AND id NOT IN "
                 f'(SELECT "mediaId" FROM twinlens_space_{new.number})',
@@ -103,37 +111,40 @@ def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(da
     assert states(database_url)[NEW] == "live"
 
 
-def test_a_transaction_in_flight_is_waited_for_and_what_it_added_is_embedded_before_the_switch(database_url, old, new):
+def test_a_transaction_in_flight_is_waited_for_and_what_it_added_is_embedded_before_the_switch(
+    database_url: str, old: SpaceRow, new: ListedSpace
+) -> None:
     add_media(database_url, "first", vectors_in=[old, new])
-    asked = []
+    asked: list[str] = []
     with psycopg.connect(database_url) as slow:
         slow.execute("""INSERT INTO media (id, "productId", "clientId", "s3Key") VALUES ('slow', 'p', 'c', 'x')""")
         # A later one is committed first.
         add_media(database_url, "quick", vectors_in=[old, new])
 
-        def embed(ids, within):
+        def embed(ids: Sequence[str], within: float | None) -> None:
             asked.extend(ids)
             fill(database_url, new, ids)
 
         switching = threading.Thread(target=switch, args=(database_url, new), kwargs={"fill": embed})
         switching.start()
-        until_somebody_waits(database_url)
+        until_a_transaction_waits(database_url)
         slow.commit()
     switching.join()
     assert asked == ["slow"]
     assert shown(database_url) == {"first", "quick", "slow"}
 
 
-def until_somebody_waits(url):
+def until_a_transaction_waits(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        while not connection.execute(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'media'::regclass"
-        ).fetchone()[0]:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'media'::regclass"
+        while connection.execute(waiting).fetchone() == (0,):
             pass
 
 
 @pytest.mark.anyio
-async def test_a_space_that_is_dropped_takes_its_records_along_and_work_in_it_is_refused(database_url, old, new):
+async def test_a_space_that_is_dropped_takes_its_records_along_and_work_in_it_is_refused(
+    database_url: str, old: SpaceRow, new: ListedSpace
+) -> None:
     add_media(database_url, "a", vectors_in=[old, new])
     record_failure(database_url, old, "a")
     with pytest.raises(SpaceRefused, match="is the live one"):
