@@ -125,8 +125,8 @@ class _Switch:
     def _cut_over(self, connection: Connection[TupleRow]) -> None:
         """The one transaction: lock out writers, verify that nothing is missing, make the space the live one.
 
-        `connection` is the switch's own, in a transaction. Raises _StillMissing when something is missing that cannot be
-        embedded while writers wait.
+        `connection` is the switch's own, in a transaction. Raises _StillMissing when something is missing that cannot
+        be embedded while writers wait.
         """
         asked = time.monotonic()
         lock_spaces(connection)
