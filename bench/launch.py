@@ -21,7 +21,7 @@ from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES
 from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings, variable_of
-from server.spaces import spaces
+from server.spaces.spaces import SpaceDescription, open_space
 
 _APP = "server.app:from_environment"
 # Requests in flight are answered for as long as ours are.
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     artifact = Artifact.read(settings.model)
     with EmbeddedPostgres(settings.data) as postgres, tempfile.TemporaryDirectory(prefix="twinlens-") as places:
         migrations.migrate(postgres.url)
-        spaces.claim_space(postgres.url, artifact, settings.precision)
+        open_space(postgres.url, SpaceDescription.of(artifact, settings.precision))
         variables = {variable_of(name): text for name, text in flags.items() if text is not None}
         variables |= {variable_of("database_url"): postgres.url, PLACES: places}
         server = subprocess.Popen(  # noqa: S603 - made above

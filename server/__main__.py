@@ -1,7 +1,7 @@
 """python -m server: serve, and the operator's commands.
 
-The parent process owns the embedded PostgreSQL and the worker; the worker owns everything else (see lifespan.py).
-Order of the start: settings, artifact, database, migrations, space, worker. The end goes the other way round.
+The parent process owns the embedded PostgreSQL and the workers; each worker owns everything else (see lifespan.py).
+Order of the start: settings, artifact, database, migrations, space, workers. The end goes the other way round.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from server.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code, or 2 with a sentence on standard error where it cannot be done."""
+    """Run one command; its exit code, or 2 with a sentence on standard error when the command cannot be carried out."""
     given = _parser().parse_args(arguments)
     log_to_stderr()
-    # A polite end must run the way out, also before the server has its own handlers.
+    # SIGTERM must run what closes and cleans up, also before the server has its own handlers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         settings = Settings.read(os.environ, flags_of(given))
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _nothing(parser: argparse.ArgumentParser) -> None:
-    """A command that takes no more than the settings."""
+    """For a command that has no arguments beside the settings."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,17 @@ class Command:
 def _with_database(
     run: Callable[[Settings, argparse.Namespace, str], int],
 ) -> Callable[[Settings, argparse.Namespace], int]:
-    """A command that works on the database, also while a server runs on it."""
+    """For a command that works on the database, also while a server runs on it."""
 
-    def run_with_it(settings: Settings, arguments: argparse.Namespace) -> int:
+    def run_with_database(settings: Settings, arguments: argparse.Namespace) -> int:
         with open_database(settings, beside=True) as url:
             return run(settings, arguments, url)
 
-    return run_with_it
+    return run_with_database
 
 
 COMMANDS = {
-    "serve": Command("serve until told to stop (the default)", lambda settings, _: serve(settings)),
+    "serve": Command("serve until stopped (the default)", lambda settings, _: serve(settings)),
     "migrate": Command("bring the database's schema up to date", _with_database(migrate.run), migrate.add_arguments),
     "reembed": Command(
         "embed the catalogue with another model beside the live one, then switch",
@@ -86,7 +86,7 @@ COMMANDS = {
         "list the embedding spaces, switch to another, drop one", _with_database(spaces.run), spaces.add_arguments
     ),
     "doctor": Command(
-        "say what is wrong with a database, and what mends it", _with_database(doctor.run), doctor.add_arguments
+        "report what is wrong with a database, and how to mend it", _with_database(doctor.run), doctor.add_arguments
     ),
     "duplicates": Command(
         "list the pictures that a client's catalogue holds more than once",

@@ -1,4 +1,4 @@
-"""create_app(settings): the one place that sees everything."""
+"""The ASGI app: routes, middleware, error handlers and lifespan, put together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.http.middleware import in_time, observed
 from server.http.routes import embeddings, health, media, page, products, search
 from server.lifespan import Services, open_services
 from server.operations.logs import log_to_stderr
-from server.operations.workers import PLACES, Place, belong_to_parent, refusing, settle, take_place, wanted
+from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
 from server.settings import Settings
 
 HANDLERS: Sequence[ControllerRouterHandler] = [
@@ -59,7 +59,7 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
         version="1",
         description="Search by image for product catalogues.",
         path="/schema",
-        # The browsable form takes its scripts from the network, so the plain document stands in front.
+        # The browsable page loads its scripts from the network, so the plain document comes first.
         render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), SwaggerRenderPlugin(path="/swagger")],
     )
     return assemble(settings, HANDLERS, opened, openapi)
@@ -88,7 +88,7 @@ def from_environment() -> Litestar:
     """The app of a worker process: the parent has put every setting into the environment."""
     log_to_stderr()
     belong_to_parent()
-    with refusing():
+    with reporting_refusal():
         settings = Settings.read(os.environ)
         place = take_place(Path(os.environ[PLACES]), wanted(settings))
         if place.of > 1:

@@ -1,4 +1,4 @@
-"""The model, proven and warm: encoder, goldens, batcher, embedder. What turns pictures and words into vectors."""
+"""The engine: a model that is proven, warm and ready to turn pictures and texts into vectors."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ from server.preprocessing.nvimagecodec import JpegDecoder
 from server.preprocessing.text import Tokenizer
 from server.settings import Settings
 
-_MAX_TEXTS = 32
-
-_MAX_ON_GPU = 64
+_MOST_TEXTS_IN_A_BATCH = 32
+_MOST_PICTURES_IN_A_GPU_BATCH = 64
 
 ReadJpeg = Callable[[bytes], Image.Image]
 
 _log = logging.getLogger(__name__)
 
 
-def _unheard(*_: object) -> None:
-    """Nobody counts."""
+def _ignore(*_: object) -> None:
+    """For a caller that counts nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A model that is proven, warm and ready: what turns pictures and words into vectors."""
+    """A model that is proven, warm and ready."""
 
     encoder: Encoder
     embedder: Embedder
@@ -62,19 +61,19 @@ async def open_engine(
     gpu: int = 0,
     words: bool = True,
     decoding: int | None = None,
-    on_batch: Callable[[Tower, int], None] = _unheard,
-    on_embedded: Callable[[Tower, Timings], None] = _unheard,
+    on_batch: Callable[[Tower, int], None] = _ignore,
+    on_embedded: Callable[[Tower, Timings], None] = _ignore,
 ) -> AsyncIterator[Engine]:
-    """Encoder, goldens, batcher, embedder: in this order. Raises ArtifactInvalid.
+    """Encoder, goldens, batcher, embedder: in this order. Raises ArtifactInvalid, BadSetting.
 
-    `gpu`: the number of the GPU that it runs on, where it runs on one. `on_batch` is called with the tower and the size
-    of each batch, `on_embedded` with the tower of each picture or text and the seconds that it spent in each stage.
-    `words`: whether texts are to be read where the artifact can; `decoding`: threads that decode, one for each core
-    where it is not said.
+    `gpu`: the number of the GPU to run on, where the model runs on one. `words`: whether to load the text tower, if the
+    artifact has one. `decoding`: threads that decode; without it, one for each core. `on_batch` is called with the
+    tower and the size of each batch, `on_embedded` with the tower of each picture or text and the seconds that it
+    spent in each stage.
     """
     async with contextlib.AsyncExitStack() as stack:
         serving = _serving(settings, gpu)
-        # Everything that takes hold of a GPU, one after the other, before anything runs on it.
+        # Everything that initialises a GPU, one after the other, before anything runs on it.
         encoder = stack.enter_context(
             Encoder(artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving)
         )
@@ -88,7 +87,7 @@ async def open_engine(
             towers = [encoder, reader.encoder] if reader is not None else [encoder]
             if not sum(tower.forget_copy() for tower in towers):
                 raise
-            _log.warning("Not with the optimised graphs, so with the artifact's own: %s", exc.sentence)
+            _log.warning("The optimised graphs are not used, but the artifact's own: %s", exc.sentence)
             layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
 
         batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
@@ -101,8 +100,8 @@ async def open_engine(
             batcher,
             artifact.spec,
             max_pixels=settings.max_pixels,
-            # Decoding lets go of the GIL, and the system shares the cores out between it and the model: where pictures
-            # are large, decoding gets its part, and where they are small it seldom has anything to do.
+            # Decoding releases the GIL, and the system divides the cores between decoding and the model: large pictures
+            # get the time that they need, and small ones need hardly any.
             threads=decoding or len(os.sched_getaffinity(0)),
             words=Words(reader.tokenizer, texts) if reader is not None and texts is not None else None,
             cache=settings.cache,
@@ -115,7 +114,7 @@ async def open_engine(
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """What an artifact with a text tower brings."""
+    """What reads texts, of an artifact with a text tower."""
 
     tokenizer: Tokenizer
     encoder: TextEncoder
@@ -124,16 +123,16 @@ class _Reader:
 def _serving(settings: Settings, gpu: int) -> Serving:
     return Serving(
         gpu=gpu,
-        most=settings.batch or _MAX_ON_GPU,
+        most=settings.batch or _MOST_PICTURES_IN_A_GPU_BATCH,
         cache=settings.data / "cache",
         tensorrt=settings.tensorrt,
     )
 
 
 def _lay_out(settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None) -> Layout | None:
-    """On the CPU: give the cores to the model as is best for it; what was chosen.
+    """On the CPU: divide the cores among runners in the quickest way, and return the layout. None on a GPU.
 
-    Raises ArtifactInvalid, and EncoderFailed where not even one picture runs.
+    Raises ArtifactInvalid, and EncoderFailed when not even one picture can be encoded.
     """
     if encoder.device != "cpu":
         return None
@@ -145,20 +144,20 @@ def _lay_out(settings: Settings, serving: Serving, encoder: Encoder, reader: _Re
         name = f"layout-{graphs.key(encoder.digest)}-{encoder.threads}-{settings.batch or 'auto'}.json"
 
         def search() -> Layout:
-            # With sessions of its own: what they have allocated for the largest batch goes with them, 600 MB of it.
+            # With sessions of its own: the 600 MB that they allocate for the largest batch are freed with them.
             with Encoder(encoder.artifact, encoder.precision, "cpu", threads=encoder.threads, serving=serving) as trial:
                 return find(trial.on_cpu, sample, encoder.threads, settings.batch)
 
         layout = remembered(settings.data / "cache" / name, search)
     encoder.lay_out(layout)
     if reader is not None:
-        reader.encoder.lay_out(msgspec.structs.replace(layout, batch=_MAX_TEXTS))
+        reader.encoder.lay_out(msgspec.structs.replace(layout, batch=_MOST_TEXTS_IN_A_BATCH))
     return layout
 
 
 @contextlib.contextmanager
 def _reader(artifact: Artifact, settings: Settings, serving: Serving) -> Iterator[_Reader | None]:
-    """Open what reads texts; None for an artifact without a text tower, which pays for nothing of it."""
+    """Load the tokenizer and the text tower; None for an artifact without a text tower, which loads neither."""
     if (tower := artifact.manifest.text) is None:
         yield None
         return
@@ -172,7 +171,7 @@ def _reader(artifact: Artifact, settings: Settings, serving: Serving) -> Iterato
 def _make_ready(
     settings: Settings, serving: Serving, encoder: Encoder, reader: _Reader | None, read_jpeg: ReadJpeg | None
 ) -> tuple[Layout | None, float]:
-    """Lay the cores out, prove the goldens, warm up; gives the layout and the goldens' lowest cosine.
+    """Divide the cores, prove the goldens, warm up; gives the layout and the goldens' lowest cosine.
 
     Raises ArtifactInvalid.
     """
@@ -184,13 +183,13 @@ def _make_ready(
 
 
 def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jpeg: ReadJpeg | None) -> float:
-    """The goldens, through the very steps that will serve, and a warm-up; the goldens' lowest cosine.
+    """Run the goldens through the very steps that will serve, then warm up; the goldens' lowest cosine.
 
     Raises ArtifactInvalid.
     """
 
     def to_pixels(data: bytes) -> NDArray[np.uint8]:
-        # The bound on callers' pictures is no bound on ours.
+        # The bound on callers' pictures is not for the goldens.
         return media.read_pixels(data, artifact.spec, max_pixels=sys.maxsize, read_jpeg=read_jpeg)
 
     if reader is None:
@@ -212,6 +211,6 @@ def _prove(artifact: Artifact, encoder: Encoder, reader: _Reader | None, read_jp
 
 
 def _encode(runners: Sequence[Runner], at: int) -> Callable[[NDArray[Any]], Vectors]:
-    """One of the runners, the last where there are fewer, as a function of a batch."""
+    """The runner at this place, or the last one where there are fewer, as a function of a batch."""
     runner = runners[min(at, len(runners) - 1)]
     return lambda batch: runner(list(batch))

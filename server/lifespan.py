@@ -7,11 +7,12 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
@@ -20,7 +21,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
 from server.database import connections
-from server.engine import open_engine
+from server.engine import Engine, open_engine
 from server.errors import DatabaseUnusable
 from server.inference import gpus
 from server.inference.encoder import Encoder
@@ -28,18 +29,18 @@ from server.ingest import demo
 from server.ingest.librarian import Librarian
 from server.ingest.storage import MediaStore
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
-from server.operations.workers import Place, refusing
+from server.operations.workers import Place, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
-from server.spaces.spaces import claim_space
+from server.spaces.spaces import SpaceDescription, open_space
 
 _POOL_SIZE = 8
-_POOL_PATIENCE = 5.0
-_DATABASE_PATIENCE = 600.0
-_INDEX_ROUND = 10.0
-_THOROUGH_ROUND = 60
-_TELL_ROUND = 1.0
-
+_CONNECTION_TIMEOUT_SECONDS = 5.0
+_DATABASE_PATIENCE_SECONDS = 600.0
+_INDEXES_EACH_SECONDS = 10.0
+# Of the looks at the indexes: one in so many is thorough.
+_THOROUGH_EACH_LOOKS = 60
+_METRICS_EACH_SECONDS = 1.0
 
 _ALONE = Place()
 
@@ -64,68 +65,57 @@ class Services:
 
     @property
     def text_grades(self) -> Grades | None:
-        """The same between words and a picture."""
+        """What a cosine between a text and a picture means there."""
         return self.encoder.artifact.variant(self.encoder.precision).text_grades
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncIterator[Services]:
-    """Artifact, engine, pool, catalogue: in this order. Raises StartRefused's kinds."""
+    """Artifact, engine, space, pool, catalogue, store: opened in this order. Raises StartRefused's kinds."""
     started = perf_counter()
     metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
     artifact = Artifact.read(settings.model)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(refusing())
-        engine = await stack.enter_async_context(
+        enter = stack.enter_async_context
+        stack.enter_context(reporting_refusal())
+        engine = await enter(
             open_engine(
                 settings,
                 artifact,
-                gpu=gpus.gpu_of(place.number, found) if (found := gpus.usable(settings.device)) else 0,
+                gpu=_gpu_of(place, settings),
                 on_batch=metrics.batched,
                 on_embedded=metrics.embedded,
             )
         )
-        encoder, embedder = engine.encoder, engine.embedder
-
-        url = settings.database_url or ""
-        space = await _claim_when_it_answers(url, artifact, settings.precision)
-        pool = connections.open_pool(
-            url, min_size=2, max_size=_POOL_SIZE, timeout=_POOL_PATIENCE, longest=settings.deadline
+        embedder = engine.embedder
+        space = await _open_space_when_database_answers(settings, artifact)
+        pool = await enter(
+            connections.open_pool(
+                settings.database_url or "",
+                min_size=2,
+                max_size=_POOL_SIZE,
+                timeout=_CONNECTION_TIMEOUT_SECONDS,
+                longest=settings.deadline,
+            )
         )
-        catalogue = Catalogue(await stack.enter_async_context(pool), space, recall=settings.target_recall)
-        sampler = Sampler(catalogue, metrics.compared)
-        stack.push_async_callback(_cancel, asyncio.create_task(sampler.run(), name="recall"))
+        catalogue = Catalogue(pool, space, recall=settings.target_recall)
+        await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         librarian = Librarian(embedder, catalogue, store)
         stack.push_async_callback(librarian.close)
-
         if place.first:
             if settings.demo:
                 await demo.load(catalogue, librarian)
-            stack.push_async_callback(_cancel, asyncio.create_task(_tend(catalogue), name="indexes"))
-            maintenance = Maintenance(pool, space, embedder, store)
-            stack.push_async_callback(_cancel, asyncio.create_task(maintenance.run(), name="missing vectors"))
+            await enter(_in_background(_maintain_indexes(catalogue), "indexes"))
+            await enter(_in_background(Maintenance(pool, space, embedder, store).run(), "missing vectors"))
         if place.of > 1:
-            stack.push_async_callback(_cancel, asyncio.create_task(_tell(metrics, embedder), name="metrics"))
-        _log.info(
-            "Ready after %.1f s at http://%s:%d - %s (%s, %s) on %s%s, goldens at cosine %.7f, space %s%s",
-            perf_counter() - started,
-            settings.host,
-            settings.port,
-            encoder.model,
-            settings.precision,
-            "pictures and words" if embedder.reads_text else "pictures only",
-            encoder.device,
-            f" ({engine.layout})" if engine.layout else "",
-            engine.lowest,
-            encoder.space.id[:12],
-            f", worker {place.number + 1} of {place.of}" if place.of > 1 else "",
-        )
-        yield Services(settings, encoder, embedder, catalogue, librarian, metrics)
+            await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
+        _log_ready(settings, place, engine, perf_counter() - started)
+        yield Services(settings, engine.encoder, embedder, catalogue, librarian, metrics)
 
 
 def load_of(embedder: Embedder) -> Load:
-    """What the embedder has inside, and what it has counted, as the metrics take it."""
+    """What the embedder has inside, and what it has counted, in the form that `Metrics.observe` accepts."""
     vectors: dict[str, Vectors] = {
         tower: Vectors(kept=known.hits, joined=known.joined, made=known.made, bytes=known.bytes)
         for tower, known in embedder.known.items()
@@ -133,13 +123,21 @@ def load_of(embedder: Embedder) -> Load:
     return Load(embedder.pictures.inside, embedder.texts.inside, vectors)
 
 
-async def _claim_when_it_answers(url: str, artifact: Artifact, precision: str) -> SpaceRow:
-    """As `claim_space`; a database that is away is waited for, since the parent has just used it."""
-    deadline = perf_counter() + _DATABASE_PATIENCE
+def _gpu_of(place: Place, settings: Settings) -> int:
+    """The number of the worker's GPU; 0 where the model runs on the CPU."""
+    count = gpus.usable(settings.device)
+    return gpus.gpu_of(place.number, count) if count else 0
+
+
+async def _open_space_when_database_answers(settings: Settings, artifact: Artifact) -> SpaceRow:
+    """As `open_space`; while the database is away it is waited for, since the parent process has just used it."""
+    described = SpaceDescription.of(artifact, settings.precision)
+    deadline = perf_counter() + _DATABASE_PATIENCE_SECONDS
     while True:
         try:
-            # Its parent has seen the space live. Now it may be the way back, and those who still ask here are answered.
-            return await asyncio.to_thread(claim_space, url, artifact, precision, or_retired=True)
+            # The space was live when the parent started. It may be the way back now, and this server still answers
+            # those who call it.
+            return await asyncio.to_thread(open_space, settings.database_url or "", described, or_retired=True)
         except DatabaseUnusable as exc:
             if perf_counter() > deadline:
                 raise
@@ -147,27 +145,51 @@ async def _claim_when_it_answers(url: str, artifact: Artifact, precision: str) -
             await asyncio.sleep(1.0)
 
 
-async def _tend(catalogue: Catalogue) -> None:
-    """Look after the large clients' indexes for as long as the server runs."""
+@asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run a coroutine as a task for as long as this block lasts; at its end the task is cancelled and awaited."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _maintain_indexes(catalogue: Catalogue) -> None:
+    """Maintain the large clients' indexes for as long as the server runs."""
     for number in itertools.count():
         try:
-            await catalogue.maintain_indexes(thorough=number % _THOROUGH_ROUND == 0)
+            await catalogue.maintain_indexes(thorough=number % _THOROUGH_EACH_LOOKS == 0)
         except Exception:
-            _log.exception("The indexes could not be looked after; another try follows.")
-        await asyncio.sleep(_INDEX_ROUND)
+            _log.exception("The indexes could not be maintained; another try follows.")
+        await asyncio.sleep(_INDEXES_EACH_SECONDS)
 
 
-async def _tell(metrics: Metrics, embedder: Embedder) -> None:
-    """Several workers: whichever is asked for the metrics tells those of all, so each keeps its own up to date."""
+async def _share_metrics(metrics: Metrics, embedder: Embedder) -> None:
+    """Keep this worker's figures up to date: any worker that is asked for the metrics adds up those of all workers."""
     while True:
         try:
             metrics.observe(load_of(embedder))
         except OSError:
             _log.exception("The metrics could not be written; another try follows.")
-        await asyncio.sleep(_TELL_ROUND)
+        await asyncio.sleep(_METRICS_EACH_SECONDS)
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+def _log_ready(settings: Settings, place: Place, engine: Engine, seconds: float) -> None:
+    encoder = engine.encoder
+    _log.info(
+        "Ready after %.1f s at http://%s:%d - %s (%s, %s) on %s%s, goldens at cosine %.7f, space %s%s",
+        seconds,
+        settings.host,
+        settings.port,
+        encoder.model,
+        settings.precision,
+        "pictures and words" if engine.embedder.reads_text else "pictures only",
+        encoder.device,
+        f" ({engine.layout})" if engine.layout else "",
+        engine.lowest,
+        encoder.space.short_id,
+        f", worker {place.number + 1} of {place.of}" if place.of > 1 else "",
+    )

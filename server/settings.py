@@ -1,4 +1,4 @@
-"""Settings: what may be chosen when the server starts. The only reader of the environment.
+"""Settings: what an operator may choose when the server starts. The only reader of the environment.
 
 Each setting is a field here, a variable `TWINLENS_<NAME>` and a flag `--<name>` of `python -m server`; a flag wins
 over the variable. A new setting needs one line here and one in docs/operations.md (a test compares them).
@@ -41,7 +41,7 @@ def _count(text: str) -> int:
 
 
 def _few_or_auto(text: str) -> int | None:
-    """More of workers, of threads or of pictures in a run is a slip of the hand, and would take all the memory."""
+    """Workers, threads, or pictures in a batch; a larger number is a slip of the hand, and would use up the memory."""
     if text.lower() == "auto":
         return None
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MANY:
@@ -101,14 +101,14 @@ def _setting(default: object, parse: Callable[[str], Any], about: str, *, secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that may be chosen. Secrets do not print."""
+    """Every setting. Secrets are left out of its repr."""
 
     host: str = _setting("127.0.0.1", str, "address to listen on")
     port: int = _setting(8000, _port, "port to listen on")
     data: Path = _setting(Path(".twinlens"), Path, "folder of the embedded database, the media and the caches")
     model: Path = _setting(Path("models/starter"), Path, "folder of the model artifact")
     precision: Precision = _setting("fp32", _one_of(get_args(Precision)), "variant of the towers to run")
-    device: Device = _setting("auto", _one_of(get_args(Device)), "auto (CUDA when it is there), cpu or cuda")
+    device: Device = _setting("auto", _one_of(get_args(Device)), "auto (CUDA where available), cpu or cuda")
     workers: int | None = _setting(None, _few_or_auto, "processes that serve, or auto: one, or some for each GPU")
     threads: int | None = _setting(
         None, _few_or_auto, "threads of the model in each worker, or auto: one for each of its cores"
@@ -117,11 +117,11 @@ class Settings:
         None, _few_or_auto, "most pictures in one run of the model, or auto: measured at the first start"
     )
     decoder: Decoder = _setting(
-        "pillow", _one_of(get_args(Decoder)), "who decodes JPEGs in full: pillow or nvimagecodec"
+        "pillow", _one_of(get_args(Decoder)), "decoder of JPEGs that are decoded in full: pillow or nvimagecodec"
     )
     tensorrt: bool = _setting(False, _switch, "run the image tower with TensorRT on CUDA, or refuse to start")
     target_recall: float = _setting(
-        0.99, _share, "what a search through an index finds, on average, of what an exact one finds; below 1"
+        0.99, _share, "mean share of an exact search's matches that a search through an index should find; below 1"
     )
     cache: int = _setting(64_000_000, _size_or_none, "bytes of memory for vectors that may be asked for again; 0: none")
     database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
@@ -136,7 +136,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:
-        """Settings from `TWINLENS_*` variables and flags. Raises BadSetting naming the setting and what it takes.
+        """Settings from `TWINLENS_*` variables and flags. Raises BadSetting with the setting and the values it accepts.
 
         An empty variable counts as not set. An unknown TWINLENS_ variable is an error: it is most likely misspelt.
         """
@@ -147,7 +147,7 @@ class Settings:
             if not variable.startswith(PREFIX) or variable.startswith(f"{PREFIX}TEST_"):
                 continue
             if name not in known:
-                raise BadSetting(f"{variable} is no setting. There are: {', '.join(map(variable_of, known))}.")
+                raise BadSetting(f"{variable} is not a setting. There are: {', '.join(map(variable_of, known))}.")
             if text:
                 given[name] = (variable, text)
         for name, flag in (flags or {}).items():
@@ -158,7 +158,7 @@ class Settings:
             try:
                 values[name] = known[name].metadata["parse"](text)
             except ValueError as exc:
-                raise BadSetting(f"{label} takes {exc}, not {text!r}.") from exc
+                raise BadSetting(f"{label} must be {exc}, not {text!r}.") from exc
         settings = cls(**values)
         settings.check_network()
         return settings
@@ -169,7 +169,7 @@ class Settings:
         return not _is_loopback(self.host)
 
     def check_network(self) -> None:
-        """Without keys anyone who can reach the port can read and delete: only loopback, unless told to trust."""
+        """Raises BadSetting for a host beyond loopback: without keys, anyone who can reach the port can delete."""
         if self.exposed and not self.trust_network:
             raise BadSetting(
                 f"{variable_of('host')} is {self.host}, which others can reach, and callers need no key. Listen on "

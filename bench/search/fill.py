@@ -25,7 +25,7 @@ from server.database.connections import open_pool
 from server.database.migrations import migrate
 from server.database.queries import Queries
 from server.errors import DatabaseUnusable
-from server.spaces.spaces import open_space
+from server.spaces.spaces import SpaceDescription, open_space
 
 QUERIES = Queries.read(Path(__file__).parent / "queries.sql")
 
@@ -105,7 +105,7 @@ def fill(server: str, workload: Workload, name: str) -> Filled:
 
 def space(url: str, dimensions: int) -> SpaceRow:
     """The bench's embedding space in our database."""
-    return open_space(url, space_id=_SPACE, dimensions=dimensions, model="bench", manifest={}, artifact_path="bench")
+    return open_space(url, SpaceDescription(_SPACE, dimensions, model="bench", manifest={}, artifact_path="bench"))
 
 
 def _fill_ours(filled: Filled, workload: Workload) -> None:

@@ -8,7 +8,7 @@
         tokenizer.json          words -> tokens, as the `tokenizers` package reads it; likewise
         goldens/                real pictures and texts with what becomes of them, checked at every start
 
-Nothing here knows ONNX Runtime, Pillow or tokenizers: `self_test` is handed the steps that it proves.
+Nothing here knows ONNX Runtime, Pillow or tokenizers: `self_test` is called with the steps that it proves.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ from server.errors import ArtifactInvalid
 FORMAT = 3
 
 READABLE = (2, 3)
-"""Format 2 had no grades: a match of such an artifact has none."""
+"""Format 2 had no grades: matches in the space of such an artifact have none."""
 
 SEAL = "manifest.sha256"
-"""The file that protects the manifest, as the manifest protects the others; `sha256sum -c` reads it, too."""
+"""The file with the manifest's digest, as the manifest has those of all others; `sha256sum -c` reads it, too."""
 
 Precision = Literal["fp32", "fp16", "int8"]
+Device = Literal["auto", "cpu", "cuda"]
 Vectors = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
-# How far a decoder may move one 8-bit sample of a golden JPEG: decoders differ in the last bits of their IDCT.
-_LOSSY_TOLERANCE = 2
+LOSSY_TOLERANCE = 2
+"""How far one 8-bit sample of a JPEG may lie from the sample of another decoder: decoders differ in the last bits of
+their IDCT."""
 
 
 class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -76,7 +78,7 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.edge <= 4096:
             raise ValueError(f"the crop ({self.size}) must be 1 to the resized edge ({self.edge}), at most 4096")
-        # Python's own reader of JSON takes NaN and Infinity, and neither is below zero.
+        # Python's own JSON reader accepts NaN and Infinity, and neither is below zero.
         if not all(map(math.isfinite, (self.rescale, *self.mean, *self.std))):
             raise ValueError("rescale, mean and std must be finite numbers")
         if self.jpeg_at_least and not self.edge <= self.jpeg_at_least <= 65535:
@@ -93,7 +95,7 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A weight as the space id sees it: canonical name, dtype as stored, shape, little-endian C-order bytes."""
+    """A weight as it enters the space's id: canonical name, dtype as stored, shape, little-endian C-order bytes."""
 
     name: str
     dtype: str
@@ -104,8 +106,8 @@ class Tensor(msgspec.Struct, frozen=True):
 def space_id(tensors: Iterable[Tensor], spec: PreprocessingSpec) -> str:
     """The embedding space's id: SHA-256 (hex) over the tower's and projection's tensors and the spec.
 
-    Over tensors, not files: the same weights in another container are the same space. The order they come in
-    does not matter.
+    Over tensors, not files: the same weights in another container are the same space. The order of the tensors does
+    not matter.
     """
     digest = hashlib.sha256(b"twinlens space 1\n")
     _update(digest, tensors)
@@ -135,6 +137,15 @@ class Space(_Record, frozen=True):
     id: str
     dimensions: int
 
+    @property
+    def short_id(self) -> str:
+        return short_id(self.id)
+
+
+def short_id(space_id: str) -> str:
+    """The beginning of a space's id, as people read it and type it: 12 of its 64 digits."""
+    return space_id[:12]
+
 
 class Source(_Record, frozen=True):
     """Where the weights came from: a hub id with its commit, a folder's name, or the built-in starter's packages."""
@@ -152,7 +163,7 @@ class Drift(_Record, frozen=True, kw_only=True):
     min_cosine: float
     mean_cosine: float
     min_centred_cosine: float
-    """After the references' mean vector was subtracted from both: what all pictures share flatters the raw cosine."""
+    """After the references' mean vector was subtracted from both: what all pictures share raises the raw cosine."""
     mean_centred_cosine: float
     self_first: int
     """How many have their own reference vector as their first match, among all references."""
@@ -168,8 +179,8 @@ class Parity(_Record, frozen=True, kw_only=True):
     """What the export measured on one device against the checkpoint's own pipeline, on real pictures and texts."""
 
     pixels_equal: int
-    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all whose bytes mean the
-    same picture to it (it drops alpha, clips 16 bits and leaves a picture lying on its side)."""
+    """Pictures whose pixels, decoded in full, equal the reference processor's to the last bit: all but those that the
+    processor reads otherwise (it drops alpha, clips 16 bits and ignores the orientation)."""
     image: Drift
     text: Drift | None = None
     scaled_decoding: Drift | None = None
@@ -185,9 +196,9 @@ class Variant(_Record, frozen=True, kw_only=True):
     """The text tower's file name; it may be that of another precision, when this one's own did not pass the gate."""
     space: str
     min_cosine: float
-    """What the gate asked of each picture's cosine to the reference."""
+    """The cosine to the reference that the gate required of each picture."""
     min_golden_cosine: float
-    """A golden's vector must come this close to the stored one at every start."""
+    """The least cosine of a golden's vector to the stored one, at every start."""
     parity: dict[str, Parity]
     """By device: `cpu`, `cuda`."""
     grades: Grades | None = None
@@ -277,7 +288,7 @@ class Artifact:
         path = folder / "manifest.json"
         try:
             data = path.read_bytes()
-            # Without a seal (a manifest made by hand) only its form can be checked; `export verify` insists on one.
+            # Without a seal (a manifest made by hand) only its form can be checked; `export verify` requires one.
             sealed = not (folder / SEAL).exists() or (folder / SEAL).read_bytes() == seal(data)
             manifest = msgspec.json.decode(data, type=Manifest)
         except FileNotFoundError as exc:
@@ -289,7 +300,7 @@ class Artifact:
         if not sealed:
             raise ArtifactInvalid(
                 f"{path} is not the manifest that was exported: {SEAL} says another digest. Copy the artifact again, "
-                "or export it anew."
+                "or export it again."
             )
         if manifest.format not in READABLE:
             raise ArtifactInvalid(
@@ -310,7 +321,7 @@ class Artifact:
         return self.manifest.preprocessing
 
     def variant(self, precision: str) -> Variant:
-        """The towers in one precision. Raises ArtifactInvalid, naming those that there are."""
+        """The towers in one precision. Raises ArtifactInvalid, with the precisions that there are."""
         known = self.manifest.precisions
         for name, variant in known.items():
             if name == precision:
@@ -332,7 +343,7 @@ class Artifact:
         return self.folder / name
 
     def digest_of(self, graph: str) -> str:
-        """SHA-256 (hex) of a graph and of what weights lie beside it, as the manifest has their digests."""
+        """SHA-256 (hex) of a graph and of the weights beside it, over their digests in the manifest."""
         files = sorted((name, file.sha256) for name, file in self.manifest.files.items() if name.startswith(graph))
         return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in files).encode()).hexdigest()
 
@@ -353,7 +364,7 @@ class Artifact:
             if found != expected.sha256:
                 raise ArtifactInvalid(
                     f"{self.folder / name} is not the file that was exported: its SHA-256 is {found}, "
-                    f"the manifest says {expected.sha256}. Copy the artifact again, or export it anew."
+                    f"the manifest says {expected.sha256}. Copy the artifact again, or export it again."
                 )
 
     def files_to_run(self, precision: str) -> list[str]:
@@ -370,7 +381,7 @@ class Artifact:
         return ours
 
     def without_words(self) -> Artifact:
-        """The artifact as far as pictures go: what is asked of texts is not asked of it."""
+        """The artifact without its text tower, for pictures alone."""
         return Artifact(self.folder, msgspec.structs.replace(self.manifest, text=None, text_goldens=[]))
 
     def self_test(
@@ -383,8 +394,9 @@ class Artifact:
     ) -> float:
         """Run the goldens through every link of the chain, here and now; return the lowest cosine.
 
-        `to_pixels` takes a picture's bytes to uint8[S, S, 3]; `encode` takes uint8[N, S, S, 3] to float32[N, D]. Where
-        there is a text tower, `to_tokens` takes a text to int64[L] and `encode_text` int64[N, L] to float32[N, D].
+        `to_pixels` turns a picture's bytes into uint8[S, S, 3]; `encode` turns uint8[N, S, S, 3] into float32[N, D].
+        Where there is a text tower, `to_tokens` turns a text into int64[L], `encode_text` int64[N, L] into
+        float32[N, D].
         Raises ArtifactInvalid that names the link that drifted and by how much.
         """
         lowest = 1.0
@@ -429,7 +441,7 @@ class Artifact:
 
 
 def _flaw(manifest: Manifest) -> str | None:
-    """What does not fit together in a manifest, if anything does not; the end of a sentence."""
+    """What does not fit together in a manifest, as the end of a sentence; None when everything does."""
     named = [precision for precision, variant in manifest.precisions.items() if variant.text is not None]
     if (tower := manifest.text) is None and (named or manifest.text_goldens):
         return "it has a text graph or a golden text, and describes no text tower"
@@ -440,7 +452,7 @@ def _flaw(manifest: Manifest) -> str | None:
             return "it describes a text tower, and has no golden text"
         least = tower.length if tower.padded else 1
         if any(not least <= len(golden.tokens) <= tower.length for golden in manifest.text_goldens):
-            return "a golden text has another number of tokens than the text tower takes"
+            return "a golden text has another number of tokens than the text tower accepts"
     goldens: list[Golden | TextGolden] = [*manifest.goldens, *manifest.text_goldens]
     if any(precision not in golden.embeddings for golden in goldens for precision in manifest.precisions):
         return "a golden has no vector in one of the precisions"
@@ -451,7 +463,7 @@ def _prove_pixels(golden: Golden, stored: NDArray[np.uint8], made: NDArray[np.ui
     if made.shape != stored.shape:
         raise ArtifactInvalid(f"bytes to pixels: {golden.picture} gave {made.shape}, not {stored.shape}.")
     drift = int(np.abs(made.astype(np.int16) - stored.astype(np.int16)).max())
-    allowed = 0 if golden.lossless else _LOSSY_TOLERANCE
+    allowed = 0 if golden.lossless else LOSSY_TOLERANCE
     if drift > allowed:
         raise ArtifactInvalid(
             f"The golden {golden.picture} no longer decodes to the pixels of its export (link: bytes to "
@@ -467,6 +479,3 @@ def _prove_tokens(golden: TextGolden, name: str, made: Tokens) -> None:
             f"{made.tolist()}, not {golden.tokens}. Another version of the package tokenizers is the likely cause; "
             "the search would not be comparable, so nothing was started."
         )
-
-
-Device = Literal["auto", "cpu", "cuda"]

@@ -1,7 +1,8 @@
 """What a cosine means in a space: identical, near-duplicate, similar or weak, by thresholds that the export measured.
 
-The same cosine says different things of different models: of one, two pictures of different things have 0.2, of another
-0.8. So the thresholds belong to the space, and the artifact's manifest brings them (see export/proof/grading.py).
+The same cosine means different things in different models: two pictures of different things may have 0.2 in one model,
+and 0.8 in another. So the thresholds belong to the space, and stand in the artifact's manifest (see
+export/proof/grading.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 class Grades(_Record, frozen=True):
-    """The least cosine of each grade; what has less than `similar` is weak."""
+    """The least cosine of each grade; a match with less than `similar` is weak."""
 
     identical: float
     """The same picture: the same pixels, losslessly saved again, or decoded by another decoder."""
@@ -33,7 +34,7 @@ class Grades(_Record, frozen=True):
     """More alike than two pictures are by chance."""
 
     def __post_init__(self) -> None:
-        # Also refuses what is not a number, of which every comparison is false.
+        # This also refuses NaN, since every comparison with it is false.
         if not 1 >= self.identical >= self.near_duplicate >= self.similar >= -1:
             raise ValueError("the grades must be cosines, each at least as high as the next")
 
@@ -52,7 +53,7 @@ class Grades(_Record, frozen=True):
 
 
 class Share(_Record, frozen=True):
-    """Of some pairs of pictures: how many they are, and what part of them, 0 to 1, reaches each grade."""
+    """Some pairs of pictures: their number, and the share of them, 0 to 1, that reaches each grade."""
 
     pairs: int
     identical: float
@@ -61,7 +62,7 @@ class Share(_Record, frozen=True):
 
 
 class Grading(_Record, frozen=True):
-    """What the thresholds were chosen by, measured with the thresholds as they are."""
+    """The pairs by which the thresholds were chosen, and the shares that reach the thresholds as chosen."""
 
     same: Share
     """A picture and itself, saved again without loss or decoded a little differently."""
@@ -72,7 +73,7 @@ class Grading(_Record, frozen=True):
 
 
 def grade_named(name: str) -> Grade:
-    """Raises BadParameter for a name that is no grade's."""
+    """The grade with this name. Raises BadParameter when there is none."""
     for grade in GRADES:
         if grade == name:
             return grade

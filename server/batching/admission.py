@@ -1,4 +1,4 @@
-"""Who is let in: work is refused at the door when what is already inside would take longer than it may."""
+"""Admission control: new work is refused when the admitted work would take longer than the caller may wait."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from server.batching.fair_queue import BULK_TURN, Caller, Lane
 from server.errors import DeadlineMissed, MediaRejected, Overloaded, TextRejected
 
-# Requests in the house are bounded by time (see `_admit`); this bounds their memory too.
+# Admitted work is bounded by time (see `_admit`); this bounds its memory too.
 _MOST_INSIDE = 1024
 
-# Of how many of the last answers the pace is the mean, about.
-_MEMORY = 10
+# The pace is the mean of about this many of the last answers.
+_ANSWERS_IN_THE_MEAN = 10
 
-# Refused for what was sent, not for want of time.
+# Refused for what was sent, not for lack of time.
 _REJECTED = (MediaRejected, TextRejected)
 
 Given = TypeVar("Given")
@@ -25,22 +25,23 @@ Made = TypeVar("Made")
 
 
 class Admission:
-    """Lets pictures, or texts, in for as long as they can be answered in time. One for each: words are the quicker."""
+    """Admits pictures, or texts, as long as they can be answered in time. Each kind has one of its own, as texts are
+    much quicker."""
 
     def __init__(self, noun: str) -> None:
-        """`noun`: what comes in, as it is called in an error: Picture, Text."""
+        """`noun`: what is admitted, as errors name it: Picture, Text."""
         self._noun = noun
         self._inside = 0
-        # The work that was let in and is not done, by lane, in units of a small picture or a text.
+        # The work that was admitted and is not done, by lane, in units of a small picture or a text.
         self._work: dict[Lane, float] = {"interactive": 0.0, "bulk": 0.0}
-        # Seconds that passed while there was work, and how much of it was done in them, of late.
+        # Lately: seconds in which there was work, and how much work was done in them.
         self._busy = 0.0
         self._done = 0.0
         self._since = 0.0
 
     @property
     def inside(self) -> int:
-        """How many were let in and are not answered yet."""
+        """How many were admitted and are not answered yet."""
         return self._inside
 
     async def each(
@@ -52,17 +53,17 @@ class Admission:
         caller: Caller,
         weight: float,
     ) -> list[Made]:
-        """Work on each thing that was given, all at once, within that many seconds; what was made, in order.
+        """Run `work` on each given thing, all at once, within so many seconds; the results in order.
 
-        `weight`: of all of it together, where a small picture or a text weighs 1. Raises Overloaded at the door when
-        the work that is already inside would take longer than `within`, DeadlineMissed when time runs out, and
-        otherwise what the work on the first of those that failed raised.
+        `weight`: of all things together, where a small picture or a text weighs 1. Raises Overloaded before anything
+        is begun when the admitted work would take longer than `within`, DeadlineMissed when time runs out, and
+        otherwise what `work` raised for the first thing that failed.
         """
         async with self._admit(len(given), within, caller.lane, weight):
             tasks: list[asyncio.Task[Made]] = []
             try:
                 async with asyncio.timeout(within):
-                    if len(given) == 1:  # needs no task of its own
+                    if len(given) == 1:  # no task of its own is needed
                         return [await work(given[0])]
                     async with asyncio.TaskGroup() as group:
                         tasks = [group.create_task(work(one)) for one in given]
@@ -81,48 +82,48 @@ class Admission:
             self._since = perf_counter()
         self._inside += count
         self._work[lane] += weight
-        tells, due = True, perf_counter() + within
+        counts, due = True, perf_counter() + within
         try:
             yield
         except _REJECTED:
-            tells = False  # refused in passing: that says nothing of the pace
+            counts = False  # refused without encoding: that says nothing about the pace
             raise
         except asyncio.CancelledError:
-            tells = perf_counter() >= due  # nor does one whose caller left
+            counts = perf_counter() >= due  # nor does work whose caller left
             raise
         finally:
             self._inside -= count
             self._work[lane] -= weight
             if not self._inside:
                 self._work = dict.fromkeys(self._work, 0.0)  # what rounding left behind
-            if tells:
-                # One that was too late counts as well: otherwise a server that answers nothing in time learns nothing.
+            if counts:
+                # Work that was too late counts as well: otherwise a server that answers nothing in time learns nothing.
                 now = perf_counter()
-                kept = (1 - 1 / _MEMORY) ** count
+                kept = (1 - 1 / _ANSWERS_IN_THE_MEAN) ** count
                 self._busy = kept * self._busy + now - self._since
                 self._done = kept * self._done + weight
                 self._since = now
 
     def _backlog(self, lane: Lane, weight: float = 0.0) -> float:
-        """Seconds until what is inside now, and goes before this lane, will have been answered, by the pace of late.
+        """Seconds, at the recent pace, until the admitted work that goes before this lane is answered.
 
-        `weight`: of what would come after it.
+        `weight`: of new work that is to be answered too.
         """
         if not self._done:
             return 0.0
         interactive, bulk = self._work["interactive"], self._work["bulk"]
-        if lane == "interactive":  # of bulk work only what the queues let through in between
+        if lane == "interactive":  # of bulk work, only the entries that the queues give a turn in between
             bulk = min(bulk, interactive / (BULK_TURN - 1))
         return (interactive + bulk + weight) * self._busy / self._done
 
     def _first_failure(self, tasks: Sequence[asyncio.Task[Any]]) -> BaseException:
-        """The error of the first thing that failed; among several it says which one that was."""
+        """The error of the first thing that failed; where things are several, its sentence names which one."""
         failed = ((number, task.exception()) for number, task in enumerate(tasks, 1) if not task.cancelled())
         number, error = next((number, error) for number, error in failed if error is not None)
         if not isinstance(error, _REJECTED):
             return error
-        # A copy: equal pictures are decoded once, so that another request may be about to show the same error.
-        told = type(error).__new__(type(error))
-        told.__dict__.update(error.__dict__)
-        told.args = (f"{self._noun} {number} of {len(tasks)}: {error.sentence}",)
-        return told
+        # A copy, because equal pictures are decoded once, and another request may be about to show the same error.
+        numbered = type(error).__new__(type(error))
+        numbered.__dict__.update(error.__dict__)
+        numbered.args = (f"{self._noun} {number} of {len(tasks)}: {error.sentence}",)
+        return numbered

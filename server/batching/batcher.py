@@ -1,15 +1,15 @@
-"""Waiting pictures, or waiting texts, to batches. No timer: whenever a runner is free it takes what waits.
+"""Waiting pictures, or waiting texts, to batches. There is no timer: a runner that is free encodes whatever waits.
 
-An idle server answers a lone picture at once, with all its cores; under load several narrow runners work side by side,
-each with a batch that grows by itself. Invariants:
+An idle server answers a lone picture at once, with all its cores. Under load several narrow runners work side by side,
+and their batches grow by themselves. Invariants:
 
 - each runner runs one batch at a time, in a thread of its own;
-- the wide runner, which takes all the machine, runs alone, and only for an entry that came alone;
-- what waits is shared out among the runners that are free: two of them take four of eight each, not eight and none;
-- a batch holds entries of one shape, as they are: nothing is padded, so that no vector depends on its batch-mates;
-- who is next, the `FairQueue` says: the next in turn is in the next batch, and those of its shape beside it;
+- the wide runner, which uses all cores, runs alone, and only for an entry that came alone;
+- waiting entries are divided among the free runners: of eight entries, two free runners get four each;
+- a batch holds entries of one shape, as they are: nothing is padded, so that no vector depends on its batch;
+- the `FairQueue` says which entry is next: it is in the next batch, with others of its shape;
 - an entry whose caller has left (its future is done) is dropped before a batch is made;
-- every entry that is taken gets exactly one answer: a vector or an error.
+- every entry in a batch gets exactly one answer: a vector or an error.
 """
 
 from __future__ import annotations
@@ -55,15 +55,14 @@ class _Entry:
 class Batcher:
     """Has runners encode whatever waits.
 
-    A runner takes a list of N entries of one shape, at most as many as it says, to float32[N, D]: pictures as
-    uint8[S, S, 3], or texts as int64[L]. Each tower has a batcher, and so threads, of its own: words do not wait for
-    pictures.
+    A runner encodes a list of N entries of one shape, at most `most`, to float32[N, D]: pictures as uint8[S, S, 3], or
+    texts as int64[L]. Each tower has its own batcher, and so its own threads: texts do not wait for pictures.
 
-    Use as an async context manager. On the way out everything that waits is still answered.
+    Use as an async context manager. When it closes, everything that waits is still answered.
     """
 
     def __init__(self, runners: Sequence[Runner], alone: Runner | None = None) -> None:
-        """`runners` may work side by side; `alone` takes all cores, for an entry that nobody else's stands beside."""
+        """`runners` work side by side; `alone` uses all cores, for a single entry while no other waits or runs."""
         self._runners = runners
         self._alone = alone
         self._waiting: FairQueue[_Entry] = FairQueue()
@@ -94,14 +93,14 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Entries that no batch has taken yet."""
+        """Entries that are in no batch yet."""
         return len(self._waiting)
 
     async def encode(self, given: NDArray[Any], caller: Caller = _ANYBODY) -> Encoded:
         """Wait for the vector of one entry: uint8[S, S, 3] or int64[L].
 
-        Raises EncoderFailed for this entry alone, NotReady when closing. Cancelling withdraws the entry if no batch
-        has taken it yet.
+        Raises EncoderFailed for this entry alone, NotReady when closing. Cancelling withdraws the entry if it is in no
+        batch yet.
         """
         loop = asyncio.get_running_loop()
         entry = _Entry(given, perf_counter(), loop.create_future(), loop)
@@ -116,7 +115,7 @@ class Batcher:
         """A runner's thread: batch after batch until closing, and then until nothing waits."""
         while True:
             with self._condition:
-                while not (batch := self._take(own)):
+                while not (batch := self._next_batch(own)):
                     if not self._open and not len(self._waiting):
                         return
                     self._condition.wait()
@@ -129,10 +128,10 @@ class Batcher:
                 self._running -= 1
                 if self._alone_runs:
                     self._alone_runs = False
-                    self._condition.notify_all()  # they stood back, whatever came meanwhile
+                    self._condition.notify_all()  # the other runners waited, whatever came meanwhile
 
-    def _take(self, runner: Runner) -> list[_Entry]:
-        """This runner's part of what waits; nothing while the wide one has the machine."""
+    def _next_batch(self, runner: Runner) -> list[_Entry]:
+        """This runner's part of the waiting entries; none while the wide runner runs."""
         if self._alone_runs:
             return []
         free = len(self._runners) - self._running
@@ -147,19 +146,19 @@ class Batcher:
         return [first, *(entry for entry in beside if not entry.answer.done())]
 
     def _answer(self, runner: Runner, batch: Sequence[_Entry]) -> None:
-        """In the runner's thread. Never raises: whatever happens, each entry of the batch is answered."""
+        """In the runner's thread: run a batch and answer each of its entries. Never raises."""
         started = perf_counter()
         try:
             vectors = runner([entry.given for entry in batch])
             seconds = perf_counter() - started
             answers = [
-                # A copy, so that keeping one vector does not keep the whole batch.
+                # A copy, so that keeping one vector does not keep the entire batch.
                 Encoded(vector.copy(), started - entry.queued_at, seconds, len(batch))
                 for entry, vector in zip(batch, vectors, strict=True)
             ]
         except Exception as exc:
             if len(batch) > 1:
-                _log.warning("A batch of %d failed (%s); they are tried one by one.", len(batch), exc)
+                _log.warning("A batch of %d failed (%s); its entries are tried one by one.", len(batch), exc)
                 for entry in batch:
                     if not entry.answer.done():
                         self._answer(runner, [entry])
@@ -167,18 +166,18 @@ class Batcher:
                 _log.exception("A picture or a text could not be encoded.", exc_info=exc)
                 batch[0].loop.call_soon_threadsafe(_fail, batch[0], exc)
         else:
-            self._tell(len(batch), seconds)
-            batch[0].loop.call_soon_threadsafe(_settle, batch, answers)
+            self._report(len(batch), seconds)
+            batch[0].loop.call_soon_threadsafe(_deliver, batch, answers)
 
-    def _tell(self, size: int, seconds: float) -> None:
+    def _report(self, size: int, seconds: float) -> None:
         try:
             if self.on_batch is not None:
                 self.on_batch(size, seconds)
-        except Exception:  # whoever counts must not cost anybody their answer
+        except Exception:  # counting must not cost a caller the answer
             _log.exception("A batch could not be counted.")
 
 
-def _settle(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:
+def _deliver(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:
     for entry, answer in zip(batch, answers, strict=True):
         if not entry.answer.done():
             entry.answer.set_result(answer)

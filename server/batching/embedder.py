@@ -1,10 +1,10 @@
-"""Bytes and words to embeddings, off the event loop: permit at the door, decode on a pool, encode in batches, in time.
+"""Bytes and texts to embeddings, off the event loop: admit, decode on a pool of threads, encode in batches, in time.
 
 The first half of a picture's way: `media` decodes, `batcher` and `encoder` make the vector. What the second half
-(the catalogue) needs beside the vector travels with it: digest, size, format, thumbnail. A text goes the same way
-beside it, through a door, a pool and a batcher of its own, so that words never wait for pictures.
+(the catalogue) needs beside the vector travels with it: digest, size, format, thumbnail. A text goes the same way, with
+admission control, a pool and a batcher of its own, so that texts never wait for pictures.
 
-What was embedded a moment ago is known still, and what is being embedded now is not begun a second time.
+Recent vectors are kept, and a picture or text that is being embedded already is not embedded a second time.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from server.preprocessing import media
 from server.preprocessing.text import Tokenizer
 
 # Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
-_LARGE = 16_000_000
+_LARGE_PIXELS = 16_000_000
 
-# Handing it to a thread and back costs about as much as hashing so many bytes does.
-_HASHED_AT_ONCE = 200_000
+# Handing bytes to a thread and back costs about as much as hashing so many.
+_HASHED_AT_ONCE_BYTES = 200_000
 
-# What weighs at the door as much as one more small picture: decoding costs about that (decision 18).
+# For admission control so many bytes weigh as much as one more small picture: decoding costs about that (decision 18).
 _BYTES_THAT_WEIGH_ONE = 2_500_000
 
-# Nobody types the same text of so many characters twice, and what they weigh is not counted.
-_LONGEST_KNOWN = 300
+# Nobody types a longer text twice, and the memory of a key is not counted.
+_LONGEST_KEPT_CHARACTERS = 300
 
 Tower = Literal["image", "text"]
 
 Timings = Mapping[str, float]
 """Where the time of one picture or text went, in seconds: `decode` and `resize`, or `tokenize`; `queue` and `encode`.
-Empty for one that was known."""
+Empty for a picture or text that was kept."""
 
 _ANYBODY = Caller()
 
@@ -53,7 +53,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A picture's vector, float32[D] of unit length, and what else is worth remembering of it."""
+    """What is kept of a picture: its vector, float32[D] of unit length, its format, width and height."""
 
     embedding: Vectors
     format: media.Format
@@ -105,8 +105,8 @@ def _weight(data: bytes) -> float:
 
 
 async def digest_of(data: bytes) -> bytes:
-    """SHA-256 of a picture's bytes: what tells the very same file from one that looks like it."""
-    if len(data) <= _HASHED_AT_ONCE:
+    """SHA-256 of a picture's bytes: equal for the very same file only, not for one that looks like it."""
+    if len(data) <= _HASHED_AT_ONCE_BYTES:
         return hashlib.sha256(data).digest()
     return await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
 
@@ -137,13 +137,13 @@ class Embedder:
         self._tokenizing = Pool(1, name="tokenize")
         self.pictures = Admission("Picture")
         self.texts = Admission("Text")
-        # Words are short and quick to make again: a quarter of the memory is theirs.
+        # A text's vector is quick to make again, so texts get a quarter of the memory.
         self._pictures: VectorCache[bytes, Known, Embedded] = VectorCache(cache - cache // 4)
         self._texts: VectorCache[str, KnownText, EmbeddedText] = VectorCache(cache // 4)
         self.known: Mapping[Tower, Counted] = {"image": self._pictures, "text": self._texts}
-        """How many were kept, and how many asked for while they were being made."""
+        """What each cache has counted: vectors found, joined and made."""
         self.on_embedded: Callable[[Tower, Timings], None] | None = None
-        """Called with the timings of each picture and text that was embedded; not for one that was known."""
+        """Called with the timings of each picture and text that was embedded; not for one whose vector was kept."""
 
     @property
     def reads_text(self) -> bool:
@@ -182,14 +182,14 @@ class Embedder:
     async def embed_all(self, pictures: Sequence[bytes], *, within: float, caller: Caller = _ANYBODY) -> list[Embedded]:
         """Embed each picture, in order, within that many seconds.
 
-        Raises MediaRejected's kinds for the first picture that cannot be used, Overloaded at the door when the work
-        that is already inside would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
+        Raises MediaRejected's kinds for the first picture that cannot be used, Overloaded before anything is begun when
+        the admitted work would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
         """
         digests = [await digest_of(data) for data in pictures]
         known = [self._recall(digest) for digest in digests]
 
         async def embed(number: int) -> Embedded:
-            # All of them go in, the known ones too, so that an error names the place of the picture it is about.
+            # All pictures are passed on, the known ones too, so that an error names the right picture by its place.
             return known[number] or await self._embed(pictures[number], digests[number], False, caller)
 
         new = sum(_weight(data) for data, found in zip(pictures, known, strict=True) if found is None)
@@ -231,7 +231,7 @@ class Embedder:
         return None if known is None else EmbeddedText(known.embedding, {})
 
     async def _embed(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
-        # By caller, since nobody must join what stands at the end of somebody else's thousand, or of the bulk lane.
+        # By caller, since a picture may be at the end of another client's thousand pictures, or in the bulk lane.
         key = (digest, caller, thumbnail)
         return await self._pictures.join(key, lambda: self._make(data, digest, thumbnail, caller))
 
@@ -239,7 +239,7 @@ class Embedder:
         decoded = await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
         encoded = await self._batcher.encode(decoded.pixels, caller)
         timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
-        self._tell("image", timings)
+        self._report("image", timings)
         about = (encoded.embedding, decoded.format, decoded.width, decoded.height)
         self._pictures.put(digest, Known(*about))
         return Embedded(*about, digest, decoded.thumbnail, timings)
@@ -255,21 +255,21 @@ class Embedder:
         tokens, seconds = await self._tokenizing.run(tokenize, caller)
         encoded = await words.batcher.encode(tokens, caller)
         timings = {"tokenize": seconds, "queue": encoded.queue, "encode": encoded.encode}
-        self._tell("text", timings)
-        if len(text) <= _LONGEST_KNOWN:
+        self._report("text", timings)
+        if len(text) <= _LONGEST_KEPT_CHARACTERS:
             self._texts.put(text, KnownText(encoded.embedding))
         return EmbeddedText(encoded.embedding, timings)
 
-    def _tell(self, tower: Tower, timings: Timings) -> None:
+    def _report(self, tower: Tower, timings: Timings) -> None:
         if self.on_embedded is not None:
             self.on_embedded(tower, timings)
 
     async def _in_turn(self, work: Callable[[], Made], data: bytes, caller: Caller) -> Made:
-        """Do what takes a picture's pixels into memory: those of large ones one at a time, beside the others."""
+        """Run what decodes a picture: large pictures one at a time, on a thread beside the others."""
 
         def if_small() -> tuple[Made] | None:
             width, height = media.measure(data, max_pixels=self._max_pixels)
-            return (work(),) if width * height <= _LARGE else None
+            return (work(),) if width * height <= _LARGE_PIXELS else None
 
         if (made := await self._decoding.run(if_small, caller)) is not None:
             return made[0]
@@ -290,7 +290,7 @@ class Embedder:
         return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
 
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
-        """The thumbnail, from the picture as it was decoded where that is large enough for it."""
+        """The thumbnail, from the decoded picture where that is large enough."""
         if picture is None or not media.fills_thumbnail(picture):
             picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL)
         return media.thumbnail(picture)

@@ -1,7 +1,7 @@
-"""Who is next: interactive work before bulk work, no client before another, nobody for ever last.
+"""Which entry is next: interactive work goes before bulk work, clients take turns, and nobody waits for ever.
 
-A plain value: no threads, no locks, no time. What waits for a thread (`pool.py`) or for the model (`batcher.py`) waits
-in one of these.
+A plain value: no threads, no locks, no clock. Work that waits for a thread (`threads.py`) or for the model
+(`batcher.py`) waits in one of these.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ Lane = Literal["interactive", "bulk"]
 LANES: tuple[Lane, ...] = ("interactive", "bulk")
 
 BULK_TURN = 8
-"""While both lanes wait, every so many-th entry is bulk's: somebody who waits for an answer hardly notices, and a bulk
-load that runs all day gets on all day."""
+"""While entries wait in both lanes, one in so many comes from the bulk lane: interactive callers hardly notice, and a
+bulk load makes progress all day."""
 
 Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom something is done: entries of one client wait in the order they came, clients take turns."""
+    """For whom work is done. Entries of one client wait in the order in which they came; clients take turns."""
 
     client: str = ""
     lane: Lane = "interactive"
 
 
 class FairQueue(Generic[Entry]):
-    """Waiting entries. Within a lane the clients take turns, so that a thousand entries of one delay nobody else's."""
+    """Waiting entries. Within a lane clients take turns, so that one's thousand entries delay no other client."""
 
     def __init__(self) -> None:
-        # The client whose turn it is comes first; one without entries is not there.
+        # The client whose turn it is comes first; a client without entries is left out.
         self._lanes: dict[Lane, dict[str, deque[Entry]]] = {lane: {} for lane in LANES}
         self._count = 0
         self._since_bulk = 0
@@ -50,7 +50,7 @@ class FairQueue(Generic[Entry]):
         return next(iter(self.fill(1, lambda _: True)), None)
 
     def fill(self, most: int, fits: Callable[[Entry], bool]) -> list[Entry]:
-        """The next entries that fit, at most so many. Within it, too, the clients take turns."""
+        """The next entries that fit, at most so many. Among them, too, clients take turns."""
         taken: list[Entry] = []
         served: Counter[tuple[Lane, str]] = Counter()
         while len(taken) < most and (found := self._next(fits, served)) is not None:
@@ -60,7 +60,7 @@ class FairQueue(Generic[Entry]):
         return taken
 
     def _next(self, fits: Callable[[Entry], bool], served: Counter[tuple[Lane, str]]) -> tuple[Lane, str, int] | None:
-        """Lane, client and place of the next entry that fits: of a client who was served least."""
+        """Lane, client and place of the next entry that fits, of the client that was served least."""
         bulk_first = self._since_bulk >= BULK_TURN - 1
         for lane in reversed(LANES) if bulk_first else LANES:
             least: tuple[int, str, int] | None = None
@@ -82,7 +82,7 @@ class FairQueue(Generic[Entry]):
         waiting = clients[client]
         entry = waiting[place]
         del waiting[place]
-        # Back to the end, but not where somebody of theirs who waited longer was passed over: that one is still next.
+        # The client goes to the end, unless an older entry of its own was passed over: that one is still next.
         if place == 0:
             del clients[client]
             if waiting:

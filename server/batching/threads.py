@@ -1,7 +1,7 @@
-"""Threads for blocking work that is not the model's: decoding pictures, reading texts. Bounded, and fair.
+"""Threads for blocking work beside the model's: decoding pictures, tokenizing texts. Bounded, and fair.
 
-A pool of the standard library takes jobs in the order they came, so that one call with 256 pictures would hold up
-everybody behind it. Here the jobs wait in a `FairQueue`, and one whose caller has left is never begun.
+A pool of the standard library runs jobs in the order in which they came, so that one call with 256 pictures would delay
+every caller behind it. Here jobs wait in a `FairQueue`, and a job whose caller has left is never begun.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Job:
 
 
 class Pool:
-    """So many threads. On the way out everything that waits is still done."""
+    """So many threads. When it closes, every job that waits is still done."""
 
     def __init__(self, threads: int, *, name: str) -> None:
         self._waiting: FairQueue[_Job] = FairQueue()
@@ -42,7 +42,7 @@ class Pool:
         return len(self._waiting)
 
     async def run(self, work: Callable[[], Made], caller: Caller) -> Made:
-        """What `work` gives, or raises, in one of the threads. Cancelling withdraws it if it has not been begun.
+        """Run `work` in one of the threads: what it returns or raises. Cancelling withdraws it if it has not begun.
 
         Raises NotReady when closing.
         """
@@ -66,15 +66,15 @@ class Pool:
         while (job := self._next()) is not None:
             try:
                 made = job.work()
-            except BaseException as exc:  # whatever it is, it belongs to the caller
-                job.loop.call_soon_threadsafe(_settle, job.answer, None, exc)
+            except BaseException as exc:  # whatever it is, the caller must see it
+                job.loop.call_soon_threadsafe(_deliver, job.answer, None, exc)
             else:
-                job.loop.call_soon_threadsafe(_settle, job.answer, made, None)
+                job.loop.call_soon_threadsafe(_deliver, job.answer, made, None)
                 del made
-            del job  # while this thread waits, it must not keep somebody's picture
+            del job  # while this thread waits, it must not keep a picture in memory
 
     def _next(self) -> _Job | None:
-        """The next job whose caller is still there; None when there is none and there will be none."""
+        """The next job whose caller is still there; waits for one. None when closing and nothing waits."""
         with self._condition:
             while True:
                 while (job := self._waiting.take()) is not None:
@@ -85,7 +85,7 @@ class Pool:
                 self._condition.wait()
 
 
-def _settle(answer: asyncio.Future[Any], made: Any, error: BaseException | None) -> None:
+def _deliver(answer: asyncio.Future[Any], made: Any, error: BaseException | None) -> None:
     if answer.done():  # its caller left while it ran
         return
     if error is not None:

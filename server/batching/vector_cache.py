@@ -1,8 +1,7 @@
-"""Vectors that were made a moment ago, by what they were made of; and those that are being made, so that nobody makes
-them a second time.
+"""A cache of recent vectors, by the picture or text that they belong to; equal requests at one time are computed once.
 
-A shop's visitors send the same pictures and type the same words again and again. Bounded in bytes; the one that was
-asked for longest ago goes first. One process has one model, and so the vectors of one space.
+A shop's visitors send the same pictures and type the same words again and again. The cache is bounded in bytes, and
+drops the vector that was asked for longest ago. One process has one model, and so the vectors of one space.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from cachetools import LRUCache
 
 # Beside the vector itself: the array's header, the object around it, the key and the cache's own bookkeeping; 370 to
 # 440 bytes by tracemalloc, over 10,000 entries of each kind.
-_OVERHEAD = 440
+_OVERHEAD_BYTES = 440
 
 
 class _HasVector(Protocol):
@@ -25,7 +24,7 @@ class _HasVector(Protocol):
 
 
 class Counted(Protocol):
-    """What a cache tells of itself."""
+    """What a cache counts."""
 
     hits: int
     joined: int
@@ -47,15 +46,15 @@ class _Flight(Generic[Made]):
 
 
 class VectorCache(Generic[Key, Kept, Made]):
-    """The latest values that fit into so many bytes; 0 keeps none. For one thread: the event loop's."""
+    """The latest values that fit into so many bytes; 0 keeps none. Only the event loop's thread may use it."""
 
     def __init__(self, most_bytes: int) -> None:
         self._kept: LRUCache[Key, Kept] = LRUCache(most_bytes, getsizeof=_size)
         self._flights: dict[Hashable, _Flight[Made]] = {}
         self.hits = 0
-        """Asked for, and found."""
+        """Found in the cache."""
         self.joined = 0
-        """Asked for while it was being made for somebody else."""
+        """Asked for while being made for another caller."""
         self.made = 0
 
     @property
@@ -73,7 +72,7 @@ class VectorCache(Generic[Key, Kept, Made]):
             self._kept[key] = value
 
     async def join(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, Made]]) -> Made:
-        """What `make` gives, or raises, for all who ask while it is at work. It is stopped when the last has left."""
+        """What `make` returns or raises, for all who ask while it runs. It is cancelled when the last caller leaves."""
         flight = self._flights.get(key)
         if flight is None:
             self.made += 1
@@ -87,7 +86,7 @@ class VectorCache(Generic[Key, Kept, Made]):
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
-                self._forget(key, flight)  # at once: whoever comes now must not board one that is being stopped
+                self._forget(key, flight)  # at once: a new caller must not join work that is being cancelled
                 flight.task.cancel()
 
     def _forget(self, key: Hashable, flight: _Flight[Made]) -> None:
@@ -96,4 +95,4 @@ class VectorCache(Generic[Key, Kept, Made]):
 
 
 def _size(value: _HasVector) -> int:
-    return int(value.embedding.nbytes) + _OVERHEAD
+    return int(value.embedding.nbytes) + _OVERHEAD_BYTES

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import ArrayLike
 
+from server.artifact.artifact import short_id
 from server.catalogue.filters import Filter
 
 
@@ -25,6 +26,10 @@ class SpaceRow:
     @property
     def table(self) -> str:
         return table_of(self.number)
+
+    @property
+    def short_id(self) -> str:
+        return short_id(self.id)
 
 
 def table_of(number: int) -> str:

@@ -10,9 +10,9 @@ from server.settings import Settings, flag_of
 
 
 def add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> None:
-    """One flag for each setting, as text: `Settings.read` parses both kinds alike.
+    """One flag for each setting, as text: `Settings.read` parses variables and flags alike.
 
-    `suppress`: one that is not given leaves alone what a parser before this one has read.
+    `suppress`: a flag that is not given keeps the value that the main parser has read.
     """
     group = parser.add_argument_group("settings", "each is also a variable, TWINLENS_<NAME>")
     for one in fields(Settings):
@@ -27,4 +27,5 @@ def add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> Non
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """The flags by the names of their settings; None for one that was not given."""
     return {one.name: cast("str | None", getattr(arguments, one.name)) for one in fields(Settings)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from pathlib import Path
 
 from server.settings import Settings
-from server.spaces.reembed import Options, give_way, reembed
+from server.spaces.reembed import Options, Outcome, Unreadable, lower_priority, reembed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,13 +18,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out-unreadable",
         action="store_true",
-        help="switch although some pictures could not be embedded: they are no longer found",
+        help="switch although some pictures could not be embedded: searches no longer find them",
     )
     parser.add_argument("--follow", action="store_true", help="then go on embedding what is added, until stopped")
 
 
 def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Re-embed and switch. Raises ArtifactInvalid, DatabaseUnusable, SpaceRefused's kinds, ReembeddingStopped."""
-    give_way()
+    """Re-embed and switch. Raises as `server.spaces.reembed.reembed`."""
+    lower_priority()
     options = Options(not arguments.no_switch, arguments.leave_out_unreadable, arguments.follow)
-    return asyncio.run(reembed(settings, arguments.artifact, url, options))
+    outcome = asyncio.run(reembed(settings, arguments.artifact, url, options, _print))
+    return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
+
+
+def _print(event: Unreadable | Outcome) -> None:
+    if isinstance(event, Unreadable):
+        reasons = "\n".join(f"  {one.media:>8,}  {one.reason} (such as {one.example})" for one in event.reasons)
+        print(f"These could not be embedded:\n{reasons}", file=sys.stderr)
+    elif event.ending == "stopped":
+        print(
+            f"Stopped. {event.embedded:,} pictures were embedded and are kept; nothing was switched. The same "
+            "command goes on from here.",
+            file=sys.stderr,
+        )
+    else:
+        print(_sentence(event), flush=True)
+
+
+def _sentence(outcome: Outcome) -> str:
+    """The ending of a run that was not stopped."""
+    short = outcome.space.short_id
+    space = f"The space {short} ({outcome.space.model})"
+    if outcome.ending == "complete":
+        return f"{space} is live, and nothing is missing in it."
+    if outcome.ending == "live":
+        return f"{space} is live, and has what can be embedded."
+    if outcome.ending == "switched":
+        return f"{space} is live now. Start servers with its artifact."
+    return f"{space} has what can be embedded. This makes it live: python -m server spaces switch {short}"

@@ -1,4 +1,4 @@
-"""python -m server serve: PostgreSQL, migrations, the space, then the worker processes; and the way out."""
+"""python -m server serve: PostgreSQL, migrations, the space, then the worker processes; and the end in reverse."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from server.artifact.artifact import Artifact
 from server.database import migrations
 from server.errors import FolderInUse
 from server.operations.metrics import SHARED
-from server.operations.workers import PLACES, REFUSAL, wanted
+from server.operations.workers import PLACES, REFUSAL_FILE, wanted
 from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings, variable_of
-from server.spaces import spaces
+from server.spaces.spaces import SpaceDescription, open_space
 
 _log = logging.getLogger(__name__)
 
-# A worker that has not drained by then is ended: a little more than the longest request may take.
-_DRAIN_MARGIN = 10
+# A worker that still drains after the deadline of a request and this margin is killed.
+_DRAIN_MARGIN_SECONDS = 10
 
 
 def serve(settings: Settings) -> int:
@@ -39,8 +39,8 @@ def serve(settings: Settings) -> int:
     artifact.check_files(artifact.files_to_run(settings.precision))
     with open_database(settings) as url:
         migrations.migrate(url)
-        spaces.claim_space(url, artifact, settings.precision)
-        return _run_worker(settings, url)
+        open_space(url, SpaceDescription.of(artifact, settings.precision))
+        return _run_workers(settings, url)
 
 
 def database_url(settings: Settings) -> int:
@@ -51,9 +51,9 @@ def database_url(settings: Settings) -> int:
 
 @contextlib.contextmanager
 def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
-    """The URL of the database: the one given, or an embedded one that lives as long as this block.
+    """The URL of the database: that of the settings, or of an embedded one that runs as long as this block.
 
-    `beside`: where a server runs with the same folder, its database does.
+    `beside`: where a server runs with the same data folder, use its database. Raises FolderInUse otherwise.
     """
     if settings.database_url is not None:
         yield settings.database_url
@@ -70,13 +70,13 @@ def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
         yield postgres.url
 
 
-def _run_worker(settings: Settings, url: str) -> int:
-    # Spawned, not forked: this process has threads (the one that keeps PostgreSQL), and locks do not survive a fork.
+def _run_workers(settings: Settings, url: str) -> int:
+    # Spawned, not forked: this process has threads (one watches PostgreSQL), and locks do not survive a fork.
     multiprocessing.set_start_method("spawn", force=True)
     with tempfile.TemporaryDirectory(prefix="twinlens-") as folder:
         refusal = Path(folder) / "refusal"
         os.environ.update(_environment(settings, url))
-        os.environ[REFUSAL] = str(refusal)
+        os.environ[REFUSAL_FILE] = str(refusal)
         os.environ[PLACES] = folder
         count = wanted(settings)
         os.environ.pop(SHARED, None)
@@ -94,7 +94,7 @@ def _run_worker(settings: Settings, url: str) -> int:
             websockets=False,
             workers=count,
             respawn_failed_workers=True,
-            workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN,
+            workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN_SECONDS,
             log_level=LogLevels.warning,
         )
         with contextlib.suppress(SystemExit):
@@ -106,13 +106,13 @@ def _run_worker(settings: Settings, url: str) -> int:
 
 
 def _environment(settings: Settings, url: str) -> dict[str, str]:
-    """The settings as variables, flags included, for the worker."""
+    """All settings as variables, those of flags included, for the workers."""
     values = {one.name: getattr(settings, one.name) for one in fields(settings)} | {"database_url": url}
-    return {variable_of(name): _spelt(value) for name, value in values.items()}
+    return {variable_of(name): _as_text(value) for name, value in values.items()}
 
 
-def _spelt(value: object) -> str:
-    """As `Settings.read` takes it."""
+def _as_text(value: object) -> str:
+    """A setting's value in the form that `Settings.read` parses."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):

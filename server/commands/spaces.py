@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 
 from server.database import migrations
-from server.errors import (
-    SpaceRefused,
-)
+from server.errors import SpaceRefused
 from server.settings import Settings
-from server.spaces.spaces import _SHORT, choose, count_vectors, drop, list_spaces, missing, switch
+from server.spaces.spaces import choose, count_vectors, list_spaces, missing
+from server.spaces.switch import drop, switch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out-unreadable",
         action="store_true",
-        help="switch although some pictures could not be embedded: they are no longer found",
+        help="switch although some pictures could not be embedded: searches no longer find them",
     )
 
 
@@ -34,13 +33,13 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     space = choose(url, arguments.space)
     if arguments.what == "drop":
         drop(url, space)
-        print(f"Dropped the space {space.id[:_SHORT]} ({space.model}).")
+        print(f"Dropped the space {space.short_id} ({space.model}).")
     elif space.live:
-        print(f"The space {space.id[:_SHORT]} ({space.model}) is live already.")
+        print(f"The space {space.short_id} ({space.model}) is live already.")
     else:
         switch(url, space, leave_out_unreadable=arguments.leave_out_unreadable)
         print(
-            f"The space {space.id[:_SHORT]} ({space.model}) is live now. Start servers with its artifact, last seen in "
+            f"The space {space.short_id} ({space.model}) is live now. Start servers with its artifact, last seen in "
             f"{space.artifact_path}."
         )
     return 0
@@ -51,11 +50,11 @@ def _print_list(url: str) -> None:
     if not spaces:
         print("There is no embedding space yet: the first start of a server makes one.")
     for one in spaces:
-        found = missing(url, one.row)
-        lacking = f", {found.untried:,} to be embedded" if found.untried else ""
+        found = missing(url, one)
+        untried = f", {found.untried:,} to be embedded" if found.untried else ""
         failed = found.lost + found.unreadable
         unreadable = f", {failed:,} could not be embedded" if failed else ""
         print(
-            f"{one.id[:_SHORT]}  {one.state:<8} {count_vectors(url, one.row):>12,} vectors of {one.dimensions:,}"
-            f"{lacking}{unreadable}  {one.model}  {one.artifact_path}"
+            f"{one.short_id}  {one.state:<8} {count_vectors(url, one):>12,} vectors of {one.dimensions:,}"
+            f"{untried}{unreadable}  {one.model}  {one.artifact_path}"
         )

@@ -1,4 +1,4 @@
-"""Connections to the database: the pool that a server works with, and single ones for the work before it serves."""
+"""Connections to the database: a server's pool, and single connections for commands and for the start of a server."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from psycopg import AsyncConnection, Connection, conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from server.database.locks import LOCK_PATIENCE
+from server.database.locks import LOCK_TIMEOUT_SECONDS
 from server.errors import DatabaseUnusable
 
 _log = logging.getLogger(__name__)
 
-
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
-
 MOST_WAITING = 256
-"""Callers who wait for a connection; more are refused at once."""
+"""Callers that wait for a connection; more are refused at once."""
 
 
 def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0) -> Pool:
     """A pool of autocommit connections that know pgvector's types; closed until entered with `async with`.
 
     `timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run. A connection
-    is looked at before it is lent, so one that a restart of PostgreSQL has broken is replaced before anyone notices.
+    is checked before it is lent, so that one that a restart of PostgreSQL broke is replaced before a caller gets it.
     """
     return AsyncConnectionPool(
         url,
@@ -46,15 +44,15 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
         configure=partial(_configure, longest=longest),
         check=_check,
         # The pool doubles its pauses between attempts; after an outage of minutes the next attempt would be minutes
-        # away. Giving up soon and beginning anew keeps them within a few seconds.
+        # away. Giving up soon and checking the pool again keeps the pauses within a few seconds.
         reconnect_timeout=3.0,
-        reconnect_failed=_begin_anew,
+        reconnect_failed=_check_pool,
     )
 
 
 async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -> None:
     await register_vector_async(connection)
-    await connection.execute(f"SET lock_timeout = {round(LOCK_PATIENCE * 1000)}".encode())
+    await connection.execute(f"SET lock_timeout = {round(LOCK_TIMEOUT_SECONDS * 1000)}".encode())
     await connection.execute(f"SET statement_timeout = {round(longest * 1000)}".encode())
     # A partial index is chosen only when the plan knows the client; a generic plan, made after five runs, does not.
     await connection.execute("SET plan_cache_mode = force_custom_plan")
@@ -65,23 +63,23 @@ async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -
 
 
 async def _check(connection: AsyncConnection[TupleRow]) -> None:
-    """Ask a connection whether it lives, where there is a doubt: one at rest has nothing to say, unless it ends."""
+    """Check a connection only where there is a doubt: an idle one sends nothing, unless PostgreSQL closes it."""
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
         await AsyncConnectionPool.check_connection(connection)
 
 
-async def _begin_anew(pool: AsyncConnectionPool[Any]) -> None:
+async def _check_pool(pool: AsyncConnectionPool[Any]) -> None:
     await pool.check()
 
 
 @contextmanager
 def connect(url: str) -> Iterator[Connection[TupleRow]]:
-    """One plain autocommit connection, for the work before the server serves.
+    """One plain autocommit connection, for commands and for the start of a server.
 
-    Raises DatabaseUnusable, in a sentence that never holds the password, when the database cannot be reached or does
-    not do what it is asked.
+    Raises DatabaseUnusable, in a sentence that never holds the password, when the database cannot be reached or a
+    statement fails.
     """
     try:
         password = conninfo.conninfo_to_dict(url).get("password")

@@ -1,4 +1,4 @@
-"""What psycopg raises, in the words of `server.errors`."""
+"""psycopg's exceptions translated into those of `server.errors`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from server.errors import (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """psycopg's errors in our words."""
+    """Translate what psycopg raises in this block. Raises CatalogueUnavailable's kinds and other TwinlensErrors."""
     try:
         yield
-    except TooManyRequests as exc:  # more wait for a connection than the pool lets
+    except TooManyRequests as exc:  # more callers wait for a connection than the pool allows
         raise Overloaded from exc
     except (PoolTimeout, PoolClosed) as exc:
         raise CatalogueUnavailable from exc
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as exc:
         raise CatalogueBusy from exc
-    except psycopg.errors.UndefinedTable as exc:  # of ours, only a space's can go while a server runs
+    except psycopg.errors.UndefinedTable as exc:  # only a space's table can be dropped while a server runs
         raise SpaceDropped from exc
     except psycopg.errors.DiskFull as exc:
         raise CatalogueUnavailable("The database's disk is full; nothing was written.") from exc

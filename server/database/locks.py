@@ -1,6 +1,7 @@
-"""Which advisory locks there are, how long a lock is waited for, and how to wait for one without being in the way.
+"""Which advisory locks there are, how long statements wait for a lock, and transactions that block nobody for long.
 
-Writers wait for a lock for LOCK_PATIENCE and then refuse. Whoever needs a table to itself must be gone before that.
+Writers wait for a lock for LOCK_TIMEOUT_SECONDS and are refused then. A transaction that needs a table to itself must
+be over before that.
 """
 
 from __future__ import annotations
@@ -17,36 +18,39 @@ from server.errors import SpaceRefused
 
 T = TypeVar("T")
 
-LOCK_PATIENCE = 2.0
-"""Seconds a statement waits for a lock. Our own transactions take milliseconds; a forgotten one of somebody else's must
-not hold every connection of the pool."""
+LOCK_TIMEOUT_SECONDS = 2.0
+"""How long a statement waits for a lock. Our own transactions take milliseconds; a forgotten transaction of another
+program must not hold every connection of the pool."""
+
 # Advisory locks are pairs of integers: ours begin with "twin" in ASCII.
 LOCKS = 0x7477696E
 LOCK_MIGRATIONS = 1
 LOCK_SPACES = 2
 LOCK_INDEXES = 3
-# With these the second integer is the number of a space: who re-embeds for it, and which server mends it.
+# With these the second integer is the number of a space: which process re-embeds for it, and which server maintains it.
 LOCKS_OF_REEMBEDDING = LOCKS + 1
 LOCKS_OF_MAINTENANCE = LOCKS + 2
 
-SECOND_LOCK_WAIT = 0.3
-"""Seconds. With one lock in hand, another is waited for so briefly that in a deadlock it is this process that gives
-up."""
+SECOND_LOCK_TIMEOUT_SECONDS = 0.3
+"""A transaction that holds one lock waits for another one so briefly that in a deadlock it is the one that gives up."""
 
-# Longer than deadlock_timeout, since it is then that a vacuum gives way; shorter than LOCK_PATIENCE.
-_LOCK_WAIT = 1.4
-_PATIENCE = 60.0
-_PAUSE = 0.2
+# Longer than deadlock_timeout, after which a vacuum gives way; shorter than LOCK_TIMEOUT_SECONDS.
+_FIRST_LOCK_TIMEOUT_SECONDS = 1.4
+_LONGEST_TRYING_SECONDS = 60.0
+_PAUSE_SECONDS = 0.2
 
 
-def briefly(connection: Connection[TupleRow], work: Callable[[Connection[TupleRow]], T]) -> T:
-    """Run a transaction that needs the tables to itself: its locks are waited for only so long that those who queue up
-    behind are not refused; then they go first, and it tries again. Raises SpaceRefused when that goes on."""
-    deadline = time.monotonic() + _PATIENCE
+def with_brief_locks(connection: Connection[TupleRow], work: Callable[[Connection[TupleRow]], T]) -> T:
+    """Run a transaction that needs tables to itself, without having others refused.
+
+    It waits for a lock only so long that the writers that queue up behind it are not refused. Then they go first, and
+    the transaction is tried again. Raises SpaceRefused when it had no success for a minute.
+    """
+    deadline = time.monotonic() + _LONGEST_TRYING_SECONDS
     while True:
         try:
             with connection.transaction():
-                wait_at_most(connection, _LOCK_WAIT)
+                set_lock_timeout(connection, _FIRST_LOCK_TIMEOUT_SECONDS)
                 return work(connection)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
             if time.monotonic() > deadline:
@@ -54,8 +58,9 @@ def briefly(connection: Connection[TupleRow], work: Callable[[Connection[TupleRo
                     "Another transaction has held the catalogue's tables for a minute, so nothing was changed: end it "
                     "(pg_stat_activity shows it), then run this again."
                 ) from exc
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_SECONDS)
 
 
-def wait_at_most(connection: Connection[TupleRow], seconds: float) -> None:
+def set_lock_timeout(connection: Connection[TupleRow], seconds: float) -> None:
+    """Have the rest of the transaction wait for each lock for so long at most."""
     connection.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}".encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import Connection
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row, scalar_row
 
 from server.database.connections import connect
 from server.database.locks import LOCK_MIGRATIONS, LOCKS
@@ -21,7 +21,7 @@ from server.errors import DatabaseUnusable
 _log = logging.getLogger(__name__)
 
 OLDEST_PGVECTOR = (0, 8, 4)
-"""Before it, a buffer overflow and an HNSW index that vacuum corrupts."""
+"""Earlier ones have a buffer overflow, and HNSW indexes that vacuum corrupts."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,15 @@ class Migration:
     def digest(self) -> str:
         """SHA-256 of the text, in hex."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What the database has recorded of a migration."""
+
+    number: int
+    name: str
+    digest: str
 
 
 def load_migrations(folder: Path = SQL) -> list[Migration]:
@@ -54,25 +63,27 @@ def migrate(url: str, folder: Path = SQL) -> list[str]:
     """Bring the database at `url` to this version's schema; gives the names of the migrations that it applied.
 
     Any number of processes may call it at once: one works, the others wait and find nothing left to do. Raises
-    DatabaseUnusable when the database cannot be reached, has no pgvector or too old a one, is newer than this code, or
-    was made by a migration that has changed since.
+    DatabaseUnusable when the database cannot be reached, has no pgvector or one that is too old, is newer than this
+    code, or was made by a migration that has changed since.
     """
     migrations = load_migrations(folder)
     with connect(url) as connection:
         begin_migrating(connection)
-        rows = connection.execute("SELECT number, name, digest FROM twinlens_migrations ORDER BY number").fetchall()
-        applied = {number: (name, digest) for number, name, digest in rows}
+        with connection.cursor(row_factory=class_row(_Applied)) as cursor:
+            query = "SELECT number, name, digest FROM twinlens_migrations ORDER BY number"
+            applied = cursor.execute(query).fetchall()
         _require_known(applied, migrations)
-        pending = [migration for migration in migrations if migration.number not in applied]
+        known = {one.number for one in applied}
+        pending = [migration for migration in migrations if migration.number not in known]
         for migration in pending:
             apply(connection, migration)
     return [migration.name for migration in pending]
 
 
 def begin_migrating(connection: Connection[TupleRow]) -> None:
-    """Be the only one who migrates, until the connection is closed, with all that migrations take for granted.
+    """Until the connection is closed, let no other process migrate; and make what every migration relies on.
 
-    Raises DatabaseUnusable when there is no pgvector or too old a one.
+    Raises DatabaseUnusable when there is no pgvector, or one that is too old.
     """
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_MIGRATIONS))
     _require_pgvector(connection)
@@ -98,8 +109,9 @@ def _require_pgvector(connection: Connection[TupleRow]) -> None:
         ) from exc
     except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as exc:
         raise DatabaseUnusable("The database server does not have the extension pgvector: install it there.") from exc
-    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    version = str(row[0]) if row else "0"
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        found = cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    version = str(found or "0")
     if tuple(int(part) for part in re.findall(r"\d+", version)) < OLDEST_PGVECTOR:
         raise DatabaseUnusable(
             f"The database has pgvector {version}, whose indexes can be corrupted; at least "
@@ -107,23 +119,25 @@ def _require_pgvector(connection: Connection[TupleRow]) -> None:
         )
 
 
-def _require_known(applied: dict[int, tuple[str, str]], migrations: list[Migration]) -> None:
+def _require_known(applied: list[_Applied], migrations: list[Migration]) -> None:
     known = {migration.number: migration for migration in migrations}
-    for number, (name, digest) in applied.items():
-        if number not in known:
+    for one in applied:
+        if one.number not in known:
             raise DatabaseUnusable(
-                f"The database is newer than this version of Twinlens: it holds the migration {name}, which is unknown "
-                "here. Start the newer version, or restore an older backup."
+                f"The database is newer than this version of Twinlens: it holds the migration {one.name}, which is "
+                "unknown here. Start the newer version, or restore an older backup."
             )
-        if known[number].digest != digest:
+        if known[one.number].digest != one.digest:
             raise DatabaseUnusable(
-                f"The migration {known[number].name} is not the one that made this database: an applied migration must "
-                "not change. Restore the file, and put the change in a new migration."
+                f"The migration {known[one.number].name} is not the one that made this database: an applied migration "
+                "must not change. Restore the file, and put the change in a new migration."
             )
 
 
 def apply(connection: Connection[TupleRow], migration: Migration, text: str | None = None) -> None:
-    """Apply a migration and record it, all or nothing; `text` in place of its own where part of it is there already.
+    """Apply a migration and record it, all or nothing.
+
+    `text`: run this in place of the migration's own text, for a database that has a part of it already.
 
     Raises DatabaseUnusable.
     """
@@ -138,9 +152,9 @@ def apply(connection: Connection[TupleRow], migration: Migration, text: str | No
         raise
     except psycopg.errors.DuplicateTable as exc:
         raise DatabaseUnusable(
-            f"The database holds tables that Twinlens did not make ({exc.diag.message_primary}). If they are the "
-            "older system's, python -m server doctor says how they are, and python -m server migrate --adopt takes "
-            "them over; if not, give Twinlens a database of its own."
+            f"The database holds tables that Twinlens did not make ({exc.diag.message_primary}). If they are of the "
+            "legacy schema, python -m server doctor reports on them, and python -m server migrate --adopt takes them "
+            "over; if not, give Twinlens a database of its own."
         ) from exc
     except psycopg.Error as exc:
         raise DatabaseUnusable(f"The migration {migration.name} failed, and nothing of it was kept: {exc}") from exc

@@ -1,4 +1,4 @@
-"""Named statements: each lies in a file of `server/sql`, with a sentence above it, and Python asks for it by name."""
+"""Named statements: each stands in a file of `server/sql`, with a sentence above it, and Python uses it by its name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _HEAD = re.compile(r"^-- ([a-z_]+) --$", flags=re.MULTILINE)
 class Queries:
     """The statements of one file.
 
-    A statement begins with a line `-- name --`. What stands in it in braces is a part that the statement lacks, such as
-    `{space}`, the table of an embedding space's vectors; a brace that is meant is doubled.
+    A statement begins with a line `-- name --`. A name in braces is a part that is put in later, such as `{space}`, the
+    table of an embedding space's vectors; a brace that is to stay a brace is doubled.
     """
 
     def __init__(self, texts: dict[str, sql.SQL], parts: dict[str, sql.Composable]) -> None:

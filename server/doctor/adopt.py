@@ -25,7 +25,7 @@ from server.doctor.legacy import Tables, read_tables
 from server.errors import DatabaseUnusable
 from server.settings import Settings
 from server.spaces import spaces
-from server.spaces.spaces import about_space
+from server.spaces.spaces import SpaceDescription
 from server.wording import counted
 
 Row = TypeVar("Row")
@@ -321,10 +321,10 @@ class Adoption:
         )
         if wrong := found.disagreeing:
             return Verdict(0, f"{lowest}: {len(wrong):,} of them disagree ({AGREES} is needed).")
-        row = spaces.open_first(self._connection, **about_space(artifact, settings.precision))
+        row = spaces.open_first(self._connection, SpaceDescription.of(artifact, settings.precision))
         moving = self._queries.of(row.table)["move_vectors"]
         moved = self._connection.execute(moving, {"number": row.number}).rowcount
-        return Verdict(moved, f"{lowest}: the vectors are of its space {row.id[:12]}.")
+        return Verdict(moved, f"{lowest}: the vectors are of its space {row.short_id}.")
 
     def summary(self, settings: Settings, verdict: Verdict) -> list[str]:
         """What was adopted, what was archived, and what to do next, line by line."""

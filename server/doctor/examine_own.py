@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.artifact.artifact import short_id
 from server.catalogue.indexes import INDEX_THRESHOLD, Indexes
 from server.catalogue.rows import SpaceRow
 from server.database.migrations import load_migrations
@@ -68,7 +69,7 @@ def examine_own(examination: Examination) -> Report:
     sample = examination.stored_vectors("sample_space")
     if given.id == live.id:
         _check_pictures(examination, sample)
-    return examination.report("twinlens", f"{looked_at}, {vectors:,} vectors in the live space {live.id[:12]}.")
+    return examination.report("twinlens", f"{looked_at}, {vectors:,} vectors in the live space {short_id(live.id)}.")
 
 
 def _check_migrations(examination: Examination) -> None:
@@ -95,12 +96,12 @@ def _find_live_space(examination: Examination) -> _Space | None:
             live = space
         elif space.retired:
             examination.notes.append(
-                f"Space {space.number} ({space.id[:12]}) is no longer live. It is kept as the way back, and needs "
+                f"Space {space.number} ({short_id(space.id)}) is no longer live. It is kept as the way back, and needs "
                 "room: python -m server spaces lists it, and drops it."
             )
         else:
             examination.notes.append(
-                f"Space {space.number} ({space.id[:12]}) is being filled: python -m server reembed goes on with it."
+                f"Space {space.number} ({short_id(space.id)}) is being filled: python -m server reembed goes on with it."
             )
     return live
 
@@ -131,7 +132,7 @@ def _check_artifact(examination: Examination, given: str, live: _Space) -> None:
             of=1,
             unit="artifacts",
             sentence=f"The artifact {artifact.manifest.name} ({settings.precision}) makes vectors of the space "
-            f"{given[:12]}; the live one is {live.id[:12]}",
+            f"{short_id(given)}; the live one is {short_id(live.id)}",
             effect="A server with this artifact does not start on this database.",
             remedy=f"set TWINLENS_MODEL to the live space's artifact ({live.artifact_path}), or change to this one: "
             f"{examination.reembed}",

@@ -1,9 +1,9 @@
-"""How the cores of the machine are given to the model: one wide run, or several narrow ones side by side.
+"""How the machine's cores are divided for the model: one wide runner, or several narrow ones side by side.
 
-A picture that comes alone is answered soonest when all cores work on it. Under load they do more when each works on
-pictures of its own: nobody waits for the slowest of many threads at the end of every operator. By how much, and with
-how large a batch, differs between models and machines, so it is measured at the start; what was found is kept in the
-data folder, so that the next start need not measure again.
+A picture that comes alone is answered soonest when all cores work on it. Under load the cores do more when each works
+on pictures of its own: no thread waits for the slowest of many at the end of every operator. By how much, and with how
+large a batch, differs between models and machines. So it is measured at the first start, and the result is kept in the
+data folder for the next ones.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import msgspec
 from server.inference.runner import Runner
 from server.wording import counted
 
-# A run must not take longer than this: whoever comes a moment too late waits for the end of it.
-_LONGEST_RUN = 0.5
+# A run must not take longer: a picture that comes a moment too late for it waits until it ends.
+_LONGEST_RUN_SECONDS = 0.5
 
-# Of each cell, the better of so many turns of so many seconds: other work on the machine only ever slows one down.
+# The best of so many turns counts for each width and batch, because other work on the machine only ever slows one down.
 _TURNS = 2
-_TURN = 0.1
+_TURN_SECONDS = 0.1
 
-# A smaller batch is preferred to one that does so little more.
+# A smaller batch is preferred when it encodes this share, or more, of what the best one does.
 _AS_GOOD = 0.95
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Layout(msgspec.Struct, frozen=True):
     """`count` runners of `width` threads each, side by side, with batches of at most `batch`.
 
-    Where the runners are several, one of `alone` threads beside them runs an entry that came alone.
+    Where there are several runners, another one of `alone` threads runs an entry that came alone.
     """
 
     count: int
@@ -58,19 +58,19 @@ def _threads(count: int) -> str:
 
 
 def plain(threads: int, batch: int) -> Layout:
-    """What is taken without measuring: a run for each thread."""
+    """The layout that is used without measuring: a runner for each thread."""
     return Layout(threads, 1, batch, threads)
 
 
 def widths(threads: int) -> list[int]:
-    """The widths to try, so that no thread is left over: 1, 2, 4... that divide the threads, and all of them."""
+    """The widths to try, which leave no thread over: the powers of two that divide the threads, and all threads."""
     return sorted({width for power in range(10) if threads % (width := 2**power) == 0} | {threads})
 
 
 def remembered(file: Path, find: Callable[[], Layout]) -> Layout:
-    """What the file holds from an earlier start; found, and written there, where it holds nothing.
+    """The layout that an earlier start wrote to the file; where there is none, it is found and written.
 
-    One process at a time: others that start beside it wait, and take what it has found.
+    One process at a time: others that start at the same moment wait, and read what the first has written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def remembered(file: Path, find: Callable[[], Layout]) -> Layout:
                 partial.replace(file)
             return layout
     except OSError as exc:
-        _log.warning("The layout cannot be kept in %s, so each start measures it anew: %s", file, exc.strerror)
+        _log.warning("The layout cannot be kept in %s, so each start measures it again: %s", file, exc.strerror)
         return find()
 
 
@@ -98,14 +98,14 @@ def _read(file: Path) -> Layout | None:
 def find(
     runners: Callable[[int, int, int], Sequence[Runner]], sample: object, threads: int, batch: int | None = None
 ) -> Layout:
-    """The layout that encodes the most, by trying.
+    """Measure layouts; the one that encodes the most.
 
-    `runners` gives so many, of that width, for batches of at most that; `sample` is an entry; `batch`: where it is
-    given, no other is tried.
+    `runners` makes runners, given their count, their width and their largest batch. `sample` is an entry. `batch`: try
+    only this size.
     """
     rates: dict[tuple[int, int], float] = {}
     for width in widths(threads):
-        # One width at a time: what its sessions hold is given back before the next is tried.
+        # One width at a time: the memory of its sessions is freed before the next is tried.
         ready = runners(threads // width, width, batch or BATCHES[-1])
         _try(ready, width, [batch] if batch else BATCHES, sample, rates)
         del ready
@@ -121,12 +121,12 @@ def find(
 def _try(
     ready: Sequence[Runner], width: int, sizes: Sequence[int], sample: object, rates: dict[tuple[int, int], float]
 ) -> None:
-    """Measure the runners with each size of batch, as far as a run does not take too long and does not fail."""
+    """Measure the runners with each size of batch, until a run takes too long or fails."""
     for _ in range(_TURNS):
         known = 0.0
         for size in sizes:
             known = rates.get((width, size), known)
-            if known and size * len(ready) / known > _LONGEST_RUN:
+            if known and size * len(ready) / known > _LONGEST_RUN_SECONDS:
                 break
             try:
                 known = _rate(ready, [sample] * size)
@@ -140,7 +140,7 @@ def _try(
 
 
 def _rate(runners: Sequence[Runner], entries: Sequence[object]) -> float:
-    """Entries a second of all runners at once, each busy for a moment in a thread of its own."""
+    """Entries a second of all runners together, each in a thread of its own."""
     done = [0.0] * len(runners)
     failed: list[Exception] = []
 
@@ -150,7 +150,7 @@ def _rate(runners: Sequence[Runner], entries: Sequence[object]) -> float:
             while True:
                 runners[at](entries)  # type: ignore[arg-type]
                 runs += 1
-                if (elapsed := perf_counter() - started) >= _TURN:
+                if (elapsed := perf_counter() - started) >= _TURN_SECONDS:
                     break
         except Exception as exc:
             failed.append(exc)

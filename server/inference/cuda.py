@@ -1,4 +1,4 @@
-"""Entries to vectors on an NVIDIA GPU: bound buffers, CUDA graphs, TensorRT, and which GPU is whose.
+"""Entries to vectors on an NVIDIA GPU: bound buffers, CUDA graphs, TensorRT.
 
 Written after the sources and the binary of ONNX Runtime 1.31 and exercised on the CPU; not yet run on a GPU. What its
 CUDA provider does decides what is done here:
@@ -114,8 +114,8 @@ class OnGpu:
         except BaseException:
             self.close()
             raise
-        whole = (ctypes.c_uint8 * size).from_address(self._host.value or 0)
-        self.rows: NDArray[Any] = np.ctypeslib.as_array(whole).view(dtype).reshape(shape)
+        allocated = (ctypes.c_uint8 * size).from_address(self._host.value or 0)
+        self.rows: NDArray[Any] = np.ctypeslib.as_array(allocated).view(dtype).reshape(shape)
         self.rows[...] = 0
         self._row = size // shape[0]
         self.send(shape[0])
@@ -131,7 +131,7 @@ class OnGpu:
         self._cuda.call("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give the memory back; `rows` must not be touched any more."""
+        """Free the memory; `rows` must not be used any more."""
         held = (
             ("cudaStreamDestroy", self._stream.value),
             ("cudaFree", self.address),
@@ -140,7 +140,7 @@ class OnGpu:
         self._stream, self.address, self._host = ctypes.c_void_p(), 0, ctypes.c_void_p()
         for call, pointer in held:
             if pointer:
-                with contextlib.suppress(RuntimeError):  # after a fault of the GPU nothing can be given back
+                with contextlib.suppress(RuntimeError):  # after a fault of the GPU nothing can be freed
                     self._cuda.call(call, pointer)
 
 
@@ -167,7 +167,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
 
 
 class _Cuda:
-    """What is called of CUDA's runtime. ctypes lets go of the GIL for each call."""
+    """The calls of CUDA's runtime that are used here. ctypes releases the GIL for each call."""
 
     def __init__(self) -> None:
         """Raises RuntimeError where there is no such library."""
@@ -176,13 +176,13 @@ class _Cuda:
             self._library = ctypes.CDLL(name)
         except OSError as exc:
             raise RuntimeError(f"{name} cannot be loaded: {exc}") from exc
-        for call, takes in _CALLS.items():
-            getattr(self._library, call).argtypes = takes
+        for call, argument_types in _CALLS.items():
+            getattr(self._library, call).argtypes = argument_types
         self._library.cudaGetErrorString.argtypes = (ctypes.c_int,)
         self._library.cudaGetErrorString.restype = ctypes.c_char_p
 
     def use(self, gpu: int) -> None:
-        """Make a GPU this thread's own."""
+        """Use this GPU in this thread."""
         self.call("cudaSetDevice", gpu)
         # Otherwise each thread that waits for the GPU spins, on a core that could decode.
         self.call("cudaSetDeviceFlags", _SCHEDULE_BLOCKING_SYNC)
@@ -210,8 +210,8 @@ def buckets(most: int) -> tuple[int, ...]:
 class BoundRunner:
     """A session that reads and writes buffers made once. A batch runs in the smallest bucket that holds it.
 
-    The rows beyond a batch are left as they are, and what becomes of them is dropped. All of it happens in a thread of
-    the runner's own, in which the caller waits.
+    The rows of a bucket beyond the batch keep what an earlier batch left there, and their vectors are dropped.
+    Everything happens in the runner's own thread, for which the caller waits.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class BoundRunner:
         """Prepare each bucket, by a run of it.
 
         `graphs`: the session captures CUDA graphs. `shape`: of each entry, where the session's graph leaves it open.
-        Raises ValueError where neither tells the shape, and what ONNX Runtime and `memory` raise.
+        Raises ValueError when neither gives the shape, and what ONNX Runtime and `memory` raise.
         """
         self.most = most
         self.graphs = graphs
@@ -245,7 +245,7 @@ class BoundRunner:
         name, declared, dtype = signature(self._session)
         sizes = shape or tuple(size for size in declared if size is not None)
         if len(sizes) != len(declared):
-            raise ValueError(f"{name} of any shape cannot be bound; the graph takes {declared}")
+            raise ValueError(f"{name} of any shape cannot be bound; the graph declares {declared}")
         dimensions = self._session.get_outputs()[0].shape[1]
         given = self._hold((self.most, *sizes), dtype)
         found = self._hold((self.most, dimensions), np.float32)
@@ -288,7 +288,7 @@ class BoundRunner:
         self._thread.shutdown()
 
     def _give_back(self) -> None:
-        # What is bound goes before what it is bound to.
+        # The bindings are dropped before the memory that they are bound to.
         self._ready.clear()
         self._session = None
         for memory in self._memory:
@@ -313,12 +313,12 @@ def runners(
 ) -> list[Runner]:
     """Load a tower's graph `count` times on a GPU, each with a runner for batches of up to `most`.
 
-    `shape`: of each entry; without it they may be of any, and nothing can be bound or captured. `graphs`: capture CUDA
-    graphs; a tower that does not let itself be captured runs without, and the log says so. `engines`: run the tower
-    with TensorRT, and keep its engines below this folder. `verify` is given each session and raises what it likes.
+    `shape`: of each entry; without it entries may have any shape, and nothing can be bound or captured. `graphs`:
+    capture CUDA graphs; a tower that cannot be captured runs without them, and the log says so. `engines`: run the
+    tower with TensorRT, and keep its engines below this folder. `verify` is called with each session, and may raise.
 
-    Raises CudaUnusable; ValueError for TensorRT without a shape, and BadSetting where it cannot be had. Nothing else of
-    the process may use the GPU meanwhile.
+    Raises CudaUnusable; ValueError for TensorRT without a shape; BadSetting when there is no usable TensorRT. Nothing
+    else in the process may use the GPU meanwhile.
     """
     if engines is not None and shape is None:
         raise ValueError("TensorRT needs the shape of the entries")
@@ -372,7 +372,7 @@ def _load_cuda(graph: Path, gpu: int, *, graphs: bool) -> Any:
 
 
 def _load_tensorrt(graph: Path, gpu: int, precision: str, largest: tuple[int, ...], engines: Path) -> Any:
-    """A session on TensorRT; what it does not take runs on CUDA. Raises BadSetting where it takes nothing."""
+    """A session on TensorRT; parts that TensorRT cannot run go to CUDA. Raises BadSetting when it can run none."""
     if _TENSORRT not in ort.get_available_providers():
         raise _no_tensorrt("this build of ONNX Runtime has none")
     ort.preload_dlls()
@@ -405,7 +405,7 @@ def _load_tensorrt(graph: Path, gpu: int, precision: str, largest: tuple[int, ..
         raise _no_tensorrt(f"ONNX Runtime found none it can use ({_LIBRARIES})")
     parts = [part.ep_name for part in session.get_provider_graph_assignment_info()]
     if _TENSORRT not in parts:
-        raise _no_tensorrt(f"it takes no part of {graph}")
+        raise _no_tensorrt(f"it can run no part of {graph}")
     _log.info("TensorRT runs %d of the %d parts of %s", parts.count(_TENSORRT), len(parts), graph)
     return session
 
@@ -417,7 +417,7 @@ def _no_tensorrt(why: str) -> BadSetting:
 
 def _session(graph: Path, providers: Sequence[Any]) -> Any:
     options = ort.SessionOptions()
-    # On the host only shapes are computed.
+    # Only shapes are computed on the host.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -425,7 +425,7 @@ def _session(graph: Path, providers: Sequence[Any]) -> Any:
 
 
 def fingerprint(graph: Path) -> str:
-    """Of a graph's bytes, and of the weights beside it."""
+    """16 hex digits that depend on a graph's bytes and on the weights beside it."""
     digest = hashlib.sha256()
     for path in sorted(graph.parent.glob(f"{glob.escape(graph.name)}*")):
         with path.open("rb") as file:
@@ -440,6 +440,3 @@ def _bounds(most: int) -> dict[str, int]:
 
 def _profile(batch: int, largest: tuple[int, ...]) -> str:
     return "pixels:" + "x".join(map(str, (batch, *largest[1:])))
-
-
-# --- GPUs ------------------------------------------------------------------------------------------------------------

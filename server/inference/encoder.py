@@ -1,4 +1,4 @@
-"""Batches to embeddings. With `cuda.py` and `graphs.py` the owner of the ONNX Runtime sessions.
+"""Batches to embeddings: the towers. Together with `cuda.py` and `graphs.py` this module owns ONNX Runtime's sessions.
 
 `encode` and the runners are blocking and release the GIL: call them from worker threads, `encode` and each runner one
 call at a time.
@@ -27,27 +27,27 @@ from server.inference.runner import PlainRunner, Runner
 _Shape = tuple[int | None, ...]
 """Without N, the number of pictures or texts; None is a size that the caller chooses."""
 
-# Where a tower is only tried, or proven: larger batches are run in parts.
-_MOST_TRIED = 256
+# For a tower that does not serve, such as the export's: larger batches are run in parts.
+_MOST_IN_A_RUN = 256
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a tower is given that serves, beyond one that is only tried."""
+    """What a tower needs to know in order to serve; a tower that is only tried or proven does without."""
 
     gpu: int = 0
     """Which of the GPUs, where there are several."""
     most: int = 64
     """The largest batch on a GPU."""
     cache: Path | None = None
-    """A folder for what may be kept from one start to the next."""
+    """A folder for graphs and engines that are kept from one start to the next."""
     tensorrt: bool = False
 
 
 class _Guarded:
-    """A runner with our errors, whose vectors are finite."""
+    """A runner that raises EncoderFailed for every error, and for a vector that is not finite."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -70,9 +70,9 @@ class _Guarded:
 
 
 class _Tower:
-    """A tower, loaded and ready to run: what the two kinds have in common.
+    """What the image tower and the text tower have in common.
 
-    The constructor does no I/O; `open` loads the graph. Proving the goldens and warming up are the opener's next steps.
+    The constructor does no I/O; `open` loads the graph. Whoever opens a tower proves the goldens and warms it up next.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class _Tower:
         serving: Serving | None,
         *,
         graph: Path,
-        takes: tuple[str, str],
+        graph_input: tuple[str, str],
         shapes: Sequence[_Shape],
         streams: int,
     ) -> None:
-        """`threads`: of the CPU, in all; 0 is one for each core this process may run on.
+        """`threads`: of the CPU, in all; 0 is one for each core that this process may run on.
 
-        `takes`: name and type of the graph's input; `shapes`: what its shape may be; `streams`: how many runners work
-        side by side on a GPU.
+        `graph_input`: name and type of the graph's input; `shapes`: the shapes that it may have; `streams`: how many
+        runners work side by side on a GPU.
         """
         self.artifact = artifact
         self.precision = precision
@@ -100,16 +100,16 @@ class _Tower:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._serving = serving
         self._graph = graph
-        self._takes = takes
+        self._graph_input = graph_input
         self._shapes = shapes
         self._streams = streams
         self._sessions: dict[int, ort.InferenceSession] = {}
         self._copies = serving.cache / "graphs" if serving is not None and serving.cache is not None else None
         self._copy: Path | None = None
         self.runners: Sequence[Runner] = ()
-        """Those that may work side by side, once open. One, on the CPU, until `lay_out` makes it several."""
+        """Runners that may work side by side, once open. On the CPU it is one, until `lay_out` makes several."""
         self.alone: Runner | None = None
-        """The one with all the threads, where the others have a part of them each."""
+        """A runner with all threads, where each of the others has a part of them."""
         self.device = ""
         """`cpu` or `cuda:0`, once open."""
 
@@ -119,7 +119,7 @@ class _Tower:
 
     @property
     def threads(self) -> int:
-        """Of the CPU, in all."""
+        """How many threads of the CPU the tower uses, in all."""
         return self._threads
 
     def open(self) -> None:
@@ -144,14 +144,14 @@ class _Tower:
                     _log.warning("CUDA is not used: %s", exc)
         if tensorrt:
             raise BadSetting("TWINLENS_TENSORRT is on, but the model runs on the CPU. Set TWINLENS_DEVICE=cuda.")
-        self.runners = self.on_cpu(1, self._threads, _MOST_TRIED)
+        self.runners = self.on_cpu(1, self._threads, _MOST_IN_A_RUN)
         self.device = "cpu"
 
     def _on_cuda(self) -> list[Runner]:
         serving, (shape, *_) = self._serving, reversed(self._shapes)
         if serving is None:  # any batch, once: nothing is prepared
             made = cuda.runners(
-                self._graph, most=_MOST_TRIED, count=1, precision=self.precision, verify=self._check_signature
+                self._graph, most=_MOST_IN_A_RUN, count=1, precision=self.precision, verify=self._check_signature
             )
         else:
             sizes = tuple(size for size in shape if size is not None)
@@ -174,7 +174,7 @@ class _Tower:
         return [_Guarded(PlainRunner(self._session(width, count), most)) for _ in range(count)]
 
     def _session(self, width: int, count: int) -> ort.InferenceSession:
-        # Without threads of its own a session may be run from many at once; with them, runs would fight over them.
+        # A session without threads of its own may run in many threads at once; with some, runs would compete for them.
         if (width == 1 or count == 1) and width in self._sessions:
             return self._sessions[width]
         session = self._load(width)
@@ -184,14 +184,14 @@ class _Tower:
         return session
 
     def lay_out(self, layout: Layout) -> None:
-        """On the CPU: have several runners, and one with all the threads beside them, as the layout says."""
+        """On the CPU: make the runners of a layout, and beside several of them the runner with all threads."""
         self.runners = self.on_cpu(layout.count, layout.width, layout.batch)
         self.alone = self.on_cpu(1, layout.alone, 1)[0] if layout.count > 1 else None
 
     def forget_copy(self) -> bool:
-        """Have the next session load the artifact's own graph; whether it was an optimised copy until now.
+        """Have the next session load the artifact's own graph; whether an optimised copy was in use until now.
 
-        The copy is dropped, so that another start makes it anew.
+        The copy is deleted, so that the next start makes another.
         """
         copy, self._copy, self._copies = self._copy, None, None
         self._sessions.clear()
@@ -213,26 +213,26 @@ class _Tower:
             if self._copy is not None:
                 try:
                     return _session_of(self._copy, threads, optimise=False)
-                except Exception as exc:  # as below; a copy that the disk has lost a part of
+                except Exception as exc:  # as below; a part of the copy may be lost
                     _log.warning("The optimised graph %s does not load: %s", self._copy, exc)
             self.forget_copy()
         try:
             return _session_of(self._graph, threads)
-        except Exception as exc:  # ONNX Runtime's own exceptions have no base of theirs
+        except Exception as exc:  # ONNX Runtime's own exceptions have no common base
             _log.warning("ONNX Runtime could not load %s: %s", self._graph, exc)
             raise ArtifactInvalid(
                 f"ONNX Runtime {ort.__version__} cannot load {self._graph}; the log says why."
             ) from exc
 
     def _check_signature(self, session: ort.InferenceSession) -> None:
-        takes, gives = map(_signature, (session.get_inputs(), session.get_outputs()))
-        name, kind = self._takes
-        if takes not in [[(name, f"tensor({kind})", [None, *shape])] for shape in self._shapes]:
+        inputs, outputs = map(_signature, (session.get_inputs(), session.get_outputs()))
+        name, kind = self._graph_input
+        if inputs not in [[(name, f"tensor({kind})", [None, *shape])] for shape in self._shapes]:
             shape = ", ".join(["N", *("L" if size is None else str(size) for size in self._shapes[0])])
-            raise ArtifactInvalid(f"The graph {self._graph} takes {takes}, not {name} {kind}[{shape}].")
-        if gives != [("embedding", "tensor(float)", [None, self.space.dimensions])]:
+            raise ArtifactInvalid(f"The graph {self._graph} accepts {inputs}, not {name} {kind}[{shape}].")
+        if outputs != [("embedding", "tensor(float)", [None, self.space.dimensions])]:
             raise ArtifactInvalid(
-                f"The graph {self._graph} gives {gives}, not embedding float32[N, {self.space.dimensions}]."
+                f"The graph {self._graph} gives {outputs}, not embedding float32[N, {self.space.dimensions}]."
             )
 
     def _encode(self, batch: NDArray[Any]) -> Vectors:
@@ -245,10 +245,10 @@ class _Tower:
         return np.concatenate([runner(part) for part in parts])
 
     def each_way(self) -> Sequence[Runner]:
-        """The runners that differ: what is proven must be proven of each way that will serve."""
-        # On the CPU those that work side by side are alike; on a GPU each has captured graphs of its own.
-        ours = self.runners if self.device != "cpu" else self.runners[:1]
-        return [*ours] if self.alone is None else [self.alone, *ours]
+        """One runner of each kind: the goldens are proven on all kinds that will serve."""
+        # On the CPU the runners that work side by side are alike; on a GPU each has captured graphs of its own.
+        different = self.runners if self.device != "cpu" else self.runners[:1]
+        return [*different] if self.alone is None else [self.alone, *different]
 
     def _warm_up(self, samples: Sequence[NDArray[Any]]) -> None:
         for runner in self.each_way():
@@ -299,7 +299,7 @@ class Encoder(_Tower):
         serving: Serving | None = None,
     ) -> None:
         size = artifact.spec.size
-        graph, takes = artifact.graph(precision), ("pixels", "uint8")
+        graph, graph_input = artifact.graph(precision), ("pixels", "uint8")
         super().__init__(
             artifact,
             precision,
@@ -307,7 +307,7 @@ class Encoder(_Tower):
             threads,
             serving,
             graph=graph,
-            takes=takes,
+            graph_input=graph_input,
             shapes=[(size, size, 3)],
             # Two: while one computes, the other's batch is copied.
             streams=2,
@@ -324,7 +324,7 @@ class Encoder(_Tower):
 
 
 class TextEncoder(_Tower):
-    """A text tower, loaded and ready to run. Raises ArtifactInvalid when it is made of an artifact without one."""
+    """A text tower, loaded and ready to run. Raises ArtifactInvalid for an artifact without one."""
 
     def __init__(
         self,
@@ -335,13 +335,21 @@ class TextEncoder(_Tower):
         threads: int = 0,
         serving: Serving | None = None,
     ) -> None:
-        graph, takes = artifact.text_graph(precision), ("tokens", "int64")
+        graph, graph_input = artifact.text_graph(precision), ("tokens", "int64")
         shapes: list[_Shape] = [(None,)]
         if (tower := artifact.manifest.text) is not None and tower.padded:
-            # Every text has that many tokens, so the graph may insist on it.
+            # Every text has that many tokens, so the graph may require the number.
             shapes.append((tower.length,))
         super().__init__(
-            artifact, precision, device, threads, serving, graph=graph, takes=takes, shapes=shapes, streams=1
+            artifact,
+            precision,
+            device,
+            threads,
+            serving,
+            graph=graph,
+            graph_input=graph_input,
+            shapes=shapes,
+            streams=1,
         )
 
     def encode(self, tokens: Tokens) -> Vectors:

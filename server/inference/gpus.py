@@ -1,4 +1,4 @@
-"""Which GPUs there are, and which worker takes which: asked of the driver, without taking hold of any."""
+"""Which GPUs there are, and which worker uses which: the driver is asked, and no GPU is initialised."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def usable(device: Device) -> int:
 def present(environment: Mapping[str, str] = os.environ) -> int:
     """How many GPUs this process may use: 0 where there is no driver.
 
-    NVML counts, because CUDA would take hold of a GPU to do so, in a process that only starts others.
+    NVML counts them, because CUDA would initialise a GPU, in a process that only starts others.
     """
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -39,7 +39,7 @@ def present(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def visible(count: int, variable: str | None) -> int:
-    """How many of `count` GPUs CUDA_VISIBLE_DEVICES leaves: those named before the first that is none."""
+    """How many of `count` GPUs CUDA_VISIBLE_DEVICES leaves: those named before the first name that is not a GPU's."""
     if variable is None:
         return count
     seen = 0
@@ -51,5 +51,5 @@ def visible(count: int, variable: str | None) -> int:
 
 
 def gpu_of(worker: int, count: int) -> int:
-    """The GPU of the worker of that number, counted from 0: workers are dealt out evenly."""
+    """The GPU of the worker with this number, counted from 0: workers are divided evenly among the GPUs."""
     return worker % count

@@ -1,11 +1,11 @@
-"""Graphs as ONNX Runtime wants them on this very machine: optimised once, and kept in the data folder.
+"""Graphs optimised for this very machine: ONNX Runtime makes them once, and they are kept in the data folder.
 
-The graphs in an artifact are portable. Before ONNX Runtime runs one, it fuses operators and lays the weights out for
-the processor at hand. That costs time at every start, and memory in every session: each would hold its own copy. Kept
-in a file, the laid-out weights are mapped, so that the sessions of all processes share them, page by page.
+The graphs in an artifact are portable. Before ONNX Runtime runs a graph, it fuses operators and arranges the weights
+for the processor at hand. That costs time at every start, and memory in every session, as each would hold its own copy.
+Kept in a file, the arranged weights are mapped, so that the sessions of all processes share them, page by page.
 
-The copies are a cache: keyed by the graph's digest, the runtime and the processor, made when one is missing, never
-trusted further than the goldens, which run through them at every start. Deleting the folder costs nothing but time.
+The copies are a cache: keyed by the graph's digest, the runtime and the processor, and made when missing. They are
+trusted no further than the goldens, which run through them at every start. Deleting the folder costs nothing but time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from time import time
 
 import onnxruntime as ort
 
-# Those of other artifacts and precisions stay for a while: somebody may go back.
+# Copies for other artifacts and precisions stay for a while: an operator may go back to one.
 _KEPT = 6
 
-_LONGEST_MAKING = 3600.0
+_LONGEST_MAKING_SECONDS = 3600.0
 
 _WEIGHTS = "weights.bin"
 _GRAPH = "graph.onnx"
@@ -40,10 +40,10 @@ def key(digest: str) -> str:
 
 
 def optimised(graph: Path, digest: str, folder: Path, check: Callable[[], None]) -> Path | None:
-    """The copy of a graph for the CPU at hand, made when it is not there yet; None where none can be made.
+    """The copy of a graph for the CPU at hand, made when it is missing; None when it cannot be made.
 
     `digest`: what identifies the graph. `check` is called before a copy is made, and raises where the graph's file is
-    not the one with that digest. Safe beside other processes that do the same.
+    not the one with that digest. Other processes may do the same at the same time.
     """
     place = folder / key(digest)
     if not (place / _GRAPH).exists():
@@ -51,14 +51,14 @@ def optimised(graph: Path, digest: str, folder: Path, check: Callable[[], None])
         try:
             _make(graph, place)
         except Exception as exc:  # no room, no permission, a graph that ONNX Runtime cannot write out
-            _log.warning("The optimised graph cannot be kept in %s, so each start makes it anew: %s", folder, exc)
+            _log.warning("The optimised graph cannot be kept in %s, so each start makes it again: %s", folder, exc)
             return None
         _prune(folder, place)
     return place / _GRAPH
 
 
 def forget(copy: Path) -> None:
-    """Drop a copy that turned out not to load."""
+    """Delete a copy that does not load."""
     shutil.rmtree(copy.parent, ignore_errors=True)
 
 
@@ -68,12 +68,12 @@ def _make(graph: Path, place: Path) -> None:
     try:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # it warns that the copy is for this machine only, which is what we want
+        options.log_severity_level = 3  # it would warn that the copy is for this machine only, as it should be
         options.optimized_model_filepath = str(partial / _GRAPH)
         for entry, value in (
             ("session.optimized_model_external_initializers_file_name", _WEIGHTS),
             ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
-            # The weights as the kernels want them, rather than as the graph has them.
+            # The weights as the kernels need them, rather than as the graph has them.
             ("session.save_external_prepacked_constant_initializers", "1"),
         ):
             options.add_session_config_entry(entry, value)
@@ -91,11 +91,11 @@ def _make(graph: Path, place: Path) -> None:
 
 
 def _prune(folder: Path, latest: Path) -> None:
-    """Keep the copies that were made last. One that still runs stays mapped, whether or not it has a name."""
+    """Keep the copies that were made last. A copy that a session uses stays mapped after its file is deleted."""
     others = [one for one in folder.iterdir() if one.is_dir() and one != latest]
     copies = sorted((one for one in others if "." not in one.name), key=_age, reverse=True)
-    # One that is being made has a dot in its name; after so long, its maker has died.
-    left = [one for one in others if "." in one.name and _age(one) < time() - _LONGEST_MAKING]
+    # A copy that is being made has a dot in its name; after so long, the process that made it has died.
+    left = [one for one in others if "." in one.name and _age(one) < time() - _LONGEST_MAKING_SECONDS]
     for old in (*copies[_KEPT - 1 :], *left):
         shutil.rmtree(old, ignore_errors=True)
 

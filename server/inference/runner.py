@@ -1,8 +1,7 @@
-"""Entries to vectors on the CPU: a session and the memory that its batches are laid in.
+"""Entries to vectors on the CPU: a session, and the memory into which its batches are copied.
 
-A runner is what the encoder runs a batch with. It belongs to one thread at a time, since its buffers are used again for
-the next batch; several runners, each with a session of its own, run side by side. `server.inference.cuda` has that for
-CUDA.
+A runner runs a batch for the encoder. It belongs to one thread at a time, since its buffers are used again for the next
+batch; several runners, each with a session of its own, run side by side. `server.inference.cuda` has runners for CUDA.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _DTYPES: dict[str, type[np.generic]] = {"tensor(uint8)": np.uint8, "tensor(int64
 
 
 class Session(Protocol):
-    """What is used of an ONNX Runtime session here."""
+    """The part of an ONNX Runtime session that is used here."""
 
     def run(self, outputs: Sequence[str], given: dict[str, NDArray[Any]], /) -> Sequence[Any]: ...
 
@@ -43,7 +42,7 @@ class Runner(Protocol):
         """
 
     def close(self) -> None:
-        """Give back what the runner holds; it runs nothing any more. A second time does nothing."""
+        """Free what the runner holds; it can run nothing any more. A second call does nothing."""
 
 
 class PlainRunner:
@@ -55,7 +54,7 @@ class PlainRunner:
         self._session: Session | None = session
         (self._name, shape, dtype) = signature(session)
         sizes = [size for size in shape if size is not None]
-        # Whether entries are all of one shape, the graph itself says.
+        # The graph itself says whether all entries have one shape.
         self._buffer = np.empty((most, *sizes), dtype) if len(sizes) == len(shape) else None
 
     def __call__(self, entries: Sequence[NDArray[Any]], /) -> Vectors:
@@ -90,6 +89,6 @@ def check(entries: Sequence[NDArray[Any]], most: int) -> None:
 def lay(entries: Sequence[NDArray[Any]], rows: NDArray[Any]) -> None:
     """Copy each entry into its row. Raises ValueError for one of another shape, and TypeError for another dtype."""
     for row, entry in zip(rows, entries, strict=True):
-        if entry.shape != row.shape:  # `copyto` would spread a smaller one over the whole row
+        if entry.shape != row.shape:  # `copyto` would repeat a smaller one over the entire row
             raise ValueError(f"an entry has the shape {row.shape}, not {entry.shape}")
         np.copyto(row, entry)

@@ -11,5 +11,5 @@ def log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
-    # Every lost and mended connection would be a line; what matters of it reaches the caller as an error.
+    # Every connection that is lost and replaced would be a line; what matters reaches the caller as an error.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

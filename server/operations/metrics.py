@@ -24,8 +24,10 @@ _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Vectors of one tower since the start: how many were kept from before, waited for beside another caller, or made;
-    and the memory of those that are kept."""
+    """Vectors of one tower since the start, by how they were obtained; and the memory of the cache, in bytes.
+
+    `kept`: found in the cache; `joined`: being made for another caller already; `made`: computed.
+    """
 
     kept: int
     joined: int
@@ -35,7 +37,7 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is inside at this moment: pictures and texts that are let in and not answered yet, and vectors by tower."""
+    """The load at this moment: pictures and texts that were admitted and are not answered yet; vectors by tower."""
 
     pictures: int
     texts: int
@@ -43,10 +45,10 @@ class Load:
 
 
 class Metrics:
-    """Handles for those who measure; `render` for those who scrape."""
+    """Counters, gauges and histograms for the rest of the server; `render` gives them to a scraper."""
 
     def __init__(self, shared: Path | None = None) -> None:
-        """`shared`: the folder of several workers."""
+        """`shared`: the folder in which several workers keep their figures."""
         self._shared = shared
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -70,22 +72,25 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32),
             registry=self.registry,
         )
-        self._pictures_inside = self._gauge("twinlens_pictures_inside", "Pictures let in and not answered yet.")
-        self._texts_inside = self._gauge("twinlens_texts_inside", "Texts let in and not answered yet.")
-        self._cache_bytes = self._gauge("twinlens_cache_bytes", "Memory of the vectors that are kept.", "tower")
+        self._pictures_inside = self._gauge("twinlens_pictures_inside", "Pictures admitted and not answered yet.")
+        self._texts_inside = self._gauge("twinlens_texts_inside", "Texts admitted and not answered yet.")
+        self._cache_bytes = self._gauge("twinlens_cache_bytes", "Bytes of the vectors that are kept.", "tower")
         self._cached = Counter(
-            "twinlens_cache", "Pictures and texts by how they were come by.", ["tower", "found"], registry=self.registry
+            "twinlens_cache",
+            "Pictures and texts by how they were obtained.",
+            ["tower", "found"],
+            registry=self.registry,
         )
         self._plans = Counter(
             "twinlens_searches", "Searches by how they were answered.", ["plan"], registry=self.registry
         )
         self._recall = Histogram(
             "twinlens_recall",
-            "What an index found of what an exact search finds, of searches drawn at random.",
+            "Share of an exact search's matches that an index found, for searches drawn at random.",
             buckets=(0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.999, 1),
             registry=self.registry,
         )
-        self._told: dict[tuple[str, str], int] = {}
+        self._observed: dict[tuple[str, str], int] = {}
 
     def embedded(self, tower: str, timings: Mapping[str, float]) -> None:
         for stage, seconds in timings.items():
@@ -97,33 +102,33 @@ class Metrics:
         self._plans.labels(plan).inc()
 
     def compared(self, recall: float) -> None:
-        """A search that an index answered was answered again exactly: what share of that the index had found."""
+        """A search was answered by an index and then exactly; `recall` is the share that the index found, 0 to 1."""
         self._recall.observe(recall)
 
     def batched(self, tower: str, size: int) -> None:
         self.batch_size.labels(tower).observe(size)
 
     def observe(self, load: Load) -> None:
-        """Take over what others count themselves."""
+        """Bring gauges and counters up to date with what the embedder counts itself."""
         self._pictures_inside.set(load.pictures)
         self._texts_inside.set(load.texts)
         for tower, known in load.vectors.items():
             self._cache_bytes.labels(tower).set(known.bytes)
             for found, count in (("kept", known.kept), ("joined", known.joined), ("made", known.made)):
-                self._cached.labels(tower, found).inc(count - self._told.get((tower, found), 0))
-                self._told[tower, found] = count
+                self._cached.labels(tower, found).inc(count - self._observed.get((tower, found), 0))
+                self._observed[tower, found] = count
 
     def render(self) -> bytes:
         """Everything, of all workers."""
         if self._shared is None:
             return generate_latest(self.registry)
-        self._bury()
+        self._forget_dead_workers()
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._shared))  # type: ignore[no-untyped-call]
         return generate_latest(registry) + generate_latest(self._own())
 
     def _own(self) -> CollectorRegistry:
-        """What is told of the worker that was asked only."""
+        """What is reported only of the worker that was asked: its process."""
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         return registry
@@ -131,8 +136,8 @@ class Metrics:
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
         return Gauge(name, about, labels, registry=self.registry, multiprocess_mode="livesum")
 
-    def _bury(self) -> None:
-        """What is inside a worker that died is inside no more."""
+    def _forget_dead_workers(self) -> None:
+        """Remove the gauges of workers that died: what they had admitted is gone."""
         for file in (self._shared or Path()).glob("gauge_live*_*.db"):
             found = re.search(r"_([0-9]+)\.db$", file.name)
             if found and not Path(f"/proc/{found[1]}").exists():

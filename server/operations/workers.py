@@ -1,11 +1,11 @@
 """Worker processes that share the port: how many, and which cores and which GPU are whose.
 
-On a CPU host one process is best: worker processes would split batches, the cache of vectors and the merging of equal
-requests, and the model's threads use all cores from one process as well. A GPU answers more than one Python process
-can decode for and talk HTTP to; there several stand in front of each.
+On a CPU host one process is best: several processes would split batches, the cache of vectors and the merging of equal
+requests, and the model's threads can use all cores from one process. A GPU encodes more pictures than one Python
+process can decode and send over HTTP, so several workers share each GPU.
 
-Each worker has a number, which is a file that it holds locked: a worker that is started in place of a dead one takes
-the dead one's number, cores and GPU.
+Each worker has a number, which is a file that it keeps locked. A worker that is started in place of a dead one gets the
+dead one's number, cores and GPU.
 """
 
 from __future__ import annotations
@@ -27,20 +27,23 @@ from server.settings import Settings
 PLACES = "_TWINLENS_PLACES"
 """The variable that names the folder of the workers' numbers, for the workers of one parent."""
 
-# Cores that a worker in front of a GPU keeps busy: one with Python, the others with decoding. Reckoned, not measured.
+REFUSAL_FILE = "_TWINLENS_REFUSAL"
+"""The variable that names the file in which a worker leaves the sentence why it cannot start."""
+
+# Cores that a worker in front of a GPU keeps busy: one with Python, the others with decoding. Estimated, not measured.
 _CORES_BEFORE_A_GPU = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A worker's number, from 0, of how many."""
+    """A worker's number, counted from 0, and how many workers there are."""
 
     number: int = 0
     of: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether what one worker does for all is this one's to do."""
+        """Whether this worker does what only one of them should do: maintenance, the demo catalogue."""
         return self.number == 0
 
 
@@ -53,7 +56,7 @@ def wanted(settings: Settings) -> int:
 
 
 def take_place(folder: Path, of: int) -> Place:
-    """Take the lowest number that is free and keep it for as long as this process lives. Raises StartRefused."""
+    """Take the lowest free number, and keep it for as long as this process lives. Raises StartRefused."""
     for number in range(of):
         held = os.open(folder / f"worker-{number}", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -61,12 +64,12 @@ def take_place(folder: Path, of: int) -> Place:
         except BlockingIOError:
             os.close(held)
         else:
-            return Place(number, of)  # never closed: the lock is the number
+            return Place(number, of)  # the file stays open: its lock holds the number
     raise StartRefused(f"There are {of} workers already.")
 
 
 def cores_of(place: Place, cores: Sequence[int]) -> list[int]:
-    """The cores that are this worker's own: an even part of them, or all where there are fewer than workers."""
+    """This worker's own cores: an even part of them, or all of them where there are fewer cores than workers."""
     if len(cores) < place.of:
         return list(cores)
     cut = [len(cores) * number // place.of for number in range(place.of + 1)]
@@ -78,31 +81,27 @@ def settle(place: Place) -> None:
     os.sched_setaffinity(0, cores_of(place, sorted(os.sched_getaffinity(0))))
 
 
-REFUSAL = "_TWINLENS_REFUSAL"
-"""The variable that names the file in which a worker leaves the sentence why it cannot start."""
-
-
 @contextlib.contextmanager
-def refusing() -> Iterator[None]:
-    """In a worker, when the start must be refused: tell the parent why, instead of being started again and again."""
+def reporting_refusal() -> Iterator[None]:
+    """In a worker whose start is refused: leave the reason to the parent, instead of being started again and again."""
     try:
         yield
     except StartRefused as exc:
-        if (refusal := os.environ.get(REFUSAL)) is None:
+        if (refusal := os.environ.get(REFUSAL_FILE)) is None:
             raise
         Path(refusal).write_text(exc.sentence)
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid == os.getppid():  # an orphan's parent is process 1
             os.kill(os.getppid(), signal.SIGTERM)
-        # Raised further it would end in a page of traceback; the parent says the sentence.
+        # Raised further it would end in a page of traceback; the parent prints the sentence.
         os._exit(2)
 
 
 def belong_to_parent() -> None:
-    """For a worker: nothing but its parent ends it, and it never outlives its parent."""
-    # A terminal sends Ctrl-C to a whole process group. The parent passes its end on, once; Granian's worker hangs when
-    # it is told a second time while it drains.
+    """For a worker: only its parent ends it, and it never outlives its parent."""
+    # A terminal sends Ctrl-C to the entire process group. The parent passes the signal on once; Granian's worker hangs
+    # when a second one comes while it drains.
     os.setpgid(0, 0)
-    # An orphan would hold the port with no database behind it, so there is nothing left for it to drain.
+    # An orphan would keep the port with no database behind it, so it has nothing left to drain.
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,12 +1,12 @@
 """Bytes to pixels: sniff, bound, decode, orient, flatten, resize, crop.
 
-What is done here is written in the artifact's preprocessing spec, and only there; for a picture without alpha and
-without an EXIF orientation, decoded in full, the pixels equal those of the checkpoint's own Hugging Face processor to
-the last bit, because the resampling is Pillow's in both. Everything is blocking and releases the GIL where it is slow:
-call it from a worker thread.
+Only the artifact's preprocessing spec says what is done here. For a picture without alpha and without an EXIF
+orientation, decoded in full, the pixels equal those of the checkpoint's own Hugging Face processor to the last bit,
+because both resample with Pillow. Everything is blocking and releases the GIL where it is slow: call it from a worker
+thread.
 
 A large JPEG need not be decoded in full: its decoder can leave out what a smaller picture does not show, at 1/2, 1/4
-or 1/8 of the size. Whether it may, the spec says, so that query and catalogue always agree.
+or 1/8 of the size. The spec says whether it may, so that query and catalogue always agree.
 
 ICC profiles are ignored, as the Hugging Face processors ignore them.
 """
@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]
 # Pillow's own bound is fixed and warns on standard error; ours is a setting, checked from the header before any pixel
 # is decoded.
 Image.MAX_IMAGE_PIXELS = None
-# Damaged files are told to their sender, not to the server's standard error.
+# A damaged file is reported to its sender, not to the server's standard error.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _ORIENTATION_TAG = 0x0112
@@ -47,7 +47,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Those that swap width and height; and those after which what was the end of a row or column comes first.
+# Orientations that swap width and height; and those after which the end of a row or column comes first.
 _SIDEWAYS = (5, 6, 7, 8)
 _LAST_COLUMN_LEFT = (2, 3, 6, 7)
 _LAST_ROW_TOP = (3, 4, 7, 8)
@@ -55,17 +55,17 @@ _LAST_ROW_TOP = (3, 4, 7, 8)
 THUMBNAIL = 256
 """The longest side of a thumbnail, in pixels."""
 
-# A resized picture of more pixels than this is never made whole (64 MB in Pillow): see `_middle`.
-_LARGEST_INTERMEDIATE = 16_000_000
+# A picture that would have more pixels than this once resized (64 MB in Pillow) is resized in part: see `_middle`.
+_LARGEST_INTERMEDIATE_PIXELS = 16_000_000
 
-# A progressive JPEG has about ten scans. One of thousands, each a few bytes, would keep a decoder busy for hours.
+# A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours.
 _MOST_SCANS = 100
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A file format we read: Pillow's name for it, its media type, and the usual file extension."""
+    """A file format that is read here: Pillow's name for it, its media type, and the usual file extension."""
 
     pillow: str
     content_type: str
@@ -97,7 +97,7 @@ _SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture, upright. `width` and `height` are its own, whatever scale it was decoded at."""
+    """A decoded picture, upright. `width` and `height` are those in full, whatever scale it was decoded at."""
 
     image: Image.Image
     """Opaque RGB."""
@@ -105,15 +105,16 @@ class Picture:
     width: int
     height: int
     scale: int = 1
-    """1, or for a JPEG that was decoded at a scale 2, 4 or 8: how many of its pixels one of `image` stands for."""
+    """1, or for a JPEG that was decoded at a scale 2, 4 or 8: its width and height over those of `image`."""
     box: Box | None = None
-    """Left, top, right, bottom of what it fills of `image`, where that is not all: 1001 pixels fill 500.5 of 501."""
+    """Left, top, right, bottom of the part of `image` that the picture fills, where that is not all of it: 1001 pixels
+    at 1/2 fill 500.5 of 501."""
 
 
 def sniff(data: bytes) -> Format:
-    """Tell the format from the first bytes; names and declared types are not believed.
+    """The format, by the first bytes; file names and declared types are not trusted.
 
-    Raises NoPicture for no bytes, NotAPicture for bytes of no format that we read.
+    Raises NoPicture for no bytes, NotAPicture for bytes of a format that is not read here.
     """
     if not data:
         raise NoPicture()
@@ -147,7 +148,7 @@ def _opened(data: bytes, form: Format, max_pixels: int) -> Image.Image:
 def _scans(data: bytes) -> int:
     """How many scans the first picture of a JPEG has: each costs a pass over all its pixels.
 
-    A marker that is none of 00 (a stuffed byte), D0 to D7 (restarts) and FF (fill) ends the entropy-coded data.
+    A marker other than 00 (a stuffed byte), D0 to D7 (restarts) and FF (fill) ends the entropy-coded data.
     """
     scans, at = 0, 2
     while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
@@ -164,8 +165,8 @@ def decode(
 ) -> Picture:
     """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
 
-    With `jpeg_at_least`, a JPEG is decoded at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many
-    pixels; 0 is always in full. `read_jpeg` reads, in place of Pillow, a JPEG of three colours that is decoded in full.
+    `jpeg_at_least`: decode a JPEG at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many pixels; 0:
+    always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
     width x height is over `max_pixels`.
@@ -185,7 +186,7 @@ def decode(
     except MediaRejected:
         raise
     except MemoryError:
-        raise  # our machine's limit, not the picture's fault
+        raise  # the machine's limit, not the picture's fault
     except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error...
         raise UnreadablePicture() from exc
     transpose = _TRANSPOSE.get(orientation)
@@ -200,15 +201,15 @@ def decode(
 
 
 def _scaled(image: Image.Image, at_least: int) -> int:
-    """Have a JPEG's decoder leave out what a smaller picture does not show: at 1 / 1, 2, 4 or 8, which is returned."""
+    """Have a JPEG's decoder leave out what a smaller picture does not show; 1, 2, 4 or 8: the divisor of its size."""
     width = image.width
     drafted = image.draft(None, (at_least, at_least))  # no mode: the colours stay as they are
     return round(width / drafted[1][2]) if drafted else 1
 
 
 def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:
-    """Where in an image of that size the picture lies: of the last column and row it may fill a part only."""
-    # Last as stored: turned upright, they may have come to lie at the left or at the top.
+    """Where in an image of this size the picture lies: it may fill only a part of the last column and the last row."""
+    # Last as stored: in the upright picture they may be the first ones, at the left or at the top.
     left = size[0] - filled[0] if orientation in _LAST_COLUMN_LEFT else 0.0
     top = size[1] - filled[1] if orientation in _LAST_ROW_TOP else 0.0
     return left, top, left + filled[0], top + filled[1]
@@ -217,7 +218,7 @@ def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF says nothing of the pixels, which are fine
+    except Exception:  # the EXIF is damaged, and the pixels are fine
         return 1
 
 
@@ -241,7 +242,9 @@ def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     least, most = (float(np.nan_to_num(bound(samples, axis=None))) for bound in (np.fmin.reduce, np.fmax.reduce))
     scale = 1 / 257 if most > 255 else 255.0 if samples.dtype.kind == "f" and 0 <= least <= most <= 1 else 1.0
     eight = np.empty(samples.shape, np.uint8)
-    for row, wide in zip(eight, samples, strict=True):  # by rows: a whole copy in wide numbers can be a gigabyte
+    for row, wide in zip(
+        eight, samples, strict=True
+    ):  # by rows: a copy of all samples in wide numbers can be a gigabyte
         row[:] = np.rint(np.clip(np.nan_to_num(wide.astype(np.float64)) * scale, 0, 255))
     return eight
 
@@ -253,13 +256,13 @@ def read_pixels(
     max_pixels: int,
     read_jpeg: Callable[[bytes], Image.Image] | None = None,
 ) -> Pixels:
-    """A picture's bytes to uint8[S, S, 3], all as the spec says. Raises as `decode` does."""
+    """A picture's bytes to uint8[S, S, 3], as the spec says. Raises as `decode` does."""
     picture = decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read_jpeg=read_jpeg)
     return to_pixels(picture, spec)
 
 
 def to_pixels(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Pixels:
-    """Resize and crop a picture, or a whole RGB image, as the spec says: uint8[S, S, 3], C-contiguous."""
+    """Resize and crop a picture, or an RGB image in full, as the spec says: uint8[S, S, 3], C-contiguous."""
     image, (full_width, full_height), box = _parts(picture)
     size, resample = spec.size, Image.Resampling[spec.resample.upper()]
     if spec.resize == "squash":
@@ -269,14 +272,14 @@ def to_pixels(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Pixels
     scaled = int(spec.edge * long / short)
     width, height = (spec.edge, scaled) if full_width <= full_height else (scaled, spec.edge)
     left, top = (width - size) // 2, (height - size) // 2
-    if width * height > _LARGEST_INTERMEDIATE:
+    if width * height > _LARGEST_INTERMEDIATE_PIXELS:
         return np.asarray(_middle(image, box, (width, height), (left, top), size, resample))
     resized = image.resize((width, height), resample, box)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def _parts(picture: Picture | Image.Image) -> tuple[Image.Image, tuple[int, int], Box]:
-    """The image, the picture's own width and height, and what it fills of the image."""
+    """The image, the picture's width and height in full, and the part of the image that the picture fills."""
     if isinstance(picture, Image.Image):
         return picture, picture.size, (0, 0, *picture.size)
     return picture.image, (picture.width, picture.height), picture.box or (0, 0, *picture.image.size)
@@ -293,8 +296,8 @@ def _middle(
     """Resize only what the crop keeps: 1 x 5000 would become 224 x 1,120,000 before its middle is cut out.
 
     Across first and down second, as Pillow itself resizes, with the neighbours that the filter reads. Pillow keeps a
-    box in single precision, so a sample may differ by 1 of 255 from the whole way; only shapes of more than about
-    300 : 1 come here.
+    box in single precision, so a sample may differ by 1 of 255 from resizing in full and cropping then. Only shapes of
+    more than about 300 : 1 are resized here.
     """
     (across, down) = ((box[2] - box[0]) / scaled[0], (box[3] - box[1]) / scaled[1])
     margin_x, margin_y = (math.ceil(4 * max(1.0, scale)) + 1 for scale in (across, down))
@@ -311,7 +314,7 @@ def _middle(
 def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes:
     """A WebP of at most `edge` pixels a side, aspect kept; never larger than the picture.
 
-    A picture that was decoded at a scale should be no smaller than the thumbnail: see `fills_thumbnail`.
+    A picture that was decoded at a scale should not be smaller than the thumbnail: see `fills_thumbnail`.
     """
     image, full, box = _parts(picture)
     scale = edge / max(full)

@@ -1,7 +1,7 @@
-"""Text to tokens, as the artifact's tokenizer.json says; nothing is added here. Nobody else imports tokenizers.
+"""Text to tokens, as the artifact's tokenizer.json says. Only this module imports tokenizers.
 
-The file itself says how a text is put into lower case, cut to the tower's length and padded. What is bounded here is
-only what one text can cost.
+The file itself says how a text is put into lower case, cut to the tower's length and padded. This module adds only a
+bound on the length of a text.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import tokenizers
 
 MOST_CHARACTERS = 10_000
-"""Of one text. Towers read 64 to 128 tokens, but a tokenizer walks through the whole text before it cuts it: 10,000
-characters took MiniLM's up to 40 ms. A longer text is refused, not cut, since a cut could change the tokens that are
-kept: a tokenizer may drop any amount of white space."""
+"""Of one text. Towers read 64 to 128 tokens, but a tokenizer reads the entire text before it cuts it: 10,000 characters
+took MiniLM's up to 40 ms. A longer text is refused, not cut, since a cut could change the tokens that are kept: a
+tokenizer may drop any amount of white space."""
 
 
 class Tokenizer:
-    """Turns words into tokens. One may be used from many threads at once. `read` makes it."""
+    """Turns texts into tokens. Many threads may use one at once. `read` makes it."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, tower: TextTower) -> None:
         self._tokenizer = tokenizer
@@ -34,9 +34,9 @@ class Tokenizer:
     @classmethod
     def read(cls, path: Path, tower: TextTower) -> Tokenizer:
         """Raises ArtifactInvalid when the file is not a tokenizer that cuts and pads as the tower needs it."""
-        # Callers' threads are all the parallelism we want: with more, the package complains at every fork.
+        # The callers' threads are parallel enough: with threads of its own the package warns at every fork.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        # Imported here, as a model without words need not pay its 5 MB.
+        # Imported here, so that a model without a text tower saves its 5 MB.
         import tokenizers
 
         try:
@@ -47,7 +47,7 @@ class Tokenizer:
         padded = (tokenizer.padding or {}).get("length")
         if cut != tower.length or padded != (tower.length if tower.padded else None):
             raise ArtifactInvalid(
-                f"{path} cuts texts to {cut} tokens and pads them to {padded}, but the text tower takes "
+                f"{path} cuts texts to {cut} tokens and pads them to {padded}, but the text tower reads "
                 f"{'always' if tower.padded else 'at most'} {tower.length}."
             )
         return cls(tokenizer, tower)
@@ -63,11 +63,11 @@ class Tokenizer:
             # `encode` would hold the GIL throughout; `_fast` leaves out where in the text each token was.
             (encoding,) = self._tokenizer.encode_batch_fast([text])
         except TypeError as exc:  # half a surrogate pair, which no UTF-8 can hold
-            raise TextRejected("The text is not whole Unicode: it holds half of a surrogate pair.") from exc
+            raise TextRejected("The text is not valid Unicode: it holds half of a surrogate pair.") from exc
         except MemoryError:
-            raise  # our machine's limit, not the text's fault
-        except Exception as exc:  # bare, from the package: a tokenizer without a token for what it does not know
+            raise  # the machine's limit, not the text's fault
+        except Exception as exc:  # a bare Exception: the tokenizer has no token for unknown words
             raise TextRejected() from exc
         if not encoding.ids:
-            raise TextRejected("The text has nothing in it that this model reads.")
+            raise TextRejected("The text has nothing in it that this model can read.")
         return np.array(encoding.ids, np.int64)

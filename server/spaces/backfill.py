@@ -1,7 +1,7 @@
-"""Embeds what a space lacks: media that are in the catalogue, their bytes in the store, their vectors not in the space.
+"""Backfill: embeds media that are in the catalogue, with their bytes in the store, and have no vector in a space yet.
 
-What `reembed` does for a new space, and each server for its own. It keeps no state beside the tables: what is missing
-is what has no vector. Media that cannot be embedded are recorded with the reason.
+`reembed` does this for a new space, and each server for its own space. Nothing is remembered beside the tables: a media
+is missing when it has no vector. Media that cannot be embedded are recorded with the reason.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
 from pgvector import HalfVector
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow, class_row
+from psycopg.rows import AsyncRowFactory, TupleRow, class_row, scalar_row
 
 from server.batching.embedder import Embedded, Embedder
 from server.batching.fair_queue import Caller
@@ -25,7 +25,7 @@ from server.database.connections import Pool
 from server.database.failures import translated
 from server.errors import CatalogueBusy, EncoderFailed, MediaNotFound, MediaRejected, StorageFailed, TwinlensError
 from server.ingest.storage import MediaStore
-from server.spaces.spaces import ALL_TIME, queries_of
+from server.spaces.spaces import EARLIEST, LATEST, Horizon, queries_of
 
 PAGE = 2000
 """Media that are looked at in one statement."""
@@ -33,18 +33,28 @@ PAGE = 2000
 BATCH = 24
 """Vectors that are written in one transaction."""
 
-_WITHIN = 600.0
+_EMBED_WITHIN_SECONDS = 600.0
 _TRIES = 3
-_PAUSE = 1.0
-# Less than deadlock_timeout: when a batch and somebody else wait for each other, it is the batch that gives up.
-_LOCK_WAIT = "500ms"
+_PAUSE_SECONDS = 1.0
+# Less than deadlock_timeout: when a batch and another transaction wait for each other, it is the batch that gives up.
+_LOCK_TIMEOUT_SECONDS = 0.5
+
+_IN_THE_WAY = (
+    psycopg.errors.ForeignKeyViolation,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.SerializationFailure,
+)
+"""What other transactions cause: a media was deleted at the same moment, or its row is in use."""
+
+Row = TypeVar("Row")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Lacking:
-    """A media without a vector in the space; `described`: its row says all that its bytes tell."""
+class MissingMedia:
+    """A media without a vector in the space; `described`: its row has size, type, width, height and digest."""
 
     id: str
     product_id: str
@@ -53,16 +63,27 @@ class Lacking:
     described: bool
 
 
+@dataclass(frozen=True)
+class _Page:
+    """Where a page ends, as transaction and media id, and which media of the page are missing."""
+
+    revision: str
+    id: str
+    missing: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class _Made:
-    media: Lacking
+    """A media that was embedded, and how many bytes its file has."""
+
+    media: MissingMedia
     picture: Embedded
     size: int
 
 
 @dataclass(slots=True)
 class Backfilled:
-    """What came of filling: how many media got a vector, and the ids of those that cannot be embedded."""
+    """The result of a backfill: how many media got a vector, and the ids of those that cannot be embedded."""
 
     embedded: int = 0
     unreadable_ids: list[str] = field(default_factory=list)
@@ -73,7 +94,7 @@ class Backfilled:
 
 
 class Backfill:
-    """Fills one space from the store with an embedder of that space.
+    """Backfills one space from the store, with an embedder of that space.
 
     Every method may raise CatalogueUnavailable and its kinds.
     """
@@ -89,34 +110,32 @@ class Backfill:
 
     # --- what is missing ---------------------------------------------------------------------------------------------
 
-    async def horizon(self) -> tuple[str, str]:
-        """Transactions: all below the first are over, and nothing that is to be seen reaches the second."""
-        ((oldest, next_one),) = await self._read("horizon")
-        return oldest, next_one
+    async def horizon(self) -> Horizon:
+        """What is visible at this moment."""
+        (horizon,) = await self._read("horizon", row=class_row(Horizon))
+        return horizon
 
-    async def missing(self, since: str = ALL_TIME[0], until: str = ALL_TIME[1]) -> AsyncIterator[list[str]]:
-        """Ids of what is missing of the media that were added since, and before, these transactions; page by page."""
-        at = {"revision": since, "id": "", "until": until, "most": PAGE}
-        while found := await self._read("next_page", at):
-            ((at["revision"], at["id"], missing),) = found
-            if missing:
-                yield missing
-
-    async def count_missing(self) -> int:
-        """How many are missing, those included that were tried in vain."""
-        ((untried, lost, unreadable, _),) = await self._read("count_missing", {"number": self.space.number})
-        return int(untried + lost + unreadable)
+    async def missing(self, since: str = EARLIEST, until: str = LATEST) -> AsyncIterator[list[str]]:
+        """Ids of missing media, page by page: of those added by the transaction `since` or later, before `until`."""
+        last = _Page(since, "", [])
+        while True:
+            at = {"revision": last.revision, "id": last.id, "until": until, "most": PAGE}
+            pages = await self._read("next_page", at, row=class_row(_Page))
+            if not pages:
+                return
+            (last,) = pages
+            if last.missing:
+                yield last.missing
 
     async def never_tried(self, ids: Sequence[str]) -> list[str]:
         """Those of these media of which no failure is recorded."""
-        parameters = {"ids": list(ids), "number": self.space.number}
-        return [row[0] for row in await self._read("never_tried", parameters)]
+        return await self._read("never_tried", {"ids": list(ids), "number": self.space.number}, row=scalar_row)
 
     async def due_again(self, most: int) -> list[str]:
-        """At most so many of those that could not be embedded a while ago; the longer they cannot, the rarer."""
-        return [row[0] for row in await self._read("due_again", {"number": self.space.number, "most": most})]
+        """At most so many media that could not be embedded a while ago; the more often one failed, the longer ago."""
+        return await self._read("due_again", {"number": self.space.number, "most": most}, row=scalar_row)
 
-    # --- filling it --------------------------------------------------------------------------------------------------
+    # --- embedding it ------------------------------------------------------------------------------------------------
 
     async def fill(
         self,
@@ -126,12 +145,13 @@ class Backfill:
         describe: bool = True,
         stop: asyncio.Event | None = None,
     ) -> Backfilled:
-        """Embed these media, those that still lack a vector, and write the vectors some dozens at a time.
+        """Embed those of these media that still lack a vector, and write the vectors in batches.
 
-        A process that dies loses what it has not written: at most as many, and those it was working on.
+        A process that dies loses one batch at most, and the pictures that it was working on.
 
-        `describe`: fill in what a media's row lacks; `stop`: once it is set, nothing more is begun, and what was begun
-        is written. Raises StorageFailed when the store does not answer, Overloaded; what is written stays.
+        `on_done` is called after each batch, and for each media that cannot be embedded. `describe`: fill in what a
+        media's row lacks. `stop`: once it is set, no other media is begun, and those that were begun are written.
+        Raises StorageFailed when the store does not answer, Overloaded; what is written stays.
         """
         filled = Backfilled()
         made: list[_Made] = []
@@ -141,9 +161,9 @@ class Backfill:
             while len(made) >= least and made:
                 batch, made[:] = made[:BATCH], made[BATCH:]
                 await self._write(batch, describe)
-                tell(Backfilled(embedded=len(batch)))
+                count(Backfilled(embedded=len(batch)))
 
-        def tell(more: Backfilled) -> None:
+        def count(more: Backfilled) -> None:
             filled.embedded += more.embedded
             filled.unreadable_ids += more.unreadable_ids
             if on_done is not None:
@@ -154,7 +174,7 @@ class Backfill:
                 if stop is not None and stop.is_set():
                     return
                 if (one := await self._embed(media)) is None:
-                    tell(Backfilled(unreadable_ids=[media.id]))
+                    count(Backfilled(unreadable_ids=[media.id]))
                 else:
                     made.append(one)
                     await write(BATCH)
@@ -171,19 +191,18 @@ class Backfill:
             await write(1)
         return filled
 
-    async def _describe(self, ids: Sequence[str]) -> list[Lacking]:
-        with translated():
-            async with self._pool.connection() as connection:
-                cursor = connection.cursor(row_factory=class_row(Lacking))
-                return await (await cursor.execute(self._queries["describe"], {"ids": list(ids)})).fetchall()
+    async def _describe(self, ids: Sequence[str]) -> list[MissingMedia]:
+        return await self._read("describe", {"ids": list(ids)}, row=class_row(MissingMedia))
 
-    async def _embed(self, media: Lacking) -> _Made | None:
-        """A media's vector from its bytes; None, and a record of why, where they make no picture."""
+    async def _embed(self, media: MissingMedia) -> _Made | None:
+        """A media's vector from its bytes; None when it cannot be embedded, and the reason is recorded then."""
         for attempt in range(1, _TRIES + 1):
             try:
                 data = await self._store.get(media.s3_key)
                 caller = Caller(media.client_id, "bulk")
-                return _Made(media, await self._embedder.embed(data, within=_WITHIN, caller=caller), len(data))
+                return _Made(
+                    media, await self._embedder.embed(data, within=_EMBED_WITHIN_SECONDS, caller=caller), len(data)
+                )
             except (MediaNotFound, MediaRejected) as exc:
                 reason: TwinlensError = exc
                 break
@@ -193,7 +212,7 @@ class Backfill:
                 reason = exc
                 if attempt == _TRIES and not await self._store_answers():
                     raise
-            await asyncio.sleep(_PAUSE * attempt)
+            await asyncio.sleep(_PAUSE_SECONDS * attempt)
         _log.warning("The media %s (%s) cannot be embedded: %s", media.id, media.s3_key, reason.sentence)
         parameters = {"number": self.space.number, "media_id": media.id, "reason": reason.sentence}
         with translated():
@@ -202,7 +221,7 @@ class Backfill:
         return None
 
     async def _store_answers(self) -> bool:
-        """Whether it is this one key that fails: one of an older system's may be none that the store takes."""
+        """Whether the store answers for another key: a key from a legacy schema may be one that it cannot read."""
         try:
             await self._store.get("is-anybody-there")
         except MediaNotFound:
@@ -212,7 +231,7 @@ class Backfill:
         return True
 
     async def _write(self, batch: list[_Made], describe: bool) -> None:
-        # By product, as all who lock several of them do.
+        # Sorted by product, the order in which everything locks products.
         batch = sorted(batch, key=lambda one: (one.media.product_id, one.media.id))
         for one in batch:
             if describe and not one.media.described:
@@ -230,7 +249,7 @@ class Backfill:
             except psycopg.errors.ForeignKeyViolation:
                 return  # deleted meanwhile
             except _IN_THE_WAY:
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 return
         raise CatalogueBusy
@@ -272,34 +291,33 @@ class Backfill:
         try:
             try:
                 await self._in_transaction(add)
-            except psycopg.errors.UniqueViolation:  # a twin was described at this moment
+            except psycopg.errors.UniqueViolation:  # a media with the same bytes got the digest at this moment
                 parameters["digest"] = None
                 await self._in_transaction(add)
         except _IN_THE_WAY:
             _log.info("The row of the media %s is in use, so what it lacks is not filled in.", one.media.id)
 
     async def _in_transaction(self, work: Callable[[AsyncConnection[TupleRow]], Any]) -> None:
-        """Raises psycopg's errors of `_IN_THE_WAY` and UniqueViolation as they are."""
+        """Run a transaction that waits for locks only briefly.
+
+        Raises psycopg's errors of `_IN_THE_WAY` and UniqueViolation as they are.
+        """
         passed: psycopg.Error | None = None
         with translated():
             try:
                 async with self._pool.connection() as connection, connection.transaction():
-                    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'".encode())
+                    milliseconds = round(_LOCK_TIMEOUT_SECONDS * 1000)
+                    await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}".encode())
                     await work(connection)
             except (*_IN_THE_WAY, psycopg.errors.UniqueViolation) as exc:
                 passed = exc
         if passed is not None:
             raise passed
 
-    async def _read(self, name: str, parameters: dict[str, Any] | None = None) -> list[TupleRow]:
+    async def _read(
+        self, name: str, parameters: dict[str, Any] | None = None, *, row: AsyncRowFactory[Row]
+    ) -> list[Row]:
         with translated():
             async with self._pool.connection() as connection:
-                return await (await connection.execute(self._queries[name], parameters)).fetchall()
-
-
-_IN_THE_WAY = (
-    psycopg.errors.ForeignKeyViolation,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.SerializationFailure,
-)
+                cursor = connection.cursor(row_factory=row)
+                return await (await cursor.execute(self._queries[name], parameters)).fetchall()

@@ -1,7 +1,7 @@
-"""python -m server reembed: embed the catalogue with another model, beside the live one, then switch to it.
+"""Re-embedding: embed the catalogue with another model beside the live one, then switch to the new model's space.
 
-It keeps no state beside the tables: what is to be done is what has no vector in the new space. So it may be killed at
-any moment; running it again goes on, and repeats what was not written yet, some dozens of pictures.
+Nothing is remembered beside the tables: a media is to be embedded when it has no vector in the new space. So a run may
+be killed at any moment. The next run goes on, and repeats only what was not written yet, some dozens of pictures.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from psycopg import AsyncConnection
+from psycopg.rows import class_row, scalar_row
 
 from server.artifact.artifact import Artifact
 from server.catalogue.catalogue import Catalogue
@@ -33,67 +35,107 @@ from server.operations.progress import Progress
 from server.settings import Settings
 from server.spaces import spaces
 from server.spaces.backfill import Backfill, Backfilled
-from server.spaces.spaces import ALL_TIME, about_space
+from server.spaces.spaces import EARLIEST, LATEST, SpaceDescription
+from server.spaces.switch import MOST_FILLED_WHILE_LOCKED, switch
 
 _BATCH = 8
 _BATCHES_AT_ONCE = 4
-_MOST_AT_ONCE = 128
-_ROUND = 2.0
-_PATIENCE = 30.0
-_LONGEST = 24 * 3600.0
-# With no more than these missing the switch itself can fill them in.
-_FEW = 16
+_MOST_PICTURES_AT_ONCE = 128
+_FOLLOW_EACH_SECONDS = 2.0
+_CONNECTION_TIMEOUT_SECONDS = 30.0
+_STATEMENT_TIMEOUT_SECONDS = 24 * 3600.0
 _MOST_PASSES = 30
+
+Ending = Literal["complete", "live", "switched", "filled", "stopped"]
+"""How a run ended. `complete`: the space is live and nothing was missing; `live`: the space was live already, and has
+now what can be embedded; `switched`: it is live now; `filled`: it has what can be embedded, and is not live; `stopped`:
+a signal came first."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `python -m server reembed` is told. `switch`: make the space live once it is complete; `follow`: then go on
-    embedding what is added, until stopped."""
+    """`switch`: make the space live once it is complete; `leave_out_unreadable`: although some pictures could not be
+    embedded; `follow`: then go on embedding what is added, until stopped."""
 
     switch: bool = True
     leave_out_unreadable: bool = False
     follow: bool = False
 
 
-def give_way() -> None:
-    """Let everybody else on this machine go first: this process and its threads take what is left over."""
+@dataclass(frozen=True)
+class Reason:
+    """Why media could not be embedded: the reason, how many media it holds for, and the id of one."""
+
+    reason: str
+    media: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What could not be embedded, by the most frequent reasons."""
+
+    reasons: Sequence[Reason]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended for a space, and how many pictures it embedded."""
+
+    space: SpaceRow
+    ending: Ending
+    embedded: int = 0
+    stopped_by: signal.Signals | None = None
+    """Where the ending is `stopped`."""
+
+
+Report = Callable[[Unreadable | Outcome], None]
+"""Called with what could not be embedded, before the switch; and with the outcome, before following begins."""
+
+
+def lower_priority() -> None:
+    """Let all other processes of this machine go first: this process and its threads use what they leave over."""
     os.nice(19)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-async def reembed(settings: Settings, folder: Path, url: str, options: Options) -> int:
-    """Fill the space of the artifact in `folder`, then switch to it; the exit code. Raises as `run`."""
+async def reembed(settings: Settings, folder: Path, url: str, options: Options, report: Report) -> Outcome:
+    """Fill the space of the artifact in `folder`, then switch to it, as `options` say.
+
+    Raises ArtifactInvalid, DatabaseUnusable, SpaceRefused's kinds, CatalogueUnavailable's kinds, StorageFailed.
+    """
     artifact = Artifact.read(folder)
     artifact.check_files(artifact.files_to_run(settings.precision))
     await asyncio.to_thread(migrations.migrate, url)
-    space = await asyncio.to_thread(lambda: spaces.register(url, **about_space(artifact, settings.precision)))
-    async with _alone(url, space), _until_told() as stop:
+    space = await asyncio.to_thread(spaces.register, url, SpaceDescription.of(artifact, settings.precision))
+    async with _only_run(url, space), _stop_on_signals() as stop:
         found = await asyncio.to_thread(spaces.missing, url, space)
-        if space.live and not options.follow and not (found.untried or found.lost or found.unreadable):
-            print(f"The space {space.id[:12]} ({space.model}) is live, and nothing is missing in it.")
-            return 0
-        settings = _modest(replace(settings, model=folder))
-        pool = connections.open_pool(url, min_size=1, max_size=6, timeout=_PATIENCE, longest=_LONGEST)
-        async with (
-            open_engine(
-                settings, artifact, words=False, decoding=settings.threads or len(os.sched_getaffinity(0))
-            ) as engine,
-            pool,
-        ):
+        if space.live and not options.follow and not found.total:
+            outcome = Outcome(space, "complete")
+            report(outcome)
+            return outcome
+        settings = _with_few_threads(replace(settings, model=folder))
+        pool = connections.open_pool(
+            url,
+            min_size=1,
+            max_size=6,
+            timeout=_CONNECTION_TIMEOUT_SECONDS,
+            longest=_STATEMENT_TIMEOUT_SECONDS,
+        )
+        decoding = settings.threads or len(os.sched_getaffinity(0))
+        async with open_engine(settings, artifact, words=False, decoding=decoding) as engine, pool:
             store = MediaStore.at(settings.media_url, settings.data / "media")
-            at_once = min(_MOST_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_AT_ONCE))
+            at_once = min(_MOST_PICTURES_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_PICTURES_AT_ONCE))
             backfill = Backfill(pool, space, engine.embedder, store, at_once=at_once)
-            total = found.untried + found.lost + found.unreadable
             catalogue = Catalogue(pool, space, recall=settings.target_recall)
-            return await _Work(url, catalogue, backfill, options, stop, total).run()
+            return await _Reembedding(url, catalogue, backfill, options, stop, report).run(found.total)
 
 
-def _modest(settings: Settings) -> Settings:
-    """With half of the cores unless told, and without measuring how to use them beside whatever runs now."""
+def _with_few_threads(settings: Settings) -> Settings:
+    """On the CPU: half of the cores unless a setting says otherwise, and no measuring of layouts beside other work."""
     if gpus.usable(settings.device):
         return settings
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
@@ -101,24 +143,24 @@ def _modest(settings: Settings) -> Settings:
 
 
 class _Stop(asyncio.Event):
-    """Set by SIGINT or SIGTERM; `signal` says which."""
+    """Set by SIGINT or SIGTERM; `signal` says by which."""
 
     signal: signal.Signals = signal.SIGTERM
 
 
 @contextlib.asynccontextmanager
-async def _until_told() -> AsyncIterator[_Stop]:
-    """SIGINT and SIGTERM are a request to stop; the second one ends at once."""
+async def _stop_on_signals() -> AsyncIterator[_Stop]:
+    """The first SIGINT or SIGTERM is a request to stop; the second one ends the task at once."""
     stop, loop, task = _Stop(), asyncio.get_running_loop(), asyncio.current_task()
 
-    def told(number: signal.Signals) -> None:
+    def on_signal(number: signal.Signals) -> None:
         if stop.is_set() and task is not None:
             task.cancel()
         stop.signal = number
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told, number)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         yield stop
     finally:
@@ -127,27 +169,28 @@ async def _until_told() -> AsyncIterator[_Stop]:
 
 
 @contextlib.asynccontextmanager
-async def _alone(url: str, space: SpaceRow) -> AsyncIterator[None]:
-    """One process at a time re-embeds for a space; the database lets go of the lock when the process dies."""
+async def _only_run(url: str, space: SpaceRow) -> AsyncIterator[None]:
+    """One process at a time re-embeds for a space; the database releases the lock when the process dies."""
     with translated():
         connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=10)
     async with connection:
         with translated():
             locks = (LOCKS_OF_REEMBEDDING, space.number)
-            row = await (await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
-        if row is None or not row[0]:
+            cursor = connection.cursor(row_factory=scalar_row)
+            locked = await (await cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
+        if not locked:
             raise SpaceRefused(
-                f"Another process is re-embedding for the space {space.id[:12]} at this moment: let it go on, or stop "
+                f"Another process is re-embedding for the space {space.short_id} at this moment: let it go on, or stop "
                 "it before starting another."
             )
         yield
 
 
-class _Work:
-    """One run: fill, build what searches need, switch, follow."""
+class _Reembedding:
+    """One run: fill the space, prepare it for searches, switch to it, follow what is added."""
 
     def __init__(
-        self, url: str, catalogue: Catalogue, backfill: Backfill, options: Options, stop: _Stop, total: int
+        self, url: str, catalogue: Catalogue, backfill: Backfill, options: Options, stop: _Stop, report: Report
     ) -> None:
         self._url = url
         self._catalogue = catalogue
@@ -155,79 +198,82 @@ class _Work:
         self._backfill = backfill
         self._options = options
         self._stop = stop
-        self._progress = Progress(sys.stderr, total, "pictures")
+        self._report = report
+        self._progress = Progress(sys.stderr, 0, "pictures")
         self._embedded = 0
-        # Whatever was added below this transaction has been tried.
-        self._since = ALL_TIME[0]
+        # Media that were added below this transaction have been tried.
+        self._since = EARLIEST
         self._failed: set[str] = set()
 
-    async def run(self) -> int:
-        short, model = self._space.id[:12], self._space.model
-        _log.info("Embedding %d pictures in the space %s (%s).", self._progress.total, short, model)
+    async def run(self, missing: int) -> Outcome:
+        """`missing`: how many media the space lacks at the start, for the progress that is shown."""
+        self._progress.total = missing
+        _log.info("Embedding %d pictures in the space %s (%s).", missing, self._space.short_id, self._space.model)
         try:
             await self._fill_all()
             if not self._stop.is_set() and not self._space.live:
-                _log.info("Counting what is there, and building the large clients' indexes, before the first search.")
+                _log.info("Collecting statistics, and building the large clients' indexes, before the first search.")
                 await self._prepare()
                 await self._fill_all()
         finally:
             self._progress.close()
-        if self._stop.is_set():
-            return self._stopped()
-        self._tell_unreadable()
-        if self._space.live:
-            print(f"The space {short} ({model}) is live, and has what can be embedded.")
-        elif self._options.switch:
-            if not await self._switch():
-                return self._stopped()
-            print(f"The space {short} ({model}) is live now. Start servers with its artifact.")
-        else:
-            print(
-                f"The space {short} ({model}) has what can be embedded. This makes it live: "
-                f"python -m server spaces switch {short}"
-            )
-        sys.stdout.flush()
-        if self._options.follow:
+        if not self._stop.is_set() and self._failed:
+            self._report(await asyncio.to_thread(self._unreadable))
+        ending = await self._finish()
+        stopped_by = self._stop.signal if ending == "stopped" else None
+        outcome = Outcome(self._space, ending, self._embedded, stopped_by)
+        self._report(outcome)
+        if self._options.follow and ending != "stopped":
             await self._follow()
-        return 0
+        return outcome
+
+    async def _finish(self) -> Ending:
+        """Switch to the space if that is wanted; how the run ends."""
+        if self._stop.is_set():
+            return "stopped"
+        if self._space.live:
+            return "live"
+        if not self._options.switch:
+            return "filled"
+        return "switched" if await self._switch() else "stopped"
 
     async def _fill_all(self) -> None:
-        """Pass after pass, each over what has come during the one before, until hardly anything has."""
+        """Pass after pass, each over what was added during the one before, until the switch can embed the rest."""
         for _ in range(_MOST_PASSES):
-            if await self._pass() <= _FEW or self._stop.is_set():
+            if await self._pass() <= MOST_FILLED_WHILE_LOCKED or self._stop.is_set():
                 return
 
     async def _pass(self) -> int:
-        """Embed what has come since the last pass; how many were missing."""
-        oldest, next_one = await self._backfill.horizon()
-        first = self._since == ALL_TIME[0]
+        """Embed what was added since the last pass; how many media were missing."""
+        horizon = await self._backfill.horizon()
+        first = self._since == EARLIEST
         number = 0
-        async for page in self._backfill.missing(self._since, ALL_TIME[1] if first else next_one):
+        async for page in self._backfill.missing(self._since, LATEST if first else horizon.unseen_from):
             ids = [one for one in page if one not in self._failed]
             number += len(ids)
             await self._fill(ids)
             if self._stop.is_set():
                 return number
-        self._since = oldest
+        self._since = horizon.complete_below
         return number
 
     async def _fill(self, ids: Sequence[str], *, in_haste: bool = False) -> None:
-        def tell(more: Backfilled) -> None:
+        def count(more: Backfilled) -> None:
             self._embedded += more.embedded
             self._failed.update(more.unreadable_ids)
             self._progress.total = max(self._progress.total, self._progress.done + more.tried)
             self._progress.add(more.tried)
 
-        await self._backfill.fill(ids, on_done=tell, describe=not in_haste, stop=self._stop)
+        await self._backfill.fill(ids, on_done=count, describe=not in_haste, stop=self._stop)
 
     async def _prepare(self) -> None:
-        """What PostgreSQL should know and have before the first search."""
+        """Give PostgreSQL the statistics and the indexes that the first search needs."""
         await self._catalogue.analyse()
         while (await self._catalogue.maintain_indexes()).busy and not self._stop.is_set():
             await self._pause()  # a server is building one
 
     async def _switch(self) -> bool:
-        """Make the space live; False where it was told to stop instead."""
+        """Make the space live; False when a signal came first."""
         loop = asyncio.get_running_loop()
 
         def fill(ids: Sequence[str], within: float | None) -> None:
@@ -242,7 +288,7 @@ class _Work:
         space = await asyncio.to_thread(spaces.choose, self._url, self._space.id)
         try:
             await asyncio.to_thread(
-                spaces.switch,
+                switch,
                 self._url,
                 space,
                 leave_out_unreadable=self._options.leave_out_unreadable,
@@ -262,21 +308,9 @@ class _Work:
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), _ROUND)
+            await asyncio.wait_for(self._stop.wait(), _FOLLOW_EACH_SECONDS)
 
-    def _stopped(self) -> int:
-        print(
-            f"Stopped. {self._embedded:,} pictures were embedded and are kept; nothing was switched. The same "
-            "command goes on from here.",
-            file=sys.stderr,
-        )
-        return 128 + self._stop.signal
-
-    def _tell_unreadable(self) -> None:
-        if not self._failed:
-            return
-        with connect(self._url) as connection:
+    def _unreadable(self) -> Unreadable:
+        with connect(self._url) as connection, connection.cursor(row_factory=class_row(Reason)) as cursor:
             query = spaces.queries_of(self._space)["reasons"]
-            rows = connection.execute(query, {"number": self._space.number}).fetchall()
-        reasons = "\n".join(f"  {count:>8,}  {reason} (such as {example})" for reason, count, example in rows)
-        print(f"These could not be embedded:\n{reasons}", file=sys.stderr)
+            return Unreadable(cursor.execute(query, {"number": self._space.number}).fetchall())

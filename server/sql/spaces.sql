@@ -1,5 +1,5 @@
--- Every statement of spaces.py and filler.py: a name, a sentence, named parameters. {space} is a space's table of
--- vectors. A media is missing in a space when it is a ready image without a vector there.
+-- Every statement of server/spaces: a name, a sentence, named parameters. {space} is a space's table of vectors.
+-- A media is missing in a space when it is a ready image without a vector there.
 
 -- find_space --
 -- An embedding space by its id.
@@ -10,11 +10,11 @@ SELECT number, id, dimensions, model, live FROM twinlens_spaces WHERE id = %(id)
 SELECT id FROM twinlens_spaces WHERE live
 
 -- was_live --
--- Whether the space was the live one before another took its place.
+-- Whether the space was the live one once, and another one is now.
 SELECT "retiredAt" IS NOT NULL FROM twinlens_spaces WHERE number = %(number)s
 
 -- list_spaces --
--- All of them, in the order they came.
+-- All of them, in the order in which they were registered.
 SELECT number, id, dimensions, model, live, "retiredAt" IS NOT NULL AS was_live, "artifactPath" AS artifact_path
 FROM twinlens_spaces
 ORDER BY number
@@ -28,25 +28,27 @@ SELECT twinlens_register_space(%(id)s, %(dimensions)s, %(model)s, %(manifest)s::
 SELECT twinlens_make_live(%(number)s)
 
 -- drop_space --
--- Take a space that is not live out of the database.
+-- Remove a space that is not live from the database.
 SELECT twinlens_drop_space(%(number)s)
 
 -- note_artifact --
--- Remember where the space's artifact lies now.
+-- Record the artifact's manifest, and the folder in which it is now.
 UPDATE twinlens_spaces SET manifest = %(manifest)s::jsonb, "artifactPath" = %(path)s
 WHERE number = %(number)s AND (manifest, "artifactPath") IS DISTINCT FROM (%(manifest)s::jsonb, %(path)s)
 
 -- count_vectors --
--- How many the space holds.
+-- How many vectors the space holds.
 SELECT count(*) FROM {space}
 
 -- horizon --
--- What was added by a transaction below the first is all to be seen, or gone; nothing to be seen reaches the second.
-SELECT pg_snapshot_xmin(snapshot)::text, pg_snapshot_xmax(snapshot)::text FROM pg_current_snapshot() AS snapshot
+-- Every transaction below the first has ended; nothing that the second or a later one added is visible.
+SELECT pg_snapshot_xmin(snapshot)::text AS complete_below, pg_snapshot_xmax(snapshot)::text AS unseen_from
+FROM pg_current_snapshot() AS snapshot
 
 -- count_missing --
--- All that is missing: what nobody has tried; what was tried in vain and would be lost to the searches, since the live
--- space has it; what was tried in vain and the live space lacks too; and some of the first two by name.
+-- Missing media: those that nobody has tried to embed; those that could not be embedded but have a vector in the live
+-- space, so that searches would lose them; those that could not be embedded and have none there either; and examples of
+-- the first two.
 WITH missing AS MATERIALIZED (
     SELECT m.id, u."mediaId" IS NOT NULL AS tried,
         EXISTS (SELECT FROM image_embeddings l WHERE l."mediaId" = m.id) AS shown
@@ -62,7 +64,7 @@ SELECT count(*) FILTER (WHERE NOT tried) AS untried,
 FROM missing
 
 -- missing_since --
--- What is missing of that which was added since: its id, whether it was tried in vain, whether the live space has it.
+-- Missing media that were added since: the id, whether it was tried in vain, whether it has a vector in the live space.
 SELECT m.id, u."mediaId" IS NOT NULL AS tried, EXISTS (SELECT FROM image_embeddings l WHERE l."mediaId" = m.id) AS shown
 FROM media m
 LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
@@ -72,7 +74,7 @@ WHERE m.revision >= %(since)s::text::xid8 AND m.revision < %(until)s::text::xid8
 ORDER BY m.revision, m.id
 
 -- missing_of_these --
--- The same of media that are named.
+-- The same for the media with these ids.
 SELECT m.id, u."mediaId" IS NOT NULL AS tried, EXISTS (SELECT FROM image_embeddings l WHERE l."mediaId" = m.id) AS shown
 FROM media m
 LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
@@ -80,8 +82,8 @@ WHERE m.id = ANY(%(ids)s) AND m.status = 'ready' AND m.kind = 'image'
     AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
 
 -- next_page --
--- The next so many media that were added since, in the order they came: the place of the last, and those of them that
--- are missing. The page is cut before the look at the vectors, so that each costs the same however few are missing.
+-- The next page of media that were added since, by transaction and id: where the page ends, and which of its media are
+-- missing. The page is cut before vectors are looked up, so that each page costs the same however few are missing.
 WITH page AS MATERIALIZED (
     SELECT revision, id
     FROM media
@@ -94,10 +96,10 @@ WITH page AS MATERIALIZED (
 ), missing AS (
     SELECT page.id FROM page WHERE NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = page.id)
 )
-SELECT at_revision, at_id, array(SELECT id FROM missing) AS missing FROM last
+SELECT at_revision AS revision, at_id AS id, array(SELECT id FROM missing) AS missing FROM last
 
 -- describe --
--- What is needed to embed these media, those that still lack a vector.
+-- What embedding needs to know about those of these media that still lack a vector.
 SELECT m.id, m."productId" AS product_id, m."clientId" AS client_id, m."s3Key" AS s3_key,
     m."contentDigest" IS NOT NULL AND m.width IS NOT NULL AND m.height IS NOT NULL AND m.bytes IS NOT NULL
         AND m."contentType" IS NOT NULL AS described
@@ -106,8 +108,8 @@ WHERE m.id = ANY(%(ids)s) AND m.status = 'ready' AND m.kind = 'image'
     AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
 
 -- reasons --
--- Why media could not be embedded, how many each, and one of them.
-SELECT reason, count(*), min("mediaId")
+-- Why media could not be embedded: the reasons, the number of media for each, and one of them.
+SELECT reason, count(*) AS media, min("mediaId") AS example
 FROM twinlens_unreadable
 WHERE space = %(number)s
 GROUP BY reason
@@ -120,14 +122,14 @@ SELECT id FROM unnest(%(ids)s::text[]) AS id
 WHERE NOT EXISTS (SELECT FROM twinlens_unreadable u WHERE u."mediaId" = id AND u.space = %(number)s)
 
 -- due_again --
--- Media that could not be embedded, tried so long ago that another try may do: after minutes, hours, days.
+-- Media that could not be embedded and are due for another try: after minutes, then hours, then days.
 SELECT "mediaId" FROM twinlens_unreadable
 WHERE space = %(number)s AND at < now() - least(interval '1 minute' * 4 ^ least(attempts, 6), interval '1 day')
 ORDER BY at
 LIMIT %(most)s
 
 -- fill_vector --
--- Store a media's vector in the space, unless it is there.
+-- Store a media's vector in the space, unless it has one there.
 INSERT INTO {space} (space, "mediaId", embedding)
 VALUES (%(number)s, %(media_id)s, %(embedding)s)
 ON CONFLICT ("mediaId") DO NOTHING
@@ -144,11 +146,11 @@ ON CONFLICT ("mediaId", space) DO UPDATE
     SET reason = excluded.reason, attempts = twinlens_unreadable.attempts + 1, at = now()
 
 -- hold_product --
--- Product before media, the order in which everything locks.
+-- Lock the product before its media: everything locks in this order.
 SELECT FROM products WHERE id = %(product_id)s FOR SHARE
 
 -- add_facts --
--- Fill in what a media's row lacks. The digest stays away where another media of the product has it.
+-- Fill in what a media's row lacks. The digest is left out where another media of the product has it.
 UPDATE media m
 SET "contentType" = coalesce(m."contentType", %(content_type)s), bytes = coalesce(m.bytes, %(bytes)s),
     width = coalesce(m.width, %(width)s), height = coalesce(m.height, %(height)s),

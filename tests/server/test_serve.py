@@ -67,7 +67,7 @@ def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behi
 
 @contextlib.contextmanager
 def in_flight(process):
-    """Many requests, some of which are inside when the block begins; at its end those that were let in are answered."""
+    """Many requests, some of which are admitted when the block begins; at its end the admitted ones are answered."""
     photograph = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
     with process.client() as client, ThreadPoolExecutor(24) as pool:
         client.get("/health/ready").raise_for_status()
@@ -84,7 +84,7 @@ def in_flight(process):
         taken = inside()
         yield
         answered = [one for one in asked if one.exception() is None and one.result().status_code == 200]
-    # Those still in the client's own queue never reached the server; all that had been let in were answered.
+    # Those still in the client's own queue never reached the server; all admitted ones were answered.
     assert len(answered) >= taken > 0
 
 
@@ -272,7 +272,7 @@ def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(s
         discard(postgres)
 
 
-def test_a_killed_parent_takes_everything_with_it_and_the_next_start_is_whole(serve):
+def test_a_killed_parent_ends_everything_and_the_next_start_finds_all(serve):
     process = serve("--demo", "on").ready()
     children = process.children
     process.stop(signal.SIGKILL)
@@ -371,7 +371,7 @@ def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve, shop):
     ("flags", "said"),
     [
         (("--model", "/nowhere"), "There is no model artifact in /nowhere"),
-        (("--port", "high"), "--port takes a port"),
+        (("--port", "high"), "--port must be a port"),
         (("--host", "0.0.0.0"), "TWINLENS_TRUST_NETWORK"),
         (("--device", "cuda"), "TWINLENS_DEVICE is cuda"),
         (("--precision", "int8"), "has no int8 graph"),

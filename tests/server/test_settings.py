@@ -63,15 +63,15 @@ def test_values_are_read_as_people_write_them(name, text, value):
         ("THREADS", "all"),
     ],
 )
-def test_a_bad_value_names_the_setting_and_what_it_takes(name, text):
+def test_a_bad_value_names_the_setting_and_the_values_it_accepts(name, text):
     with pytest.raises(BadSetting) as caught:
         Settings.read({f"TWINLENS_{name}": text})
-    assert f"TWINLENS_{name} takes" in caught.value.sentence
+    assert f"TWINLENS_{name} must be" in caught.value.sentence
     assert repr(text) in caught.value.sentence
 
 
 def test_a_misspelt_variable_is_not_ignored():
-    with pytest.raises(BadSetting, match="TWINLENS_PROT is no setting"):
+    with pytest.raises(BadSetting, match="TWINLENS_PROT is not a setting"):
         Settings.read({"TWINLENS_PROT": "9000"})
 
 

@@ -1,4 +1,4 @@
-"""The embedder with the real decoder and a stand-in for the model: who is let in, who is refused, what stays."""
+"""The embedder with the real decoder and a stand-in for the model: what is admitted, what is refused, what stays."""
 
 import asyncio
 import io
@@ -72,7 +72,7 @@ async def missed(embedder, within=SHORT):
     """Let one picture miss its deadline while the model is held."""
     with pytest.raises(DeadlineMissed) as caught:
         await embedder.embed(picture(9), within=within)
-    assert type(caught.value) is DeadlineMissed  # let in, not refused at the door
+    assert type(caught.value) is DeadlineMissed  # admitted, not refused
     return caught.value
 
 
@@ -96,7 +96,7 @@ async def test_a_thumbnail_is_made_only_when_asked_for(embedder):
 
 async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
     timed = []
-    embedder.on_embedded = lambda *told: timed.append(told)
+    embedder.on_embedded = lambda *seen: timed.append(seen)
     await embedder.embed_all([picture(10), picture(11)], within=LONG)
     for bad in (picture(66), b"text"):
         with pytest.raises((EncoderFailed, NotAPicture)):
@@ -107,21 +107,21 @@ async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
     assert all(min(timings.values()) >= 0 for _, timings in timed)
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- admission control -----------------------------------------------------------------------------------------------
 
 
-async def test_more_work_than_fits_the_deadline_is_refused_at_the_door_once_misses_show_the_pace(embedder, model):
+async def test_more_work_than_fits_the_deadline_is_not_admitted_once_misses_show_the_pace(embedder, model):
     held = await hold(embedder, model)
-    await missed(embedder)  # let in: nothing has been answered or missed yet, so there was no pace
+    await missed(embedder)  # admitted: nothing has been answered or missed yet, so there was no pace
     assert embedder.pictures.inside == 1
     with pytest.raises(Overloaded) as caught:
         await embedder.embed(picture(10), within=SHORT / 10)
-    assert type(caught.value) is Overloaded  # at the door; one that was let in would have missed its deadline
+    assert type(caught.value) is Overloaded  # at once; a picture that was admitted would have missed its deadline
     assert caught.value.retry_after >= 1
     assert embedder.pictures.inside == 1
-    let_in = asyncio.create_task(embedder.embed(picture(11), within=LONG))
+    admitted = asyncio.create_task(embedder.embed(picture(11), within=LONG))
     model.gate.set()
-    assert (await let_in).embedding.tolist() == [11.0]
+    assert (await admitted).embedding.tolist() == [11.0]
     await held
     assert model.batches == [[1], [11]]
 
@@ -141,7 +141,7 @@ async def test_one_that_is_cut_off_from_outside_when_its_time_is_up_shows_the_pa
 async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)
-    told = []
+    seen = []
     crowds = []
     for inside in (201, 401):
         crowds.append(asyncio.create_task(embedder.embed_all([picture(10)] * 200, within=LONG)))
@@ -149,15 +149,15 @@ async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
             await asyncio.sleep(0)
         with pytest.raises(Overloaded) as caught:
             await embedder.embed(picture(11), within=NOTHING)
-        told.append(caught.value.retry_after)
+        seen.append(caught.value.retry_after)
     # Two pictures were inside while one missed its deadline: each counts half of it.
-    assert told[0] >= 201 * SHORT / 2 * 0.9
-    assert told[1] == pytest.approx(told[0] * 402 / 202)  # and what asks
+    assert seen[0] >= 201 * SHORT / 2 * 0.9
+    assert seen[1] == pytest.approx(seen[0] * 402 / 202)  # and what asks
     model.gate.set()
     await asyncio.gather(held, *crowds)
 
 
-async def test_who_comes_to_an_empty_house_is_let_in_whatever_the_pace_and_the_number(embedder, model):
+async def test_all_are_admitted_when_nothing_is_inside_whatever_the_pace_and_the_number(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)
     model.gate.set()
@@ -168,7 +168,7 @@ async def test_who_comes_to_an_empty_house_is_let_in_whatever_the_pace_and_the_n
     await missed(embedder, NOTHING)
 
 
-async def test_pictures_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(embedder, model):
+async def test_pictures_that_are_refused_without_encoding_say_nothing_about_the_pace(embedder, model):
     held = await hold(embedder, model)
     await missed(embedder)
     for _ in range(100):
@@ -342,7 +342,7 @@ async def test_without_a_text_tower_words_are_refused(embedder):
 
 async def test_each_text_that_was_embedded_is_timed_and_no_other(reading):
     timed = []
-    reading.on_embedded = lambda *told: timed.append(told)
+    reading.on_embedded = lambda *seen: timed.append(seen)
     await read(reading, "a", "bc")
     for bad in ("1", "Bad"):  # B is 66, which is poison
         with pytest.raises((TextRejected, EncoderFailed)):
@@ -370,7 +370,7 @@ async def test_words_do_not_wait_for_pictures_nor_pictures_for_words(reading, mo
     assert await waiting == ["h"]
 
 
-async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_refused_at_the_door(reading, reader):
+async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_not_admitted(reading, reader):
     held = await hold_text(reading, reader)
     with pytest.raises(DeadlineMissed):
         await read(reading, "late", within=SHORT)
@@ -379,7 +379,7 @@ async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_r
         await read(reading, "refused", within=SHORT / 10)
     assert type(caught.value) is Overloaded
     assert caught.value.retry_after >= 1
-    # The pictures' door has a pace of its own.
+    # Admission control of pictures has a pace of its own.
     assert (await reading.embed(picture(10), within=LONG)).embedding.tolist() == [10.0]
     reader.gate.set()
     await held
@@ -400,7 +400,7 @@ async def test_no_more_than_1024_texts_are_inside_at_once(reading, reader):
     assert reading.texts.inside == 0
 
 
-async def test_texts_that_are_refused_in_passing_do_not_make_the_server_think_itself_quick(reading, reader):
+async def test_texts_that_are_refused_without_encoding_say_nothing_about_the_pace(reading, reader):
     held = await hold_text(reading, reader)
     with pytest.raises(DeadlineMissed):
         await read(reading, "late", within=SHORT)
@@ -433,19 +433,19 @@ async def test_a_caller_who_leaves_withdraws_the_texts_that_no_batch_has_taken(r
 
 
 class Meeting:
-    """The real decoder behind a door at which two pictures wait for each other, for half a second at most.
+    """The real decoder behind a barrier at which two pictures wait for each other, for half a second at most.
 
     Two that may be decoded at the same time meet at once; two that may not never do, however long they wait.
     """
 
     def __init__(self):
         self.decode = media.decode
-        self.door = threading.Barrier(2)
+        self.barrier = threading.Barrier(2)
         self.met = 0
 
     def __call__(self, data, **options):
         try:
-            self.door.wait(0.5)
+            self.barrier.wait(0.5)
             self.met += 1
         except threading.BrokenBarrierError:
             pass

@@ -40,7 +40,7 @@ def test_interactive_work_goes_first_and_bulk_gets_its_turn_while_both_wait():
     queue = filled(("bulk", "a", "bulk"))
     fresh = count()
     taken = []
-    for _ in range(4 * BULK_TURN):  # there is always somebody interactive
+    for _ in range(4 * BULK_TURN):  # interactive entries wait all the time
         queue.add(next(fresh), Caller("b"))
         queue.add("bulk", Caller("a", "bulk"))
         taken.append(queue.take())

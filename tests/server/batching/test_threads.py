@@ -1,4 +1,4 @@
-"""Threads for blocking work: fair, and never for somebody who has left."""
+"""Threads for blocking work: fair, and never done for a caller who has left."""
 
 import asyncio
 import threading

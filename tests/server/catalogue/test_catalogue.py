@@ -39,7 +39,7 @@ from server.errors import (
     SpaceNotLive,
     VectorRefused,
 )
-from server.spaces.spaces import open_space
+from server.spaces.spaces import SpaceDescription, open_space
 from tests.conftest import UnitVectors
 
 pytestmark = pytest.mark.anyio
@@ -60,9 +60,7 @@ async def search(catalogue: Catalogue, *asked: Any, **more: Any) -> list[Match]:
 
 
 def open_test_space(url: str, space_id: str = SPACE, dimensions: int = D, path: str = "models/test") -> SpaceRow:
-    return open_space(
-        url, space_id=space_id, dimensions=dimensions, model="test", manifest={"space": space_id}, artifact_path=path
-    )
+    return open_space(url, SpaceDescription(space_id, dimensions, "test", {"space": space_id}, path))
 
 
 @pytest.fixture

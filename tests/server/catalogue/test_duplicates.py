@@ -19,7 +19,7 @@ from export.proof.alterations import ALTERATIONS
 from server.__main__ import main
 from server.catalogue import duplicates
 from server.catalogue.duplicates import link
-from server.spaces.spaces import open_space
+from server.spaces.spaces import SpaceDescription, open_space
 from tests import DEMO_PICTURES
 from tests.conftest import UnitVectors, in_format
 
@@ -125,7 +125,7 @@ def _catalogue(url: str, unit_vectors: UnitVectors, *, graded: bool = True) -> N
     space_id = "a" * 64
     variant = {"space": space_id, **({"grades": GRADES} if graded else {})}
     manifest = {"precisions": {"fp32": variant}}
-    space = open_space(url, space_id=space_id, dimensions=D, model="test", manifest=manifest, artifact_path="none")
+    space = open_space(url, SpaceDescription(space_id, D, "test", manifest, "none"))
     some = unit_vectors(8, D)
     vectors = {"a": some[0], "b": some[0], "c": some[1], "d": _towards(some[1], some[2], 0.95)}
     vectors |= {"e": some[3], "f": _towards(some[3], some[4], 0.92), "h": some[5], "x": some[0]}

@@ -11,7 +11,7 @@ from server.inference.cores import BATCHES, Layout, find, plain, remembered, wid
 
 
 class Runner:
-    """Takes as long as it is told: so many seconds for a run, and for each entry in it."""
+    """Takes so many seconds for a run, and so many for each entry in it."""
 
     def __init__(self, run, entry, most):
         self.run, self.entry, self.most = run, entry, most
@@ -58,7 +58,7 @@ def test_a_larger_batch_is_chosen_only_as_far_as_it_gains():
 
 
 def test_what_comes_alone_gets_the_width_that_is_quickest_for_it():
-    # Two threads stand in each other's way here: 30 ms against 10.
+    # Two threads hinder each other here: 30 ms against 10.
     layout = find(machine({1: 0, 2: 0}, {1: 0.010, 2: 0.030}), None, 2)
     assert (layout.count, layout.width, layout.alone) == (2, 1, 1)
 
@@ -88,7 +88,7 @@ def test_a_size_that_does_not_run_ends_the_sizes_and_not_the_start(caplog):
     assert "Batches of 8 do not run" in caplog.text
 
 
-def test_a_batch_that_was_given_is_taken():
+def test_a_batch_that_was_given_is_used():
     layout = find(machine({1: 0, 2: 0}, {1: 0.010, 2: 0.009}), None, 2, batch=3)
     assert (layout.count, layout.width, layout.batch) == (2, 1, 3)
 

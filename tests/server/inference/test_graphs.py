@@ -58,7 +58,7 @@ def test_sessions_share_the_weights_of_a_copy(tmp_path, pixels):
     assert str(tmp_path) in mapped
 
 
-def test_a_copy_that_does_not_load_is_made_anew_at_the_next_start(tmp_path, pixels, caplog):
+def test_a_copy_that_does_not_load_is_made_again_at_the_next_start(tmp_path, pixels, caplog):
     plain = encoded(tmp_path, pixels)
     (copy,) = copies(tmp_path)
     (copy / "graph.onnx").write_bytes(b"not a graph")
@@ -85,7 +85,7 @@ def test_a_copy_with_other_weights_is_dropped_and_the_artifacts_own_graph_serves
             weights.write(b"\xff" * (size // 2))
     with serving(database_url, tmp_path) as client:
         assert client.post("/embed-image", files={"file": KEYBOARD}).json()["embedding"] == expected
-    assert "Not with the optimised graphs" in caplog.text
+    assert "The optimised graphs are not used" in caplog.text
     assert copies(tmp_path / "cache") == []
 
 

@@ -78,7 +78,7 @@ def test_callers_may_be_several_threads_one_after_another(runner, pictures, alon
     np.testing.assert_array_equal(np.concatenate(found), alone)
 
 
-def test_more_entries_than_the_runner_takes_are_refused_and_so_are_none(runner, pictures):
+def test_more_entries_than_the_runner_accepts_are_refused_and_so_are_none(runner, pictures):
     for wrong in ([], [*pictures, pictures[0]]):
         with pytest.raises(ValueError, match=f"1 to {MOST} entries, not {len(wrong)}"):
             runner(wrong)
@@ -97,7 +97,7 @@ def test_texts_of_any_length_run(texts_session):
         np.testing.assert_array_equal(runner(list(texts)), texts_session.run(None, {"tokens": texts})[0])
 
 
-def test_texts_of_one_length_can_be_bound_when_their_shape_is_told(texts_session):
+def test_texts_of_one_length_can_be_bound_when_their_shape_is_given(texts_session):
     with pytest.raises(ValueError, match="tokens of any shape cannot be bound"):
         BoundRunner(texts_session, MOST)
     runner = BoundRunner(texts_session, MOST, shape=(LENGTH,))

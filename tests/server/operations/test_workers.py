@@ -19,14 +19,14 @@ from tests import ROOT
 from tests.support.process import KEYBOARD
 
 
-def test_one_process_serves_on_a_cpu_unless_told_otherwise():
+def test_one_process_serves_on_a_cpu_unless_a_setting_says_otherwise():
     assert wanted(Settings(device="cpu")) == 1
     assert wanted(Settings(device="cpu", workers=3)) == 3
 
 
 @pytest.mark.parametrize("cores", [1, 2, 5, 16])
 @pytest.mark.parametrize("of", [1, 2, 3, 16])
-def test_cores_are_dealt_out_whole_and_each_to_one_worker(cores, of):
+def test_all_cores_are_divided_and_each_belongs_to_one_worker(cores, of):
     dealt = [cores_of(Place(number, of), range(cores)) for number in range(of)]
     if of <= cores:
         assert sorted(core for part in dealt for core in part) == list(range(cores))

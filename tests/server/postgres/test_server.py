@@ -18,7 +18,7 @@ from server.database.connections import open_pool
 from server.database.migrations import migrate
 from server.errors import DatabaseUnusable, StartRefused
 from server.postgres.server import EmbeddedPostgres
-from server.spaces.spaces import open_space
+from server.spaces.spaces import SpaceDescription, open_space
 from tests.support.postgres import (
     PATIENCE,
     Embedded,
@@ -79,9 +79,7 @@ async def test_a_killed_postmaster_comes_back_and_the_catalogue_answers_again(
 ) -> None:
     with embedded(tmp_path) as postgres:
         migrate(postgres.url)
-        space = open_space(
-            postgres.url, space_id="a" * 64, dimensions=4, model="test", manifest={}, artifact_path="models/test"
-        )
+        space = open_space(postgres.url, SpaceDescription("a" * 64, 4, "test", {}, "models/test"))
         async with open_pool(postgres.url, min_size=2, max_size=4, timeout=PATIENCE) as pool:
             catalogue = Catalogue(pool, space)
             await catalogue.put_product("acme", "p", name="Mouse")

@@ -334,7 +334,7 @@ def test_pixels_are_always_the_models_square(size):
 
 
 def test_a_long_thin_picture_makes_no_giant_intermediate():
-    # The whole way would hold 224 x 1,120,000 samples; Pillow's allocator counts what it really asked for.
+    # Resizing in full would need 224 x 1,120,000 samples; Pillow's allocator counts what it really asked for.
     Image.core.reset_stats()
     media.to_pixels(Image.new("RGB", (1, 5000), (9, 8, 7)), SPEC)
     assert Image.core.get_stats()["allocated_blocks"] < 10
@@ -345,14 +345,14 @@ def test_the_way_round_a_giant_intermediate_gives_the_same_pixels(monkeypatch):
     for width, height in [(40, 900), (900, 40), (7, 2400), (2400, 7), (230, 260), (31, 33)]:
         image = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
         whole = media.to_pixels(image, SPEC).astype(np.int16)
-        monkeypatch.setattr(media, "_LARGEST_INTERMEDIATE", 0)
+        monkeypatch.setattr(media, "_LARGEST_INTERMEDIATE_PIXELS", 0)
         round_about = media.to_pixels(image, SPEC).astype(np.int16)
         monkeypatch.undo()
         assert np.abs(whole - round_about).max() <= 1
         assert (whole != round_about).mean() < 0.001
 
 
-def test_squashing_keeps_the_whole_picture():
+def test_squashing_keeps_the_entire_picture():
     spec = PreprocessingSpec(
         size=64, resize="squash", edge=64, resample="bilinear", rescale=1 / 255, mean=(0, 0, 0), std=(1, 1, 1)
     )
@@ -429,7 +429,7 @@ def test_a_jpeg_that_is_too_small_for_a_scale_keeps_its_pixels_to_the_last_bit(o
 @pytest.mark.parametrize("size", [(128, 128), (129, 130), (135, 129), (190, 131), (129, 242)])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_scaled_pixels_stand_where_those_of_full_decoding_stand(orientation, size, resize):
-    """At 1/8, 129 pixels are 17, of which the last is full to an eighth only: taken for whole, all would be moved."""
+    """At 1/8, 129 pixels are 17, of which an eighth of the last is filled: counted as full, it would move all."""
     spec = msgspec.structs.replace(TINY, resize=resize, jpeg_at_least=16)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -449,7 +449,7 @@ def test_the_way_round_a_giant_intermediate_knows_of_scaled_pictures(orientation
     result = decoded(data, at_least=16)
     assert result.scale == 8
     whole = media.to_pixels(result, TINY).astype(np.int16)
-    monkeypatch.setattr(media, "_LARGEST_INTERMEDIATE", 0)
+    monkeypatch.setattr(media, "_LARGEST_INTERMEDIATE_PIXELS", 0)
     assert np.abs(whole - media.to_pixels(result, TINY)).max() <= 1
 
 

@@ -1,4 +1,4 @@
-"""A new model is released while others ask and upload: nobody notices, also when the work is killed half-way."""
+"""A new model is released while callers search and upload: none notices, even when the work is killed half-way."""
 
 import io
 import itertools
@@ -15,7 +15,8 @@ from PIL import Image
 
 from server.artifact.artifact import Artifact
 from server.spaces import spaces
-from server.spaces.spaces import about_space
+from server.spaces.spaces import SpaceDescription
+from server.spaces.switch import drop, switch
 from tests import DEMO_PICTURES, ROOT, STARTER
 from tests.support import artifacts
 from tests.support.process import KEYBOARD, PATIENCE, until
@@ -64,7 +65,7 @@ def picture(number):
 
 
 class Crowd:
-    """Asks a server for known pictures and adds new ones until told to stop; keeps what was wrong."""
+    """Asks a server for known pictures and adds new ones until it is stopped; keeps what was wrong."""
 
     def __init__(self, server, space, *, uploads):
         self.answers = 0
@@ -146,7 +147,7 @@ def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_t
             one, two = add(new, 900), add(old, 901)
             until(lambda: first(old, 900) == (one, 100.0))
             until(lambda: first(new, 901) == (two, 100.0))
-            # A worker that is started anew serves the space that was live when its parent started.
+            # A worker that replaces a dead one serves the space that was live when its parent started.
             before = old.worker
     assert not crowd.wrong
     assert not other.wrong
@@ -155,16 +156,16 @@ def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_t
     old.ready(times=2)
     assert old.search()[0]["similarity"] == 100.0
 
-    until(lambda: not spaces.missing(database_url, spaces.choose(database_url, space_new).row).untried)
+    until(lambda: not spaces.missing(database_url, spaces.choose(database_url, space_new)).untried)
     out, _, code = finished(reembed(data, database_url, opposite))
     assert (code, "nothing is missing" in out) == (0, True)
 
     # The way back, and on again; then the old space goes, and its server says so.
-    until(lambda: not spaces.missing(database_url, spaces.choose(database_url, SPACE_OLD).row).untried)
-    spaces.switch(database_url, spaces.choose(database_url, SPACE_OLD))
+    until(lambda: not spaces.missing(database_url, spaces.choose(database_url, SPACE_OLD)).untried)
+    switch(database_url, spaces.choose(database_url, SPACE_OLD))
     assert new.search()[0]["similarity"] == 100.0
-    spaces.switch(database_url, spaces.choose(database_url, space_new))
-    spaces.drop(database_url, spaces.choose(database_url, SPACE_OLD))
+    switch(database_url, spaces.choose(database_url, space_new))
+    drop(database_url, spaces.choose(database_url, SPACE_OLD))
     with old.client() as client:
         for answer in (
             client.get("/health/ready"),
@@ -185,7 +186,7 @@ def killed_at_work(work, url, table, before):
 
 def until_registered(url, space):
     until(lambda: any(one.id == space for one in spaces.list_spaces(url)))
-    return spaces.choose(url, space).row.table
+    return spaces.choose(url, space).table
 
 
 def add(server, number):
@@ -207,7 +208,7 @@ class Folder:
     def __init__(self, url, data):
         self.url, self.data = url, data
         old = Artifact.read(STARTER)
-        self.space = spaces.open_space(url, **about_space(old, "fp32"))
+        self.space = spaces.open_space(url, SpaceDescription.of(old, "fp32"))
         self._execute("""INSERT INTO products (id, "clientId", name) VALUES ('p', 'c', 'P')""")
 
     def add(self, media, content, *, shown=True):
@@ -237,9 +238,7 @@ class Folder:
             ).fetchone()
 
 
-def test_pictures_that_cannot_be_embedded_stop_the_switch_until_it_is_told_to_leave_them_out(
-    opposite, database_url, tmp_path
-):
+def test_pictures_that_cannot_be_embedded_stop_the_switch_until_they_are_left_out(opposite, database_url, tmp_path):
     folder = Folder(database_url, tmp_path)
     folder.add("good", KEYBOARD)
     folder.add("twin", KEYBOARD)
@@ -266,7 +265,7 @@ def test_pictures_that_cannot_be_embedded_stop_the_switch_until_it_is_told_to_le
     assert shown == (2,)
 
 
-def test_it_stops_when_told_and_does_not_run_twice_at_once(opposite, database_url, tmp_path):
+def test_it_stops_at_a_signal_and_does_not_run_twice_at_once(opposite, database_url, tmp_path):
     folder = Folder(database_url, tmp_path)
     folder.add("good", KEYBOARD)
     work = reembed(tmp_path, database_url, opposite, "--no-switch", "--follow")

@@ -1,0 +1,88 @@
+"""Migrations, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from server.database.migrations import load_migrations, migrate
+from server.database.queries import SQL
+from server.errors import DatabaseUnusable
+
+
+@pytest.fixture
+def migrations(tmp_path: Path) -> Path:
+    """A copy of the migrations that a test may add to."""
+    folder = tmp_path / "sql"
+    shutil.copytree(SQL, folder)
+    return folder
+
+
+def test_migrating_twice_does_nothing_the_second_time(bare_database_url: str) -> None:
+    names = [migration.name for migration in load_migrations()]
+    assert migrate(bare_database_url) == names
+    assert migrate(bare_database_url) == []
+
+
+def test_processes_that_migrate_at_once_apply_each_migration_once(bare_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        applied = [name for names in threads.map(migrate, [bare_database_url] * 4) for name in names]
+    assert applied == [migration.name for migration in load_migrations()]
+
+
+def test_a_new_migration_is_applied_to_an_old_database(database_url: str, migrations: Path) -> None:
+    (migrations / "9000_more.sql").write_text("CREATE TABLE more (); SELECT 1 % 1;")
+    assert migrate(database_url, migrations) == ["9000_more"]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(database_url: str, migrations: Path) -> None:
+    (migrations / "9000_bad.sql").write_text("CREATE TABLE half (); SELECT 1 / 0;")
+    with pytest.raises(DatabaseUnusable, match="9000_bad failed"):
+        migrate(database_url, migrations)
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
+    (migrations / "9000_bad.sql").write_text("CREATE TABLE half ();")
+    assert migrate(database_url, migrations) == ["9000_bad"]
+
+
+def test_an_applied_migration_that_changed_is_refused(database_url: str, migrations: Path) -> None:
+    first = migrations / f"{load_migrations()[0].name}.sql"
+    first.write_text(first.read_text() + "-- changed")
+    with pytest.raises(DatabaseUnusable, match=r"0001_.* is not the one that made this database"):
+        migrate(database_url, migrations)
+
+
+def test_a_database_that_is_newer_than_the_code_is_refused(database_url: str, migrations: Path) -> None:
+    (migrations / "9000_later.sql").write_text("SELECT 1")
+    migrate(database_url, migrations)
+    with pytest.raises(DatabaseUnusable, match=r"newer than this version.*9000_later"):
+        migrate(database_url)
+
+
+def test_a_database_with_tables_of_someone_else_is_refused(bare_database_url: str) -> None:
+    with psycopg.connect(bare_database_url) as connection:
+        connection.execute("CREATE TABLE products (id uuid)")
+    with pytest.raises(DatabaseUnusable, match=r"tables that Twinlens did not make.*products"):
+        migrate(bare_database_url)
+
+
+def test_an_old_pgvector_is_refused(bare_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.database.migrations.OLDEST_PGVECTOR", (99, 0, 0))
+    with pytest.raises(DatabaseUnusable, match=r"pgvector \d.*99\.0\.0 is needed"):
+        migrate(bare_database_url)
+
+
+def test_a_user_who_may_not_add_pgvector_learns_what_to_run(bare_database_url: str) -> None:
+    role = "twinlens_nobody"
+    with psycopg.connect(bare_database_url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE IF EXISTS {role}")
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        try:
+            with pytest.raises(DatabaseUnusable, match="CREATE EXTENSION vector"):
+                migrate(psycopg.conninfo.make_conninfo(bare_database_url, user=role, password="x"))
+        finally:
+            connection.execute(f"DROP ROLE {role}")

@@ -1,0 +1,75 @@
+"""Two embedding spaces of a real database, with media that have vectors in one, in both or in none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from server.catalogue.rows import SpaceRow
+from server.spaces import spaces
+from server.spaces.spaces import ListedSpace, SpaceDescription, State
+
+D = 16
+OLD, NEW = (hashlib.sha256(name).hexdigest() for name in (b"old", b"new"))
+
+
+def described(space_id: str) -> SpaceDescription:
+    return SpaceDescription(space_id, D, model="test", manifest={}, artifact_path=f"/models/{space_id[:4]}")
+
+
+def open_old(url: str) -> SpaceRow:
+    """The space OLD, which an empty database accepts as its live one."""
+    return spaces.open_space(url, described(OLD))
+
+
+def register_new(url: str) -> ListedSpace:
+    """The space NEW, which is not live."""
+    spaces.register(url, described(NEW))
+    return spaces.choose(url, NEW)
+
+
+def run_sql(url: str, statement: str, parameters: Sequence[Any] | None = None) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode(), parameters)
+
+
+def add_media(url: str, *ids: str, vectors_in: Iterable[SpaceRow] = (), status: str = "ready") -> None:
+    run_sql(url, """INSERT INTO products (id, "clientId", name) VALUES ('p', 'c', 'P') ON CONFLICT DO NOTHING""")
+    for one in ids:
+        run_sql(
+            url,
+            """INSERT INTO media (id, "productId", "clientId", "s3Key", status) VALUES (%s, 'p', 'c', %s, %s)""",
+            (one, one, status),
+        )
+    for space in vectors_in:
+        fill(url, space, ids)
+
+
+def fill(url: str, space: SpaceRow, ids: Iterable[str]) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for one in ids:
+            vector = np.zeros(D)
+            vector[0] = 1
+            parameters = {"number": space.number, "media_id": one, "embedding": str(vector.tolist())}
+            connection.execute(
+                f"INSERT INTO twinlens_space_{space.number} VALUES (%(number)s, %(media_id)s, '', true, %(embedding)s) "
+                "ON CONFLICT DO NOTHING",
+                parameters,
+            )
+
+
+def record_failure(url: str, space: SpaceRow, media: str) -> None:
+    run_sql(url, "INSERT INTO twinlens_unreadable VALUES (%s, %s, 'it is a poem')", (space.number, media))
+
+
+def states(url: str) -> dict[str, State]:
+    return {one.id: one.state for one in spaces.list_spaces(url)}
+
+
+def shown(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        return {row[0] for row in connection.execute('SELECT "mediaId" FROM image_embeddings').fetchall()}
