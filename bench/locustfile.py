@@ -28,9 +28,10 @@ import gevent
 from gevent.pool import Pool
 from locust import FastHttpUser, events
 
-from bench import cpu, machine, traffic
-from bench.figures import STAGES, Answer, Outcome, Window, figures, read_stages
-from bench.traffic import KEY_VARIABLE, Request, Traffic
+from bench import cpu, machine
+from bench.load import traffic
+from bench.load.figures import STAGES, Answer, Outcome, Window, figures, read_stages
+from bench.load.traffic import KEY_VARIABLE, Request, Traffic
 
 _MOST_IN_FLIGHT = 1000
 # Longer than the server's own deadline, so that each request is answered or refused before we give it up.

@@ -131,7 +131,7 @@ def _openai_embedding(answer: Any) -> Sequence[float]:
 @contextlib.contextmanager
 def _older(setting: Setting) -> Iterator[Running]:
     python = environments.make(setting.cache / "older", _OLDER)
-    script = str(_HERE / "older.py")
+    script = str(_HERE / "legacy_service.py")
     with peer([str(python), "-P", script, "--checkpoint", str(setting.checkpoint.resolve())]) as running:
         yield running
 

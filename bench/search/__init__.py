@@ -5,7 +5,3 @@ asked; `measure` how they take turns; `document` the tables and docs/search-benc
 measure what the planner's threshold and docs/operations.md's figures come from. `library_app.py` runs
 in environments of its own.
 """
-
-from bench.search.command import main
-
-__all__ = ["main"]

@@ -10,7 +10,7 @@ import sys
 import onnxruntime as ort
 import pytest
 
-from bench import gpu
+from bench.gpu import command as gpu
 from server.preprocessing.media import decode
 from tests import ROOT, STARTER
 

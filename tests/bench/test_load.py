@@ -20,9 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import figures, load, objectives, pictures, report, traffic
-from bench.figures import Answer, Window
-from bench.traffic import Traffic
+from bench import pictures
+from bench.load import command as load
+from bench.load import figures, objectives, report, traffic
+from bench.load.figures import Answer, Window
+from bench.load.traffic import Traffic
 from tests import ROOT
 from tests.conftest import Shop, in_format
 from tests.support.process import Process

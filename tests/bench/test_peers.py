@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import peers, pictures
-from bench.peers import document, loads, reference, systems
+from bench import pictures
+from bench.peers import command, document, loads, reference, systems
 from bench.peers.loads import LOADS, REPEATED, Load
 from bench.peers.measure import Likeness, measure, summary
 from bench.peers.systems import SYSTEMS, Server, Setting, peer
@@ -129,7 +129,7 @@ def test_the_older_service_and_one_that_does_not_start_are_measured_in_one_run(
     monkeypatch.setattr("bench.peers.measure._IDLE", 0.1)
     checkpoint = tiny_clip(tmp_path / "tiny", words=True)
     load = Load("small-2", "two callers", "small", 2)
-    script = str(Path(systems.__file__).with_name("older.py"))
+    script = str(Path(systems.__file__).with_name("legacy_service.py"))
     (older,) = (one for one in SYSTEMS if one.name == "older")
     asked = [
         Server(name, name, "", lambda _, command=command: peer(command), older.ask, older.vector, [load])  # type: ignore[misc]
@@ -165,7 +165,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert peers.main(arguments) == 2
+    assert command.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("bench: ")
     assert words in error
@@ -173,8 +173,8 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(
 
 def test_names_choose_who_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     names = partial(map, lambda one: one.name)
-    assert list(names(peers.command._names("twinlens-int8,litserve"))) == ["litserve", "twinlens-int8"]
-    assert list(names(peers.command._names("bare"))) == ["bare-fp32", "bare-int8"]
+    assert list(names(command._names("twinlens-int8,litserve"))) == ["litserve", "twinlens-int8"]
+    assert list(names(command._names("bare"))) == ["bare-fp32", "bare-int8"]
     with pytest.raises(SystemExit):
-        peers.main(["--only", "nobody"])
+        command.main(["--only", "nobody"])
     assert "there is no nobody; there are older, infinity" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import profiling
+from bench.profiling import command as profiling
 from tests import STARTER
 
 

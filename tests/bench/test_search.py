@@ -7,7 +7,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from bench.search import document, fill, main
+from bench.search import document, fill
+from bench.search.command import main
 from bench.search.measure import measure
 from bench.search.systems import Twinlens, closed_loop
 from bench.search.workload import CLASSES, Workload, client_sizes, unit
@@ -106,7 +107,7 @@ def test_the_aims_can_be_missed(workload):
 
 
 def test_the_older_sql_is_what_the_older_application_asks():
-    asked = [line for line in fill.QUERIES["older_search"].splitlines() if not line.startswith("--")]
+    asked = [line for line in fill.QUERIES["older_search"].decode().splitlines() if not line.startswith("--")]
     assert " ".join(asked).split() == OLDER_SQL.split()
 
 

@@ -1,4 +1,4 @@
-"""python -m bench.gpu_app: the product's /embed-image without a catalogue, so that no database is needed.
+"""python -m bench.gpu.app: the product's /embed-image without a catalogue, so that no database is needed.
 
 It takes the flags of `python -m server`, and what those do not say from TWINLENS_TEST_GPU, as JSON. Each worker has the
 cores and the GPU that the product would give it, and the product's own encoder, batcher, embedder and route.
@@ -24,7 +24,7 @@ from granian.log import LogLevels
 from granian.server import Server
 from litestar import Litestar, get
 
-from bench.gpu_tower import READY, tower
+from bench.gpu.tower import READY, tower
 from server.app import assemble
 from server.artifact.artifact import Artifact
 from server.batching.batcher import Batcher
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> int:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser("python -m bench.gpu_app", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser("python -m bench.gpu.app", description=(__doc__ or "").split("\n\n")[0])
     add_flags(parser)
     flags = flags_of(parser.parse_args())
     settings = Settings.read(os.environ, flags)
@@ -55,7 +55,7 @@ def main() -> int:
     os.environ[_FLAGS] = json.dumps(flags)
     multiprocessing.set_start_method("spawn", force=True)
     Server(
-        "bench.gpu_app:from_environment",
+        "bench.gpu.app:from_environment",
         factory=True,
         address=settings.host,
         port=settings.port,

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from bench import machine, pictures
 from bench.closed_loop import Http, request, run_http
-from bench.gpu_tower import READY, tower
+from bench.gpu.tower import READY, tower
 from bench.serving import UNCACHED, serving
 from server.artifact.artifact import Artifact, Device
 from server.errors import TwinlensError
@@ -254,7 +254,7 @@ def over_http(asked: Asked, workers: int, gpu: GpuWatch) -> dict[str, Any]:
         asked.device,
         arguments=UNCACHED,
         environment={"TWINLENS_TEST_GPU": json.dumps(given | {"cache": str(asked.cache)})},
-        program=(sys.executable, "-m", "bench.gpu_app"),
+        program=(sys.executable, "-m", "bench.gpu.app"),
     ) as server:
         shares = [
             [
@@ -304,7 +304,7 @@ def _round(port: int, requests: Sequence[bytes], seconds: float, callers: int) -
 
 def yardstick(asked: Asked) -> list[dict[str, Any]]:
     """Pictures a second of torch.compile for each batch. Raises RuntimeError when it does not run."""
-    command = [asked.torch_python, "-m", "bench.gpu_torch", "--checkpoint", str(asked.checkpoint)]
+    command = [asked.torch_python, "-m", "bench.gpu.torch_tower", "--checkpoint", str(asked.checkpoint)]
     command += ["--batches", ",".join(map(str, asked.batches)), "--seconds", str(asked.seconds)]
     command += ["--device", f"cuda:{asked.gpu}" if asked.on_gpu else "cpu"]
     done = subprocess.run(command, cwd=pictures.ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - ours
@@ -516,7 +516,7 @@ def measure(asked: Asked, parts: Sequence[str]) -> dict[str, Any]:
                 missing["embedding"] = f"{exc.name} is not installed"
         if "http" in parts:
             with _noting(missing, "http"):
-                import bench.gpu_app  # noqa: F401 - whether it can be had
+                import bench.gpu.app  # noqa: F401 - whether it can be had
 
                 report["http"] = []
                 for workers in asked.workers:
@@ -559,7 +559,3 @@ def _noting(missing: dict[str, str], part: str) -> Iterator[None]:
         missing[part] = f"{exc.name} is not installed"
     except RuntimeError as exc:
         missing[part] = str(exc)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

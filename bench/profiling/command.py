@@ -29,9 +29,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import cpu, machine, pictures, stacked
+from bench import cpu, machine, pictures
 from bench.closed_loop import Answer, Http, request, run_http
-from bench.figures import read_stages
+from bench.load.figures import read_stages
+from bench.profiling import stacked
 from bench.serving import UNCACHED, Serving, serving
 from server.artifact.artifact import Artifact
 from server.commands.flags import add_flags, flags_of
@@ -439,7 +440,3 @@ _SHARES = (
     stacked.Part("parent", "parent process", "wait"),
     stacked.Part("postgres", "PostgreSQL", "c4"),
 )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

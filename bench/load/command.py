@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench import figures, machine, objectives, report, traffic
-from bench.objectives import CannotJudge, Objective
+from bench import machine
+from bench.load import figures, objectives, report, traffic
+from bench.load.objectives import CannotJudge, Objective
+from bench.load.traffic import KEY_VARIABLE
 from bench.pictures import ROOT
 from bench.serving import serving
-from bench.traffic import KEY_VARIABLE
 
 _OWN_MIX = f"{traffic.DEFAULT_MIX},ingest=1"
 _STANDARD = (5.0, 10.0, 20.0, 40.0, 80.0)
@@ -321,7 +322,3 @@ def _judged(wanted: Sequence[Objective], steps: Sequence[Mapping[str, Any]]) -> 
     if False in mets or wrong or any(step["leftBehind"] for step in steps):
         return verdicts, 1
     return verdicts, 2 if None in mets else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

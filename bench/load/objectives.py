@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.figures import LEAST, PERCENTILES
-from bench.traffic import KINDS
+from bench.load.figures import LEAST, PERCENTILES
+from bench.load.traffic import KINDS
 
 _TIMES = tuple(f"p{share}" for share in PERCENTILES)
 _SHARES = {"errors": ("failed", "refused"), "failed": ("failed",), "refused": ("refused",)}

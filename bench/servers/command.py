@@ -56,8 +56,8 @@ class Candidate:
 CANDIDATES: Mapping[str, Candidate] = {
     "granian": Candidate(_OURS, extras=False),
     "granian, uvloop": Candidate(_OURS),
-    "uvicorn, uvloop": Candidate((sys.executable, "-m", "bench.launch", "uvicorn")),
-    "hypercorn, uvloop": Candidate((sys.executable, "-m", "bench.launch", "hypercorn")),
+    "uvicorn, uvloop": Candidate((sys.executable, "-m", "bench.servers.launch", "uvicorn")),
+    "hypercorn, uvloop": Candidate((sys.executable, "-m", "bench.servers.launch", "hypercorn")),
 }
 
 
@@ -340,7 +340,3 @@ def table(report: Mapping[str, Any]) -> Iterator[str]:
             f"{'never' if back is None else f'{back:.1f} s':>20}"
             f"{server['answeredOfEightOnSigterm']:10d} of 8, {server['secondsToEnd']:.1f} s"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

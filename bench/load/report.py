@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bench import plots
-from bench.figures import KEEPS_UP, NEARLY_BEST, PERCENTILES, SLOWER, STAGES
-from bench.plots import Line
+from bench.load import plots
+from bench.load.figures import KEEPS_UP, NEARLY_BEST, PERCENTILES, SLOWER, STAGES
+from bench.load.plots import Line
 
 PARTS = (*(stage for stage in STAGES if stage != "total"), "server", "outside", "other")
 """Where an answer's time may have gone, in the order that bars show it."""
