@@ -1,4 +1,4 @@
-"""python -m bench.gpu.torch_tower: a checkpoint's image tower in torch.compile, as bench.gpu measures itself against.
+"""python -m bench.gpu.torch_tower: a checkpoint's image tower in torch.compile, which bench.gpu is measured against.
 
 Pixels lie on the GPU already, in half precision, as the tower takes them: nothing is copied, nothing is normalised.
 The last line that it prints is JSON. On the CPU it runs eagerly, to try the benchmark.

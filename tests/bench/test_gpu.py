@@ -10,7 +10,9 @@ import sys
 import onnxruntime as ort
 import pytest
 
-from bench.gpu import command as gpu
+from bench import pictures
+from bench.gpu import command
+from bench.gpu.aims import aims
 from server.preprocessing.media import decode
 from tests import ROOT, STARTER
 
@@ -40,28 +42,27 @@ def test_each_aim_is_met_missed_or_not_measured():
         ],
         "yardstick": [{"picturesPerSecond": 15_000.0}],
     }
-    aims = gpu.aims(report, on_gpu=True)
-    assert [(aim["found"], aim["verdict"]) for aim in aims] == [
+    assert [(aim["found"], aim["verdict"]) for aim in aims(report, on_gpu=True)] == [
         (0.8, "met"),
         (12_000.0, "missed"),
         (None, "not measured"),
     ]
-    assert {aim["verdict"] for aim in gpu.aims(report, on_gpu=False)} == {"not measured"}
+    assert {aim["verdict"] for aim in aims(report, on_gpu=False)} == {"not measured"}
 
 
 def test_the_jpegs_are_as_many_as_asked_for_and_each_decodes():
-    sent = gpu.distinct(70)
+    sent = pictures.distinct(70)
     assert len(set(sent)) == 70
     assert {decode(data, max_pixels=10**6).image.size for data in sent[::23]} == {(640, 480)}
 
 
 def test_a_part_that_there_is_not_is_refused(capsys):
     with pytest.raises(SystemExit):
-        gpu.main(["--device", "cpu", "--only", "forward,backward"])
+        command.main(["--device", "cpu", "--only", "forward,backward"])
     assert "not backward" in capsys.readouterr().err
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="has CUDA")
 def test_without_cuda_it_says_why_in_a_sentence(capsys):
-    assert gpu.main(["--model", str(STARTER)]) == 2
+    assert command.main(["--model", str(STARTER)]) == 2
     assert "has no CUDA" in capsys.readouterr().err
