@@ -58,12 +58,13 @@ async def run_http(
     seconds: float,
     callers: int,
     *,
-    settle: float = _SETTLE,
+    settle: float | None = None,
     on_answer: Callable[[Answer, float], None] | None = None,
     on_begin: Callable[[], None] | None = None,
     on_end: Callable[[], None] | None = None,
 ) -> tuple[Http, dict[int, bytes]]:
-    """So many callers take turns at `requests` (see `request`) for that long, after `settle` seconds of settling.
+    """So many callers take turns at `requests` (see `request`) for that long, after `settle` seconds of settling: a
+    second, or as long as is measured where that is less, if it is not given.
 
     Also gives the first answer to each request, to be checked. `on_answer` is called with each answer that came within
     the measured seconds and with its milliseconds, `on_begin` and `on_end` at their beginning and end. Raises
@@ -72,7 +73,8 @@ async def run_http(
     answers: dict[int, bytes] = {}
     arrivals: list[tuple[float, float]] = []
     started = perf_counter()
-    begin, end = started + settle, started + settle + seconds
+    begin = started + (min(_SETTLE, seconds) if settle is None else settle)
+    end = begin + seconds
 
     async def call(first: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -52,6 +52,7 @@ SHARES = ("encode", "decode", "event loop", "http threads", "other threads", "pa
 """What core-seconds are used for: threads of the workers, and the processes beside them."""
 
 BATCHES = (1, 4, 8, 16)
+_WARM_UP = 1.0
 _NAMED = Path(__file__).parent / "named_threads"
 
 
@@ -217,8 +218,9 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
     loads = [Load(path, callers) for path in PATHS for callers in asked.callers]
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     bare: list[Bare] = []
+    warm_up = min(_WARM_UP, asked.seconds)
     with profiled(asked) as server, runners(artifact, asked, server) as (runs, device):
-        batch = best_batch(runs, pixels, min(1.0, asked.seconds))
+        batch = best_batch(runs, pixels, warm_up)
         print(machine.sentence())
         print(f"{artifact.manifest.model} ({asked.precision}) on {device}, {len(sent)} JPEGs of 640 x 480,", end=" ")
         print(f"{asked.rounds} rounds of {asked.seconds:g} s a load", flush=True)
@@ -230,7 +232,7 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
             for path in PATHS
         }
         for path in PATHS:
-            asyncio.run(run_http(server.port, requests[path], 1.0, max(asked.callers), settle=0.0))  # warm
+            asyncio.run(run_http(server.port, requests[path], warm_up, max(asked.callers), settle=0.0))
         for number in range(asked.rounds):
             bare.append(run_bare(runs, pixels, batch, asked.seconds))
             # Turn and turn about, so that a machine that grows warm or busy wrongs no load alone.

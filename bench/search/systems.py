@@ -80,7 +80,7 @@ class _Postgres:
             async with self.asking(connections) as asks:
                 await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection has to learn
                 # Whose turn it was before has put its own pages where ours were. Outside a bench each is alone.
-                await closed_loop(asks[:1], queries, _WARM_UP, 1)
+                await closed_loop(asks[:1], queries, min(_WARM_UP, seconds), 1)
                 turn = await closed_loop(asks, queries, seconds, least)
             turn.plan = await self.plan(queries[0])
             return turn

@@ -7,11 +7,10 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from bench.load import figures, objectives, report, traffic
 from bench.load.figures import Answer, Window
 from bench.load.traffic import Traffic
 from tests import ROOT
-from tests.conftest import Shop, in_format
+from tests.bench.listening import listening
+from tests.conftest import in_format
 from tests.support.process import Process
 
 KEY = "a-key-that-nobody-may-read"
@@ -243,19 +243,17 @@ def test_a_key_is_not_written_down_with_the_command() -> None:
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
-def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(
-    serve: Callable[..., Process], shop: Shop, tmp_path: Path
-) -> None:
-    server = serve("--demo", "on", "--database-url", shop.database_url, data=shop.data).ready()
+def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(server: Process, tmp_path: Path) -> None:
     written, page = tmp_path / "load.json", tmp_path / "load.html"
-    mix = "search=4,words=1,embed=1,ingest=2"
-    options = ["--mix", mix, "--zipf", "1.1", "--rps", "8,16", "--seconds", "3", "--warm-up", "1s"]
+    # Half of it is put in: the first product and its pictures, and the next one, come within each load.
+    mix = "search=2,words=1,embed=1,ingest=4"
+    options = ["--mix", mix, "--zipf", "1.1", "--rps", "14,18", "--seconds", "1.75s", "--warm-up", "0.25s"]
     options += ["--slo", "p95=30s", "--slo", "errors=0%", "--json", str(written), "--html", str(page)]
     done = bench("load", "--host", server.url, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^at 16/s: p95=30s: met, \d+ ms, \d+ ms to spare$", done.stdout, re.M)
+    assert re.search(r"^at 18/s: p95=30s: met, \d+ ms, \d+ ms to spare$", done.stdout, re.M)
     result = json.loads(written.read_text())
-    assert [(one["load"], one["refused"], one["failed"]) for one in result["steps"]] == [(8, 0, 0), (16, 0, 0)]
+    assert [(one["load"], one["refused"], one["failed"]) for one in result["steps"]] == [(14, 0, 0), (18, 0, 0)]
     assert {"machine", "command", "artifact", "started"} <= set(result)
     for one in result["steps"]:
         assert set(one["rows"]) == {
@@ -304,16 +302,14 @@ def overloaded(seen: list[str]) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with listening(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_refusals_miss_an_objective_and_a_key_is_sent_but_never_told(tmp_path: Path) -> None:
     seen: list[str] = []
     written, page = tmp_path / "load.json", tmp_path / "load.html"
-    options = ["--rps", "10", "--seconds", "2", "--warm-up", "0s", "--slo", "refused=5%"]
+    options = ["--rps", "10", "--seconds", "1", "--warm-up", "0s", "--slo", "refused=5%"]
     with overloaded(seen) as host:
         done = bench("load", "--host", host, *options, "--json", str(written), "--html", str(page), key=KEY)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.profiling import command as profiling
 from tests import STARTER
+from tests.conftest import Shop
 
 
 def test_stages_and_what_is_left_of_the_wait_add_up_to_it() -> None:
@@ -36,17 +41,22 @@ def test_threads_are_told_apart_by_their_names() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict, str]:
-    """The command itself, as short as it can be."""
+def run(
+    new_shop: Callable[[], AbstractContextManager[Shop]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, dict[str, Any], str]:
+    """The command itself, as short as it can be, on a catalogue that is there already."""
     folder: Path = tmp_path_factory.mktemp("profile")
     svg, figures = folder / "where.svg", folder / "figures.json"
-    arguments = ["--model", str(STARTER), "--callers", "2", "--rounds", "1", "--seconds", "0.6", "--pictures", "16"]
-    flags = ["--server=--threads 1 --batch 4", "--most", "-0.9", "--svg", str(svg), "--json", str(figures)]
-    code = profiling.main([*arguments, *flags])
+    arguments = ["--model", str(STARTER), "--callers", "2", "--rounds", "1", "--seconds", "0.4", "--pictures", "16"]
+    with new_shop() as shop:
+        where = ["--database-url", shop.database_url, "--data", str(shop.data)]
+        server = shlex.join(["--threads", "1", "--batch", "4", *where])
+        flags = [f"--server={server}", "--most", "-0.9", "--svg", str(svg), "--json", str(figures)]
+        code = profiling.main([*arguments, *flags])
     return code, json.loads(figures.read_text()), svg.read_text()
 
 
-def test_profile_splits_each_load_into_stages_and_core_seconds(run: tuple[int, dict, str]) -> None:
+def test_profile_splits_each_load_into_stages_and_core_seconds(run: tuple[int, dict[str, Any], str]) -> None:
     code, report, _ = run
     assert code == 1, "no server is ten times as cheap as the model alone"
     assert report["artifact"]["model"] == "twinlens/starter"
@@ -62,7 +72,7 @@ def test_profile_splits_each_load_into_stages_and_core_seconds(run: tuple[int, d
         assert sum(load["coreMilliseconds"].values()) == pytest.approx(load["coreMillisecondsOfServer"], rel=0.01)
 
 
-def test_the_picture_stands_alone_and_shows_every_load(run: tuple[int, dict, str]) -> None:
+def test_the_picture_stands_alone_and_shows_every_load(run: tuple[int, dict[str, Any], str]) -> None:
     _, report, svg = run
     texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
     for load in report["loads"]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -16,6 +15,7 @@ from bench import cpu, pictures
 from bench.closed_loop import Answer, request, run_http
 from bench.serving import UNCACHED, serving
 from tests import STARTER
+from tests.bench.listening import listening
 
 
 @contextmanager
@@ -41,10 +41,8 @@ def echoing(version: str, status: int = 200) -> Iterator[int]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with listening(Handler) as port:
+        yield port
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
