@@ -37,7 +37,7 @@ def measure(
                 first = turn % len(systems)
                 for system in (*systems[first:], *systems[:first]):
                     least = -(-LEAST // rounds)
-                    turns[system.name].append(system.take(asked, number, seconds / rounds, least))
+                    turns[system.name].append(system.measure(asked, number, seconds / rounds, least))
             for system in systems:
                 records.append(_record(system.name, size, number, turns[system.name], workload, asked))
                 print(_said(records[-1]), file=sys.stderr, flush=True)

@@ -52,7 +52,7 @@ class System(Protocol):
     title: str
     about: str
 
-    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn: ...
+    def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn: ...
 
 
 # --- through PostgreSQL ----------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class _Postgres:
     async def plan(self, query: Query) -> str | None:
         raise NotImplementedError
 
-    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
+    def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
         """Ask again and again over so many connections, for that long and at least so many times."""
 
         async def run() -> Turn:
@@ -238,7 +238,7 @@ class Peer:
         self._process = process
         self._sizes = {id(asked): size for size, asked in queries.items()}
 
-    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
+    def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
         told = {"size": self._sizes[id(queries)], "connections": connections, "seconds": seconds, "least": least}
         answer = exchange(self._process, told)
         return Turn(answer["milliseconds"], answer["seconds"], [(n, rows) for n, rows in answer["answers"]])

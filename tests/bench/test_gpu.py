@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import onnxruntime as ort
 import pytest
@@ -17,9 +18,9 @@ from server.preprocessing.media import decode
 from tests import ROOT, STARTER
 
 
-def test_on_the_cpu_it_measures_all_that_it_would_on_a_gpu_and_says_that_it_is_none(tmp_path):
-    command = ["bench/gpu.sh", "--device", "cpu", "--model", STARTER, "--batches", "1,2", "--seconds", "0.2"]
-    command += ["--callers", "2", "--workers", "1", "--json", tmp_path / "gpu.json"]
+def test_on_the_cpu_it_measures_all_that_it_would_on_a_gpu_and_says_that_it_is_none(tmp_path: Path) -> None:
+    command = ["bench/gpu.sh", "--device", "cpu", "--model", str(STARTER), "--batches", "1,2", "--seconds", "0.2"]
+    command += ["--callers", "2", "--workers", "1", "--json", str(tmp_path / "gpu.json")]
     environment = os.environ | {"PYTHON": sys.executable}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
@@ -33,7 +34,7 @@ def test_on_the_cpu_it_measures_all_that_it_would_on_a_gpu_and_says_that_it_is_n
     assert set(report["artifact"]) == {"name", "model", "precision", "device", "space"}
 
 
-def test_each_aim_is_met_missed_or_not_measured():
+def test_each_aim_is_met_missed_or_not_measured() -> None:
     report = {
         "forward": [
             {"precision": "fp16", "picturesPerSecond": 12_000.0},
@@ -50,19 +51,19 @@ def test_each_aim_is_met_missed_or_not_measured():
     assert {aim["verdict"] for aim in aims(report, on_gpu=False)} == {"not measured"}
 
 
-def test_the_jpegs_are_as_many_as_asked_for_and_each_decodes():
+def test_the_jpegs_are_as_many_as_asked_for_and_each_decodes() -> None:
     sent = pictures.distinct(70)
     assert len(set(sent)) == 70
     assert {decode(data, max_pixels=10**6).image.size for data in sent[::23]} == {(640, 480)}
 
 
-def test_a_part_that_there_is_not_is_refused(capsys):
+def test_a_part_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--device", "cpu", "--only", "forward,backward"])
     assert "not backward" in capsys.readouterr().err
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="has CUDA")
-def test_without_cuda_it_says_why_in_a_sentence(capsys):
+def test_without_cuda_it_says_why_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--model", str(STARTER)]) == 2
     assert "has no CUDA" in capsys.readouterr().err

@@ -329,7 +329,7 @@ def test_a_server_that_is_not_there_cannot_be_measured() -> None:
 
 
 def test_the_report_takes_nothing_that_it_is_told_for_markup() -> None:
-    result = {
+    result: dict[str, Any] = {
         "machine": {"processor": "<b>p", "cores": 2, "memory_gib": 1, "system": "s"},
         "command": "c",
         "artifact": {"name": None, "model": "<script>", "precision": "fp32", "device": "cpu", "space": "0" * 64},
