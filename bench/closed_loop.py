@@ -1,7 +1,7 @@
 """A closed loop of callers: each has a connection of its own and asks again as soon as it is answered.
 
 It speaks just enough HTTP/1.1 for any server on this machine, and costs little beside it: requests are bytes that were
-made before, and of an answer only what is needed is looked at.
+made before, and of an answer only what is needed is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def request(
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """One whole request to 127.0.0.1, to be sent again and again."""
+    """One complete request to 127.0.0.1, to be sent again and again."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     lines += [f"Content-Length: {len(body)}"] if body or method != "GET" else []
@@ -132,7 +132,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
 
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[bytes, bytes]) -> tuple[bytes, bool]:
-    """The body, and whether it said where it ends by itself."""
+    """The body, and whether it came with its length."""
     if (length := headers.get(b"content-length")) is not None:
         return await reader.readexactly(int(length)), True
     if headers.get(b"transfer-encoding", b"").lower() != b"chunked":

@@ -70,13 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _names(given: str) -> list[Server | Bare]:
-    """`older,twinlens`: names, or how they begin. A whole name is that one alone."""
+    """`older,twinlens`: names, or how they begin. A complete name is that one alone."""
     wanted = [one.strip() for one in given.split(",") if one.strip()]
     for one in wanted:
         if not any(system.name.startswith(one) for system in SYSTEMS):
             raise argparse.ArgumentTypeError(f"there is no {one}; there are {', '.join(s.name for s in SYSTEMS)}")
-    whole = {system.name for system in SYSTEMS}
-    return [s for s in SYSTEMS if any(s.name == one or (one not in whole and s.name.startswith(one)) for one in wanted)]
+    complete = {system.name for system in SYSTEMS}
+    return [
+        s for s in SYSTEMS if any(s.name == one or (one not in complete and s.name.startswith(one)) for one in wanted)
+    ]
 
 
 def _run(asked: argparse.Namespace, command: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import machine
 from bench.pictures import ROOT
 
 Report = Mapping[str, Any]
@@ -31,8 +32,7 @@ def write(report: Report, folder: Path, source: Path | None) -> None:
 
 def page(report: Report, source: Path | None = None) -> str:
     """The whole document, in Markdown."""
-    machine = report["machine"]
-    told = ", ".join(f"{key} {machine[key]}" for key in list(machine)[3:])
+    found = report["machine"]
     rounds = "1 round" if report["rounds"] == 1 else f"{report['rounds']} rounds"
     kept = ""
     if source is not None and source.resolve().is_relative_to(ROOT):
@@ -44,7 +44,8 @@ def page(report: Report, source: Path | None = None) -> str:
         "How many pictures a second become vectors over HTTP, by Twinlens and by what one would otherwise take or "
         "write: on one machine, in one run, with identical weights and identical pictures.",
         f"![Pictures a second of each system under each load, as in the first table]({_PLOT})",
-        f"**Machine:** {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {told}. "
+        f"**Machine:** {found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; "
+        f"{machine.versions(found)}. "
         f"**Run:** {report['started'][:10]}, `{report['command']}`: {rounds} of "
         f"{report['seconds']:g} s for each figure.{kept}",
         "## Pictures a second",
@@ -197,8 +198,8 @@ def _ratio(report: Report, name: str, base: str, load: str) -> float | None:
 
 
 def _left_out(report: Report) -> str:
-    told = [f"- **{one['title']}** is left out: {one['why']}" for one in report["systems"] if one["why"]]
-    return "\n".join(told)
+    lines = [f"- **{one['title']}** is left out: {one['why']}" for one in report["systems"] if one["why"]]
+    return "\n".join(lines)
 
 
 def _cached(report: Report) -> str:
@@ -312,18 +313,18 @@ def _weights(report: Report) -> str:
 
 def _pictures(report: Report) -> str:
     small, large = (report["pictures"].get(size) for size in ("small", "large"))
-    told = []
+    sentences = []
     if small:
-        told.append(
+        sentences.append(
             f"{small['count']} distinct JPEGs of 640 x 480 ({small['meanBytes'] / 1000:.0f} kB each), cut from the "
             f"photographs in `export/pictures`."
         )
     if large:
-        told.append(
+        sentences.append(
             f"{large['count']} distinct JPEGs of 4000 x 3000 ({large['meanBytes'] / 1e6:.1f} MB each), enlarged from "
             f"the same photographs and given a grain."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 # --- the plot --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The weights that everybody is measured with: a checkpoint, and the artifact that is made of it.
 
 Without one of your own, a CLIP ViT-B/32 of random weights is made, always the same. It embeds as quickly as a trained
-one, and nothing need be downloaded; what its vectors mean is nobody's business here.
+one, and nothing need be downloaded; what its vectors mean does not matter here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """python -m bench profile: where a request's time goes, and what a picture costs in core-seconds.
 
-A server of its own is asked by 1, 8 and 32 callers, for embeddings and for searches. Its `Server-Timing` tells where
-the time of each request went; the kernel tells what each process and thread used of the cores. Between the loads the
+A server of its own is asked by 1, 8 and 32 callers, for embeddings and for searches. Its `Server-Timing` says where
+the time of each request went; the kernel counts what each process and thread used of the cores. Between the loads the
 model runs alone in this process, laid out as the server lays it out: that is the floor, and what a picture costs over
 HTTP beyond it is the overhead.
 """
@@ -112,20 +112,20 @@ def measure_load(load: Load, server: Serving, requests: Sequence[bytes], seconds
     """Ask for that long and add what was seen to the load."""
     sums: Counter[str] = Counter()
     count = 0
-    taken: list[dict[str, float]] = []
+    samples: list[dict[str, float]] = []
 
     def on_answer(answer: Answer, milliseconds: float) -> None:
         nonlocal count
         count += 1
         sums.update(split(answer.headers.get(b"server-timing", b"").decode(), milliseconds))
 
-    def take() -> None:
-        taken.append({**core_seconds(server.pid), "generator": process_time()})
+    def sample() -> None:
+        samples.append({**core_seconds(server.pid), "generator": process_time()})
 
     http, _ = asyncio.run(
-        run_http(server.port, requests, seconds, load.callers, on_answer=on_answer, on_begin=take, on_end=take)
+        run_http(server.port, requests, seconds, load.callers, on_answer=on_answer, on_begin=sample, on_end=sample)
     )
-    before, after = taken
+    before, after = samples
     load.http.append(http)
     load.stages.append({stage: sums[stage] / count for stage in STAGES if stage in sums})
     done = http.pictures_per_second * seconds
@@ -133,14 +133,14 @@ def measure_load(load: Load, server: Serving, requests: Sequence[bytes], seconds
 
 
 def split(header: str, milliseconds: float) -> dict[str, float]:
-    """A caller's wait by STAGES, which add up to it; without a `total` all that is not told counts as `http`."""
-    told, _ = read_stages(header)
-    total = told.pop("total", None)
-    inside = sum(told.values())
+    """A caller's wait by STAGES, which add up to it; without a `total`, what no stage accounts for is `http`."""
+    stages, _ = read_stages(header)
+    total = stages.pop("total", None)
+    inside = sum(stages.values())
     if total is not None:
-        told["server"] = max(0.0, total - inside)
-    told["http"] = max(0.0, milliseconds - max(total or 0.0, inside))
-    return told
+        stages["server"] = max(0.0, total - inside)
+    stages["http"] = max(0.0, milliseconds - max(total or 0.0, inside))
+    return stages
 
 
 def core_seconds(parent: int) -> dict[str, float]:
@@ -261,7 +261,7 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
             "coreMilliseconds": round(median(one.core_milliseconds for one in bare), 3),
             "byRound": [round(one.core_milliseconds, 3) for one in bare],
         },
-        "loads": [_told(load) for load in loads],
+        "loads": [_figures(load) for load in loads],
     }
     report["overhead"] = report["loads"][len(asked.callers) - 1]["overhead"]
     print("\n".join(table(report)))
@@ -303,7 +303,7 @@ def _server_cores(cores: Mapping[str, float]) -> float:
     return sum(cores.get(share, 0.0) for share in SHARES)
 
 
-def _told(load: Load) -> dict[str, Any]:
+def _figures(load: Load) -> dict[str, Any]:
     """Medians of the rounds; the means of stages are means over the rounds, so that they still add up."""
 
     def medians(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
@@ -327,7 +327,7 @@ def _told(load: Load) -> dict[str, Any]:
     }
 
 
-# --- telling ---------------------------------------------------------------------------------------------------------
+# --- printing and drawing --------------------------------------------------------------------------------------------
 
 
 def table(report: Mapping[str, Any]) -> Iterator[str]:
@@ -385,7 +385,7 @@ def draw(report: Mapping[str, Any]) -> str:
     bare, loads = report["bare"], report["loads"]
     artifact = report["artifact"]
     waits = stacked.Panel(
-        "Where a request's time goes: milliseconds of a caller's wait, each bar the whole of it",
+        "Where a request's time goes: milliseconds of a caller's wait, each bar all of it",
         [
             stacked.Bar(
                 _name(one), one["stages"], f"{sum(one['stages'].values()):.0f} ms, {one['picturesPerSecond']:.0f}/s"
@@ -393,7 +393,7 @@ def draw(report: Mapping[str, Any]) -> str:
             for one in loads
         ],
         _STAGES,
-        whole=True,
+        relative=True,
     )
     cores = stacked.Panel(
         "What a picture costs: core-milliseconds, against the model alone",

@@ -26,7 +26,7 @@ _QUERIES = 64
 
 
 def run(url: str, folder: Path, rows: int, seed: int, seconds: float) -> str:
-    """The table, for those of the sizes that `rows` has place for."""
+    """The table, for those of the sizes that `rows` has room for."""
     sizes = [size for size in SIZES if 4 * size <= rows] or [max(50, rows // 4)]
     head = "| media | their rows lie | connections | how | p50 | p95 | searches/s | recall@24 |"
     lines = [head, "| ---: | --- | ---: | --- | ---: | ---: | ---: | ---: |"]

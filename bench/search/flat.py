@@ -79,7 +79,7 @@ def see(
     for _ in range(rounds):
         for way in ways:
             turns[way].append(asyncio.run(_turn(url, queries, way, connections, seconds / rounds)))
-    return {way: _seen(workload, queries, taken) for way, taken in turns.items()}
+    return {way: _seen(workload, queries, measured) for way, measured in turns.items()}
 
 
 def _seen(workload: Workload, queries: Sequence[Query], turns: Sequence[Turn]) -> Seen:

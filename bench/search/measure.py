@@ -40,7 +40,7 @@ def measure(
                     turns[system.name].append(system.measure(asked, number, seconds / rounds, least))
             for system in systems:
                 records.append(_record(system.name, size, number, turns[system.name], workload, asked))
-                print(_said(records[-1]), file=sys.stderr, flush=True)
+                print(_line(records[-1]), file=sys.stderr, flush=True)
     return records
 
 
@@ -76,7 +76,7 @@ def _record(
     }
 
 
-def _said(record: Record) -> str:
+def _line(record: Record) -> str:
     return (
         f"{record['clientSize']:>7,} media, {record['connections']:>2} connections: {record['system']:14} "
         f"recall {record['recall']:.3f}, {record['short']} short, p50 {record['p50Ms']:.1f}, "

@@ -1,4 +1,4 @@
-"""Who is asked: ours, what the older system did, what one is advised to do, and libraries beside them."""
+"""Who is asked: ours, what the legacy system did, what one is advised to do, and libraries beside them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import numpy as np
 import psycopg
 from pgvector import Vector
 from pgvector.psycopg import register_vector_async
+from psycopg.rows import dict_row
 
 from bench.peers import environments
-from bench.search.fill import FILTERED, OLDER, OURS, QUERIES, client_id, row_of, space
+from bench.search.fill import FILTERED, LEGACY, OURS, QUERIES, client_id, row_of, space
 from bench.search.workload import LIMIT, Query, Workload
 from server.catalogue.catalogue import Catalogue
 from server.database.connections import open_pool
@@ -29,9 +30,9 @@ Ask = Callable[[Query], Awaitable[list[int]]]
 """Asks one query over one connection; gives the rows that were found, the best first."""
 
 _CONNECT_TIMEOUT = 30.0
-_LONGEST = 600.0  # seconds of a statement: the older system's take many, and nothing here should be cut off
-_WARM_UP = 1.0  # seconds at most of each turn, unheard
-_PATIENCE = 10  # times the seconds of a turn, after which a system that is slow is asked no more
+_LONGEST = 600.0  # seconds of a statement: the legacy system's need many, and nothing here should be cut off
+_WARM_UP = 1.0  # seconds at most of each turn, not counted
+_PATIENCE = 10  # times the seconds of a turn, after which a slow system is asked no more
 
 
 @dataclass
@@ -79,7 +80,7 @@ class _Postgres:
         async def run() -> Turn:
             async with self.asking(connections) as asks:
                 await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection has to learn
-                # Whose turn it was before has put its own pages where ours were. Outside a bench each is alone.
+                # The system before has put its own pages in place of ours. Outside a bench each is alone.
                 await closed_loop(asks[:1], queries, min(_WARM_UP, seconds), 1)
                 turn = await closed_loop(asks, queries, seconds, least)
             turn.plan = await self.plan(queries[0])
@@ -151,7 +152,7 @@ class Twinlens(_Postgres):
 
 
 class Statement(_Postgres):
-    """One statement with the parameters vector, client, limit, whose fourth column is the media's key."""
+    """One statement with the parameters vector, client, limit, one of whose columns is the media's `s3Key`."""
 
     def __init__(
         self, name: str, title: str, about: str, *, url: str, statement: str, settings: str | None = None
@@ -166,6 +167,7 @@ class Statement(_Postgres):
             autocommit=True,
             prepare_threshold=None,  # a generic plan would be the end of it
             cursor_factory=psycopg.AsyncRawCursor,
+            row_factory=dict_row,
         )
         await register_vector_async(connection)
         if self._settings:
@@ -184,7 +186,7 @@ class Statement(_Postgres):
                 return []
             parameters = (Vector(query.vector), client_id(query.client), LIMIT)
             cursor = await connection.execute(self._statement, parameters)
-            return [row_of(row[3]) for row in await cursor.fetchall()]
+            return [row_of(row["s3Key"]) for row in await cursor.fetchall()]
 
         return ask
 
@@ -192,7 +194,7 @@ class Statement(_Postgres):
         async with await self._connect() as connection:
             parameters = (Vector(query.vector), client_id(query.client), LIMIT)
             cursor = await connection.execute(b"EXPLAIN " + self._statement, parameters)
-            text = "\n".join(row[0] for row in await cursor.fetchall())
+            text = "\n".join(row["QUERY PLAN"] for row in await cursor.fetchall())
         return "index" if "image_embeddings_hnsw" in text else "exact"
 
 
@@ -201,7 +203,7 @@ class Statement(_Postgres):
 
 @dataclass(frozen=True)
 class Library:
-    """One that runs in a process and an environment of its own, and measures itself as it is told."""
+    """One that runs in a process and an environment of its own, and measures itself on request."""
 
     name: str
     title: str
@@ -239,8 +241,8 @@ class Peer:
         self._sizes = {id(asked): size for size, asked in queries.items()}
 
     def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
-        told = {"size": self._sizes[id(queries)], "connections": connections, "seconds": seconds, "least": least}
-        answer = exchange(self._process, told)
+        task = {"size": self._sizes[id(queries)], "connections": connections, "seconds": seconds, "least": least}
+        answer = exchange(self._process, task)
         return Turn(answer["milliseconds"], answer["seconds"], [(n, rows) for n, rows in answer["answers"]])
 
 
@@ -317,14 +319,14 @@ def start_library(
 def database_systems(urls: dict[str, str], dimensions: int) -> list[System]:
     """Those that ask PostgreSQL, for the databases that are there."""
     systems: list[System] = []
-    if url := urls.get(OLDER):
+    if url := urls.get(LEGACY):
         systems.append(
             Statement(
                 "older",
                 "the older system",
                 "Its tables and its SQL, to the letter, with no index on vectors.",
                 url=url,
-                statement="older_search",
+                statement="legacy_search",
             )
         )
     if url := urls.get(FILTERED):
@@ -335,7 +337,7 @@ def database_systems(urls: dict[str, str], dimensions: int) -> list[System]:
                 "The same SQL, and an HNSW (`vector_ip_ops`, m 16, ef_construction 64) over all clients' vectors. "
                 "Whether PostgreSQL uses it is PostgreSQL's choice; the column plan tells.",
                 url=url,
-                statement="older_search",
+                statement="legacy_search",
             )
         )
         systems.append(

@@ -44,7 +44,7 @@ SERVERS: Mapping[str, Callable[[Settings], Sequence[str]]] = {"uvicorn": _uvicor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM, which the server is told; its exit code."""
+    """Serve until SIGTERM, which is passed on to the server; its exit code."""
     parser = argparse.ArgumentParser("python -m bench.servers.launch")
     add_flags(parser)
     parser.add_argument("server", choices=list(SERVERS))

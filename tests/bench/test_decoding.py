@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import decoding
+from bench import decoding, near_duplicates
 from export.proof.parity import PICTURES
 from tests.export.proof.test_decoding import SPEC, encode
 
@@ -24,7 +24,7 @@ def two(tmp_path: Path) -> Path:
 
 
 def test_likeness_compares_every_coding_of_every_photograph_with_itself_in_full(two: Path) -> None:
-    pictures = list(decoding.photographs(two))
+    pictures = list(near_duplicates.read_pictures(two).items())
     assert [name for name, _ in pictures] == ["sunset.jpg", "two-dogs.jpg"]
     found = decoding.likeness(pictures, SPEC, encode)
     assert found["jpegs"] == 2 * 2 * len(decoding.CODINGS)

@@ -111,7 +111,7 @@ def test_the_aims_can_be_missed() -> None:
 
 
 def test_the_older_sql_is_what_the_older_application_asks() -> None:
-    asked = [line for line in fill.QUERIES["older_search"].decode().splitlines() if not line.startswith("--")]
+    asked = [line for line in fill.QUERIES["legacy_search"].decode().splitlines() if not line.startswith("--")]
     assert " ".join(asked).split() == OLDER_SQL.split()
 
 
@@ -144,7 +144,7 @@ def test_a_small_run_from_end_to_end(postgres_url: str, tmp_path: Path, capsys: 
         assert Twinlens(url, DIMENSIONS).name == "twinlens"
     finally:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
-            for name in (fill.OURS, fill.OLDER, fill.FILTERED):
+            for name in (fill.OURS, fill.LEGACY, fill.FILTERED):
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
