@@ -118,7 +118,7 @@ def _run(asked: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def _instructions() -> str:
-    """Those of the processor that int8 and fp32 are quick with; empty where the kernel does not tell."""
+    """Those of the processor that int8 and fp32 are quick with; empty where the kernel does not list them."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

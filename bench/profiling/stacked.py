@@ -12,7 +12,7 @@ _BAR, _GAP = 24, 8
 _LETTER = 6.6
 _LEGEND = 18
 
-# Okabe and Ito's colours, which most people can tell apart; what only waits is grey.
+# Okabe and Ito's colours, which most people can distinguish; what only waits is grey.
 _STYLE = """
 text { font: 13px system-ui, "Segoe UI", sans-serif; fill: #222; }
 .title { font-size: 17px; font-weight: 600; } .about { fill: #666; font-size: 12px; }

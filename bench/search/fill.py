@@ -36,7 +36,7 @@ _SPACE = hashlib.sha256(b"bench search").hexdigest()
 _PRODUCT_MEDIA = 4
 _BLOCK = 16_384
 _HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-_BUILD_MEMORY = 4_000_000_000  # at most, for the plain HNSW; as much as ours may take
+_BUILD_MEMORY = 4_000_000_000  # at most, for the plain HNSW; as much as ours may use
 
 
 @dataclass

@@ -335,7 +335,7 @@ def database_systems(urls: dict[str, str], dimensions: int) -> list[System]:
                 "older-hnsw",
                 "... with an HNSW on all rows",
                 "The same SQL, and an HNSW (`vector_ip_ops`, m 16, ef_construction 64) over all clients' vectors. "
-                "Whether PostgreSQL uses it is PostgreSQL's choice; the column plan tells.",
+                "Whether PostgreSQL uses it is PostgreSQL's choice; the column plan shows it.",
                 url=url,
                 statement="legacy_search",
             )

@@ -67,7 +67,7 @@ class Workload:
 
     @property
     def stamp(self) -> str:
-        """What tells this workload from others."""
+        """Names this workload: another one has another stamp."""
         return f"v{_VERSION}-{self.rows}x{self.dimensions}-{self.seed}-{self.upload}" + ("-given" if self.given else "")
 
     @property

@@ -187,11 +187,11 @@ def test_an_objective_says_by_how_much_it_was_met_or_missed() -> None:
     answers = [answer(101, 0.15) for _ in range(95)]
     answers += [answer(101, 0.1, outcome="refused", name="search, other picture") for _ in range(5)]
     found = measured(answers)
-    told = {
+    sentences = {
         text: objectives.judge(objectives.read(text), found).sentence
         for text in ("p95=200ms", "p95=0.1s", "errors=1%", "failed=1%", "throughput=10", "embed:refused=0%")
     }
-    assert told == {
+    assert sentences == {
         "p95=200ms": "p95=200ms: met, 150 ms, 50 ms to spare",
         "p95=0.1s": "p95=0.1s: missed, 150 ms, 50 ms off",
         "errors=1%": "errors=1%: missed, 5.00%, 4.00 points off",
@@ -240,7 +240,7 @@ def test_a_key_is_not_written_down_with_the_command() -> None:
     assert KEY not in load._command(["--key", KEY, "--rps", "5", f"--ke={KEY}"])
 
 
-# --- the whole -------------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
 def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(server: Process, tmp_path: Path) -> None:
@@ -270,9 +270,9 @@ def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(server: Pr
     with server.client() as client:
         found = client.post("/v1/search", json={"text": "anything", "clientId": traffic.INGEST_CLIENT}).json()
     assert found["results"] == []
-    told = page.read_text()
-    assert not re.search(r"""(src|href)=|url\(|@import|<script""", told)
-    assert told.count("<svg") > 4
+    html = page.read_text()
+    assert not re.search(r"""(src|href)=|url\(|@import|<script""", html)
+    assert html.count("<svg") > 4
 
 
 @contextmanager
@@ -283,16 +283,16 @@ def overloaded(seen: list[str]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            told = {"model": "m", "precision": "fp32", "device": "cpu", "space": "0" * 64, "text": False}
-            self._say(200, told)
+            status = {"model": "m", "precision": "fp32", "device": "cpu", "space": "0" * 64, "text": False}
+            self._answer(200, status)
 
         def do_POST(self) -> None:
             seen.append(self.headers.get("Authorization", ""))
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._say(503, {"error": "Later.", "code": "overloaded", "requestId": "1"})
+            self._answer(503, {"error": "Later.", "code": "overloaded", "requestId": "1"})
 
-        def _say(self, status: int, told: object) -> None:
-            body = json.dumps(told).encode()
+        def _answer(self, status: int, content: object) -> None:
+            body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Retry-After", "1")
             self.send_header("Content-Length", str(len(body)))
@@ -306,7 +306,7 @@ def overloaded(seen: list[str]) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_refusals_miss_an_objective_and_a_key_is_sent_but_never_told(tmp_path: Path) -> None:
+def test_refusals_miss_an_objective_and_a_key_is_sent_but_never_written(tmp_path: Path) -> None:
     seen: list[str] = []
     written, page = tmp_path / "load.json", tmp_path / "load.html"
     options = ["--rps", "10", "--seconds", "1", "--warm-up", "0s", "--slo", "refused=5%"]
@@ -328,7 +328,7 @@ def test_a_server_that_is_not_there_cannot_be_measured() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_report_takes_nothing_that_it_is_told_for_markup() -> None:
+def test_the_report_escapes_whatever_it_shows() -> None:
     result: dict[str, Any] = {
         "machine": {"processor": "<b>p", "cores": 2, "memory_gib": 1, "system": "s"},
         "command": "c",

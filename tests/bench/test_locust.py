@@ -96,7 +96,7 @@ def test_a_server_that_is_not_ours_is_not_loaded(body: bytes) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_is_not_there_is_said() -> None:
+def test_a_server_that_is_not_there_is_reported() -> None:
     done = locust("http://127.0.0.1:9")
     assert done.returncode != 0
     assert "bench: no server is ready at http://127.0.0.1:9" in done.stderr

@@ -119,7 +119,7 @@ def test_a_round_that_failed_is_counted_and_not_averaged() -> None:
     assert summary([{"error": "refused"}])["failedRounds"] == 1
 
 
-def test_a_vector_of_another_picture_is_found_out() -> None:
+def test_a_vector_of_another_picture_is_noticed() -> None:
     found = Likeness()
     found.add({0: np.array([3.0, 0.1]), 1: np.array([3.0, 0.2])}, np.eye(2, dtype=np.float32))
     assert found.figures()["ownFirst"] == 1
@@ -130,16 +130,16 @@ def started(command: Sequence[str], setting: Setting) -> AbstractContextManager[
     return peer(command)
 
 
-def test_the_older_service_and_one_that_does_not_start_are_measured_in_one_run(
+def test_the_legacy_service_and_one_that_does_not_start_are_measured_in_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.peers.measure._IDLE", 0.1)
     checkpoint = tiny_clip(tmp_path / "tiny", words=True)
     load = Load("small-2", "two callers", "small", 2)
     script = str(Path(systems.__file__).with_name("legacy_service.py"))
-    (older,) = (one for one in SYSTEMS if isinstance(one, Server) and one.name == "older")
+    (legacy,) = (one for one in SYSTEMS if isinstance(one, Server) and one.name == "older")
     asked: list[Server | Bare] = [
-        Server(name, name, "", partial(started, command), older.ask, older.vector, [load])
+        Server(name, name, "", partial(started, command), legacy.ask, legacy.vector, [load])
         for name, command in (
             ("older", [sys.executable, "-P", script, "--checkpoint", str(checkpoint)]),
             ("broken", [sys.executable, "-c", "raise SystemExit('no such model')"]),

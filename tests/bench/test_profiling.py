@@ -1,4 +1,4 @@
-"""Where a request's time goes: the parts add up, threads are told apart, the picture shows every load."""
+"""Where a request's time goes: the parts add up, threads are distinguished, the picture shows every load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_wait_without_a_total_is_http_beyond_its_stages() -> None:
     assert profiling.split("", 20.0) == {"http": 20}
 
 
-def test_threads_are_told_apart_by_their_names() -> None:
+def test_threads_are_distinguished_by_their_names() -> None:
     assert profiling.share_of("python", main=True) == "event loop"
     assert [
         profiling.share_of(name, main=False) for name in ("encode-0", "decode-1", "tokio-rt-worker", "asyncio_0")
@@ -66,13 +66,13 @@ def test_profile_splits_each_load_into_stages_and_core_seconds(run: tuple[int, d
     for (path, _), load in loads.items():
         assert {"read", "decode", "resize", "queue", "encode", "server", "http"} <= set(load["stages"])
         assert ("search" in load["stages"]) == (path == "/v1/search")
-        # The threads are named, or decoding would not be told from the rest.
+        # The threads are named, or decoding would be counted with the rest.
         assert load["coreMilliseconds"]["decode"] > 0
         assert load["coreMilliseconds"]["encode"] > 0
         assert sum(load["coreMilliseconds"].values()) == pytest.approx(load["coreMillisecondsOfServer"], rel=0.01)
 
 
-def test_the_picture_stands_alone_and_shows_every_load(run: tuple[int, dict[str, Any], str]) -> None:
+def test_the_drawing_stands_alone_and_shows_every_load(run: tuple[int, dict[str, Any], str]) -> None:
     _, report, svg = run
     texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
     for load in report["loads"]:

@@ -73,7 +73,7 @@ def test_vectors_are_clustered_of_unit_length_and_the_same_each_time(workload: W
     assert np.median(cosines.max(axis=1)) > np.median(cosines) + 0.3
 
 
-def test_an_exact_answer_is_whole_and_a_broken_one_is_seen(workload: Workload) -> None:
+def test_an_exact_answer_is_complete_and_a_broken_one_is_noticed(workload: Workload) -> None:
     assert all((record["recall"], record["short"]) == (1, 0) for record in run(workload, Library(workload)))
     for record in run(workload, Library(workload, lambda rows: rows[:5])):
         assert record["recall"] < 1
@@ -110,7 +110,7 @@ def test_the_aims_can_be_missed() -> None:
     assert [reached for *_, reached in document.aims(bad)] == [False] * 5
 
 
-def test_the_older_sql_is_what_the_older_application_asks() -> None:
+def test_the_legacy_statement_is_what_the_legacy_application_asks() -> None:
     asked = [line for line in fill.QUERIES["legacy_search"].decode().splitlines() if not line.startswith("--")]
     assert " ".join(asked).split() == OLDER_SQL.split()
 

@@ -64,7 +64,7 @@ def test_the_closed_loop_stops_at_an_answer_that_is_no_200() -> None:
 
 
 def test_core_seconds_count_children_that_live_and_children_that_have_ended() -> None:
-    # Half a second of a core in a child that ends, and half in one that goes on until it is told.
+    # Half a second of a core in a child that ends, and half in one that goes on until it gets a line.
     burn = "import time\nwhile time.process_time() < 0.5: pass\n"
     script = f"""
 import subprocess, sys
@@ -102,6 +102,6 @@ def test_a_server_to_measure_has_its_database_in_its_tree_and_leaves_nothing_beh
     assert not any(map(cpu.title, running))
 
 
-def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log() -> None:
+def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log() -> None:
     with pytest.raises(RuntimeError, match="--precision takes one of"), serving(STARTER, "fp99"):
         pass
