@@ -16,23 +16,22 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from bench import cpu, machine, pictures
+from bench import machine, pictures
 from bench.closed_loop import Answer, Http, request, run_http
-from bench.load.figures import read_stages
-from bench.profiling import stacked
+from bench.profiling.drawing import draw, table
+from bench.profiling.floor import BATCHES, Bare, best_batch, run_bare
+from bench.profiling.shares import SHARES, STAGES, core_seconds, split
 from bench.serving import UNCACHED, Serving, serving
 from server.artifact.artifact import Artifact
 from server.commands.flags import add_flags, flags_of
@@ -45,13 +44,6 @@ from server.settings import Settings
 
 PATHS = ("/embed-image", "/v1/search")
 
-STAGES = ("read", "decode", "resize", "queue", "encode", "search", "server", "http")
-"""`server` is what the server's `total` has beside its stages, `http` what the caller waited beyond `total`."""
-
-SHARES = ("encode", "decode", "event loop", "http threads", "other threads", "parent", "postgres")
-"""What core-seconds are used for: threads of the workers, and the processes beside them."""
-
-BATCHES = (1, 4, 8, 16)
 _WARM_UP = 1.0
 _NAMED = Path(__file__).parent / "named_threads"
 
@@ -68,41 +60,6 @@ class Load:
     cores: list[dict[str, float]] = field(default_factory=list)
     """Core-milliseconds a picture, by SHARES; the load generator's as `generator`."""
     overheads: list[float] = field(default_factory=list)
-
-
-# --- the model alone -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """One round of the model alone: pictures a second, and what one costs."""
-
-    pictures_per_second: float
-    core_milliseconds: float
-
-
-def run_bare(runs: Sequence[Runner], pixels: NDArray[np.uint8], batch: int, seconds: float) -> Bare:
-    """Encode uint8[N, S, S, 3] in batches for that long, each of `runs` in a thread of its own."""
-    batches = [list(pixels[start : start + batch]) for start in range(0, len(pixels) - batch + 1, batch)]
-
-    def one(run: Runner) -> tuple[int, float]:
-        started, turn = perf_counter(), 0
-        while perf_counter() - started < seconds:
-            run(batches[turn % len(batches)])
-            turn += 1
-        return turn * batch, perf_counter() - started
-
-    with ThreadPoolExecutor(len(runs)) as threads:
-        used = process_time()
-        done = list(threads.map(one, runs))
-        used = process_time() - used
-    return Bare(sum(count / took for count, took in done), used / sum(count for count, _ in done) * 1000)
-
-
-def best_batch(runs: Sequence[Runner], pixels: NDArray[np.uint8], seconds: float) -> int:
-    """The batch with which a picture costs least."""
-    costs = {batch: run_bare(runs, pixels, batch, seconds).core_milliseconds for batch in BATCHES}
-    return min(costs, key=lambda batch: costs[batch])
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------
@@ -130,41 +87,6 @@ def measure_load(load: Load, server: Serving, requests: Sequence[bytes], seconds
     load.stages.append({stage: sums[stage] / count for stage in STAGES if stage in sums})
     done = http.pictures_per_second * seconds
     load.cores.append({share: (after[share] - before[share]) / done * 1000 for share in after})
-
-
-def split(header: str, milliseconds: float) -> dict[str, float]:
-    """A caller's wait by STAGES, which add up to it; without a `total`, what no stage accounts for is `http`."""
-    stages, _ = read_stages(header)
-    total = stages.pop("total", None)
-    inside = sum(stages.values())
-    if total is not None:
-        stages["server"] = max(0.0, total - inside)
-    stages["http"] = max(0.0, milliseconds - max(total or 0.0, inside))
-    return stages
-
-
-def core_seconds(parent: int) -> dict[str, float]:
-    """Core-seconds of a server's processes and threads until now, by SHARES."""
-    used = dict.fromkeys(SHARES, 0.0)
-    for pid in cpu.tree(parent):
-        if pid == parent or "resource_tracker" in cpu.title(pid):
-            used["parent"] += cpu.process_seconds(pid)
-        elif cpu.name(pid) == "postgres":
-            used["postgres"] += cpu.process_seconds(pid)
-        else:
-            for thread, (name, seconds) in cpu.thread_seconds(pid).items():
-                used[share_of(name, main=thread == pid)] += seconds
-    return used
-
-
-def share_of(thread: str, *, main: bool) -> str:
-    """What a worker's thread is for, by its name; threads of ONNX Runtime bear the name of the one that made them."""
-    if main:
-        return "event loop"
-    for beginning, share in (("encode", "encode"), ("decode", "decode"), ("tokio", "http threads")):
-        if thread.startswith(beginning):
-            return share
-    return "encode" if thread.startswith("python") else "other threads"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -325,120 +247,3 @@ def _figures(load: Load) -> dict[str, Any]:
         "overhead": round(median(load.overheads), 4),
         "overheadByRound": [round(one, 4) for one in load.overheads],
     }
-
-
-# --- printing and drawing --------------------------------------------------------------------------------------------
-
-
-def table(report: Mapping[str, Any]) -> Iterator[str]:
-    """The figures as lines of text."""
-    bare = report["bare"]
-    yield (
-        f"the model alone, batches of {bare['batch']}: {bare['picturesPerSecond']:.1f} pictures/s, "
-        f"{bare['coreMilliseconds']:.1f} core-ms a picture"
-    )
-    yield ""
-    yield from _rows(
-        "milliseconds of a request",
-        ["a second", "p50", "p95", *STAGES],
-        report["loads"],
-        lambda one: [
-            one["picturesPerSecond"],
-            one["latency"]["p50"],
-            one["latency"]["p95"],
-            *(one["stages"].get(stage) for stage in STAGES),
-        ],
-    )
-    yield ""
-    yield from _rows(
-        "core-ms a picture",
-        [*SHARES, "server", "generator", "overhead"],
-        report["loads"],
-        lambda one: [
-            *(one["coreMilliseconds"][share] for share in SHARES),
-            one["coreMillisecondsOfServer"],
-            one["generatorCoreMilliseconds"],
-            f"{one['overhead']:+.1%}",
-        ],
-    )
-
-
-def _rows(
-    title: str,
-    columns: Sequence[str],
-    loads: Sequence[Mapping[str, Any]],
-    values: Callable[[Mapping[str, Any]], Sequence[float | str | None]],
-) -> Iterator[str]:
-    widths = [max(9, len(name) + 2) for name in columns]
-    yield f"{title:28}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-    for one in loads:
-        cells = ["-" if value is None else value if isinstance(value, str) else f"{value:.2f}" for value in values(one)]
-        yield f"{_name(one):28}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def _name(load: Mapping[str, Any]) -> str:
-    return f"{load['path']}, {'alone' if load['callers'] == 1 else str(load['callers']) + ' callers'}"
-
-
-def draw(report: Mapping[str, Any]) -> str:
-    """The picture, as SVG that stands alone."""
-    bare, loads = report["bare"], report["loads"]
-    artifact = report["artifact"]
-    waits = stacked.Panel(
-        "Where a request's time goes: milliseconds of a caller's wait, each bar all of it",
-        [
-            stacked.Bar(
-                _name(one), one["stages"], f"{sum(one['stages'].values()):.0f} ms, {one['picturesPerSecond']:.0f}/s"
-            )
-            for one in loads
-        ],
-        _STAGES,
-        relative=True,
-    )
-    cores = stacked.Panel(
-        "What a picture costs: core-milliseconds, against the model alone",
-        [
-            stacked.Bar(
-                f"the model alone, batches of {bare['batch']}",
-                {"encode": bare["coreMilliseconds"]},
-                f"{bare['coreMilliseconds']:.1f} core-ms, {bare['picturesPerSecond']:.0f}/s",
-            ),
-            *(
-                stacked.Bar(
-                    _name(one),
-                    one["coreMilliseconds"],
-                    f"{one['coreMillisecondsOfServer']:.1f} core-ms, {one['overhead']:+.0%}",
-                )
-                for one in loads
-            ),
-        ],
-        _SHARES,
-        floor=bare["coreMilliseconds"],
-    )
-    found = report["machine"]
-    return stacked.svg(
-        f"{artifact['model']} ({artifact['precision']}) on {artifact['device']}, JPEGs of 640 x 480",
-        f"{found['processor']}, {found['cores']} cores; {report['command']}",
-        [waits, cores],
-    )
-
-
-_STAGES = (
-    stacked.Part("read", "reading the body", "c6"),
-    stacked.Part("decode", "decoding", "c2"),
-    stacked.Part("resize", "resizing", "c3"),
-    stacked.Part("queue", "waiting for the model", "wait"),
-    stacked.Part("encode", "the model", "c1"),
-    stacked.Part("search", "SQL", "c4"),
-    stacked.Part("server", "the rest of the server", "c5"),
-    stacked.Part("http", "HTTP and the caller", "c7"),
-)
-_SHARES = (
-    stacked.Part("encode", "the model", "c1"),
-    stacked.Part("decode", "decoding and resizing", "c2"),
-    stacked.Part("event loop", "event loop", "c5"),
-    stacked.Part("http threads", "HTTP server's threads", "c7"),
-    stacked.Part("other threads", "other threads", "c6"),
-    stacked.Part("parent", "parent process", "wait"),
-    stacked.Part("postgres", "PostgreSQL", "c4"),
-)

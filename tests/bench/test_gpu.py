@@ -57,6 +57,14 @@ def test_the_jpegs_are_as_many_as_asked_for_and_each_decodes() -> None:
     assert {decode(data, max_pixels=10**6).image.size for data in sent[::23]} == {(640, 480)}
 
 
+def test_the_report_has_the_options_that_were_given_and_says_what_is_missing(tmp_path: Path) -> None:
+    given = ["--device", "cpu", "--model", str(STARTER), "--only", "yardstick", "--json", str(tmp_path / "gpu.json")]
+    assert command.main(given) == 0
+    report = json.loads((tmp_path / "gpu.json").read_bytes())
+    assert report["command"] == ["python", "-m", "bench.gpu", *given]
+    assert report["missing"] == {"yardstick": "no --checkpoint was given"}
+
+
 def test_a_part_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--device", "cpu", "--only", "forward,backward"])

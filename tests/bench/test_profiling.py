@@ -12,27 +12,25 @@ from typing import Any
 
 import pytest
 
-from bench.profiling import command as profiling
+from bench.profiling import command, shares
 from tests import STARTER
 from tests.conftest import Shop
 
 
 def test_stages_and_what_is_left_of_the_wait_add_up_to_it() -> None:
-    parts = profiling.split("read;dur=1, decode;dur=4, queue;dur=2, encode;dur=10, total;dur=20", 25.0)
+    parts = shares.split("read;dur=1, decode;dur=4, queue;dur=2, encode;dur=10, total;dur=20", 25.0)
     assert parts == {"read": 1, "decode": 4, "queue": 2, "encode": 10, "server": 3, "http": 5}
     assert sum(parts.values()) == 25
 
 
 def test_a_wait_without_a_total_is_http_beyond_its_stages() -> None:
-    assert profiling.split("decode;dur=4, encode;dur=10", 20.0) == {"decode": 4, "encode": 10, "http": 6}
-    assert profiling.split("", 20.0) == {"http": 20}
+    assert shares.split("decode;dur=4, encode;dur=10", 20.0) == {"decode": 4, "encode": 10, "http": 6}
+    assert shares.split("", 20.0) == {"http": 20}
 
 
 def test_threads_are_distinguished_by_their_names() -> None:
-    assert profiling.share_of("python", main=True) == "event loop"
-    assert [
-        profiling.share_of(name, main=False) for name in ("encode-0", "decode-1", "tokio-rt-worker", "asyncio_0")
-    ] == [
+    assert shares.share_of("python", main=True) == "event loop"
+    assert [shares.share_of(name, main=False) for name in ("encode-0", "decode-1", "tokio-rt-worker", "asyncio_0")] == [
         "encode",
         "decode",
         "http threads",
@@ -52,7 +50,7 @@ def run(
         where = ["--database-url", shop.database_url, "--data", str(shop.data)]
         server = shlex.join(["--threads", "1", "--batch", "4", *where])
         flags = [f"--server={server}", "--most", "-0.9", "--svg", str(svg), "--json", str(figures)]
-        code = profiling.main([*arguments, *flags])
+        code = command.main([*arguments, *flags])
     return code, json.loads(figures.read_text()), svg.read_text()
 
 
@@ -62,7 +60,7 @@ def test_profile_splits_each_load_into_stages_and_core_seconds(run: tuple[int, d
     assert report["artifact"]["model"] == "twinlens/starter"
     assert report["bare"]["coreMilliseconds"] > 0
     loads = {(load["path"], load["callers"]): load for load in report["loads"]}
-    assert set(loads) == {(path, 2) for path in profiling.PATHS}
+    assert set(loads) == {(path, 2) for path in command.PATHS}
     for (path, _), load in loads.items():
         assert {"read", "decode", "resize", "queue", "encode", "server", "http"} <= set(load["stages"])
         assert ("search" in load["stages"]) == (path == "/v1/search")
