@@ -20,8 +20,9 @@ import psycopg
 from bench import machine
 from bench.pictures import ROOT
 from bench.search import costs, crossover, document, fill
+from bench.search.libraries import LIBRARIES, Peer, start_library
 from bench.search.measure import Record, measure
-from bench.search.systems import LIBRARIES, Peer, System, database_systems, start_library
+from bench.search.systems import System, database_systems
 from bench.search.workload import Workload
 from server.errors import TwinlensError
 from server.postgres.server import EmbeddedPostgres

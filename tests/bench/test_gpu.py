@@ -19,10 +19,10 @@ from tests import ROOT, STARTER
 
 
 def test_on_the_cpu_it_measures_all_that_it_would_on_a_gpu_and_says_that_it_is_none(tmp_path: Path) -> None:
-    command = ["bench/gpu.sh", "--device", "cpu", "--model", str(STARTER), "--batches", "1,2", "--seconds", "0.2"]
-    command += ["--callers", "2", "--workers", "1", "--json", str(tmp_path / "gpu.json")]
+    line = ["bench/gpu.sh", "--device", "cpu", "--model", str(STARTER), "--batches", "1,2", "--seconds", "0.2"]
+    line += ["--callers", "2", "--workers", "1", "--json", str(tmp_path / "gpu.json")]
     environment = os.environ | {"PYTHON": sys.executable}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("These are NOT figures of a GPU.") == 2
     report = json.loads((tmp_path / "gpu.json").read_bytes())
