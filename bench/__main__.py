@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command with what stands behind its name, or list them all."""
+    """Run the command that is named with the options behind its name; without a name, list all commands."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print("python -m bench COMMAND, and --help behind it for its options:\n")

@@ -63,9 +63,9 @@ async def run_http(
     on_begin: Callable[[], None] | None = None,
     on_end: Callable[[], None] | None = None,
 ) -> tuple[Http, dict[int, bytes]]:
-    """So many callers take turns at `requests` (see `request`) for that long, after `settle` seconds of settling: a
-    second, or as long as is measured where that is less, if it is not given.
+    """Send `requests` (see `request`) in turn with so many callers at once, for that long, after settling.
 
+    `settle`: seconds; where it is not given a second, or as long as is measured where that is less.
     Also gives the first answer to each request, to be checked. `on_answer` is called with each answer that came within
     the measured seconds and with its milliseconds, `on_begin` and `on_end` at their beginning and end. Raises
     RuntimeError for any answer but a 200, or when none came.

@@ -243,7 +243,7 @@ def begin(environment: Any, **_: Any) -> None:
     if not environment.user_classes:
         sys.exit("bench: nothing is left to send")
     environment.stop_timeout = _PATIENCE + 5
-    Caller.host = environment.host  # for whoever takes things out, also where Caller itself does not run
+    Caller.host = environment.host  # `clean_up` makes a Caller, also where no user of that class runs
     for one in environment.user_classes:
         one.weight = sum(load.mix.get(kind, 0) for kind in one.kinds)
         one.share = one.weight / sum(load.mix.values())
@@ -306,7 +306,7 @@ def clean_up(environment: Any, **_: Any) -> None:
 def _take_out(client: Any, product: str) -> None:
     path = f"/v1/products/{product}?clientId={traffic.INGEST_CLIENT}"
     for _ in range(3):
-        # Past locust's own books: this is not part of the load.
+        # Around locust's own statistics: this is not part of the load.
         try:
             answer = client.client.urlopen(f"{client.base_url}{path}", method="DELETE", headers=_authorization())
             status = answer.status_code

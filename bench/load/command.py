@@ -36,7 +36,7 @@ _OWN_MIX = f"{traffic.DEFAULT_MIX},ingest=1"
 _STANDARD = (5.0, 10.0, 20.0, 40.0, 80.0)
 _MOST_LOADS = 20
 # Seconds beside what is measured: the start, the last answers, and taking out what was put in.
-_AROUND = 180.0
+_MARGIN = 180.0
 
 
 class CannotMeasure(Exception):
@@ -234,10 +234,10 @@ def _step(asked: argparse.Namespace, mode: str, number: float, host: str, pid: i
                 [*command, *traffic.arguments_of(asked)], cwd=ROOT, env=variables, stdout=out, stderr=out
             )
             try:
-                locust.wait(length + _AROUND)
+                locust.wait(length + _MARGIN)
             except BaseException as exc:
-                locust.terminate()  # it takes out what it put in before it goes
-                locust.wait(_AROUND)
+                locust.terminate()  # it takes out what it put in before it ends
+                locust.wait(_MARGIN)
                 print(*(line for line in log.read_text(errors="replace").splitlines() if "taken out" in line), sep="\n")
                 if isinstance(exc, subprocess.TimeoutExpired):
                     raise CannotMeasure(f"the load of {number:g} did not come to an end") from exc

@@ -219,7 +219,7 @@ def _bend_of_pace(ordered: Sequence[Mapping[str, Any]]) -> Bend:
     else:
         sentence = f"It bends between {below:g}/s and {above:g}/s: at {above:g}/s {fell[above]}."
     disturbed = [f"{load:g}/s" for load in fell if load < below]
-    # Less load than what it keeps up with cannot be too much: the machine had something else to do.
+    # A load below one that was kept up with cannot be too much: the machine had something else to do.
     sentence += f" Something disturbed it at {', '.join(disturbed)}: measure that again." if disturbed else ""
     return Bend(below, above, sentence)
 

@@ -59,7 +59,7 @@ def _rows(steps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _verdict(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """A mood and a sentence."""
+    """`good`, `bad` or `none`, and a sentence."""
     objectives = result["objectives"]
     if not objectives:
         return "none", "No objective was set."

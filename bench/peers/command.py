@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(given)
     if asked.write_docs and asked.try_litserve:
         parser.error("--write-docs is for a run of all: not for --try-litserve")
-    # A polite end must run the way out: whatever was started is stopped there.
+    # SIGTERM unwinds as an exception does: whatever was started is stopped on the way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if asked.read is not None:

@@ -1,4 +1,4 @@
-"""Turn and turn about: every system under every load, one at a time, round by round."""
+"""Systems take turns: every system under every load, one at a time, round by round."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Likeness:
 
     lowest: dict[int, float] = field(default_factory=dict)
     """Of each picture, the lowest cosine to its own."""
-    strangers: set[int] = field(default_factory=set)
+    mismatched: set[int] = field(default_factory=set)
     """Pictures that came back nearer to another's vector than to their own."""
 
     def add(self, answers: Mapping[int, NDArray[np.float64]], reference: Vectors) -> None:
@@ -49,14 +49,14 @@ class Likeness:
             cosines = reference.astype(np.float64) @ (vector / np.linalg.norm(vector))
             self.lowest[number] = min(self.lowest.get(number, 1.0), float(cosines[number]))
             if int(np.argmax(cosines)) != number:
-                self.strangers.add(number)
+                self.mismatched.add(number)
 
     def figures(self) -> dict[str, float | int]:
         return {
             "pictures": len(self.lowest),
             "minCosine": round(min(self.lowest.values()), 6),
             "meanCosine": round(float(np.mean(list(self.lowest.values()))), 6),
-            "ownFirst": len(self.lowest) - len(self.strangers),
+            "ownFirst": len(self.lowest) - len(self.mismatched),
         }
 
 
@@ -103,7 +103,7 @@ def measure(
         for number in range(rounds):
             for load in _loads(systems):
                 asked = [one for one in kept if load in one.system.loads and not one.why]
-                # Another begins each time, so that a machine that grows warm or busy wrongs all alike.
+                # Another one begins each time, so that a machine that grows warm or busy slows all alike.
                 for one in (*asked[number % len(asked) :], *asked[: number % len(asked)]) if asked else ():
                     found = _turn(one, running.get(one.system.name), setting, load, sent, references, seconds)
                     one.rounds.setdefault(load.name, []).append(found)
@@ -124,7 +124,7 @@ def _start(stack: contextlib.ExitStack, one: Kept, setting: Setting, sent: Sent)
     try:
         running = stack.enter_context(system.start(setting))
         for size in dict.fromkeys(load.size for load in system.loads):
-            _first(system, running, sent[size][0].data)
+            _check_first_answer(system, running, sent[size][0].data)
     except (RuntimeError, TwinlensError, OSError) as exc:
         one.why = " ".join(str(exc).split())[-300:]
         print(f"{system.title}: left out: {one.why}", flush=True)
@@ -139,7 +139,7 @@ def _start(stack: contextlib.ExitStack, one: Kept, setting: Setting, sent: Sent)
     return running
 
 
-def _first(system: Server, running: Running, picture: bytes) -> None:
+def _check_first_answer(system: Server, running: Running, picture: bytes) -> None:
     """One request by an ordinary client. Raises RuntimeError, with the answer, when it is not right."""
     head, _, body = system.ask(running.port, picture).partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")

@@ -238,7 +238,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_STOP_LIMIT)
     for pid in family:
-        # What did not go by itself. The session is the child's own, so a number that is another's by now is left alone.
+        # What has not ended by itself. The session is the child's own, so an id that was used again since is spared.
         with contextlib.suppress(ProcessLookupError):
             if os.getsid(pid) == child.pid:
                 os.kill(pid, signal.SIGKILL)
@@ -255,8 +255,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
 _SMALL_LOADS = tuple(load for load in LOADS if load.size == "small")
 _LARGE_LOADS = tuple(load for load in LOADS if load.size == "large")
 
-# What `--try-litserve` compares. The figures behind
-# each were measured on two cores: pictures/s with 1, 8 and 32 callers (a ViT-B/32, four seconds each, in sequence).
+# What `--try-litserve` compares. The figures behind each were measured on two cores: pictures/s with 1, 8 and 32
+# callers (a ViT-B/32, four seconds each, in sequence).
 _TRIED = (
     _Tuning(1, 2, 8, 0.0),  # 17.8  20.8  21.6; its worker spins, so that a core is busy when nobody asks
     _Tuning(1, 2, 8, 0.02),  # 12.4  18.8  19.2

@@ -25,7 +25,7 @@ def checkpoint(cache: Path) -> Path:
     if folder.exists():
         return folder
     print("making a ViT-B/32 of random weights", flush=True)
-    # Seconds to import, and of the export's extra: whoever brings a checkpoint and an artifact needs none of it.
+    # Seconds to import, and of the export's extra: not needed with a checkpoint and an artifact of one's own.
     import torch
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel

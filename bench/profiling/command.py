@@ -157,7 +157,7 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
             asyncio.run(run_http(server.port, requests[path], warm_up, max(asked.callers), settle=0.0))
         for number in range(asked.rounds):
             bare.append(run_bare(runs, pixels, batch, asked.seconds))
-            # Turn and turn about, so that a machine that grows warm or busy wrongs no load alone.
+            # In alternating order, so that a machine that grows warm or busy slows no load alone.
             for load in loads if number % 2 == 0 else loads[::-1]:
                 measure_load(load, server, requests[load.path], asked.seconds)
                 load.overheads.append(_server_cores(load.cores[-1]) / bare[-1].core_milliseconds - 1)

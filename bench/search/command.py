@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = parser.parse_args(given)
-    # A polite end must run the way out: whatever was started is stopped there.
+    # SIGTERM unwinds as an exception does: whatever was started is stopped on the way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         command = f"python -m bench search {shlex.join(given)}".strip()

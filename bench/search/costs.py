@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from bench.search import flat
-from bench.search.fill import QUERIES, client_id, passing_database
+from bench.search.fill import QUERIES, client_id, temporary_database
 from bench.search.flat import Way
 from bench.search.workload import Workload
 
@@ -31,7 +31,7 @@ _DELETED = 5  # every fifth row
 def run(url: str, folder: Path, rows: int, seed: int, seconds: float) -> str:
     """The tables, for those of the sizes that `rows` has room for."""
     with (
-        passing_database(url, "twinlens_bench_costs") as database,
+        temporary_database(url, "twinlens_bench_costs") as database,
         psycopg.connect(database, autocommit=True) as connection,
     ):
         parts = [
@@ -68,7 +68,7 @@ def _builds(connection: Connection[TupleRow], sizes: list[int], folder: Path, se
 
 
 def _dead(connection: Connection[TupleRow], url: str, size: int, folder: Path, seed: int, seconds: float) -> str:
-    """A fifth of an indexed client is deleted: before, after, and after the vacuum; then as new."""
+    """A fifth of an indexed client is deleted: before, after, after the vacuum, and after a reindex."""
     workload = _load(connection, (size,), folder, seed, keep=True)
     connection.execute("ALTER TABLE flat SET (autovacuum_enabled = false)")
     connection.execute("SET maintenance_work_mem = '512MB'")
@@ -77,7 +77,7 @@ def _dead(connection: Connection[TupleRow], url: str, size: int, folder: Path, s
     lines = ["| | recall@24 | short | p50 | p95 | index |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
 
     def add_row(what: str) -> None:
-        one = flat.see(url, workload, queries, [EFFORT], 1, seconds)[EFFORT]
+        one = flat.measure(url, workload, queries, [EFFORT], 1, seconds)[EFFORT]
         bytes_ = _one(connection, "SELECT pg_relation_size('flat_hnsw')") / 1e6
         figures = f"{one.recall:.4f} | {one.short} | {one.p50:.2f} | {one.p95:.2f} | {bytes_:.1f} MB"
         lines.append(f"| {what} | {figures} |")

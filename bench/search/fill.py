@@ -278,7 +278,7 @@ def _table(layout: np.dtype[Any], count: int, dimensions: int) -> Any:
 
 
 @contextlib.contextmanager
-def passing_database(server: str, name: str) -> Iterator[str]:
+def temporary_database(server: str, name: str) -> Iterator[str]:
     """The URL of an empty database of that name for as long as the block runs."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

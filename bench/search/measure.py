@@ -1,4 +1,4 @@
-"""Turn and turn about: every system, for every class of clients and number of connections."""
+"""Systems take turns: every system, for every class of clients and number of connections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measure(
         for number in connections:
             turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
             for turn in range(rounds):
-                # Another begins each time, so that a machine that grows warm or busy wrongs all alike.
+                # Another one begins each time, so that a machine that grows warm or busy slows all alike.
                 first = turn % len(systems)
                 for system in (*systems[first:], *systems[:first]):
                     least = -(-LEAST // rounds)

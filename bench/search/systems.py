@@ -71,7 +71,7 @@ class _Postgres:
 
         async def run() -> Turn:
             async with self.asking(connections) as asks:
-                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection has to learn
+                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection loads first
                 # The system before has put its own pages in place of ours. Outside a bench each is alone.
                 await closed_loop(asks[:1], queries, min(_WARM_UP, seconds), 1)
                 turn = await closed_loop(asks, queries, seconds, least)
@@ -157,7 +157,7 @@ class Statement(_Postgres):
         connection = await psycopg.AsyncConnection.connect(
             self.url,
             autocommit=True,
-            prepare_threshold=None,  # a generic plan would be the end of it
+            prepare_threshold=None,  # or PostgreSQL would change to a generic plan
             cursor_factory=psycopg.AsyncRawCursor,
             row_factory=dict_row,
         )

@@ -2,8 +2,8 @@
 
 The same app, with a database and a model, behind granian (as `python -m server` runs it), granian on uvloop, uvicorn
 and hypercorn, one worker each. All of them stand beside one another and are asked in turn. Besides speed it is tried
-what they do on SIGTERM, when a caller leaves, and when their worker is killed. What is not ours is
-installed into `.bench/servers`, once.
+what they do on SIGTERM, when a caller leaves, and when their worker is killed. What is no
+dependency of ours is installed into `.bench/servers`, once.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def leaving(server: Serving, asker: Asker) -> float:
 
 
 def _settle(server: Serving) -> None:
-    """Until it has nothing left to do."""
+    """Wait until it is idle."""
     deadline = perf_counter() + _PATIENCE
     while perf_counter() < deadline and idle(server, 0.5) > 100:
         pass
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def install() -> None:
-    """What is not ours, into a folder of its own. Raises RuntimeError."""
+    """Install the servers that are no dependencies of ours, in a folder of their own. Raises RuntimeError."""
     if all(_version(name) for name in PACKAGES):
         return
     done = subprocess.run(  # noqa: S603 - names from above
@@ -279,7 +279,7 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
                 ask(server, load, asker, 0.5)  # warm
         for number in range(asked.rounds):
             for key, load in LOADS.items():
-                # Turn and turn about, so that a machine that grows warm or busy wrongs none alone.
+                # In alternating order, so that a machine that grows warm or busy slows none alone.
                 for name in list(servers)[:: -1 if number % 2 else 1]:
                     rounds[name][key].append(ask(servers[name], load, asker, asked.seconds))
             print(f"round {number + 1} of {asked.rounds} done", file=sys.stderr, flush=True)

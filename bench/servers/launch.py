@@ -24,7 +24,7 @@ from server.settings import Settings, variable_of
 from server.spaces import spaces
 
 _APP = "server.app:from_environment"
-# Requests in flight are answered for as long as ours are.
+# Seconds for requests in flight when it ends, as `python -m server` gives them.
 _PATIENCE = "40"
 
 
