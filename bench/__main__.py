@@ -8,14 +8,17 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "load": ("bench.load", "a server under load: throughput and latency over offered loads, objectives, a report"),
-    "compare": ("bench.compare", "two load tests side by side, as ratios"),
-    "search": ("bench.search", "what a search finds and how quickly, for clients of every size, beside others"),
-    "peers": ("bench.peers", "Twinlens and others like it on identical weights and pictures, in one run"),
-    "profile": ("bench.profiling", "where a request's time goes, and what a picture costs in core-seconds"),
-    "servers": ("bench.servers", "which HTTP server serves us best"),
+    "load": (
+        "bench.load.command",
+        "a server under load: throughput and latency over offered loads, objectives, a report",
+    ),
+    "compare": ("bench.load.compare", "two load tests side by side, as ratios"),
+    "search": ("bench.search.command", "what a search finds and how quickly, for clients of every size, beside others"),
+    "peers": ("bench.peers.command", "Twinlens and others like it on identical weights and pictures, in one run"),
+    "profile": ("bench.profiling.command", "where a request's time goes, and what a picture costs in core-seconds"),
+    "servers": ("bench.servers.command", "which HTTP server serves us best"),
     "throughput": ("bench.throughput", "how much of the bare model's speed is left over HTTP"),
-    "gpu": ("bench.gpu", "forward passes, pictures and requests a second on a GPU"),
+    "gpu": ("bench.gpu.command", "forward passes, pictures and requests a second on a GPU"),
     "decoding": ("bench.decoding", "what decoding large JPEGs at a scale saves, and what it moves"),
     "precisions": ("bench.precisions", "what each precision costs in accuracy, and brings in speed"),
     "near-duplicates": ("bench.near_duplicates", "how often an altered picture finds its original first"),
@@ -23,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command with what stands behind its name, or list them all."""
+    """Run the command that is named with the options behind its name; without a name, list all commands."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print("python -m bench COMMAND, and --help behind it for its options:\n")

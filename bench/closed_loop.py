@@ -1,7 +1,7 @@
 """A closed loop of callers: each has a connection of its own and asks again as soon as it is answered.
 
 It speaks just enough HTTP/1.1 for any server on this machine, and costs little beside it: requests are bytes that were
-made before, and of an answer only what is needed is looked at.
+made before, and of an answer only what is needed is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def request(
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """One whole request to 127.0.0.1, to be sent again and again."""
+    """One complete request to 127.0.0.1, to be sent again and again."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     lines += [f"Content-Length: {len(body)}"] if body or method != "GET" else []
@@ -58,13 +58,14 @@ async def run_http(
     seconds: float,
     callers: int,
     *,
-    settle: float = _SETTLE,
+    settle: float | None = None,
     on_answer: Callable[[Answer, float], None] | None = None,
     on_begin: Callable[[], None] | None = None,
     on_end: Callable[[], None] | None = None,
 ) -> tuple[Http, dict[int, bytes]]:
-    """So many callers take turns at `requests` (see `request`) for that long, after `settle` seconds of settling.
+    """Send `requests` (see `request`) in turn with so many callers at once, for that long, after settling.
 
+    `settle`: seconds; where it is not given a second, or as long as is measured where that is less.
     Also gives the first answer to each request, to be checked. `on_answer` is called with each answer that came within
     the measured seconds and with its milliseconds, `on_begin` and `on_end` at their beginning and end. Raises
     RuntimeError for any answer but a 200, or when none came.
@@ -72,7 +73,8 @@ async def run_http(
     answers: dict[int, bytes] = {}
     arrivals: list[tuple[float, float]] = []
     started = perf_counter()
-    begin, end = started + settle, started + settle + seconds
+    begin = started + (min(_SETTLE, seconds) if settle is None else settle)
+    end = begin + seconds
 
     async def call(first: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -130,7 +132,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
 
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[bytes, bytes]) -> tuple[bytes, bool]:
-    """The body, and whether it said where it ends by itself."""
+    """The body, and whether it came with its length."""
     if (length := headers.get(b"content-length")) is not None:
         return await reader.readexactly(int(length)), True
     if headers.get(b"transfer-encoding", b"").lower() != b"chunked":

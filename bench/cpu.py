@@ -1,4 +1,4 @@
-"""What processes cost in core-seconds, read from /proc: whole trees, single processes, single threads.
+"""What processes cost in core-seconds, read from /proc: trees of processes, single processes, single threads.
 
 A core-second is one core busy for one second, in user or kernel mode. The kernel counts in ticks, a hundredth of a
 second as a rule: measure over seconds.

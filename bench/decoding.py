@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import machine
+from bench.near_duplicates import MAX_PIXELS, read_pictures
 from export.proof.decoding import compare_vectors, decode_twice
 from server.artifact.artifact import Artifact, PreprocessingSpec
 from server.errors import TwinlensError
@@ -46,7 +47,6 @@ CODINGS: dict[str, dict[str, Any]] = {
     "quality 95, 4:4:4": {"quality": 95, "subsampling": "4:4:4"},
 }
 
-_MAX_PIXELS = 64_000_000
 _ROUNDS = 7
 
 
@@ -58,15 +58,6 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
 
 def _half(image: Image.Image) -> Image.Image:
     return image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
-
-
-def photographs(folder: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Every picture below a folder, upright RGB, one at a time; what is not a picture is passed over."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        try:
-            yield path.relative_to(folder).as_posix(), decode(path.read_bytes(), max_pixels=_MAX_PIXELS).image
-        except TwinlensError:
-            continue
 
 
 def at_least(spec: PreprocessingSpec, edges: int) -> PreprocessingSpec:
@@ -117,7 +108,7 @@ def near_duplicates(
     """Each photograph as a large JPEG in a catalogue, searched for by a JPEG of half its size."""
 
     def vectors(files: Iterator[bytes]) -> NDArray[np.float64]:
-        pixels = (read_pixels(data, spec, max_pixels=_MAX_PIXELS) for data in files)
+        pixels = (read_pixels(data, spec, max_pixels=MAX_PIXELS) for data in files)
         return np.concatenate([encode(one[None]) for one in pixels]).astype(np.float64)
 
     large = vectors(jpeg(image, quality=90) for _, image in pictures)
@@ -141,26 +132,26 @@ def times(image: Image.Image, spec: PreprocessingSpec, rounds: int = _ROUNDS) ->
         sized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
         for kind, options in (("baseline", {}), ("progressive", {"progressive": True})):
             data = jpeg(sized, quality=90, **options)
-            taken: dict[int, list[float]] = {edges: [] for edges in (0, *EDGES)}
+            measured: dict[int, list[float]] = {edges: [] for edges in (0, *EDGES)}
             for _ in range(rounds):
-                for edges, seconds in taken.items():
+                for edges, seconds in measured.items():
                     started = perf_counter()
-                    read_pixels(data, at_least(spec, edges), max_pixels=_MAX_PIXELS)
+                    read_pixels(data, at_least(spec, edges), max_pixels=MAX_PIXELS)
                     seconds.append(perf_counter() - started)
-            full = median(taken[0])
+            full = median(measured[0])
             found.append(
                 {
                     "megapixels": megapixels,
                     "kind": kind,
                     "full_ms": round(full * 1e3, 1),
-                    "scaled_ms": {str(edges): round(median(taken[edges]) * 1e3, 1) for edges in EDGES},
+                    "scaled_ms": {str(edges): round(median(measured[edges]) * 1e3, 1) for edges in EDGES},
                     # Of the same round each: what else runs comes and goes.
                     "times_quicker": {
-                        str(edges): round(median(a / b for a, b in zip(taken[0], taken[edges], strict=True)), 2)
+                        str(edges): round(median(a / b for a, b in zip(measured[0], measured[edges], strict=True)), 2)
                         for edges in EDGES
                     },
                     "scale": {
-                        str(edges): decode(data, max_pixels=_MAX_PIXELS, jpeg_at_least=edges * spec.edge).scale
+                        str(edges): decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=edges * spec.edge).scale
                         for edges in EDGES
                     },
                 }
@@ -205,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         artifacts = [Artifact.read(folder) for folder in options.model or [Path("models/starter")]]
-        pictures = list(photographs(options.pictures))
+        pictures = list(read_pictures(options.pictures).items())
         if len(pictures) < 2:
             print(f"bench: {options.pictures} holds {len(pictures)} pictures; two are needed.", file=sys.stderr)
             return 2

@@ -28,9 +28,10 @@ import gevent
 from gevent.pool import Pool
 from locust import FastHttpUser, events
 
-from bench import cpu, machine, traffic
-from bench.figures import STAGES, Answer, Outcome, Window, figures, read_stages
-from bench.traffic import KEY_VARIABLE, Request, Traffic
+from bench import cpu, machine
+from bench.load import traffic
+from bench.load.figures import STAGES, Answer, Outcome, Window, figures, read_stages
+from bench.load.traffic import KEY_VARIABLE, Request, Traffic
 
 _MOST_IN_FLIGHT = 1000
 # Longer than the server's own deadline, so that each request is answered or refused before we give it up.
@@ -80,7 +81,7 @@ load = Load()
 
 
 def ask_again(user: Any) -> None:
-    """Closed loop: one request, and then the next. A caller that is refused rests as long as it was told to."""
+    """Closed loop: one request, and then the next. A caller that is refused rests as long as the server asked it to."""
     gevent.sleep(send(user, perf_counter()))
 
 
@@ -104,7 +105,7 @@ def _pace(rate: float) -> Iterator[float]:
 
 
 def send(user: Any, due: float) -> float:
-    """Send what is next, check the answer, take note; gives the seconds that the server asks callers to stay away."""
+    """Send what is next, check the answer, record it; gives the seconds that the server asks callers to stay away."""
     request = load.traffic.next(next(user.turns))
     headers = {"Content-Type": request.content_type, **_authorization()}
     sent, rest = perf_counter(), 0.0
@@ -112,12 +113,12 @@ def send(user: Any, due: float) -> float:
     reason, cached = "no answer", False
     stages: dict[str, float] = {}
     try:
-        # Bytes that were encoded once: locust's own `files` would build the form anew for each request.
+        # Bytes that were encoded once: locust's own `files` would build the form again for each request.
         with user.client.request(
             request.method, request.path, name=request.name, data=request.body, headers=headers, catch_response=True
         ) as answer:
             came = perf_counter()
-            # Locust's own tables tell what a caller waited, too.
+            # Locust's own tables are to show what a caller waited, too.
             answer.request_meta["response_time"] = (came - due) * 1000
             outcome, reason = _judged(request, answer)
             if outcome == "answered":
@@ -194,7 +195,7 @@ class Wordsmith(Caller):
 
 
 class Embedder(Caller):
-    """The older application, which asks for vectors."""
+    """The legacy application, which asks for vectors."""
 
     kinds = ("embed",)
 
@@ -215,7 +216,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--warm-up", type=traffic.read_seconds, default=0.0, help="time at the start not counted (0s)")
     group.add_argument("--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"API key (better: {KEY_VARIABLE})")
     group.add_argument("--write", metavar="FILE", default="", help="write the figures here as JSON")
-    group.add_argument("--server-pid", type=int, default=0, help="process of the server, if here: its CPU is told")
+    group.add_argument("--server-pid", type=int, default=0, help="process of the server, if here: its CPU is reported")
     group.add_argument("--allow-remote", action="store_true", help="load a server that is not on this machine")
 
 
@@ -242,7 +243,7 @@ def begin(environment: Any, **_: Any) -> None:
     if not environment.user_classes:
         sys.exit("bench: nothing is left to send")
     environment.stop_timeout = _PATIENCE + 5
-    Caller.host = environment.host  # for whoever takes things out, also where Caller itself does not run
+    Caller.host = environment.host  # `clean_up` makes a Caller, also where no user of that class runs
     for one in environment.user_classes:
         one.weight = sum(load.mix.get(kind, 0) for kind in one.kinds)
         one.share = one.weight / sum(load.mix.values())
@@ -256,15 +257,15 @@ def begin(environment: Any, **_: Any) -> None:
 
 
 def ready(host: str) -> dict[str, Any]:
-    """What /health/ready tells. Raises OSError when the server is not ready, ValueError when it is not ours."""
+    """What /health/ready answers. Raises OSError when the server is not ready, ValueError when it is not ours."""
     try:
         with urlopen(f"{host.rstrip('/')}/health/ready", timeout=10) as answer:  # noqa: S310 - http, see `refused`
-            told = json.loads(answer.read())
-        return {name: told[name] for name in ("model", "precision", "device", "space", "text")}
+            status = json.loads(answer.read())
+        return {name: status[name] for name in ("model", "precision", "device", "space", "text")}
     except OSError as exc:
         raise OSError(f"no server is ready at {host}: {exc}") from exc
     except (HTTPException, ValueError, KeyError, TypeError) as exc:
-        raise ValueError(f"what answers at {host} is no Twinlens: /health/ready tells of no model") from exc
+        raise ValueError(f"what answers at {host} is no Twinlens: its /health/ready names no model") from exc
 
 
 def refused(host: str, asked: argparse.Namespace) -> str | None:
@@ -274,7 +275,7 @@ def refused(host: str, asked: argparse.Namespace) -> str | None:
     if not asked.headless or not asked.run_time:
         return "run it with --headless and an end, such as -t 30s"
     if asked.warm_up >= asked.run_time:
-        return "--warm-up takes less than the whole of -t"
+        return "--warm-up must be shorter than -t"
     if not 0 <= asked.rps <= 100_000:
         return "--rps takes a number of requests a second"
     return None
@@ -305,11 +306,11 @@ def clean_up(environment: Any, **_: Any) -> None:
 def _take_out(client: Any, product: str) -> None:
     path = f"/v1/products/{product}?clientId={traffic.INGEST_CLIENT}"
     for _ in range(3):
-        # Past locust's own books: this is not part of the load.
+        # Around locust's own statistics: this is not part of the load.
         try:
             answer = client.client.urlopen(f"{client.base_url}{path}", method="DELETE", headers=_authorization())
             status = answer.status_code
-        except Exception as exc:  # of whatever kind: it is tried again, and then told
+        except Exception as exc:  # of whatever kind: it is tried again, and then reported
             status = getattr(exc, "code", 0)
         if status in (200, 404):
             return
@@ -327,14 +328,14 @@ def report(environment: Any, **_: Any) -> None:
         print(line)
     environment.process_exit_code = 1 if found["failed"] or load.left_behind else 0
     if environment.parsed_options.write:
-        told = {
+        run = {
             "served": load.served,
             "mix": load.mix,
             "traffic": load.traffic.described(),
             "leftBehind": load.left_behind,
             **found,
         }
-        Path(environment.parsed_options.write).write_text(json.dumps(told, indent=2) + "\n")
+        Path(environment.parsed_options.write).write_text(json.dumps(run, indent=2) + "\n")
 
 
 def summary(found: dict[str, Any]) -> Iterable[str]:

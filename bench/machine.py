@@ -1,11 +1,15 @@
-"""What the figures came from: no figure goes without it."""
+"""The machine and the versions that figures came from: no figure goes without them."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+_HARDWARE = ("processor", "cores", "memory_gib")
 
 
 def describe() -> dict[str, str | int]:
@@ -25,9 +29,14 @@ def describe() -> dict[str, str | int]:
 
 
 def sentence() -> str:
+    """The same in a line."""
     found = describe()
-    versions = ", ".join(f"{name} {found[name]}" for name in list(found)[3:])
-    return f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; {versions}"
+    return f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; {versions(found)}"
+
+
+def versions(found: Mapping[str, Any]) -> str:
+    """Of what `describe` found all but the hardware: `python 3.11.7, onnxruntime 1.32.0, ...`."""
+    return ", ".join(f"{name} {value}" for name, value in found.items() if name not in _HARDWARE)
 
 
 def _processor() -> str:

@@ -25,10 +25,13 @@ from server.artifact.artifact import Artifact, PreprocessingSpec, Vectors
 from server.errors import TwinlensError
 from server.inference.encoder import Encoder
 from server.preprocessing.media import decode, to_pixels
+from server.settings import Settings
 
 PICTURES = Path(__file__).parent.parent / "server" / "ingest" / "demo_catalogue" / "pictures"
 
-_MAX_PIXELS = 64_000_000
+MAX_PIXELS = Settings().max_pixels
+"""As a server has it that is given no other."""
+
 _BATCH = 16
 
 
@@ -47,11 +50,11 @@ class Found:
 
 
 def read_pictures(folder: Path) -> dict[str, Image.Image]:
-    """Every picture below a folder, upright RGB, by its file name; what is not a picture is passed over."""
+    """Every picture below a folder, upright RGB, by its file name; what is not a picture is skipped."""
     pictures = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            pictures[path.relative_to(folder).as_posix()] = decode(path.read_bytes(), max_pixels=_MAX_PIXELS).image
+            pictures[path.relative_to(folder).as_posix()] = decode(path.read_bytes(), max_pixels=MAX_PIXELS).image
         except TwinlensError:
             continue
     return pictures

@@ -82,6 +82,15 @@ def photographs(count: int) -> list[Picture]:
     return pictures
 
 
+def distinct(count: int) -> list[bytes]:
+    """So many JPEGs of 640 x 480, no two of the same bytes, because a server embeds equal ones once.
+
+    They are a few photographs with a number behind their end, which decoders ignore.
+    """
+    found = [one.data for one in photographs(min(count, 64))]
+    return [found[number % len(found)] + number.to_bytes(4) for number in range(count)]
+
+
 BOUNDARY = "twinlens-bench"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 

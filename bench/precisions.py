@@ -169,15 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="append the figures to a JSON file")
     options = parser.parse_args(arguments)
     model = onnx.load(options.graph)
-    takes = model.graph.input[0]
+    entry = model.graph.input[0]
     make: dict[str, Callable[[], onnx.ModelProto]]
     feeds: Feeds
     alone: dict[str, NDArray[Any]]
     together: dict[str, NDArray[Any]]
-    if takes.name == "pixels":
+    if entry.name == "pixels":
         if options.pictures is None:
             parser.error("an image tower is compared on --pictures")
-        size = takes.type.tensor_type.shape.dim[1].dim_value
+        size = entry.type.tensor_type.shape.dim[1].dim_value
         seen, unseen = read_pixels(options.calibration, size), read_pixels(options.pictures, size)
         feeds = [{"pixels": unseen[at : at + BATCH]} for at in range(0, len(unseen), BATCH)]
         alone, together = {"pixels": unseen[:1]}, {"pixels": unseen[:BATCH]}

@@ -58,7 +58,7 @@ def run_bare(encoder: Encoder, pixels: NDArray[np.uint8], seconds: float) -> Bar
 
 
 def check(answers: dict[int, bytes], expected: Vectors) -> int:
-    """How many pictures' vectors are bit for bit the bare encoder's. Raises RuntimeError for one that is another's."""
+    """How many vectors are bit for bit the bare encoder's. Raises RuntimeError for one of another picture."""
     equal = 0
     for number, body in answers.items():
         vector = np.asarray(json.loads(body)["embedding"], dtype=np.float32)
@@ -121,7 +121,7 @@ def measure(asked: argparse.Namespace) -> tuple[dict[str, object], float]:
             run_http(server.port, requests, 1.0, asked.concurrency)
         )  # both are warm when the first round begins
         for number in range(asked.rounds):
-            # Turn and turn about, so that a machine that grows warm or busy wrongs both alike.
+            # In alternating order, so that a machine that grows warm or busy slows both alike.
             if number % 2:
                 http, answers = asyncio.run(run_http(server.port, requests, asked.seconds, asked.concurrency))
                 bare = run_bare(encoder, pixels, asked.seconds)

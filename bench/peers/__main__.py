@@ -2,7 +2,7 @@
 
 import sys
 
-from bench.peers import main
+from bench.peers.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(given)
     if asked.write_docs and asked.try_litserve:
         parser.error("--write-docs is for a run of all: not for --try-litserve")
-    # A polite end must run the way out: whatever was started is stopped there.
+    # SIGTERM unwinds as an exception does: whatever was started is stopped on the way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if asked.read is not None:
@@ -70,13 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _names(given: str) -> list[Server | Bare]:
-    """`older,twinlens`: names, or how they begin. A whole name is that one alone."""
+    """`older,twinlens`: names, or how they begin. A complete name is that one alone."""
     wanted = [one.strip() for one in given.split(",") if one.strip()]
     for one in wanted:
         if not any(system.name.startswith(one) for system in SYSTEMS):
             raise argparse.ArgumentTypeError(f"there is no {one}; there are {', '.join(s.name for s in SYSTEMS)}")
-    whole = {system.name for system in SYSTEMS}
-    return [s for s in SYSTEMS if any(s.name == one or (one not in whole and s.name.startswith(one)) for one in wanted)]
+    complete = {system.name for system in SYSTEMS}
+    return [
+        s for s in SYSTEMS if any(s.name == one or (one not in complete and s.name.startswith(one)) for one in wanted)
+    ]
 
 
 def _run(asked: argparse.Namespace, command: str) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _run(asked: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def _instructions() -> str:
-    """Those of the processor that int8 and fp32 are quick with; empty where the kernel does not tell."""
+    """Those of the processor that int8 and fp32 are quick with; empty where the kernel does not list them."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import machine
 from bench.pictures import ROOT
 
 Report = Mapping[str, Any]
@@ -21,7 +22,7 @@ _LEAST_COSINE = 0.999
 
 
 def write(report: Report, folder: Path, source: Path | None) -> None:
-    """Write both files into the folder; `source` is where the report lies, to be named if it is in the repository."""
+    """Write both files into the folder; `source` is the report's file, named in the page if it is in the repository."""
     (folder / _PLOT).write_text(plot(report))
     (folder / _PAGE).write_text(page(report, source))
 
@@ -30,9 +31,8 @@ def write(report: Report, folder: Path, source: Path | None) -> None:
 
 
 def page(report: Report, source: Path | None = None) -> str:
-    """The whole document, in Markdown."""
-    machine = report["machine"]
-    told = ", ".join(f"{key} {machine[key]}" for key in list(machine)[3:])
+    """The document, in Markdown."""
+    found = report["machine"]
     rounds = "1 round" if report["rounds"] == 1 else f"{report['rounds']} rounds"
     kept = ""
     if source is not None and source.resolve().is_relative_to(ROOT):
@@ -41,10 +41,11 @@ def page(report: Report, source: Path | None = None) -> str:
     parts = [
         "# Twinlens beside others",
         "<!-- Written by `python -m bench peers --write-docs`: edit bench/peers/document.py instead. -->",
-        "How many pictures a second become vectors over HTTP, by Twinlens and by what one would otherwise take or "
+        "How many pictures a second become vectors over HTTP, by Twinlens and by what one would otherwise use or "
         "write: on one machine, in one run, with identical weights and identical pictures.",
         f"![Pictures a second of each system under each load, as in the first table]({_PLOT})",
-        f"**Machine:** {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {told}. "
+        f"**Machine:** {found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; "
+        f"{machine.versions(found)}. "
         f"**Run:** {report['started'][:10]}, `{report['command']}`: {rounds} of "
         f"{report['seconds']:g} s for each figure.{kept}",
         "## Pictures a second",
@@ -57,7 +58,7 @@ def page(report: Report, source: Path | None = None) -> str:
         "the other 31.",
         _table(report, _waits, bare=False),
         "## As ratios",
-        "To the older service, and to LitServe, each round with the same round of theirs: the median of those ratios.",
+        "Divided by the older service's and by LitServe's figures of the same round: the median over the rounds.",
         _table(report, _ratios(report)),
         "## Against what we aimed at",
         "The aims come from a machine of two cores with AVX2 and without VNNI. On another one the ratios say more than "
@@ -79,8 +80,7 @@ def page(report: Report, source: Path | None = None) -> str:
         "## What was measured",
         _systems(report),
         f"**Weights.** {_weights(report)}",
-        f"**Pictures.** {_pictures(report)} All systems get the same bytes; none but the row that says so keeps "
-        f"vectors.",
+        f"**Pictures.** {_pictures(report)} All systems get the same bytes; only the row that says so caches vectors.",
         "**Load.** Callers on loopback, each with a connection of its own, that ask again as soon as they are "
         "answered. A second of settling is cut off before each measurement. A round in which any answer is not a 200 "
         "counts as failed.",
@@ -92,8 +92,8 @@ def page(report: Report, source: Path | None = None) -> str:
         "- The load generator runs on the same cores as the servers, and there is no network between them.\n"
         "- Random weights are as quick as trained ones, but say nothing of how good a model's vectors are, nor of what "
         "int8 costs a trained model: [releasing a model](export.md) has that.\n"
-        "- A fixed crowd slows down with the server. How long people wait at a given rate is what "
-        "`python -m bench load` tells.\n"
+        "- A fixed crowd slows down with the server. How long people wait at a given rate is measured by "
+        "`python -m bench load`.\n"
         "- The older service and the LitServe application were written by us: the first from a description, the second "
         "as well as we could. Both are short; read them in `bench/peers/` and improve them.\n"
         "- transformers prepares pictures with its slower processor here, because the quicker one needs torchvision, "
@@ -185,7 +185,7 @@ def _ratios(report: Report) -> Cell:
 
 
 def _ratio(report: Report, name: str, base: str, load: str) -> float | None:
-    """Median of the ratios of rounds: what disturbed a whole round is in both."""
+    """Median of the ratios of rounds: what disturbed a round is in both of its figures."""
     by_name = {system["name"]: system["figures"].get(load, {}).get("rounds", []) for system in report["systems"]}
     pairs = zip(by_name.get(name, []), by_name.get(base, []), strict=False)
     ratios = [
@@ -197,8 +197,8 @@ def _ratio(report: Report, name: str, base: str, load: str) -> float | None:
 
 
 def _left_out(report: Report) -> str:
-    told = [f"- **{one['title']}** is left out: {one['why']}" for one in report["systems"] if one["why"]]
-    return "\n".join(told)
+    lines = [f"- **{one['title']}** is left out: {one['why']}" for one in report["systems"] if one["why"]]
+    return "\n".join(lines)
 
 
 def _cached(report: Report) -> str:
@@ -312,18 +312,18 @@ def _weights(report: Report) -> str:
 
 def _pictures(report: Report) -> str:
     small, large = (report["pictures"].get(size) for size in ("small", "large"))
-    told = []
+    sentences = []
     if small:
-        told.append(
+        sentences.append(
             f"{small['count']} distinct JPEGs of 640 x 480 ({small['meanBytes'] / 1000:.0f} kB each), cut from the "
             f"photographs in `export/pictures`."
         )
     if large:
-        told.append(
+        sentences.append(
             f"{large['count']} distinct JPEGs of 4000 x 3000 ({large['meanBytes'] / 1e6:.1f} MB each), enlarged from "
             f"the same photographs and given a grain."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 # --- the plot --------------------------------------------------------------------------------------------------------

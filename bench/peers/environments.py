@@ -12,7 +12,7 @@ _LIMIT = 1800.0
 
 
 def make(folder: Path, requirements: Sequence[str]) -> Path:
-    """The interpreter of an environment with exactly these requirements, made anew when they have changed.
+    """The interpreter of an environment with exactly these requirements, made again when they have changed.
 
     Raises RuntimeError with what pip said when they do not install.
     """
@@ -36,5 +36,5 @@ def _run(command: Sequence[str]) -> None:
     except subprocess.TimeoutExpired as exc:
         raise RuntimeError(f"installing took longer than {_LIMIT:.0f} s") from exc
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise RuntimeError(f"it does not install: {' '.join(said)[-300:]}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise RuntimeError(f"it does not install: {' '.join(errors)[-300:]}")

@@ -1,7 +1,7 @@
 """LitServe with our fp32 graph and Pillow, as a competent engineer would write it in an afternoon.
 
 It runs in an environment of its own (see `environments`), so it imports nothing of ours. The graph is the artifact's:
-normalising is inside, pixels go in as they are. The answer is the older service's.
+it normalises the pixels itself. The answer is the legacy service's.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc, unused-ignore]  # LitServ
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until it is stopped."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--graph", required=True, help="image.fp32.onnx of an artifact")
     parser.add_argument("--size", type=int, default=224, help="edge of the model's picture (224)")

@@ -1,4 +1,4 @@
-"""Turn and turn about: every system under every load, one at a time, round by round."""
+"""Systems take turns: every system under every load, one at a time, round by round."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Vectors = NDArray[np.float32]
 Sent = Mapping[Size, Sequence[Picture]]
 
 _FIRST_LIMIT = 240
-"""Seconds for a first answer: the older service loads its model for it."""
+"""Seconds for a first answer: the legacy service loads its model for it."""
 _IDLE = 2.0
 _MAX_PIXELS = 10**8
 
@@ -41,7 +41,7 @@ class Likeness:
 
     lowest: dict[int, float] = field(default_factory=dict)
     """Of each picture, the lowest cosine to its own."""
-    strangers: set[int] = field(default_factory=set)
+    mismatched: set[int] = field(default_factory=set)
     """Pictures that came back nearer to another's vector than to their own."""
 
     def add(self, answers: Mapping[int, NDArray[np.float64]], reference: Vectors) -> None:
@@ -49,14 +49,14 @@ class Likeness:
             cosines = reference.astype(np.float64) @ (vector / np.linalg.norm(vector))
             self.lowest[number] = min(self.lowest.get(number, 1.0), float(cosines[number]))
             if int(np.argmax(cosines)) != number:
-                self.strangers.add(number)
+                self.mismatched.add(number)
 
     def figures(self) -> dict[str, float | int]:
         return {
             "pictures": len(self.lowest),
             "minCosine": round(min(self.lowest.values()), 6),
             "meanCosine": round(float(np.mean(list(self.lowest.values()))), 6),
-            "ownFirst": len(self.lowest) - len(self.strangers),
+            "ownFirst": len(self.lowest) - len(self.mismatched),
         }
 
 
@@ -93,7 +93,7 @@ def measure(
     rounds: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    """Start them all, ask them in turn, stop them; one that does not start is kept with the reason."""
+    """Start them all, ask them in turn, stop them; one that does not start is left out, with the reason."""
     kept = [Kept(system) for system in systems]
     running: dict[str, Running] = {}
     with contextlib.ExitStack() as stack:
@@ -103,11 +103,11 @@ def measure(
         for number in range(rounds):
             for load in _loads(systems):
                 asked = [one for one in kept if load in one.system.loads and not one.why]
-                # Another begins each time, so that a machine that grows warm or busy wrongs all alike.
+                # Another one begins each time, so that a machine that grows warm or busy slows all alike.
                 for one in (*asked[number % len(asked) :], *asked[: number % len(asked)]) if asked else ():
                     found = _turn(one, running.get(one.system.name), setting, load, sent, references, seconds)
                     one.rounds.setdefault(load.name, []).append(found)
-                    print(f"round {number + 1}: {load.title}: {one.system.title}: {_said(found)}", flush=True)
+                    print(f"round {number + 1}: {load.title}: {one.system.title}: {_line(found)}", flush=True)
         print("stopping them", flush=True)
     return [one.as_json() for one in kept]
 
@@ -117,14 +117,14 @@ def _loads(systems: Sequence[Server | Bare]) -> list[Load]:
 
 
 def _start(stack: contextlib.ExitStack, one: Kept, setting: Setting, sent: Sent) -> Running | None:
-    """Start it, ask it once of each size, see what it costs when nobody asks, and stop it where it is."""
+    """Start it, send it one picture of each size, measure what it costs when idle, and pause it."""
     system = one.system
     assert isinstance(system, Server)  # noqa: S101 - for mypy
     began = perf_counter()
     try:
         running = stack.enter_context(system.start(setting))
         for size in dict.fromkeys(load.size for load in system.loads):
-            _first(system, running, sent[size][0].data)
+            _check_first_answer(system, running, sent[size][0].data)
     except (RuntimeError, TwinlensError, OSError) as exc:
         one.why = " ".join(str(exc).split())[-300:]
         print(f"{system.title}: left out: {one.why}", flush=True)
@@ -139,8 +139,8 @@ def _start(stack: contextlib.ExitStack, one: Kept, setting: Setting, sent: Sent)
     return running
 
 
-def _first(system: Server, running: Running, picture: bytes) -> None:
-    """One request by an ordinary client. Raises RuntimeError, with what it said, when the answer is not right."""
+def _check_first_answer(system: Server, running: Running, picture: bytes) -> None:
+    """One request by an ordinary client. Raises RuntimeError, with the answer, when it is not right."""
     head, _, body = system.ask(running.port, picture).partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
@@ -149,8 +149,8 @@ def _first(system: Server, running: Running, picture: bytes) -> None:
         with urlopen(request, timeout=_FIRST_LIMIT) as answer:  # noqa: S310 - loopback
             system.vector(json.load(answer))
     except URLError as exc:
-        said = exc.read().decode(errors="replace") if hasattr(exc, "read") else exc
-        raise RuntimeError(f"it does not embed a picture: {said}") from exc
+        reason = exc.read().decode(errors="replace") if hasattr(exc, "read") else exc
+        raise RuntimeError(f"it does not embed a picture: {reason}") from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise RuntimeError(f"its answer has no vector: {exc!r}") from exc
 
@@ -256,10 +256,10 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
-def _said(found: Mapping[str, Any]) -> str:
+def _line(found: Mapping[str, Any]) -> str:
     if "error" in found:
         return f"failed: {found['error']}"
-    said = f"{found['picturesPerSecond']:.1f} pictures/s, p50 {found['p50']:.0f} ms, p95 {found['p95']:.0f} ms"
+    line = f"{found['picturesPerSecond']:.1f} pictures/s, p50 {found['p50']:.0f} ms, p95 {found['p95']:.0f} ms"
     if found["generatorCpu"] is not None:
-        said += f"; the load generator took {found['generatorCpu']:.0%} of the cores"
-    return said
+        line += f"; the load generator took {found['generatorCpu']:.0%} of the cores"
+    return line

@@ -3,7 +3,7 @@
     python -m bench.peers.reference CHECKPOINT FOLDER FILE
 
 embeds the pictures of a folder, in the order of their names, into a `.npy` of float32[N, D]. It is a process of its
-own so that torch is gone, with its threads and its memory, before anything is measured.
+own, so that torch with its threads and its memory is gone before anything is measured.
 """
 
 from __future__ import annotations

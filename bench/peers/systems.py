@@ -31,8 +31,8 @@ _AWAKE = 0.5
 # The same everywhere: an older processor, and no torchvision, whose build from the registry does not go with the CPU
 # build of torch. So transformers prepares pictures with its slower processor (Pillow and NumPy).
 _TORCH = ("torch==2.13.0", "transformers==4.57.6", "pillow==13.0.0")
-_OLDER = (*_TORCH, "sentence-transformers==5.7.0")
-# It wants aiohttp for pictures, and says so only when it is sent one.
+_LEGACY = (*_TORCH, "sentence-transformers==5.7.0")
+# It wants aiohttp for pictures, and reports it missing only when it is sent one.
 _INFINITY = (
     *("infinity_emb[server,torch]==0.0.78", *_TORCH, "sentence-transformers==3.4.1"),
     *("fastapi==0.165.0", "aiohttp==3.14.5"),
@@ -45,7 +45,7 @@ _LITSERVE = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What everybody is given."""
+    """What every system is given."""
 
     cache: Path
     checkpoint: Path
@@ -72,6 +72,9 @@ class Running:
             _signal(pid, signal.SIGCONT)
 
 
+Start = Callable[[Setting], contextlib.AbstractContextManager[Running]]
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One that is asked over HTTP."""
@@ -80,7 +83,7 @@ class Server:
     title: str
     about: str
     """What it is, in a sentence or two for the document."""
-    start: Callable[[Setting], contextlib.AbstractContextManager[Running]]
+    start: Start
     ask: Callable[[int, bytes], bytes]
     """A request from a port and a picture."""
     vector: Callable[[Any], Sequence[float]]
@@ -129,9 +132,9 @@ def _openai_embedding(answer: Any) -> Sequence[float]:
 
 
 @contextlib.contextmanager
-def _older(setting: Setting) -> Iterator[Running]:
-    python = environments.make(setting.cache / "older", _OLDER)
-    script = str(_HERE / "older.py")
+def _legacy(setting: Setting) -> Iterator[Running]:
+    python = environments.make(setting.cache / "older", _LEGACY)
+    script = str(_HERE / "legacy_service.py")
     with peer([str(python), "-P", script, "--checkpoint", str(setting.checkpoint.resolve())]) as running:
         yield running
 
@@ -145,26 +148,35 @@ def _infinity(setting: Setting) -> Iterator[Running]:
         yield running
 
 
-def _litserve(
-    workers: int, threads: int, batch: int, window: float, draft: bool = False
-) -> Callable[[Setting], contextlib.AbstractContextManager[Running]]:
+@dataclass(frozen=True, slots=True)
+class _Tuning:
+    """Settings of LitServe."""
+
+    workers: int
+    threads: int
+    """Of each worker's session."""
+    batch: int
+    """Pictures in a batch at most."""
+    window: float
+    """Seconds that a batch waits to be filled."""
+
+
+def _litserve(tuning: _Tuning, *, draft: bool = False) -> Start:
     @contextlib.contextmanager
     def start(setting: Setting) -> Iterator[Running]:
         python = environments.make(setting.cache / "litserve", _LITSERVE)
         manifest = setting.artifact.manifest
         command = [str(python), "-P", str(_HERE / "litserve_app.py"), "--size", str(manifest.preprocessing.size)]
         command += ["--graph", str((setting.artifact.folder / manifest.precisions["fp32"].image).resolve())]
-        command += ["--workers", str(workers), "--threads", str(threads), "--batch", str(batch)]
-        command += ["--window", str(window), *(["--draft"] if draft else [])]
+        command += ["--workers", str(tuning.workers), "--threads", str(tuning.threads)]
+        command += ["--batch", str(tuning.batch), "--window", str(tuning.window), *(["--draft"] if draft else [])]
         with peer(command) as running:
             yield running
 
     return start
 
 
-def _twinlens(
-    precision: str, arguments: Sequence[str]
-) -> Callable[[Setting], contextlib.AbstractContextManager[Running]]:
+def _twinlens(precision: str, arguments: Sequence[str]) -> Start:
     @contextlib.contextmanager
     def start(setting: Setting) -> Iterator[Running]:
         with serving.serving(setting.artifact.folder, precision, "cpu", arguments=arguments) as ours:
@@ -172,8 +184,8 @@ def _twinlens(
             try:
                 yield running
             finally:
-                # Who is stopped where it is cannot stop itself and its database. And a SIGTERM that comes before its
-                # threads all run again may go to another than Python's main thread, which then sleeps on.
+                # A paused server can stop neither itself nor its database. And a SIGTERM that comes before all of its
+                # threads run again may reach another thread than Python's main one, which then sleeps on.
                 running.resume()
                 sleep(_AWAKE)
 
@@ -184,7 +196,7 @@ def _twinlens(
 def peer(command: Sequence[str]) -> Iterator[Running]:
     """Somebody else's server, with a free port at the end of its command line; stopped with all its processes.
 
-    Raises RuntimeError, with the end of what it said, when it does not become ready.
+    Raises RuntimeError, with the end of its log, when it does not become ready.
     """
     port = serving.free_port()
     # No model hub, no usage statistics, and none of our settings.
@@ -226,7 +238,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_STOP_LIMIT)
     for pid in family:
-        # What did not go by itself. The session is the child's own, so a number that is another's by now is left alone.
+        # What has not ended by itself. The session is the child's own, so an id that was used again since is spared.
         with contextlib.suppress(ProcessLookupError):
             if os.getsid(pid) == child.pid:
                 os.kill(pid, signal.SIGKILL)
@@ -243,17 +255,17 @@ def _signal(pid: int, number: signal.Signals) -> None:
 _SMALL_LOADS = tuple(load for load in LOADS if load.size == "small")
 _LARGE_LOADS = tuple(load for load in LOADS if load.size == "large")
 
-# Its settings that `--try-litserve` compares: workers, threads of each, batch, window in seconds. What stands behind
-# them was measured on two cores: pictures/s with 1, 8 and 32 callers (a ViT-B/32, four seconds each, in sequence).
+# What `--try-litserve` compares. The figures behind each were measured on two cores: pictures/s with 1, 8 and 32
+# callers (a ViT-B/32, four seconds each, in sequence).
 _TRIED = (
-    (1, 2, 8, 0.0),  # 17.8  20.8  21.6; its worker spins, so that a core is busy when nobody asks
-    (1, 2, 8, 0.02),  # 12.4  18.8  19.2
-    (1, 2, 8, 0.05),  # 9.0  18.3  18.9
-    (1, 2, 16, 0.005),  # 16.8  20.2  20.1
-    (2, 1, 8, 0.005),  # 9.9  21.3  21.9
-    (2, 1, 4, 0.02),  # 9.0  17.9  17.9
-    (2, 1, 4, 0.0),  # 7.8  19.0  22.2
-    (2, 2, 4, 0.005),  # 11.9  15.5  16.4
+    _Tuning(1, 2, 8, 0.0),  # 17.8  20.8  21.6; its worker spins, so that a core is busy when nobody asks
+    _Tuning(1, 2, 8, 0.02),  # 12.4  18.8  19.2
+    _Tuning(1, 2, 8, 0.05),  # 9.0  18.3  18.9
+    _Tuning(1, 2, 16, 0.005),  # 16.8  20.2  20.1
+    _Tuning(2, 1, 8, 0.005),  # 9.9  21.3  21.9
+    _Tuning(2, 1, 4, 0.02),  # 9.0  17.9  17.9
+    _Tuning(2, 1, 4, 0.0),  # 7.8  19.0  22.2
+    _Tuning(2, 2, 4, 0.005),  # 11.9  15.5  16.4
 )
 _TUNED = _TRIED[0]
 
@@ -263,10 +275,10 @@ SYSTEMS: Sequence[Server | Bare] = (
         "the older service",
         "Rebuilt from its description: Python's `http.server` with a thread for each request, one model of "
         "sentence-transformers (torch), loaded by the first request, one picture at a time.",
-        _older,
+        _legacy,
         _ask_form,
         _embedding,
-        requirements=_OLDER,
+        requirements=_LEGACY,
     ),
     Server(
         "infinity",
@@ -283,7 +295,7 @@ SYSTEMS: Sequence[Server | Bare] = (
         "LitServe, ONNX Runtime fp32",
         "A page of Python with Pillow. It runs our fp32 graph, so it gets our export for nothing; its batching is the "
         "best of those that we tried.",
-        _litserve(*_TUNED),
+        _litserve(_TUNED),
         _ask_form,
         _embedding,
         requirements=_LITSERVE,
@@ -292,7 +304,7 @@ SYSTEMS: Sequence[Server | Bare] = (
         "litserve-draft",
         "LitServe, with Pillow's `draft`",
         "The same, with one line more: large JPEGs are decoded at a scale, as Twinlens does.",
-        _litserve(*_TUNED, draft=True),
+        _litserve(_TUNED, draft=True),
         _ask_form,
         _embedding,
         _LARGE_LOADS,
@@ -339,14 +351,14 @@ def tried() -> list[Server]:
     """LitServe in each setting that we tried, to choose the best by measuring."""
     return [
         Server(
-            f"litserve-{workers}x{threads}-batch{batch}-window{window * 1000:g}ms",
-            f"LitServe, {workers} x {threads} threads, batch {batch}, window {window * 1000:g} ms",
+            f"litserve-{one.workers}x{one.threads}-batch{one.batch}-window{one.window * 1000:g}ms",
+            f"LitServe, {one.workers} x {one.threads} threads, batch {one.batch}, window {one.window * 1000:g} ms",
             "",
-            _litserve(workers, threads, batch, window),
+            _litserve(one),
             _ask_form,
             _embedding,
             _SMALL_LOADS,
             _LITSERVE,
         )
-        for workers, threads, batch, window in _TRIED
+        for one in _TRIED
     ]

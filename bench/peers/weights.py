@@ -1,7 +1,7 @@
 """The weights that everybody is measured with: a checkpoint, and the artifact that is made of it.
 
 Without one of your own, a CLIP ViT-B/32 of random weights is made, always the same. It embeds as quickly as a trained
-one, and nothing need be downloaded; what its vectors mean is nobody's business here.
+one, and nothing need be downloaded; what its vectors mean does not matter here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def checkpoint(cache: Path) -> Path:
     if folder.exists():
         return folder
     print("making a ViT-B/32 of random weights", flush=True)
-    # Seconds to import, and of the export's extra: whoever brings a checkpoint and an artifact needs none of it.
+    # Seconds to import, and of the export's extra: not needed with a checkpoint and an artifact of one's own.
     import torch
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel

@@ -2,7 +2,7 @@
 
 import sys
 
-from bench.search import main
+from bench.search.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,8 +20,9 @@ import psycopg
 from bench import machine
 from bench.pictures import ROOT
 from bench.search import costs, crossover, document, fill
+from bench.search.libraries import LIBRARIES, Peer, start_library
 from bench.search.measure import Record, measure
-from bench.search.systems import LIBRARIES, Peer, System, database_systems, start_library
+from bench.search.systems import System, database_systems
 from bench.search.workload import Workload
 from server.errors import TwinlensError
 from server.postgres.server import EmbeddedPostgres
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = parser.parse_args(given)
-    # A polite end must run the way out: whatever was started is stopped there.
+    # SIGTERM unwinds as an exception does: whatever was started is stopped on the way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         command = f"python -m bench search {shlex.join(given)}".strip()
@@ -64,13 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Recall, short answers, latency and throughput of searching, for clients of every size, beside "
         "the older system and others.",
     )
-    parser.add_argument("--rows", type=_whole, default=100_000, help="vectors of all clients together (100000)")
-    parser.add_argument("--dimensions", type=_whole, default=512, help="of a vector (512)")
+    parser.add_argument("--rows", type=_count, default=100_000, help="vectors of all clients together (100000)")
+    parser.add_argument("--dimensions", type=_count, default=512, help="of a vector (512)")
     parser.add_argument("--seed", type=int, default=5, help="of everything that is drawn (5)")
     parser.add_argument("--connections", type=_numbers, default=[1, 8, 32], metavar="N,N", help="(1,8,32)")
     parser.add_argument("--seconds", type=_seconds, default=3.0, help="of each cell: a system in a class (3)")
-    parser.add_argument("--rounds", type=_whole, default=3, help="into which these seconds are divided (3)")
-    parser.add_argument("--queries", type=_whole, default=64, help="distinct ones for each class (64)")
+    parser.add_argument("--rounds", type=_count, default=3, help="into which these seconds are divided (3)")
+    parser.add_argument("--queries", type=_count, default=64, help="distinct ones for each class (64)")
     parser.add_argument("--only", type=_names, default=list(SYSTEMS), metavar="NAMES", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--classes", type=_numbers, metavar="N,N", help="only clients of these sizes")
     parser.add_argument(
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(given: str) -> int:
+def _count(given: str) -> int:
     number = int(given)
     if number < 1:
         raise argparse.ArgumentTypeError("it must be 1 or more")
@@ -106,7 +107,7 @@ def _seconds(given: str) -> float:
 
 
 def _numbers(given: str) -> list[int]:
-    return [_whole(one) for one in given.split(",")]
+    return [_count(one) for one in given.split(",")]
 
 
 def _names(given: str) -> list[str]:
@@ -154,7 +155,7 @@ def _measured(asked: argparse.Namespace, command: str) -> tuple[list[Record], di
         workload = Workload(asked.rows, asked.dimensions, asked.seed, folder)
         workload.make()
         wanted = {
-            "older": fill.OLDER,
+            "older": fill.LEGACY,
             "older-hnsw": fill.FILTERED,
             "hnsw-filtered": fill.FILTERED,
             "twinlens": fill.OURS,

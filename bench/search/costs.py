@@ -1,6 +1,6 @@
 """What indexes cost: time, disk and memory to build them, dead rows, and many of them on one table.
 
-The sections "What an index costs" of docs/operations.md are from it.
+The section "What an index costs" of docs/operations.md is from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from bench.search import flat
-from bench.search.fill import QUERIES, client_id, passing_database
+from bench.search.fill import QUERIES, client_id, temporary_database
 from bench.search.flat import Way
 from bench.search.workload import Workload
 
@@ -29,9 +29,9 @@ _DELETED = 5  # every fifth row
 
 
 def run(url: str, folder: Path, rows: int, seed: int, seconds: float) -> str:
-    """The tables, for those of the sizes that `rows` has place for."""
+    """The tables, for those of the sizes that `rows` has room for."""
     with (
-        passing_database(url, "twinlens_bench_costs") as database,
+        temporary_database(url, "twinlens_bench_costs") as database,
         psycopg.connect(database, autocommit=True) as connection,
     ):
         parts = [
@@ -68,7 +68,7 @@ def _builds(connection: Connection[TupleRow], sizes: list[int], folder: Path, se
 
 
 def _dead(connection: Connection[TupleRow], url: str, size: int, folder: Path, seed: int, seconds: float) -> str:
-    """A fifth of an indexed client is deleted: before, after, and after the vacuum; then as new."""
+    """A fifth of an indexed client is deleted: before, after, after the vacuum, and after a reindex."""
     workload = _load(connection, (size,), folder, seed, keep=True)
     connection.execute("ALTER TABLE flat SET (autovacuum_enabled = false)")
     connection.execute("SET maintenance_work_mem = '512MB'")
@@ -76,23 +76,23 @@ def _dead(connection: Connection[TupleRow], url: str, size: int, folder: Path, s
     queries = workload.queries(size, _QUERIES)
     lines = ["| | recall@24 | short | p50 | p95 | index |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
 
-    def tell(what: str) -> None:
-        one = flat.see(url, workload, queries, [EFFORT], 1, seconds)[EFFORT]
+    def add_row(what: str) -> None:
+        one = flat.measure(url, workload, queries, [EFFORT], 1, seconds)[EFFORT]
         bytes_ = _one(connection, "SELECT pg_relation_size('flat_hnsw')") / 1e6
         figures = f"{one.recall:.4f} | {one.short} | {one.p50:.2f} | {one.p95:.2f} | {bytes_:.1f} MB"
         lines.append(f"| {what} | {figures} |")
         print(lines[-1], file=sys.stderr, flush=True)
 
-    tell("as built")
+    add_row("as built")
     connection.execute(QUERIES["delete_some"], {"client": client_id(0), "every": _DELETED})
     queries = workload.queries(size, _QUERIES, without=range(0, workload.rows, _DELETED))
-    tell("a fifth deleted")
+    add_row("a fifth deleted")
     began = time.monotonic()
     connection.execute("VACUUM flat")
-    tell(f"vacuumed ({time.monotonic() - began:.1f} s)")
+    add_row(f"vacuumed ({time.monotonic() - began:.1f} s)")
     began = time.monotonic()
     connection.execute("REINDEX INDEX CONCURRENTLY flat_hnsw")
-    tell(f"reindexed ({time.monotonic() - began:.1f} s)")
+    add_row(f"reindexed ({time.monotonic() - began:.1f} s)")
     workload.path.unlink()
     return "\n".join(lines)
 

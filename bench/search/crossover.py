@@ -1,4 +1,4 @@
-"""From how many media on is an index of one's own quicker than looking at each? What the planner's threshold is from.
+"""From how many media on is a client's own index quicker than an exact scan? The planner's threshold is from this.
 
 For clients of 1,000 to 50,000 media, whose rows lie together on disk or between those of others: the exact scan, an
 HNSW of the client's own at three efforts, and what may lie between: the signs of the components in a narrow table, the
@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from bench.search import flat
-from bench.search.fill import passing_database
+from bench.search.fill import temporary_database
 from bench.search.flat import Way
 from bench.search.workload import Workload
 
@@ -26,7 +26,7 @@ _QUERIES = 64
 
 
 def run(url: str, folder: Path, rows: int, seed: int, seconds: float) -> str:
-    """The table, for those of the sizes that `rows` has place for."""
+    """The table, for those of the sizes that `rows` has room for."""
     sizes = [size for size in SIZES if 4 * size <= rows] or [max(50, rows // 4)]
     head = "| media | their rows lie | connections | how | p50 | p95 | searches/s | recall@24 |"
     lines = [head, "| ---: | --- | ---: | --- | ---: | ---: | ---: | ---: |"]
@@ -35,7 +35,7 @@ def run(url: str, folder: Path, rows: int, seed: int, seconds: float) -> str:
         workload = Workload(sum(given), flat.DIMENSIONS, seed, folder, given, upload)
         workload.make()
         with (
-            passing_database(url, "twinlens_bench_crossover") as database,
+            temporary_database(url, "twinlens_bench_crossover") as database,
             psycopg.connect(database, autocommit=True) as connection,
         ):
             flat.load(connection, workload)
@@ -48,8 +48,8 @@ def run(url: str, folder: Path, rows: int, seed: int, seconds: float) -> str:
                     if ways is INDEXED:
                         flat.build(connection, client)
                     for connections in CONNECTIONS:
-                        seen = flat.see(database, workload, queries, ways, connections, seconds)
-                        for way, one in seen.items():
+                        found = flat.measure(database, workload, queries, ways, connections, seconds)
+                        for way, one in found.items():
                             figures = f"{one.p50:.1f} | {one.p95:.1f} | {one.rate:.0f} | {one.recall:.4f}"
                             lines.append(f"| {size:,} | {lie} | {connections} | {way} | {figures} |")
                             print(lines[-1], file=sys.stderr, flush=True)

@@ -63,18 +63,18 @@ def page(records: Sequence[Record], run: Run, path: Path | None) -> str:
         f"Clients: {clients}. Rows lie in the order in which uploads of at most 20 came in, "
         "those of all clients mixed.",
         "**Queries.** Stored vectors (a quarter), and stored vectors moved by noise of 0.35 of their length (a cosine "
-        "of about 0.94 to where they came from): for each class as many distinct ones as the JSON says, of up to 8 "
+        "of about 0.94 to the stored one): for each class as many distinct ones as the JSON says, of up to 8 "
         "clients.",
         "**Recall.** Of the 24 nearest by an exact search in numpy over the stored halves, how many were found; a row "
         "whose cosine equals the 24th's counts. Rows of other clients count nothing.",
         "**Turns.** In each class, for each number of connections, the systems take turns, and another begins each "
         "round. Connections are coroutines of one Python process, which asks on the same cores that PostgreSQL "
         "answers on; a connection asks again as soon as it is answered, so at 8 and 32 connections most of a latency "
-        "is waiting for the others. Each turn begins with up to a second that is not counted, since PostgreSQL's "
-        "buffers are full of whose turn it was before. The libraries run in processes of their own and need no "
-        "database.",
+        "is waiting for the others. Each turn begins with up to a second that is not counted, because "
+        "PostgreSQL's buffers still hold the pages of the system before. The libraries run in processes of their own "
+        "and need no database.",
         f"**PostgreSQL.** {settings}.",
-        "**What was built.** Seconds are told where this run filled the database.",
+        "**What was built.** Seconds are given where this run filled the database.",
         _databases(run),
         "## Do it again",
         "    make test  # once: installs what is needed\n"
@@ -87,7 +87,7 @@ def page(records: Sequence[Record], run: Run, path: Path | None) -> str:
 
 
 def aims(records: Sequence[Record]) -> Iterator[tuple[str, str, bool | None]]:
-    """Each aim, what was measured, and whether it is reached; None where nothing tells."""
+    """Each aim, what was measured, and whether it is reached; None where it was not measured."""
     ours = [record for record in records if record["system"] == OURS]
     by = {(record["system"], record["clientSize"], record["connections"]): record for record in records}
 
@@ -139,8 +139,8 @@ def aims(records: Sequence[Record]) -> Iterator[tuple[str, str, bool | None]]:
 
 
 def _aims(records: Sequence[Record]) -> str:
-    said = {True: "yes", False: "**no**", None: ""}
-    return _rows(["Aim", "measured", "reached"], [[aim, found, said[good]] for aim, found, good in aims(records)])
+    words = {True: "yes", False: "**no**", None: ""}
+    return _rows(["Aim", "measured", "reached"], [[aim, found, words[good]] for aim, found, good in aims(records)])
 
 
 def _times(records: Sequence[Record]) -> str:

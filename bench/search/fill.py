@@ -1,4 +1,4 @@
-"""The workload in databases: ours, the older system's, and that of one who follows the usual advice on filters."""
+"""The workload in databases: ours, the legacy system's, and that of one who follows the usual advice on filters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import Connection, conninfo, sql
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, dict_row
 
 from bench.search.workload import Halves, Workload, unit
 from server.catalogue.catalogue import Catalogue
@@ -29,14 +29,14 @@ from server.spaces.spaces import SpaceDescription, open_space
 
 QUERIES = Queries.read(Path(__file__).parent / "queries.sql")
 
-OURS, OLDER, FILTERED = "twinlens_bench_ours", "twinlens_bench_older", "twinlens_bench_filtered"
+OURS, LEGACY, FILTERED = "twinlens_bench_ours", "twinlens_bench_older", "twinlens_bench_filtered"
 """The databases. Whatever has these names is ours to drop."""
 
 _SPACE = hashlib.sha256(b"bench search").hexdigest()
 _PRODUCT_MEDIA = 4
 _BLOCK = 16_384
 _HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-_BUILD_MEMORY = 4_000_000_000  # at most, for the plain HNSW; as much as ours may take
+_BUILD_MEMORY = 4_000_000_000  # at most, for the plain HNSW; as much as ours may use
 
 
 @dataclass
@@ -48,15 +48,15 @@ class Filled:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """With what is on the disk."""
-        with psycopg.connect(self.url) as connection:
+        """With the tables and indexes that are on the disk, the largest first."""
+        with psycopg.connect(self.url, row_factory=dict_row) as connection:
             indexes = connection.execute(QUERIES["list_indexes"]).fetchall()
             tables = connection.execute(QUERIES["list_tables"]).fetchall()
         return {
             "name": self.name,
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
-            "tables": [dict(zip(("name", "bytes", "indexBytes"), row, strict=True)) for row in tables],
-            "vectorIndexes": [dict(zip(("table", "name", "bytes"), row, strict=True)) for row in indexes],
+            "tables": tables,
+            "vectorIndexes": indexes,
         }
 
     @contextlib.contextmanager
@@ -72,7 +72,7 @@ def media_id(row: int) -> str:
 
 
 def row_of(media: str) -> int:
-    """The row that a media's id or key tells of."""
+    """The row that a media's id or key belongs to."""
     return int(media.rpartition("/")[2].removeprefix("m").removesuffix(".jpg"))
 
 
@@ -81,7 +81,7 @@ def client_id(client: int) -> str:
 
 
 def fill(server: str, workload: Workload, name: str) -> Filled:
-    """The database of that name at `server`, made and filled unless it holds this very workload already."""
+    """The database of that name at `server`, made and filled unless it holds the same workload already."""
     url = conninfo.make_conninfo(server, dbname=name)
     filled = Filled(name, url)
     with psycopg.connect(server, autocommit=True) as connection:
@@ -95,7 +95,7 @@ def fill(server: str, workload: Workload, name: str) -> Filled:
                 return filled
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    {OURS: _fill_ours, OLDER: _fill_older, FILTERED: _fill_filtered}[name](filled, workload)
+    {OURS: _fill_ours, LEGACY: _fill_legacy, FILTERED: _fill_filtered}[name](filled, workload)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(QUERIES["make_stamp"])
         connection.execute(QUERIES["set_stamp"], {"stamp": workload.stamp})
@@ -119,20 +119,20 @@ def _fill_ours(filled: Filled, workload: Workload) -> None:
         with filled.timed("vectors"):
             columns = f'{row.table} (space, "mediaId", "clientId", active, embedding)'
             write_vectors(connection, columns, workload, our_rows(workload.dimensions, row.number))
-    _take_stock(filled, ("products", "media", row.table))
+    _vacuum(filled, ("products", "media", row.table))
 
-    async def tend() -> None:
+    async def maintain() -> None:
         async with open_pool(filled.url, min_size=1, max_size=1, timeout=10.0) as pool:
             await Catalogue(pool, row).maintain_indexes()
 
     with filled.timed("vector indexes"):
-        asyncio.run(tend())
+        asyncio.run(maintain())
 
 
-def _fill_older(filled: Filled, workload: Workload, *, filtered: bool = False) -> None:
+def _fill_legacy(filled: Filled, workload: Workload, *, filtered: bool = False) -> None:
     columns = 'image_embeddings ("mediaId", "clientId", embedding)' if filtered else None
     with _loading(filled.url) as connection:
-        schema = "filtered_schema" if filtered else "older_schema"
+        schema = "filtered_schema" if filtered else "legacy_schema"
         connection.execute(QUERIES.composed(schema, dimensions=sql.Literal(workload.dimensions)))
         with filled.timed("products and media"):
             _copy_text(connection, 'products (id, "clientId", name, sku, "isActive")', _products(workload))
@@ -142,13 +142,13 @@ def _fill_older(filled: Filled, workload: Workload, *, filtered: bool = False) -
                 connection,
                 columns or 'image_embeddings ("mediaId", embedding)',
                 workload,
-                _older_rows(workload.dimensions, filtered=filtered),
+                _legacy_rows(workload.dimensions, filtered=filtered),
             )
-    _take_stock(filled, ("products", "media", "image_embeddings"))
+    _vacuum(filled, ("products", "media", "image_embeddings"))
 
 
 def _fill_filtered(filled: Filled, workload: Workload) -> None:
-    _fill_older(filled, workload, filtered=True)
+    _fill_legacy(filled, workload, filtered=True)
     need = workload.rows * (4 * workload.dimensions + 600)
     with psycopg.connect(filled.url, autocommit=True) as connection, filled.timed("vector indexes"):
         memory = max(64_000_000, min(need, _BUILD_MEMORY)) // 1000
@@ -163,7 +163,7 @@ def _fill_filtered(filled: Filled, workload: Workload) -> None:
 
 @contextlib.contextmanager
 def _loading(url: str) -> Iterator[Connection[TupleRow]]:
-    """A connection whose writes pull no triggers, where its user may have that: all rows are whole as they come."""
+    """A connection whose writes fire no triggers, where its user may do that: all rows are complete as they are."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
@@ -171,7 +171,7 @@ def _loading(url: str) -> Iterator[Connection[TupleRow]]:
         yield connection
 
 
-def _take_stock(filled: Filled, tables: tuple[str, ...]) -> None:
+def _vacuum(filled: Filled, tables: tuple[str, ...]) -> None:
     with psycopg.connect(filled.url, autocommit=True) as connection, filled.timed("vacuum and analyze"):
         for table in tables:
             connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
@@ -243,7 +243,7 @@ def our_rows(dimensions: int, number: int) -> Rows:
     return rows
 
 
-def _older_rows(dimensions: int, *, filtered: bool) -> Rows:
+def _legacy_rows(dimensions: int, *, filtered: bool) -> Rows:
     columns = [("media", "S9"), ("client", "S13")] if filtered else [("media", "S9")]
     layout = _layout(columns, ("vector", ">f4", dimensions))
 
@@ -278,7 +278,7 @@ def _table(layout: np.dtype[Any], count: int, dimensions: int) -> Any:
 
 
 @contextlib.contextmanager
-def passing_database(server: str, name: str) -> Iterator[str]:
+def temporary_database(server: str, name: str) -> Iterator[str]:
     """The URL of an empty database of that name for as long as the block runs."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -34,7 +34,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Figures:
     """Medians of rounds."""
 
     p50: float
@@ -65,7 +65,7 @@ def build(connection: Connection[TupleRow], client: int, name: str = "flat_hnsw"
     connection.execute(QUERIES.composed("flat_index", **parts))
 
 
-def see(
+def measure(
     url: str,
     workload: Workload,
     queries: Sequence[Query],
@@ -73,21 +73,21 @@ def see(
     connections: int,
     seconds: float,
     rounds: int = 2,
-) -> dict[Way, Seen]:
+) -> dict[Way, Figures]:
     """Every way in turn, round by round."""
     turns: dict[Way, list[Turn]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
             turns[way].append(asyncio.run(_turn(url, queries, way, connections, seconds / rounds)))
-    return {way: _seen(workload, queries, taken) for way, taken in turns.items()}
+    return {way: _figures(workload, queries, measured) for way, measured in turns.items()}
 
 
-def _seen(workload: Workload, queries: Sequence[Query], turns: Sequence[Turn]) -> Seen:
+def _figures(workload: Workload, queries: Sequence[Query], turns: Sequence[Turn]) -> Figures:
     answers = {number: rows for turn in turns for number, rows in turn.answers}
     judged = [workload.judge(queries[number], rows) for number, rows in answers.items()]
     p50, p95 = (median(float(np.percentile(turn.milliseconds, share)) for turn in turns) for share in (50, 95))
     rate = median(len(turn.milliseconds) / turn.seconds for turn in turns)
-    return Seen(p50, p95, rate, float(np.mean([one for one, _ in judged])), sum(short for _, short in judged))
+    return Figures(p50, p95, rate, float(np.mean([one for one, _ in judged])), sum(short for _, short in judged))
 
 
 async def _turn(url: str, queries: Sequence[Query], way: Way, connections: int, seconds: float) -> Turn:

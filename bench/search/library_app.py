@@ -1,4 +1,4 @@
-"""A library in an environment of its own: reads lines of JSON, searches as they say, and answers each with one.
+"""A library in an environment of its own: reads lines of JSON, searches as each says, and answers each with a line.
 
 The argument is the library's name. The first line says where vectors and queries lie; each later one names a class of
 clients, connections (threads here), seconds and the least number of queries.
@@ -36,11 +36,11 @@ def main() -> None:
         search = make(vectors, asked["owner"], np.unique(np.concatenate([*clients.values()])), given["limit"], folder)
         print(json.dumps({"ready": True}), file=answers, flush=True)
         for line in sys.stdin:
-            told = json.loads(line)
-            queries, owners = asked[f"vectors-{told['size']}"], clients[f"clients-{told['size']}"]
+            task = json.loads(line)
+            queries, owners = asked[f"vectors-{task['size']}"], clients[f"clients-{task['size']}"]
             pairs = list(zip(owners.tolist(), queries, strict=True))
             print(
-                json.dumps(turn(search, pairs, told["connections"], told["seconds"], told["least"])),
+                json.dumps(turn(search, pairs, task["connections"], task["seconds"], task["least"])),
                 file=answers,
                 flush=True,
             )
@@ -67,8 +67,8 @@ def turn(search: Search, queries: list[Any], threads: int, seconds: float, least
         worker.start()
     for worker in workers:
         worker.join()
-    taken = time.perf_counter() - began
-    return {"milliseconds": milliseconds, "seconds": taken, "answers": answers[: 20 * len(queries)]}
+    spent = time.perf_counter() - began
+    return {"milliseconds": milliseconds, "seconds": spent, "answers": answers[: 20 * len(queries)]}
 
 
 def faiss(vectors: Any, owner: Any, clients: Any, limit: int, folder: str) -> Search:

@@ -1,4 +1,4 @@
-"""Turn and turn about: every system, for every class of clients and number of connections."""
+"""Systems take turns: every system, for every class of clients and number of connections."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def measure(
         for number in connections:
             turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
             for turn in range(rounds):
-                # Another begins each time, so that a machine that grows warm or busy wrongs all alike.
+                # Another one begins each time, so that a machine that grows warm or busy slows all alike.
                 first = turn % len(systems)
                 for system in (*systems[first:], *systems[:first]):
                     least = -(-LEAST // rounds)
-                    turns[system.name].append(system.take(asked, number, seconds / rounds, least))
+                    turns[system.name].append(system.measure(asked, number, seconds / rounds, least))
             for system in systems:
                 records.append(_record(system.name, size, number, turns[system.name], workload, asked))
-                print(_said(records[-1]), file=sys.stderr, flush=True)
+                print(_line(records[-1]), file=sys.stderr, flush=True)
     return records
 
 
@@ -76,7 +76,7 @@ def _record(
     }
 
 
-def _said(record: Record) -> str:
+def _line(record: Record) -> str:
     return (
         f"{record['clientSize']:>7,} media, {record['connections']:>2} connections: {record['system']:14} "
         f"recall {record['recall']:.3f}, {record['short']} short, p50 {record['p50Ms']:.1f}, "

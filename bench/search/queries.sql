@@ -1,13 +1,13 @@
--- What the older system and others like it are made of and asked: a name, a sentence, the statement. {dimensions} is a
+-- What the legacy system and others like it are made of and asked: a name, a sentence, the statement. {dimensions} is a
 -- number.
 
--- older_schema --
--- The older system's tables, with the keys and types that they had, and no index on vectors.
+-- legacy_schema --
+-- The legacy system's tables, with the keys and types that they had, and no index on vectors.
 CREATE TABLE products (id text PRIMARY KEY, "clientId" text, name text, sku text UNIQUE, "isActive" boolean);
 CREATE TABLE media (id text PRIMARY KEY, "productId" text, "s3Key" text, width int, height int);
 CREATE TABLE image_embeddings ("mediaId" text, embedding vector({dimensions}))
 
--- older_search --
+-- legacy_search --
 -- Its query, to the letter.
 SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, m.height FROM image_embeddings ie JOIN media m ON
   ie."mediaId" = m.id JOIN products p ON m."productId" = p.id WHERE p."clientId" = $2 AND p."isActive" = true ORDER BY ie.embedding <#> $1::vector LIMIT $3
@@ -24,7 +24,7 @@ CREATE INDEX image_embeddings_hnsw ON image_embeddings USING hnsw (embedding vec
 CREATE INDEX image_embeddings_client ON image_embeddings ("clientId")
 
 -- filtered_search --
--- The nearest of one client first, then what is told of them.
+-- The nearest of one client first, then their products and media.
 SELECT p.id as "productId", p.name as "productName", ie.score, m."s3Key", m.width, m.height
 FROM (
     SELECT "mediaId", embedding <#> $1::vector AS score FROM image_embeddings
@@ -53,19 +53,19 @@ SELECT stamp FROM bench_stamp
 
 -- list_indexes --
 -- The HNSW indexes of a database: the table, the name, bytes.
-SELECT i.indrelid::regclass::text, c.relname, pg_relation_size(c.oid)
+SELECT i.indrelid::regclass::text AS "table", c.relname AS name, pg_relation_size(c.oid) AS bytes
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_am a ON a.oid = c.relam
 WHERE a.amname = 'hnsw'
-ORDER BY 3 DESC
+ORDER BY bytes DESC
 
 -- list_tables --
 -- The tables of a database: the name, bytes with what lies out of line, bytes of its indexes.
-SELECT relname, pg_table_size(oid), pg_indexes_size(oid)
+SELECT relname AS name, pg_table_size(oid) AS bytes, pg_indexes_size(oid) AS "indexBytes"
 FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_table_size(oid) > 1000000
-ORDER BY 2 DESC
+ORDER BY bytes DESC
 
 -- settings --
 -- Those of the server that weigh most here.
@@ -129,7 +129,7 @@ ORDER BY (v.embedding <#> %(vector)s) + 0
 LIMIT 24
 
 -- index_settings --
--- How far an index is searched, and that it is.
+-- How far an index is searched, and that it is used.
 SELECT set_config('hnsw.ef_search', %(first)s::text, false), set_config('hnsw.iterative_scan', 'relaxed_order', false),
     set_config('enable_sort', 'off', false), set_config('plan_cache_mode', 'force_custom_plan', false)
 
@@ -142,7 +142,7 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', false)
 SELECT set_config('plan_cache_mode', 'force_custom_plan', false)
 
 -- delete_some --
--- Every so manieth row of a client.
+-- Every n-th row of a client.
 DELETE FROM flat WHERE "clientId" = %(client)s AND substr("mediaId", 2)::integer %% %(every)s = 0
 
 -- plan_search --
@@ -158,5 +158,5 @@ LIMIT 24
 INSERT INTO flat SELECT 1, %(media)s, "clientId", true, embedding FROM flat WHERE "clientId" = %(client)s LIMIT 1
 
 -- remove_row --
--- And away with it.
+-- Remove it again.
 DELETE FROM flat WHERE "mediaId" = %(media)s

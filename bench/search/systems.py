@@ -1,16 +1,12 @@
-"""Who is asked: ours, what the older system did, what one is advised to do, and libraries beside them."""
+"""Who is asked through PostgreSQL: ours, what the legacy system did, and what one is advised to do."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import json
-import os
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -18,10 +14,10 @@ import numpy as np
 import psycopg
 from pgvector import Vector
 from pgvector.psycopg import register_vector_async
+from psycopg.rows import dict_row
 
-from bench.peers import environments
-from bench.search.fill import FILTERED, OLDER, OURS, QUERIES, client_id, row_of, space
-from bench.search.workload import LIMIT, Query, Workload
+from bench.search.fill import FILTERED, LEGACY, OURS, QUERIES, client_id, row_of, space
+from bench.search.workload import LIMIT, Query
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Query as CatalogueQuery
 from server.database.connections import open_pool
@@ -30,9 +26,9 @@ Ask = Callable[[Query], Awaitable[list[int]]]
 """Asks one query over one connection; gives the rows that were found, the best first."""
 
 _CONNECT_TIMEOUT = 30.0
-_LONGEST = 600.0  # seconds of a statement: the older system's take many, and nothing here should be cut off
-_WARM_UP = 1.0  # seconds at most of each turn, unheard
-_PATIENCE = 10  # times the seconds of a turn, after which a system that is slow is asked no more
+_LONGEST = 600.0  # seconds of a statement: the legacy system's need many, and nothing here should be cut off
+_WARM_UP = 1.0  # seconds at most of each turn, not counted
+_PATIENCE = 10  # times the seconds of a turn, after which a slow system is asked no more
 
 
 @dataclass
@@ -53,10 +49,7 @@ class System(Protocol):
     title: str
     about: str
 
-    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn: ...
-
-
-# --- through PostgreSQL ----------------------------------------------------------------------------------------------
+    def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn: ...
 
 
 @dataclass
@@ -74,14 +67,14 @@ class _Postgres:
     async def plan(self, query: Query) -> str | None:
         raise NotImplementedError
 
-    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
+    def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
         """Ask again and again over so many connections, for that long and at least so many times."""
 
         async def run() -> Turn:
             async with self.asking(connections) as asks:
-                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection has to learn
-                # Whose turn it was before has put its own pages where ours were. Outside a bench each is alone.
-                await closed_loop(asks[:1], queries, _WARM_UP, 1)
+                await asyncio.gather(*(ask(_SMALLEST) for ask in asks))  # what a new connection loads first
+                # The system before has put its own pages in place of ours. Outside a bench each is alone.
+                await closed_loop(asks[:1], queries, min(_WARM_UP, seconds), 1)
                 turn = await closed_loop(asks, queries, seconds, least)
             turn.plan = await self.plan(queries[0])
             return turn
@@ -155,7 +148,7 @@ class Twinlens(_Postgres):
 
 
 class Statement(_Postgres):
-    """One statement with the parameters vector, client, limit, whose fourth column is the media's key."""
+    """One statement with the parameters vector, client, limit, one of whose columns is the media's `s3Key`."""
 
     def __init__(
         self, name: str, title: str, about: str, *, url: str, statement: str, settings: str | None = None
@@ -168,8 +161,9 @@ class Statement(_Postgres):
         connection = await psycopg.AsyncConnection.connect(
             self.url,
             autocommit=True,
-            prepare_threshold=None,  # a generic plan would be the end of it
+            prepare_threshold=None,  # or PostgreSQL would change to a generic plan
             cursor_factory=psycopg.AsyncRawCursor,
+            row_factory=dict_row,
         )
         await register_vector_async(connection)
         if self._settings:
@@ -188,7 +182,7 @@ class Statement(_Postgres):
                 return []
             parameters = (Vector(query.vector), client_id(query.client), LIMIT)
             cursor = await connection.execute(self._statement, parameters)
-            return [row_of(row[3]) for row in await cursor.fetchall()]
+            return [row_of(row["s3Key"]) for row in await cursor.fetchall()]
 
         return ask
 
@@ -196,139 +190,21 @@ class Statement(_Postgres):
         async with await self._connect() as connection:
             parameters = (Vector(query.vector), client_id(query.client), LIMIT)
             cursor = await connection.execute(b"EXPLAIN " + self._statement, parameters)
-            text = "\n".join(row[0] for row in await cursor.fetchall())
+            text = "\n".join(row["QUERY PLAN"] for row in await cursor.fetchall())
         return "index" if "image_embeddings_hnsw" in text else "exact"
-
-
-# --- beside it -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Library:
-    """One that runs in a process and an environment of its own, and measures itself as it is told."""
-
-    name: str
-    title: str
-    about: str
-    requirements: tuple[str, ...]
-    most_rows: int
-
-
-LIBRARIES = (
-    Library(
-        "faiss",
-        "faiss, in the process",
-        "faiss-cpu on one thread for each connection, an index for each client and no database: HNSW (M 16, "
-        "efSearch 200) from 4,000 vectors on, flat below. The limit of what can be had.",
-        ("faiss-cpu==1.15.1", "numpy"),
-        10**9,
-    ),
-    Library(
-        "milvus-lite",
-        "Milvus Lite",
-        "One collection, HNSW (M 16, ef 200), the client as a filter; each connection a thread. Meant by its makers "
-        "for trying things out: Milvus proper is a server of its own.",
-        ("milvus-lite==3.2.2", "pymilvus==3.0.2", "setuptools<82", "numpy"),
-        200_000,
-    ),
-)
-
-
-class Peer:
-    """A library that runs."""
-
-    def __init__(self, library: Library, process: subprocess.Popen[str], queries: dict[int, list[Query]]) -> None:
-        self.name, self.title, self.about = library.name, library.title, library.about
-        self._process = process
-        self._sizes = {id(asked): size for size, asked in queries.items()}
-
-    def take(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
-        told = {"size": self._sizes[id(queries)], "connections": connections, "seconds": seconds, "least": least}
-        answer = exchange(self._process, told)
-        return Turn(answer["milliseconds"], answer["seconds"], [(n, rows) for n, rows in answer["answers"]])
-
-
-def exchange(process: subprocess.Popen[str], message: dict[str, Any]) -> dict[str, Any]:
-    """One line there, one back. Raises RuntimeError when the process has ended instead."""
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the process has no pipes")
-    try:
-        process.stdin.write(json.dumps(message) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-    except BrokenPipeError:
-        line = ""
-    if not line:
-        raise RuntimeError(f"it ended with status {process.wait(30)}")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
-
-
-@contextlib.contextmanager
-def _ends(process: subprocess.Popen[str]) -> Any:
-    try:
-        yield
-    finally:
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def start_library(
-    stack: contextlib.ExitStack,
-    library: Library,
-    workload: Workload,
-    queries: dict[int, list[Query]],
-    cache: Path,
-    *,
-    install: bool,
-) -> Peer | str:
-    """The library at work, or the reason why it is left out."""
-    if workload.rows > library.most_rows:
-        return f"left out above {library.most_rows:,} rows: filling it takes too long"
-    folder = cache / library.name
-    python = folder / "bin" / "python"
-    if not install and not (folder / "installed.txt").exists():
-        return "not installed; --install-peers does that"
-    try:
-        python = environments.make(folder, library.requirements)
-        asked = workload.folder / f"asked-{library.name}.npz"
-        arrays: dict[str, Any] = {"owner": workload.owner}
-        for size, some in queries.items():
-            arrays[f"clients-{size}"] = np.array([one.client for one in some])
-            arrays[f"vectors-{size}"] = np.stack([one.vector for one in some])
-        np.savez(asked, **arrays)
-        stack.callback(asked.unlink, missing_ok=True)
-        process = subprocess.Popen(  # noqa: S603 - the environment's own interpreter and our script
-            [str(python), str(Path(__file__).parent / "library_app.py"), library.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        stack.enter_context(_ends(process))
-        shape = [workload.rows, workload.dimensions]
-        exchange(process, {"vectors": str(workload.path), "shape": shape, "asked": str(asked), "limit": LIMIT})
-    except (RuntimeError, OSError) as exc:
-        return " ".join(str(exc).split())[-300:]
-    return Peer(library, process, queries)
 
 
 def database_systems(urls: dict[str, str], dimensions: int) -> list[System]:
     """Those that ask PostgreSQL, for the databases that are there."""
     systems: list[System] = []
-    if url := urls.get(OLDER):
+    if url := urls.get(LEGACY):
         systems.append(
             Statement(
                 "older",
                 "the older system",
                 "Its tables and its SQL, to the letter, with no index on vectors.",
                 url=url,
-                statement="older_search",
+                statement="legacy_search",
             )
         )
     if url := urls.get(FILTERED):
@@ -337,9 +213,9 @@ def database_systems(urls: dict[str, str], dimensions: int) -> list[System]:
                 "older-hnsw",
                 "... with an HNSW on all rows",
                 "The same SQL, and an HNSW (`vector_ip_ops`, m 16, ef_construction 64) over all clients' vectors. "
-                "Whether PostgreSQL uses it is PostgreSQL's choice; the column plan tells.",
+                "Whether PostgreSQL uses it is PostgreSQL's choice; the column plan shows it.",
                 url=url,
-                statement="older_search",
+                statement="legacy_search",
             )
         )
         systems.append(

@@ -46,7 +46,7 @@ class Query:
     vector: Floats
     """float32[D] of unit length, rounded to halves and back: every system is asked the very same."""
     expected: int
-    """Rows of a whole answer: 24, or all that the client has."""
+    """Rows of a complete answer: 24, or all that the client has."""
     least: float
     """Cosine of the last of them."""
 
@@ -67,7 +67,7 @@ class Workload:
 
     @property
     def stamp(self) -> str:
-        """What tells this workload from others."""
+        """Names this workload: another one has another stamp."""
         return f"v{_VERSION}-{self.rows}x{self.dimensions}-{self.seed}-{self.upload}" + ("-given" if self.given else "")
 
     @property
@@ -96,7 +96,7 @@ class Workload:
 
     @cached_property
     def vectors(self) -> Halves:
-        """float16[rows, D], mapped from the file; None of it is read before it is looked at."""
+        """float16[rows, D], mapped from the file; nothing is read before it is used."""
         return np.memmap(self.path, np.float16, "r", shape=(self.rows, self.dimensions))
 
     def rows_of(self, client: int) -> Rows:
@@ -156,7 +156,7 @@ class Workload:
         return [queries[i] for i in order]
 
     def judge(self, query: Query, rows: Sequence[int]) -> tuple[float, bool]:
-        """An answer's recall, and whether it is short. A row of another client's, or one told twice, counts nothing."""
+        """An answer's recall, and whether it is short. Another client's row, or one given twice, counts nothing."""
         mine = np.array(sorted({row for row in rows if self.owner[row] == query.client}), np.int64)
         if not len(mine):
             return 0.0, query.expected > 0

@@ -101,7 +101,8 @@ def _find_live_space(examination: Examination) -> _Space | None:
             )
         else:
             examination.notes.append(
-                f"Space {space.number} ({short_id(space.id)}) is being filled: python -m server reembed goes on with it."
+                f"Space {space.number} ({short_id(space.id)}) is being filled: python -m server reembed goes on with "
+                "it."
             )
     return live
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench import compare, figures
-from bench.figures import Answer, Window
+from bench.load import compare, figures
+from bench.load.figures import Answer, Window
 
 
 def run(milliseconds: float = 100.0) -> dict[str, Any]:

@@ -7,11 +7,10 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import figures, load, objectives, pictures, report, traffic
-from bench.figures import Answer, Window
-from bench.traffic import Traffic
+from bench import pictures
+from bench.load import command as load
+from bench.load import figures, objectives, report, traffic
+from bench.load.figures import Answer, Window
+from bench.load.traffic import Traffic
 from tests import ROOT
-from tests.conftest import Shop, in_format
+from tests.bench.listening import listening
+from tests.conftest import in_format
 from tests.support.process import Process
 
 KEY = "a-key-that-nobody-may-read"
@@ -185,11 +187,11 @@ def test_an_objective_says_by_how_much_it_was_met_or_missed() -> None:
     answers = [answer(101, 0.15) for _ in range(95)]
     answers += [answer(101, 0.1, outcome="refused", name="search, other picture") for _ in range(5)]
     found = measured(answers)
-    told = {
+    sentences = {
         text: objectives.judge(objectives.read(text), found).sentence
         for text in ("p95=200ms", "p95=0.1s", "errors=1%", "failed=1%", "throughput=10", "embed:refused=0%")
     }
-    assert told == {
+    assert sentences == {
         "p95=200ms": "p95=200ms: met, 150 ms, 50 ms to spare",
         "p95=0.1s": "p95=0.1s: missed, 150 ms, 50 ms off",
         "errors=1%": "errors=1%: missed, 5.00%, 4.00 points off",
@@ -238,22 +240,20 @@ def test_a_key_is_not_written_down_with_the_command() -> None:
     assert KEY not in load._command(["--key", KEY, "--rps", "5", f"--ke={KEY}"])
 
 
-# --- the whole -------------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(
-    serve: Callable[..., Process], shop: Shop, tmp_path: Path
-) -> None:
-    server = serve("--demo", "on", "--database-url", shop.database_url, data=shop.data).ready()
+def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(server: Process, tmp_path: Path) -> None:
     written, page = tmp_path / "load.json", tmp_path / "load.html"
-    mix = "search=4,words=1,embed=1,ingest=2"
-    options = ["--mix", mix, "--zipf", "1.1", "--rps", "8,16", "--seconds", "3", "--warm-up", "1s"]
+    # Half of it is put in: the first product and its pictures, and the next one, come within each load.
+    mix = "search=2,words=1,embed=1,ingest=4"
+    options = ["--mix", mix, "--zipf", "1.1", "--rps", "14,18", "--seconds", "1.75s", "--warm-up", "0.25s"]
     options += ["--slo", "p95=30s", "--slo", "errors=0%", "--json", str(written), "--html", str(page)]
     done = bench("load", "--host", server.url, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^at 16/s: p95=30s: met, \d+ ms, \d+ ms to spare$", done.stdout, re.M)
+    assert re.search(r"^at 18/s: p95=30s: met, \d+ ms, \d+ ms to spare$", done.stdout, re.M)
     result = json.loads(written.read_text())
-    assert [(one["load"], one["refused"], one["failed"]) for one in result["steps"]] == [(8, 0, 0), (16, 0, 0)]
+    assert [(one["load"], one["refused"], one["failed"]) for one in result["steps"]] == [(14, 0, 0), (18, 0, 0)]
     assert {"machine", "command", "artifact", "started"} <= set(result)
     for one in result["steps"]:
         assert set(one["rows"]) == {
@@ -270,9 +270,9 @@ def test_a_load_test_measures_judges_writes_and_leaves_nothing_behind(
     with server.client() as client:
         found = client.post("/v1/search", json={"text": "anything", "clientId": traffic.INGEST_CLIENT}).json()
     assert found["results"] == []
-    told = page.read_text()
-    assert not re.search(r"""(src|href)=|url\(|@import|<script""", told)
-    assert told.count("<svg") > 4
+    html = page.read_text()
+    assert not re.search(r"""(src|href)=|url\(|@import|<script""", html)
+    assert html.count("<svg") > 4
 
 
 @contextmanager
@@ -283,16 +283,16 @@ def overloaded(seen: list[str]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            told = {"model": "m", "precision": "fp32", "device": "cpu", "space": "0" * 64, "text": False}
-            self._say(200, told)
+            status = {"model": "m", "precision": "fp32", "device": "cpu", "space": "0" * 64, "text": False}
+            self._answer(200, status)
 
         def do_POST(self) -> None:
             seen.append(self.headers.get("Authorization", ""))
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._say(503, {"error": "Later.", "code": "overloaded", "requestId": "1"})
+            self._answer(503, {"error": "Later.", "code": "overloaded", "requestId": "1"})
 
-        def _say(self, status: int, told: object) -> None:
-            body = json.dumps(told).encode()
+        def _answer(self, status: int, content: object) -> None:
+            body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Retry-After", "1")
             self.send_header("Content-Length", str(len(body)))
@@ -302,16 +302,14 @@ def overloaded(seen: list[str]) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with listening(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
-def test_refusals_miss_an_objective_and_a_key_is_sent_but_never_told(tmp_path: Path) -> None:
+def test_refusals_miss_an_objective_and_a_key_is_sent_but_never_written(tmp_path: Path) -> None:
     seen: list[str] = []
     written, page = tmp_path / "load.json", tmp_path / "load.html"
-    options = ["--rps", "10", "--seconds", "2", "--warm-up", "0s", "--slo", "refused=5%"]
+    options = ["--rps", "10", "--seconds", "1", "--warm-up", "0s", "--slo", "refused=5%"]
     with overloaded(seen) as host:
         done = bench("load", "--host", host, *options, "--json", str(written), "--html", str(page), key=KEY)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -330,8 +328,8 @@ def test_a_server_that_is_not_there_cannot_be_measured() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_report_takes_nothing_that_it_is_told_for_markup() -> None:
-    result = {
+def test_the_report_escapes_whatever_it_shows() -> None:
+    result: dict[str, Any] = {
         "machine": {"processor": "<b>p", "cores": 2, "memory_gib": 1, "system": "s"},
         "command": "c",
         "artifact": {"name": None, "model": "<script>", "precision": "fp32", "device": "cpu", "space": "0" * 64},

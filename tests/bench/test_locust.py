@@ -6,22 +6,21 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from bench import machine, near_duplicates
 from tests import DEMO_PICTURES, ROOT
-from tests.conftest import Shop
+from tests.bench.listening import listening
 from tests.support.process import Process
 
 
 def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """As bench/README.md has it, for three seconds; locust patches sockets when imported, so never in this process."""
+    """As bench/README.md has it, for two seconds; locust patches sockets when imported, so never in this process."""
     command = [
         sys.executable,
         "-m",
@@ -34,17 +33,14 @@ def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "-r",
         "4",
         "-t",
-        "3s",
+        "2s",
     ]
     return subprocess.run(
         [*command, "--only-summary", "--host", host, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 
 
-def test_the_load_test_finds_every_answer_right_and_prints_its_figures(
-    serve: Callable[..., Process], shop: Shop
-) -> None:
-    server = serve("--demo", "on", "--database-url", shop.database_url, data=shop.data).ready()
+def test_the_load_test_finds_every_answer_right_and_prints_its_figures(server: Process) -> None:
     done = locust(server.url)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
@@ -87,10 +83,8 @@ def answering(body: bytes) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with listening(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("body", [b"<html>It works!</html>", b'{"status": "up"}', b"[]"], ids=repr)
@@ -102,7 +96,7 @@ def test_a_server_that_is_not_ours_is_not_loaded(body: bytes) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_is_not_there_is_said() -> None:
+def test_a_server_that_is_not_there_is_reported() -> None:
     done = locust("http://127.0.0.1:9")
     assert done.returncode != 0
     assert "bench: no server is ready at http://127.0.0.1:9" in done.stderr

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import peers, pictures
-from bench.peers import document, loads, reference, systems
-from bench.peers.loads import LOADS, REPEATED, Load
+from bench import pictures
+from bench.peers import command, document, loads, reference, systems
+from bench.peers.loads import LOADS, REPEATED, Load, Size
 from bench.peers.measure import Likeness, measure, summary
-from bench.peers.systems import SYSTEMS, Server, Setting, peer
+from bench.peers.systems import SYSTEMS, Bare, Running, Server, Setting, peer
 from server.artifact.artifact import Artifact
 from tests import ROOT
 from tests.support.checkpoints import tiny_clip
 
 # Pictures a second in two rounds under each of the four loads, and of one picture again and again.
-PACES = {
+PACES: dict[str, list[tuple[float, ...]]] = {
     "older": [(7, 8), (7, 6), (7, 7), (2, 2)],
     "litserve": [(30, 30), (14, 16), (15, 15), (3, 4)],
     "litserve-draft": [(), (), (), (12, 12)],
@@ -32,9 +35,9 @@ PACES = {
 }
 
 
-def record() -> dict[str, object]:
+def record() -> dict[str, Any]:
     """What a run writes, made small; infinity did not start."""
-    found = []
+    found: list[dict[str, Any]] = []
     for system in SYSTEMS:
         turns = PACES.get(system.name, [])
         rounds = {
@@ -116,23 +119,27 @@ def test_a_round_that_failed_is_counted_and_not_averaged() -> None:
     assert summary([{"error": "refused"}])["failedRounds"] == 1
 
 
-def test_a_vector_of_another_picture_is_found_out() -> None:
+def test_a_vector_of_another_picture_is_noticed() -> None:
     found = Likeness()
     found.add({0: np.array([3.0, 0.1]), 1: np.array([3.0, 0.2])}, np.eye(2, dtype=np.float32))
     assert found.figures()["ownFirst"] == 1
     assert found.figures()["minCosine"] == pytest.approx(0.0665, abs=1e-3)
 
 
-def test_the_older_service_and_one_that_does_not_start_are_measured_in_one_run(
+def started(command: Sequence[str], setting: Setting) -> AbstractContextManager[Running]:
+    return peer(command)
+
+
+def test_the_legacy_service_and_one_that_does_not_start_are_measured_in_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.peers.measure._IDLE", 0.1)
     checkpoint = tiny_clip(tmp_path / "tiny", words=True)
     load = Load("small-2", "two callers", "small", 2)
-    script = str(Path(systems.__file__).with_name("older.py"))
-    (older,) = (one for one in SYSTEMS if one.name == "older")
-    asked = [
-        Server(name, name, "", lambda _, command=command: peer(command), older.ask, older.vector, [load])  # type: ignore[misc]
+    script = str(Path(systems.__file__).with_name("legacy_service.py"))
+    (legacy,) = (one for one in SYSTEMS if isinstance(one, Server) and one.name == "older")
+    asked: list[Server | Bare] = [
+        Server(name, name, "", partial(started, command), legacy.ask, legacy.vector, [load])
         for name, command in (
             ("older", [sys.executable, "-P", script, "--checkpoint", str(checkpoint)]),
             ("broken", [sys.executable, "-c", "raise SystemExit('no such model')"]),
@@ -140,8 +147,9 @@ def test_the_older_service_and_one_that_does_not_start_are_measured_in_one_run(
     ]
     sent = pictures.photographs(3)
     setting = Setting(tmp_path, checkpoint, Artifact.read(ROOT / "models" / "starter"))
-    references = {"small": reference.vectors(checkpoint, sent)}
-    one, broken = measure(asked, setting, {"small": sent}, references, rounds=1, seconds=0.5)  # type: ignore[dict-item]
+    small: Size = "small"
+    references = {small: reference.vectors(checkpoint, sent)}
+    one, broken = measure(asked, setting, {small: sent}, references, rounds=1, seconds=0.5)
     assert one["why"] is None
     assert one["figures"]["small-2"]["failedRounds"] == 0
     assert one["figures"]["small-2"]["picturesPerSecond"]["median"] > 0
@@ -165,16 +173,15 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert peers.main(arguments) == 2
+    assert command.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("bench: ")
     assert words in error
 
 
 def test_names_choose_who_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    names = partial(map, lambda one: one.name)
-    assert list(names(peers.command._names("twinlens-int8,litserve"))) == ["litserve", "twinlens-int8"]
-    assert list(names(peers.command._names("bare"))) == ["bare-fp32", "bare-int8"]
+    assert [one.name for one in command._names("twinlens-int8,litserve")] == ["litserve", "twinlens-int8"]
+    assert [one.name for one in command._names("bare")] == ["bare-fp32", "bare-int8"]
     with pytest.raises(SystemExit):
-        peers.main(["--only", "nobody"])
+        command.main(["--only", "nobody"])
     assert "there is no nobody; there are older, infinity" in capsys.readouterr().err

@@ -1,16 +1,21 @@
 """The bench of searching: what it generates, how it judges, and a small run of it from end to end."""
 
+from __future__ import annotations
+
 import asyncio
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 
-from bench.search import document, fill, main
-from bench.search.measure import measure
-from bench.search.systems import Twinlens, closed_loop
-from bench.search.workload import CLASSES, Workload, client_sizes, unit
+from bench.search import document, fill
+from bench.search.command import main
+from bench.search.measure import Record, measure
+from bench.search.systems import System, Turn, Twinlens, closed_loop
+from bench.search.workload import CLASSES, Query, Workload, client_sizes, unit
 from tests.conftest import in_database
 from tests.test_promise import OLDER_SQL
 
@@ -18,7 +23,7 @@ ROWS, DIMENSIONS = 400, 16
 
 
 @pytest.fixture(scope="module")
-def workload(tmp_path_factory):
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     made = Workload(ROWS, DIMENSIONS, 5, tmp_path_factory.mktemp("workload"))
     made.make()
     return made
@@ -30,11 +35,11 @@ class Library:
     name = "library"
     title = about = ""
 
-    def __init__(self, workload, answer=lambda rows: rows[:24]):
+    def __init__(self, workload: Workload, answer: Callable[[list[int]], list[int]] = lambda rows: rows[:24]) -> None:
         self.workload, self.answer = workload, answer
 
-    def take(self, queries, connections, seconds, least):
-        async def ask(query):
+    def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
+        async def ask(query: Query) -> list[int]:
             rows = self.workload.rows_of(query.client)
             cosines = unit(self.workload.vectors[rows].astype(np.float32)) @ query.vector
             return self.answer(rows[np.argsort(-cosines)].tolist())
@@ -42,13 +47,13 @@ class Library:
         return asyncio.run(closed_loop([ask] * connections, queries, seconds, least))
 
 
-def run(workload, *systems):
+def run(workload: Workload, *systems: System) -> list[Record]:
     queries = {size: workload.queries(size, 6) for size in workload.classes}
     return measure(systems, workload, queries, [1, 2], seconds=0.01, rounds=2)
 
 
 @pytest.mark.parametrize("rows", [10, 400, 100_000, 1_000_000])
-def test_clients_are_few_and_large_or_many_and_small_and_hold_all_rows(rows):
+def test_clients_are_few_and_large_or_many_and_small_and_hold_all_rows(rows: int) -> None:
     sizes = client_sizes(rows)
     assert sum(sizes) == rows
     assert sizes == sorted(sizes, reverse=True)
@@ -58,7 +63,7 @@ def test_clients_are_few_and_large_or_many_and_small_and_hold_all_rows(rows):
         assert counts == sorted(counts, reverse=True)
 
 
-def test_vectors_are_clustered_of_unit_length_and_the_same_each_time(workload, tmp_path):
+def test_vectors_are_clustered_of_unit_length_and_the_same_each_time(workload: Workload, tmp_path: Path) -> None:
     again = Workload(ROWS, DIMENSIONS, 5, tmp_path)
     again.make()
     np.testing.assert_array_equal(workload.vectors, again.vectors)
@@ -68,7 +73,7 @@ def test_vectors_are_clustered_of_unit_length_and_the_same_each_time(workload, t
     assert np.median(cosines.max(axis=1)) > np.median(cosines) + 0.3
 
 
-def test_an_exact_answer_is_whole_and_a_broken_one_is_seen(workload):
+def test_an_exact_answer_is_complete_and_a_broken_one_is_noticed(workload: Workload) -> None:
     assert all((record["recall"], record["short"]) == (1, 0) for record in run(workload, Library(workload)))
     for record in run(workload, Library(workload, lambda rows: rows[:5])):
         assert record["recall"] < 1
@@ -80,7 +85,7 @@ def test_an_exact_answer_is_whole_and_a_broken_one_is_seen(workload):
     assert all((record["recall"], record["short"]) == (0, record["judged"]) for record in others)
 
 
-def test_a_row_that_is_as_near_as_the_last_one_counts(workload):
+def test_a_row_that_is_as_near_as_the_last_one_counts(workload: Workload) -> None:
     size = max(workload.classes)
     query = workload.queries(size, 1)[0]
     rows = workload.rows_of(query.client)
@@ -91,8 +96,8 @@ def test_a_row_that_is_as_near_as_the_last_one_counts(workload):
     assert workload.judge(query, nearest[:12] * 2) == (0.5, True)
 
 
-def test_the_aims_can_be_missed(workload):
-    def record(system, size, **changes):
+def test_the_aims_can_be_missed() -> None:
+    def record(system: str, size: int, **changes: float) -> Record:
         figures = {"recall": 1.0, "short": 0, "p50Ms": 1.0, "p95Ms": 2.0} | changes
         return {"system": system, "clientSize": size, "connections": 8, **figures}
 
@@ -105,12 +110,12 @@ def test_the_aims_can_be_missed(workload):
     assert [reached for *_, reached in document.aims(bad)] == [False] * 5
 
 
-def test_the_older_sql_is_what_the_older_application_asks():
-    asked = [line for line in fill.QUERIES["older_search"].splitlines() if not line.startswith("--")]
+def test_the_legacy_statement_is_what_the_legacy_application_asks() -> None:
+    asked = [line for line in fill.QUERIES["legacy_search"].decode().splitlines() if not line.startswith("--")]
     assert " ".join(asked).split() == OLDER_SQL.split()
 
 
-def test_a_small_run_from_end_to_end(postgres_url, tmp_path, capsys):
+def test_a_small_run_from_end_to_end(postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--rows", str(ROWS), "--dimensions", str(DIMENSIONS), "--seconds", "0.1", "--rounds", "1"]
     arguments += ["--queries", "8", "--connections", "1,2", "--database-url", postgres_url, "--data", str(tmp_path)]
     only = ["--only", "older,older-hnsw,hnsw-filtered,twinlens"]
@@ -139,12 +144,12 @@ def test_a_small_run_from_end_to_end(postgres_url, tmp_path, capsys):
         assert Twinlens(url, DIMENSIONS).name == "twinlens"
     finally:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
-            for name in (fill.OURS, fill.OLDER, fill.FILTERED):
+            for name in (fill.OURS, fill.LEGACY, fill.FILTERED):
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.mark.parametrize("given", [["--rows", "0"], ["--only", "nobody"], ["--connections", "0"], ["--seconds", "0"]])
-def test_what_makes_no_sense_is_refused(given, capsys):
+def test_what_makes_no_sense_is_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(given)
     assert ended.value.code == 2

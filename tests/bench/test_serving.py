@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -16,6 +15,7 @@ from bench import cpu, pictures
 from bench.closed_loop import Answer, request, run_http
 from bench.serving import UNCACHED, serving
 from tests import STARTER
+from tests.bench.listening import listening
 
 
 @contextmanager
@@ -41,10 +41,8 @@ def echoing(version: str, status: int = 200) -> Iterator[int]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with listening(Handler) as port:
+        yield port
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
@@ -66,7 +64,7 @@ def test_the_closed_loop_stops_at_an_answer_that_is_no_200() -> None:
 
 
 def test_core_seconds_count_children_that_live_and_children_that_have_ended() -> None:
-    # Half a second of a core in a child that ends, and half in one that goes on until it is told.
+    # Half a second of a core in a child that ends, and half in one that goes on until it gets a line.
     burn = "import time\nwhile time.process_time() < 0.5: pass\n"
     script = f"""
 import subprocess, sys
@@ -104,6 +102,6 @@ def test_a_server_to_measure_has_its_database_in_its_tree_and_leaves_nothing_beh
     assert not any(map(cpu.title, running))
 
 
-def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log() -> None:
+def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log() -> None:
     with pytest.raises(RuntimeError, match="--precision takes one of"), serving(STARTER, "fp99"):
         pass

@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bench import plots
-from bench.figures import KEEPS_UP, NEARLY_BEST, PERCENTILES, SLOWER, STAGES
-from bench.plots import Line
+from bench import machine
+from bench.load import plots
+from bench.load.figures import KEEPS_UP, NEARLY_BEST, PERCENTILES, SLOWER, STAGES
+from bench.load.plots import Line
 
 PARTS = (*(stage for stage in STAGES if stage != "total"), "server", "outside", "other")
 """Where an answer's time may have gone, in the order that bars show it."""
@@ -58,7 +59,7 @@ def _rows(steps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _verdict(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """A mood and a sentence."""
+    """`good`, `bad` or `none`, and a sentence."""
     objectives = result["objectives"]
     if not objectives:
         return "none", "No objective was set."
@@ -105,7 +106,6 @@ def _head(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     found, artifact, server, load = result["machine"], result["artifact"], result["server"], result["load"]
     whose = "its own, started for this, with the demo catalogue" if server["own"] else server["host"]
-    versions = ", ".join(f"{name} {version}" for name, version in list(found.items())[3:])
     where = "machine" if server["loopback"] else "machine of the load generator"
     sent = load["pictures"]
     mix = ", ".join(f"{kind} {share}" for kind, share in load["mix"].items())
@@ -117,7 +117,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("space", artifact["space"]),
         ("server", whose + (f", with {' '.join(server['flags'])}" if server["flags"] else "")),
         (where, f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB"),
-        ("versions", versions),
+        ("versions", machine.versions(found)),
         ("requests", f"{mix}" + (" (the model reads no words)" if load["withoutWords"] else "")),
         ("pictures", f"{load['distinct']:,} different ones, {repeated}, {sent['meanBytes'] / 1000:,.0f} kB on average"),
         ("of the searches", f"{load['demoShare']:.0%} with a picture of the demo catalogue; {load['limit']} matches"),
@@ -145,9 +145,9 @@ def _throughput(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
     drawn = [Line("right", "answered", [step["throughput"] for step in steps])]
     if result["load"]["mode"] == "open":
         drawn.insert(0, Line("offered", "offered", loads))
-    told = ", ".join(f"{step['throughput']:.1f} at {step['load']:g}" for step in steps)
+    values = ", ".join(f"{step['throughput']:.1f} at {step['load']:g}" for step in steps)
     return plots.lines(
-        loads, drawn, label=f"Right answers a second: {told}", across=_over(result), unit="per s", bend=_bend(result)
+        loads, drawn, label=f"Right answers a second: {values}", across=_over(result), unit="per s", bend=_bend(result)
     )
 
 
@@ -160,11 +160,11 @@ def _latency(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> A
     bound = next(
         (one for one in result["objectives"] if one["objective"].startswith("p") and one.get("bound") is not None), None
     )
-    told = ", ".join(f"{step['latency']['p50'] or 0:.0f} at {step['load']:g}" for step in steps)
+    values = ", ".join(f"{step['latency']['p50'] or 0:.0f} at {step['load']:g}" for step in steps)
     return plots.lines(
         [step["load"] for step in steps],
         drawn,
-        label=f"Milliseconds to a right answer, median: {told}",
+        label=f"Milliseconds to a right answer, median: {values}",
         across=_over(result),
         unit="ms",
         logarithmic=True,
@@ -178,17 +178,17 @@ def _outcomes(steps: Sequence[Mapping[str, Any]]) -> Any:
     rows = [
         (f"{step['label']}", {one: 100 * step[one] / step["due"] for one in _OUTCOMES if step[one]}) for step in steps
     ]
-    told = [f"of {step['due']:,}" for step in steps]
-    return plots.bars(rows, label="Answered, refused and failed, in per cent of each load", unit="%", told=told)
+    counts = [f"of {step['due']:,}" for step in steps]
+    return plots.bars(rows, label="Answered, refused and failed, in per cent of each load", unit="%", values=counts)
 
 
 def _spent(name: str, steps: Sequence[Mapping[str, Any]]) -> Any:
-    """Shares of the whole, or one load beyond the bend would leave nothing to see of the others."""
-    rows, told = [], []
+    """Shares of the total, or one load beyond the bend would leave nothing to see of the others."""
+    rows, totals = [], []
     for step in steps:
         parts = (step["rows"].get(name) or {}).get("parts")
         if parts:
-            whole = sum(parts.values())
-            rows.append((f"{step['label']}", {one: 100 * parts[one] / whole for one in PARTS if one in parts}))
-            told.append(f"{whole:,.0f} ms")
-    return plots.bars(rows, label=f"Where the time of {name} goes, in per cent", unit="%", told=told)
+            total = sum(parts.values())
+            rows.append((f"{step['label']}", {one: 100 * parts[one] / total for one in PARTS if one in parts}))
+            totals.append(f"{total:,.0f} ms")
+    return plots.bars(rows, label=f"Where the time of {name} goes, in per cent", unit="%", values=totals)

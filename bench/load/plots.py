@@ -29,6 +29,16 @@ class Line:
     values: Sequence[float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A value where it is drawn."""
+
+    across: float
+    down: float
+    load: float
+    value: float
+
+
 def lines(
     loads: Sequence[float],
     drawn: Sequence[Line],
@@ -70,11 +80,11 @@ def lines(
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{_LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     parts.append(f'<text x="{_LEFT - 7}" y="{_HEIGHT - 22}" text-anchor="end">{html.escape(unit)}</text>')
-    taken = -math.inf
+    last = -math.inf
     for load in loads:
-        if x(load) - taken >= _LETTER * (len(f"{load:g}") + 1):
-            taken = x(load)
-            parts.append(f'<text x="{taken:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{load:g}</text>')
+        if x(load) - last >= _LETTER * (len(f"{load:g}") + 1):
+            last = x(load)
+            parts.append(f'<text x="{last:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{load:g}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{html.escape(across)}</text>')
     if bound is not None:
@@ -86,17 +96,20 @@ def lines(
         )
     ends: list[tuple[float, Line]] = []
     for line in drawn:
-        points = [(x(load), y(value), load, value) for load, value in zip(loads, line.values, strict=True) if value]
+        points = [
+            _Point(x(load), y(value), load, value) for load, value in zip(loads, line.values, strict=True) if value
+        ]
         if not points:
             continue
-        path = " ".join(f"{across_:.1f},{down:.1f}" for across_, down, _, _ in points)
+        path = " ".join(f"{point.across:.1f},{point.down:.1f}" for point in points)
         parts.append(f'<polyline class="line {line.css}" points="{path}"/>')
         parts += [
-            f'<circle class="dot {line.css}" cx="{across_:.1f}" cy="{down:.1f}" r="3.5">'
-            f"<title>{html.escape(line.name)} at {load:g}: {value:,.1f} {html.escape(unit)}</title></circle>"
-            for across_, down, load, value in points
+            f'<circle class="dot {line.css}" cx="{point.across:.1f}" cy="{point.down:.1f}" r="3.5">'
+            f"<title>{html.escape(line.name)} at {point.load:g}: {point.value:,.1f} {html.escape(unit)}</title>"
+            "</circle>"
+            for point in points
         ]
-        ends.append((points[-1][1], line))
+        ends.append((points[-1].down, line))
     # Names stand at the ends of their lines, pushed apart where these meet.
     lowest = -math.inf
     for down, line in sorted(ends, key=lambda end: end[0]):
@@ -104,11 +117,16 @@ def lines(
         parts.append(
             f'<text class="name {line.css}" x="{_WIDTH - _RIGHT + 7}" y="{lowest:.1f}">{html.escape(line.name)}</text>'
         )
-    return _whole(parts)
+    return _finished(parts)
 
 
-def bars(rows: Sequence[tuple[str, Mapping[str, float]]], *, label: str, unit: str, told: Sequence[str] = ()) -> Markup:
-    """A bar for each row, stacked of its parts; a part's class is `s-` and its name. `told` stands behind each bar."""
+def bars(
+    rows: Sequence[tuple[str, Mapping[str, float]]], *, label: str, unit: str, values: Sequence[str] = ()
+) -> Markup:
+    """A bar for each row, stacked of its parts; a part's class is `s-` and its name.
+
+    `values`: the text behind each bar, which otherwise is its sum.
+    """
     longest = max((sum(parts.values()) for _, parts in rows), default=0.0)
     if not longest:
         return Markup("")
@@ -133,9 +151,9 @@ def bars(rows: Sequence[tuple[str, Mapping[str, float]]], *, label: str, unit: s
                     f'text-anchor="middle">{html.escape(part)}</text>'
                 )
             left += wide
-        value_told = told[place] if told else f"{sum(parts.values()):,.1f} {unit}"
-        drawn.append(f'<text x="{left + 8:.1f}" y="{top + 14.5:.1f}">{html.escape(value_told)}</text>')
-    return _whole(drawn)
+        text = values[place] if values else f"{sum(parts.values()):,.1f} {unit}"
+        drawn.append(f'<text x="{left + 8:.1f}" y="{top + 14.5:.1f}">{html.escape(text)}</text>')
+    return _finished(drawn)
 
 
 def _ticks(high: float) -> list[float]:
@@ -160,5 +178,5 @@ def _svg(label: str, width: int, height: float) -> str:
     return f'<svg viewBox="0 0 {width} {height:g}" role="img" aria-label="{html.escape(label)}">'
 
 
-def _whole(parts: Sequence[str]) -> Markup:
+def _finished(parts: Sequence[str]) -> Markup:
     return Markup("\n".join([*parts, "</svg>"]))  # noqa: S704 - made above, names escaped

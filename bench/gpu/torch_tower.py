@@ -1,4 +1,4 @@
-"""python -m bench.gpu_torch: a checkpoint's image tower in torch.compile, as bench.gpu measures itself against.
+"""python -m bench.gpu.torch_tower: a checkpoint's image tower in torch.compile, which bench.gpu is measured against.
 
 Pixels lie on the GPU already, in half precision, as the tower takes them: nothing is copied, nothing is normalised.
 The last line that it prints is JSON. On the CPU it runs eagerly, to try the benchmark.
@@ -48,7 +48,7 @@ def _wait(device: torch.device) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m bench.gpu_torch", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser("python -m bench.gpu.torch_tower", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--batches", required=True, help="comma-separated")
     parser.add_argument("--seconds", type=float, default=2.0)

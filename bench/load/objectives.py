@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.figures import LEAST, PERCENTILES
-from bench.traffic import KINDS
+from bench.load.figures import LEAST, PERCENTILES
+from bench.load.traffic import KINDS
 
 _TIMES = tuple(f"p{share}" for share in PERCENTILES)
 _SHARES = {"errors": ("failed", "refused"), "failed": ("failed",), "refused": ("refused",)}
@@ -43,7 +43,7 @@ class Verdict:
     met: bool
     found: float
     bound: float
-    told: str
+    told: str  # of this name in JSON
     """What was found, with its unit."""
     gap: str
     """How far from the bound, with a word."""
@@ -78,7 +78,7 @@ def read(text: str) -> Objective:
 
 
 def judge(objective: Objective, figures: Mapping[str, Any]) -> Verdict:
-    """One objective against a step's figures. Raises CannotJudge when they say nothing of it."""
+    """One objective against a step's figures. Raises CannotJudge when they hold too little for it."""
     groups = list(_groups(objective, figures))
     if not groups:
         raise CannotJudge(f"{objective.text}: nothing of the kind {objective.kind} was sent")
@@ -92,7 +92,7 @@ def judge(objective: Objective, figures: Mapping[str, Any]) -> Verdict:
     else:
         found = max(_time(objective, one) for one in groups)
         met = found <= objective.bound
-    return Verdict(objective.text, met, found, objective.bound, *_told(objective, found, met))
+    return Verdict(objective.text, met, found, objective.bound, *_in_words(objective, found, met))
 
 
 def _groups(objective: Objective, figures: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -110,12 +110,12 @@ def _time(objective: Objective, group: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _told(objective: Objective, found: float, met: bool) -> tuple[str, str]:
+def _in_words(objective: Objective, found: float, met: bool) -> tuple[str, str]:
     gap = abs(found - objective.bound)
     if objective.metric in _TIMES:
-        told, apart = f"{found:.0f} ms", f"{gap:.0f} ms"
+        shown, apart = f"{found:.0f} ms", f"{gap:.0f} ms"
     elif objective.metric in _SHARES:
-        told, apart = f"{found:.2%}", f"{gap * 100:.2f} points"
+        shown, apart = f"{found:.2%}", f"{gap * 100:.2f} points"
     else:
-        told, apart = f"{found:.1f}/s", f"{gap:.1f}/s"
-    return told, f"{apart} {'to spare' if met else 'off'}"
+        shown, apart = f"{found:.1f}/s", f"{gap:.1f}/s"
+    return shown, f"{apart} {'to spare' if met else 'off'}"

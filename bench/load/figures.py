@@ -85,7 +85,7 @@ def read_stages(header: str) -> tuple[dict[str, float], bool]:
 
 
 def figures(answers: Iterable[Answer], window: Window, *, shared: bool) -> dict[str, Any]:
-    """Everything that is worth keeping of a run, as JSON has it; `shared`: the server is on this machine, too.
+    """Everything that is worth keeping of a run, as JSON has it; `shared`: whether the server is on this machine.
 
     A request counts when it was due inside the window, however late its answer came. Throughput counts the right
     answers that came inside it. Latencies are of right answers alone: a refusal is quick, and would flatter them.
@@ -135,26 +135,26 @@ def _parts(right: Sequence[Answer]) -> dict[str, float]:
         return {}
     inside = [stage for stage in STAGES if stage != "total"]
     parts = {stage: sum(one.stages.get(stage, 0.0) for one in timed) / len(timed) for stage in inside}
-    whole = sum(one.milliseconds for one in timed) / len(timed)
+    wait = sum(one.milliseconds for one in timed) / len(timed)
     if all("total" in one.stages for one in timed):
         total = sum(one.stages["total"] for one in timed) / len(timed)
         parts["server"] = max(0.0, total - sum(parts.values()))
-        parts["outside"] = max(0.0, whole - total)
+        parts["outside"] = max(0.0, wait - total)
     else:
-        parts["other"] = max(0.0, whole - sum(parts.values()))
+        parts["other"] = max(0.0, wait - sum(parts.values()))
     return {name: round(value, 3) for name, value in parts.items() if value}
 
 
 def spread(milliseconds: Sequence[float]) -> dict[str, float | None]:
-    """Count aside, what is told of some times; a percentile is null where there are too few to speak of it."""
+    """Percentiles, mean and highest of some times; a percentile is null where there are too few times for it."""
     if not milliseconds:
         return {**{f"p{share}": None for share in PERCENTILES}, "mean": None, "max": None}
     at = np.percentile(milliseconds, PERCENTILES)
-    told = {
+    percentiles = {
         f"p{share}": round(float(value), 3) if len(milliseconds) >= LEAST[share] else None
         for share, value in zip(PERCENTILES, at, strict=True)
     }
-    return {**told, "mean": round(float(np.mean(milliseconds)), 3), "max": round(float(max(milliseconds)), 3)}
+    return {**percentiles, "mean": round(float(np.mean(milliseconds)), 3), "max": round(float(max(milliseconds)), 3)}
 
 
 def _generator(due: Sequence[Answer], window: Window, *, shared: bool) -> dict[str, Any]:
@@ -215,13 +215,13 @@ def _bend_of_pace(ordered: Sequence[Mapping[str, Any]]) -> Bend:
     below = kept[-1]
     above = next((step["load"] for step in ordered if step["load"] > below), None)
     if above is None:
-        told = f"It does not bend up to {below:g}/s: all of that is answered as fast as it comes."
+        sentence = f"It does not bend up to {below:g}/s: all of that is answered as fast as it comes."
     else:
-        told = f"It bends between {below:g}/s and {above:g}/s: at {above:g}/s {fell[above]}."
+        sentence = f"It bends between {below:g}/s and {above:g}/s: at {above:g}/s {fell[above]}."
     disturbed = [f"{load:g}/s" for load in fell if load < below]
-    # Less load than what it keeps up with cannot be too much: the machine had something else to do.
-    told += f" Something disturbed it at {', '.join(disturbed)}: measure that again." if disturbed else ""
-    return Bend(below, above, told)
+    # A load below one that was kept up with cannot be too much: the machine had something else to do.
+    sentence += f" Something disturbed it at {', '.join(disturbed)}: measure that again." if disturbed else ""
+    return Bend(below, above, sentence)
 
 
 def _fell_behind(step: Mapping[str, Any], quickest: float | None) -> str:
@@ -241,5 +241,5 @@ def _bend_of_crowd(ordered: Sequence[Mapping[str, Any]]) -> Bend:
     load, pace = ordered[at]["load"], ordered[at]["throughput"]
     if at == len(ordered) - 1:
         return Bend(load, None, f"It does not bend up to {load:g} callers: more of them still bring more answers.")
-    told = f"{pace:.1f}/s of at most {best:.1f}/s; more callers mostly wait."
-    return Bend(load, ordered[at + 1]["load"], f"It bends at {label(load, 'closed')}: {told}")
+    found = f"{pace:.1f}/s of at most {best:.1f}/s; more callers mostly wait."
+    return Bend(load, ordered[at + 1]["load"], f"It bends at {label(load, 'closed')}: {found}")

@@ -1,7 +1,7 @@
-"""Gives each thread's name to the kernel, so that /proc tells whose time it was. From 3.14 on Python does it itself.
+"""Gives each thread's name to the kernel, so that /proc shows whose time it was. From 3.14 on Python does it itself.
 
-Python imports a module of this name when it starts, wherever it finds it: `bench.profiling` puts this folder into the
-PYTHONPATH of the server that it measures.
+Python imports a module of this name when it starts, wherever it finds it: `python -m bench profile` puts this folder
+into the PYTHONPATH of the server that it measures.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The image tower alone on a GPU: what the GPU bench measures, in its own process and behind HTTP."""
+"""The image tower as the product opens it to serve: measured in this process, and behind HTTP."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from server.artifact.artifact import Artifact, Device
 from server.inference.cores import plain
 from server.inference.encoder import Encoder, Serving
 
-READY = "bench worker is ready"
-"""What a worker of gpu_app says when it is."""
-
 
 @contextlib.contextmanager
 def tower(artifact: Artifact, precision: str, device: Device, serving: Serving) -> Iterator[Encoder]:
-    """The image tower as the product opens it to serve. Raises BadSetting, ArtifactInvalid."""
+    """The image tower, ready to run. Raises BadSetting, ArtifactInvalid."""
     with Encoder(artifact, precision, device, serving=serving) as encoder:
         if encoder.device == "cpu":
             encoder.lay_out(plain(encoder.threads, serving.most))

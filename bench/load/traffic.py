@@ -1,7 +1,7 @@
 """What a load test sends: which kind of request is next, which picture or words are in it, and what the answer must be.
 
-Nothing here sends or waits: `locustfile.py` does. Every request is checked against what it must bring back, because
-a server that answers wrongly is easily quick.
+Nothing here sends or waits: `bench/locustfile.py` does. Every answer is checked, because a
+server that answers wrongly is easily quick.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PLACES = ("", " on a table", " in a box", " on white", " seen from above", " in
 
 
 def add_options(parser: argparse._ArgumentGroup) -> None:
-    """The options that say what is sent, alike for locust and for `python -m bench load`."""
+    """The options that say what is sent, the same for locust and for `python -m bench load`."""
     parser.add_argument("--mix", metavar="KIND=SHARE,...", default="", help=f"kinds of request ({DEFAULT_MIX})")
     parser.add_argument(
         "--zipf", metavar="EXPONENT", default="0", help="repeat pictures and words, 1.1 as shops do; 0: all alike (0)"
@@ -85,7 +85,7 @@ def refused(asked: argparse.Namespace) -> str | None:
     if not 0 <= asked.demo_share <= 1:
         return "--demo-share takes 0 to 1"
     if asked.distinct < 1:
-        return "--distinct takes a whole number above 0"
+        return "--distinct takes a number above 0"
     if not 1 <= asked.limit <= 1000:
         return "--limit takes 1 to 1000"
     return None

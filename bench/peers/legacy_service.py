@@ -1,4 +1,4 @@
-"""The older service, rebuilt from its description: `http.server` around sentence-transformers.
+"""The legacy service, rebuilt from its description: `http.server` around sentence-transformers.
 
 A thread for each request, one model that the first request loads, one picture at a time through it, and `POST
 /embed-image` with a multipart `file`. It runs in an environment of its own (see `environments`) and imports nothing of
@@ -81,7 +81,7 @@ class Service(ThreadingHTTPServer):
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until it is stopped."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--checkpoint", required=True, help="folder of a CLIP in Hugging Face format, with tokenizer")
     parser.add_argument("--port", type=int, required=True)

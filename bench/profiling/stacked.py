@@ -12,12 +12,12 @@ _BAR, _GAP = 24, 8
 _LETTER = 6.6
 _LEGEND = 18
 
-# Okabe and Ito's colours, which most people can tell apart; what only waits is grey.
+# Okabe and Ito's colours, which most people can distinguish; what only waits is grey.
 _STYLE = """
 text { font: 13px system-ui, "Segoe UI", sans-serif; fill: #222; }
 .title { font-size: 17px; font-weight: 600; } .about { fill: #666; font-size: 12px; }
 .panel { font-weight: 600; font-size: 14px; }
-.told { font-variant-numeric: tabular-nums; } .inside { font-size: 12px; fill: #111; }
+.value { font-variant-numeric: tabular-nums; } .inside { font-size: 12px; fill: #111; }
 .floor { stroke: #222; stroke-dasharray: 4 3; stroke-width: 1.2; }
 .paper { fill: #fff; }
 .c1 { fill: #56b4e9; } .c2 { fill: #e69f00; } .c3 { fill: #f0e442; } .c4 { fill: #009e73; } .c5 { fill: #cc79a7; }
@@ -42,18 +42,18 @@ class Part:
 class Bar:
     name: str
     values: Mapping[str, float]
-    told: str
+    text: str
     """What stands behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Bars under a title. `whole`: all are of one length, else of one scale; `floor`: a line across at this value."""
+    """Bars under a title. `relative`: all of one length, else of one scale; `floor`: a line across at this value."""
 
     title: str
     bars: Sequence[Bar]
     parts: Sequence[Part]
-    whole: bool = False
+    relative: bool = False
     floor: float | None = None
 
 
@@ -87,7 +87,7 @@ def _panel(panel: Panel, top: float) -> tuple[list[str], float]:
     lines += _legend(panel, top + 38)
     first = top + 38 + _LEGEND
     for place, bar in enumerate(panel.bars):
-        scale = room / ((sum(bar.values.values()) or 1.0) if panel.whole else longest)
+        scale = room / ((sum(bar.values.values()) or 1.0) if panel.relative else longest)
         lines += _bar(panel, bar, first + place * (_BAR + _GAP), scale)
     height = first - top + len(panel.bars) * (_BAR + _GAP) - _GAP
     if panel.floor is not None:
@@ -116,14 +116,14 @@ def _bar(panel: Panel, bar: Bar, top: float, scale: float) -> Iterator[str]:
         if value <= 0:
             continue
         wide = value * scale
-        told = f"{value:.0f}" if value >= 99.5 else f"{value:.1f}"
+        text = f"{value:.0f}" if value >= 99.5 else f"{value:.1f}"
         yield (
             f'<rect class="{part.css}" x="{across:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{_BAR}">'
             f"<title>{html.escape(f'{bar.name}, {part.name}: {value:.2f}')}</title></rect>"
         )
-        if wide > _LETTER * len(told) + 6:
+        if wide > _LETTER * len(text) + 6:
             yield (
-                f'<text class="inside" x="{across + wide / 2:.1f}" y="{middle:.1f}" text-anchor="middle">{told}</text>'
+                f'<text class="inside" x="{across + wide / 2:.1f}" y="{middle:.1f}" text-anchor="middle">{text}</text>'
             )
         across += wide
-    yield f'<text class="told" x="{across + 8:.1f}" y="{middle:.1f}">{html.escape(bar.told)}</text>'
+    yield f'<text class="value" x="{across + 8:.1f}" y="{middle:.1f}">{html.escape(bar.text)}</text>'

@@ -1,7 +1,7 @@
 """python -m bench profile: where a request's time goes, and what a picture costs in core-seconds.
 
-A server of its own is asked by 1, 8 and 32 callers, for embeddings and for searches. Its `Server-Timing` tells where
-the time of each request went; the kernel tells what each process and thread used of the cores. Between the loads the
+A server of its own is asked by 1, 8 and 32 callers, for embeddings and for searches. Its `Server-Timing` says where
+the time of each request went; the kernel counts what each process and thread used of the cores. Between the loads the
 model runs alone in this process, laid out as the server lays it out: that is the floor, and what a picture costs over
 HTTP beyond it is the overhead.
 """
@@ -16,22 +16,22 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from bench import cpu, machine, pictures, stacked
+from bench import machine, pictures
 from bench.closed_loop import Answer, Http, request, run_http
-from bench.figures import read_stages
+from bench.profiling.drawing import draw, table
+from bench.profiling.floor import BATCHES, Bare, best_batch, run_bare
+from bench.profiling.shares import SHARES, STAGES, core_seconds, split
 from bench.serving import UNCACHED, Serving, serving
 from server.artifact.artifact import Artifact
 from server.commands.flags import add_flags, flags_of
@@ -44,13 +44,7 @@ from server.settings import Settings
 
 PATHS = ("/embed-image", "/v1/search")
 
-STAGES = ("read", "decode", "resize", "queue", "encode", "search", "server", "http")
-"""`server` is what the server's `total` has beside its stages, `http` what the caller waited beyond `total`."""
-
-SHARES = ("encode", "decode", "event loop", "http threads", "other threads", "parent", "postgres")
-"""What core-seconds are used for: threads of the workers, and the processes beside them."""
-
-BATCHES = (1, 4, 8, 16)
+_WARM_UP = 1.0
 _NAMED = Path(__file__).parent / "named_threads"
 
 
@@ -68,41 +62,6 @@ class Load:
     overheads: list[float] = field(default_factory=list)
 
 
-# --- the model alone -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """One round of the model alone: pictures a second, and what one costs."""
-
-    pictures_per_second: float
-    core_milliseconds: float
-
-
-def run_bare(runs: Sequence[Runner], pixels: NDArray[np.uint8], batch: int, seconds: float) -> Bare:
-    """Encode uint8[N, S, S, 3] in batches for that long, each of `runs` in a thread of its own."""
-    batches = [list(pixels[start : start + batch]) for start in range(0, len(pixels) - batch + 1, batch)]
-
-    def one(run: Runner) -> tuple[int, float]:
-        started, turn = perf_counter(), 0
-        while perf_counter() - started < seconds:
-            run(batches[turn % len(batches)])
-            turn += 1
-        return turn * batch, perf_counter() - started
-
-    with ThreadPoolExecutor(len(runs)) as threads:
-        used = process_time()
-        done = list(threads.map(one, runs))
-        used = process_time() - used
-    return Bare(sum(count / took for count, took in done), used / sum(count for count, _ in done) * 1000)
-
-
-def best_batch(runs: Sequence[Runner], pixels: NDArray[np.uint8], seconds: float) -> int:
-    """The batch with which a picture costs least."""
-    costs = {batch: run_bare(runs, pixels, batch, seconds).core_milliseconds for batch in BATCHES}
-    return min(costs, key=lambda batch: costs[batch])
-
-
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
@@ -110,59 +69,24 @@ def measure_load(load: Load, server: Serving, requests: Sequence[bytes], seconds
     """Ask for that long and add what was seen to the load."""
     sums: Counter[str] = Counter()
     count = 0
-    taken: list[dict[str, float]] = []
+    samples: list[dict[str, float]] = []
 
     def on_answer(answer: Answer, milliseconds: float) -> None:
         nonlocal count
         count += 1
         sums.update(split(answer.headers.get(b"server-timing", b"").decode(), milliseconds))
 
-    def take() -> None:
-        taken.append({**core_seconds(server.pid), "generator": process_time()})
+    def sample() -> None:
+        samples.append({**core_seconds(server.pid), "generator": process_time()})
 
     http, _ = asyncio.run(
-        run_http(server.port, requests, seconds, load.callers, on_answer=on_answer, on_begin=take, on_end=take)
+        run_http(server.port, requests, seconds, load.callers, on_answer=on_answer, on_begin=sample, on_end=sample)
     )
-    before, after = taken
+    before, after = samples
     load.http.append(http)
     load.stages.append({stage: sums[stage] / count for stage in STAGES if stage in sums})
     done = http.pictures_per_second * seconds
     load.cores.append({share: (after[share] - before[share]) / done * 1000 for share in after})
-
-
-def split(header: str, milliseconds: float) -> dict[str, float]:
-    """A caller's wait by STAGES, which add up to it; without a `total` all that is not told counts as `http`."""
-    told, _ = read_stages(header)
-    total = told.pop("total", None)
-    inside = sum(told.values())
-    if total is not None:
-        told["server"] = max(0.0, total - inside)
-    told["http"] = max(0.0, milliseconds - max(total or 0.0, inside))
-    return told
-
-
-def core_seconds(parent: int) -> dict[str, float]:
-    """Core-seconds of a server's processes and threads until now, by SHARES."""
-    used = dict.fromkeys(SHARES, 0.0)
-    for pid in cpu.tree(parent):
-        if pid == parent or "resource_tracker" in cpu.title(pid):
-            used["parent"] += cpu.process_seconds(pid)
-        elif cpu.name(pid) == "postgres":
-            used["postgres"] += cpu.process_seconds(pid)
-        else:
-            for thread, (name, seconds) in cpu.thread_seconds(pid).items():
-                used[share_of(name, main=thread == pid)] += seconds
-    return used
-
-
-def share_of(thread: str, *, main: bool) -> str:
-    """What a worker's thread is for, by its name; threads of ONNX Runtime bear the name of the one that made them."""
-    if main:
-        return "event loop"
-    for beginning, share in (("encode", "encode"), ("decode", "decode"), ("tokio", "http threads")):
-        if thread.startswith(beginning):
-            return share
-    return "encode" if thread.startswith("python") else "other threads"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -216,8 +140,9 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
     loads = [Load(path, callers) for path in PATHS for callers in asked.callers]
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     bare: list[Bare] = []
+    warm_up = min(_WARM_UP, asked.seconds)
     with profiled(asked) as server, runners(artifact, asked, server) as (runs, device):
-        batch = best_batch(runs, pixels, min(1.0, asked.seconds))
+        batch = best_batch(runs, pixels, warm_up)
         print(machine.sentence())
         print(f"{artifact.manifest.model} ({asked.precision}) on {device}, {len(sent)} JPEGs of 640 x 480,", end=" ")
         print(f"{asked.rounds} rounds of {asked.seconds:g} s a load", flush=True)
@@ -229,10 +154,10 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
             for path in PATHS
         }
         for path in PATHS:
-            asyncio.run(run_http(server.port, requests[path], 1.0, max(asked.callers), settle=0.0))  # warm
+            asyncio.run(run_http(server.port, requests[path], warm_up, max(asked.callers), settle=0.0))
         for number in range(asked.rounds):
             bare.append(run_bare(runs, pixels, batch, asked.seconds))
-            # Turn and turn about, so that a machine that grows warm or busy wrongs no load alone.
+            # In alternating order, so that a machine that grows warm or busy slows no load alone.
             for load in loads if number % 2 == 0 else loads[::-1]:
                 measure_load(load, server, requests[load.path], asked.seconds)
                 load.overheads.append(_server_cores(load.cores[-1]) / bare[-1].core_milliseconds - 1)
@@ -258,7 +183,7 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
             "coreMilliseconds": round(median(one.core_milliseconds for one in bare), 3),
             "byRound": [round(one.core_milliseconds, 3) for one in bare],
         },
-        "loads": [_told(load) for load in loads],
+        "loads": [_figures(load) for load in loads],
     }
     report["overhead"] = report["loads"][len(asked.callers) - 1]["overhead"]
     print("\n".join(table(report)))
@@ -300,7 +225,7 @@ def _server_cores(cores: Mapping[str, float]) -> float:
     return sum(cores.get(share, 0.0) for share in SHARES)
 
 
-def _told(load: Load) -> dict[str, Any]:
+def _figures(load: Load) -> dict[str, Any]:
     """Medians of the rounds; the means of stages are means over the rounds, so that they still add up."""
 
     def medians(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
@@ -322,124 +247,3 @@ def _told(load: Load) -> dict[str, Any]:
         "overhead": round(median(load.overheads), 4),
         "overheadByRound": [round(one, 4) for one in load.overheads],
     }
-
-
-# --- telling ---------------------------------------------------------------------------------------------------------
-
-
-def table(report: Mapping[str, Any]) -> Iterator[str]:
-    """The figures as lines of text."""
-    bare = report["bare"]
-    yield (
-        f"the model alone, batches of {bare['batch']}: {bare['picturesPerSecond']:.1f} pictures/s, "
-        f"{bare['coreMilliseconds']:.1f} core-ms a picture"
-    )
-    yield ""
-    yield from _rows(
-        "milliseconds of a request",
-        ["a second", "p50", "p95", *STAGES],
-        report["loads"],
-        lambda one: [
-            one["picturesPerSecond"],
-            one["latency"]["p50"],
-            one["latency"]["p95"],
-            *(one["stages"].get(stage) for stage in STAGES),
-        ],
-    )
-    yield ""
-    yield from _rows(
-        "core-ms a picture",
-        [*SHARES, "server", "generator", "overhead"],
-        report["loads"],
-        lambda one: [
-            *(one["coreMilliseconds"][share] for share in SHARES),
-            one["coreMillisecondsOfServer"],
-            one["generatorCoreMilliseconds"],
-            f"{one['overhead']:+.1%}",
-        ],
-    )
-
-
-def _rows(
-    title: str,
-    columns: Sequence[str],
-    loads: Sequence[Mapping[str, Any]],
-    values: Callable[[Mapping[str, Any]], Sequence[float | str | None]],
-) -> Iterator[str]:
-    widths = [max(9, len(name) + 2) for name in columns]
-    yield f"{title:28}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-    for one in loads:
-        cells = ["-" if value is None else value if isinstance(value, str) else f"{value:.2f}" for value in values(one)]
-        yield f"{_name(one):28}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def _name(load: Mapping[str, Any]) -> str:
-    return f"{load['path']}, {'alone' if load['callers'] == 1 else str(load['callers']) + ' callers'}"
-
-
-def draw(report: Mapping[str, Any]) -> str:
-    """The picture, as SVG that stands alone."""
-    bare, loads = report["bare"], report["loads"]
-    artifact = report["artifact"]
-    waits = stacked.Panel(
-        "Where a request's time goes: milliseconds of a caller's wait, each bar the whole of it",
-        [
-            stacked.Bar(
-                _name(one), one["stages"], f"{sum(one['stages'].values()):.0f} ms, {one['picturesPerSecond']:.0f}/s"
-            )
-            for one in loads
-        ],
-        _STAGES,
-        whole=True,
-    )
-    cores = stacked.Panel(
-        "What a picture costs: core-milliseconds, against the model alone",
-        [
-            stacked.Bar(
-                f"the model alone, batches of {bare['batch']}",
-                {"encode": bare["coreMilliseconds"]},
-                f"{bare['coreMilliseconds']:.1f} core-ms, {bare['picturesPerSecond']:.0f}/s",
-            ),
-            *(
-                stacked.Bar(
-                    _name(one),
-                    one["coreMilliseconds"],
-                    f"{one['coreMillisecondsOfServer']:.1f} core-ms, {one['overhead']:+.0%}",
-                )
-                for one in loads
-            ),
-        ],
-        _SHARES,
-        floor=bare["coreMilliseconds"],
-    )
-    found = report["machine"]
-    return stacked.svg(
-        f"{artifact['model']} ({artifact['precision']}) on {artifact['device']}, JPEGs of 640 x 480",
-        f"{found['processor']}, {found['cores']} cores; {report['command']}",
-        [waits, cores],
-    )
-
-
-_STAGES = (
-    stacked.Part("read", "reading the body", "c6"),
-    stacked.Part("decode", "decoding", "c2"),
-    stacked.Part("resize", "resizing", "c3"),
-    stacked.Part("queue", "waiting for the model", "wait"),
-    stacked.Part("encode", "the model", "c1"),
-    stacked.Part("search", "SQL", "c4"),
-    stacked.Part("server", "the rest of the server", "c5"),
-    stacked.Part("http", "HTTP and the caller", "c7"),
-)
-_SHARES = (
-    stacked.Part("encode", "the model", "c1"),
-    stacked.Part("decode", "decoding and resizing", "c2"),
-    stacked.Part("event loop", "event loop", "c5"),
-    stacked.Part("http threads", "HTTP server's threads", "c7"),
-    stacked.Part("other threads", "other threads", "c6"),
-    stacked.Part("parent", "parent process", "wait"),
-    stacked.Part("postgres", "PostgreSQL", "c4"),
-)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,8 +2,8 @@
 
 The same app, with a database and a model, behind granian (as `python -m server` runs it), granian on uvloop, uvicorn
 and hypercorn, one worker each. All of them stand beside one another and are asked in turn. Besides speed it is tried
-what they do when they are told to end, when a caller leaves, and when their worker is killed. What is not ours is
-installed into `.bench/servers`, once.
+what they do on SIGTERM, when a caller leaves, and when their worker is killed. What is no
+dependency of ours is installed into `.bench/servers`, once.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Candidate:
 CANDIDATES: Mapping[str, Candidate] = {
     "granian": Candidate(_OURS, extras=False),
     "granian, uvloop": Candidate(_OURS),
-    "uvicorn, uvloop": Candidate((sys.executable, "-m", "bench.launch", "uvicorn")),
-    "hypercorn, uvloop": Candidate((sys.executable, "-m", "bench.launch", "hypercorn")),
+    "uvicorn, uvloop": Candidate((sys.executable, "-m", "bench.servers.launch", "uvicorn")),
+    "hypercorn, uvloop": Candidate((sys.executable, "-m", "bench.servers.launch", "hypercorn")),
 }
 
 
@@ -108,11 +108,11 @@ def ask(server: Serving, load: Load, asker: Asker, seconds: float) -> dict[str, 
     """One round of a load: answers a second, latencies in milliseconds, core-microseconds an answer."""
     used: list[float] = []
 
-    def take() -> None:
+    def sample() -> None:
         used.append(server.cpu_seconds())
 
     requests = asker.requests(load, server.port, seconds)
-    http, _ = asyncio.run(run_http(server.port, requests, seconds, load.callers, on_begin=take, on_end=take))
+    http, _ = asyncio.run(run_http(server.port, requests, seconds, load.callers, on_begin=sample, on_end=sample))
     return {
         "perSecond": http.pictures_per_second,
         "p50": http.p50,
@@ -142,19 +142,19 @@ def leaving(server: Serving, asker: Asker) -> float:
         _settle(server)
         return server.cpu_seconds() - before
 
-    whole = spent(stay=True)
-    return spent(stay=False) / whole
+    everything = spent(stay=True)
+    return spent(stay=False) / everything
 
 
 def _settle(server: Serving) -> None:
-    """Until it has nothing left to do."""
+    """Wait until it is idle."""
     deadline = perf_counter() + _PATIENCE
     while perf_counter() < deadline and idle(server, 0.5) > 100:
         pass
 
 
 async def _ask_for_many(port: int, many: Sequence[bytes], *, stay: bool) -> bool:
-    """Ask for the vectors of many pictures at once; whether they came, 200 and whole."""
+    """Ask for the vectors of many pictures at once; whether all of them came."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     end = f"--{pictures.BOUNDARY}--\r\n".encode()
     body = b"".join(pictures.form(data).removesuffix(end) for data in many) + end
@@ -177,7 +177,7 @@ async def _ask_for_many(port: int, many: Sequence[bytes], *, stay: bool) -> bool
 def drain(server: Serving, asker: Asker) -> tuple[int, float]:
     """SIGTERM with eight long requests in flight: how many were answered, and the seconds until it had ended."""
 
-    async def told() -> list[bool]:
+    async def answers() -> list[bool]:
         asked = [
             asyncio.create_task(_ask_for_many(server.port, [asker.fresh() for _ in range(8)], stay=True))
             for _ in range(8)
@@ -187,7 +187,7 @@ def drain(server: Serving, asker: Asker) -> tuple[int, float]:
         return await asyncio.gather(*asked)
 
     began = perf_counter()
-    answered = sum(asyncio.run(told()))
+    answered = sum(asyncio.run(answers()))
     deadline = perf_counter() + _PATIENCE
     while perf_counter() < deadline and len(cpu.tree(server.pid)) > 1:
         sleep(0.02)
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def install() -> None:
-    """What is not ours, into a folder of its own. Raises RuntimeError."""
+    """Install the servers that are no dependencies of ours, in a folder of their own. Raises RuntimeError."""
     if all(_version(name) for name in PACKAGES):
         return
     done = subprocess.run(  # noqa: S603 - names from above
@@ -270,28 +270,28 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
     began = datetime.now().astimezone().isoformat(timespec="seconds")
     print(machine.sentence())
     rounds: dict[str, dict[str, list[dict[str, float]]]] = {name: {key: [] for key in LOADS} for name in CANDIDATES}
-    told: dict[str, dict[str, Any]] = {}
+    behaviour: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(started(name, asked)) for name in CANDIDATES}
         for name, server in servers.items():
-            told[name] = {"idleCoreMilliseconds": round(idle(server, asked.seconds), 2)}
+            behaviour[name] = {"idleCoreMilliseconds": round(idle(server, asked.seconds), 2)}
             for load in LOADS.values():
                 ask(server, load, asker, 0.5)  # warm
         for number in range(asked.rounds):
             for key, load in LOADS.items():
-                # Turn and turn about, so that a machine that grows warm or busy wrongs none alone.
+                # In alternating order, so that a machine that grows warm or busy slows none alone.
                 for name in list(servers)[:: -1 if number % 2 else 1]:
                     rounds[name][key].append(ask(servers[name], load, asker, asked.seconds))
             print(f"round {number + 1} of {asked.rounds} done", file=sys.stderr, flush=True)
         for name, server in servers.items():
-            told[name]["stillSpentWhenTheCallerLeft"] = round(leaving(server, asker), 3)
+            behaviour[name]["stillSpentWhenTheCallerLeft"] = round(leaving(server, asker), 3)
         for name, server in servers.items():
             back = killed(server)
-            told[name]["secondsUntilBackWhenKilled"] = None if back is None else round(back, 2)
+            behaviour[name]["secondsUntilBackWhenKilled"] = None if back is None else round(back, 2)
     for name in CANDIDATES:
         with started(name, asked) as server:
             answered, seconds = drain(server, asker)
-        told[name] |= {"answeredOfEightOnSigterm": answered, "secondsToEnd": round(seconds, 2)}
+        behaviour[name] |= {"answeredOfEightOnSigterm": answered, "secondsToEnd": round(seconds, 2)}
     return {
         "machine": machine.describe() | {name: _version(name) or "" for name in PACKAGES},
         "command": command,
@@ -307,7 +307,7 @@ def measure(asked: argparse.Namespace, command: str) -> dict[str, Any]:
         "seconds": asked.seconds,
         "servers": {
             name: {
-                **told[name],
+                **behaviour[name],
                 "loads": {
                     load: {key: round(median(one[key] for one in every), 3) for key in every[0]}
                     for load, every in rounds[name].items()
@@ -340,7 +340,3 @@ def table(report: Mapping[str, Any]) -> Iterator[str]:
             f"{'never' if back is None else f'{back:.1f} s':>20}"
             f"{server['answeredOfEightOnSigterm']:10d} of 8, {server['secondsToEnd']:.1f} s"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,17 +25,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench import figures, machine, objectives, report, traffic
-from bench.objectives import CannotJudge, Objective
+from bench import machine
+from bench.load import figures, objectives, report, traffic
+from bench.load.objectives import CannotJudge, Objective
+from bench.load.traffic import KEY_VARIABLE
 from bench.pictures import ROOT
 from bench.serving import serving
-from bench.traffic import KEY_VARIABLE
 
 _OWN_MIX = f"{traffic.DEFAULT_MIX},ingest=1"
 _STANDARD = (5.0, 10.0, 20.0, 40.0, 80.0)
 _MOST_LOADS = 20
-# Beside what is measured: the start, the last answers, and taking out what was put in.
-_AROUND = 180.0
+# Seconds beside what is measured: the start, the last answers, and taking out what was put in.
+_MARGIN = 180.0
 
 
 class CannotMeasure(Exception):
@@ -43,7 +44,7 @@ class CannotMeasure(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; 0 when every objective was met, 1 when one was missed, 2 when it could not be told."""
+    """Measure, print, write; 0 when every objective was met, 1 when one was missed, 2 when it cannot be judged."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = _parser().parse_args(given)
     try:
@@ -85,10 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--precision", default="fp32", help="variant to run (fp32)")
     own.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="device to run on (cpu)")
     own.add_argument("--server", metavar="FLAGS", default="", help="more flags of its, such as '--cache 0'")
-    told = parser.add_argument_group("what comes of it")
-    told.add_argument("--slo", metavar="WHAT=BOUND", action="append", default=[], help="objective, such as p95=200ms")
-    told.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
-    told.add_argument("--html", type=Path, metavar="FILE", help="write a report here, one file")
+    out = parser.add_argument_group("what comes of it")
+    out.add_argument("--slo", metavar="WHAT=BOUND", action="append", default=[], help="objective, such as p95=200ms")
+    out.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
+    out.add_argument("--html", type=Path, metavar="FILE", help="write a report here, one file")
     return parser
 
 
@@ -102,7 +103,7 @@ def _refused(asked: argparse.Namespace) -> str | None:
     if asked.host and asked.server:
         return "--server is for a server of its own; --host names one that runs already"
     if asked.seconds < 1:
-        return "--seconds takes 1s and more: of less nothing can be told"
+        return "--seconds takes 1s and more: less is too short to measure"
     return None
 
 
@@ -146,18 +147,18 @@ def measure(asked: argparse.Namespace, loads: tuple[str, list[float]], *, comman
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     print(machine.sentence())
     with _server(asked) as (host, pid):
-        steps, told = [], {}
+        steps, run = [], dict[str, Any]()
         for number in numbers:
-            told = _step(asked, mode, number, host, pid)
+            run = _step(asked, mode, number, host, pid)
             steps.append(
                 {
                     "load": number,
                     "label": figures.label(number, mode),
-                    **{name: told[name] for name in told if name in _OF_A_STEP},
+                    **{name: run[name] for name in run if name in _OF_A_STEP},
                 }
             )
             print(_line(steps[-1]), flush=True)
-    served = told["served"]
+    served = run["served"]
     bend = figures.bend(steps, mode)
     if bend is not None:
         print(bend.sentence)
@@ -165,7 +166,7 @@ def measure(asked: argparse.Namespace, loads: tuple[str, list[float]], *, comman
         "machine": machine.describe(),
         "command": command,
         "artifact": {
-            # A server that runs already does not tell what its folder is called.
+            # A server that runs already does not say what its folder is called.
             "name": asked.model.resolve().name if not asked.host else None,
             **{name: served[name] for name in ("model", "precision", "device", "space")},
         },
@@ -182,9 +183,9 @@ def measure(asked: argparse.Namespace, loads: tuple[str, list[float]], *, comman
             "loads": numbers,
             "seconds": asked.seconds,
             "warmUp": asked.warm_up,
-            "mix": told["mix"],
-            "withoutWords": "words" in traffic.read_mix(asked.mix) and "words" not in told["mix"],
-            **told["traffic"],
+            "mix": run["mix"],
+            "withoutWords": "words" in traffic.read_mix(asked.mix) and "words" not in run["mix"],
+            **run["traffic"],
         },
         "steps": steps,
         "bend": asdict(bend) if bend is not None else None,
@@ -212,12 +213,12 @@ def _server(asked: argparse.Namespace) -> Iterator[tuple[str, int]]:
 
 def _step(asked: argparse.Namespace, mode: str, number: float, host: str, pid: int) -> dict[str, Any]:
     """One load: locust in a process of its own, since it changes sockets wherever it is imported."""
-    whole = ceil(asked.seconds + asked.warm_up)
+    length = ceil(asked.seconds + asked.warm_up)
     with tempfile.TemporaryDirectory(prefix="twinlens-load-") as folder:
         written, log = Path(folder) / "figures.json", Path(folder) / "log"
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py"), "--headless"]
-        command += ["--only-summary", "--loglevel", "WARNING", "--host", host, "-t", f"{whole}s"]
-        command += ["--warm-up", f"{whole - asked.seconds}s", "--write", str(written), "--server-pid", str(pid)]
+        command += ["--only-summary", "--loglevel", "WARNING", "--host", host, "-t", f"{length}s"]
+        command += ["--warm-up", f"{length - asked.seconds}s", "--write", str(written), "--server-pid", str(pid)]
         if mode == "open":
             command += ["--rps", f"{number:g}"]
         else:
@@ -229,27 +230,27 @@ def _step(asked: argparse.Namespace, mode: str, number: float, host: str, pid: i
         if asked.key:
             variables[KEY_VARIABLE] = asked.key
         with log.open("wb") as out:
-            run = subprocess.Popen(  # noqa: S603 - our own load test
+            locust = subprocess.Popen(  # noqa: S603 - our own load test
                 [*command, *traffic.arguments_of(asked)], cwd=ROOT, env=variables, stdout=out, stderr=out
             )
             try:
-                run.wait(whole + _AROUND)
+                locust.wait(length + _MARGIN)
             except BaseException as exc:
-                run.terminate()  # it takes out what it put in before it goes
-                run.wait(_AROUND)
+                locust.terminate()  # it takes out what it put in before it ends
+                locust.wait(_MARGIN)
                 print(*(line for line in log.read_text(errors="replace").splitlines() if "taken out" in line), sep="\n")
                 if isinstance(exc, subprocess.TimeoutExpired):
                     raise CannotMeasure(f"the load of {number:g} did not come to an end") from exc
                 raise
         if not written.is_file():
-            raise CannotMeasure(_said(log.read_text(errors="replace")))
-        told: dict[str, Any] = json.loads(written.read_text())
-    if not told["due"]:
+            raise CannotMeasure(_reason(log.read_text(errors="replace")))
+        figures_of_step: dict[str, Any] = json.loads(written.read_text())
+    if not figures_of_step["due"]:
         raise CannotMeasure(f"at a load of {number:g} nothing was sent; --seconds makes it longer")
-    return told
+    return figures_of_step
 
 
-def _said(log: str) -> str:
+def _reason(log: str) -> str:
     """Why locust stopped: our own sentence if there is one, else the end of what it wrote."""
     ours = [line.removeprefix("bench: ") for line in log.splitlines() if line.startswith("bench: ")]
     return ours[-1] if ours else f"the load test stopped:\n{log[-2000:]}"
@@ -301,7 +302,7 @@ def _stopped_in_order() -> Iterator[None]:
 
 
 def _judged(wanted: Sequence[Objective], steps: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Every objective at every load, and the exit code: a server must meet them at all loads that it is given.
+    """Every objective at every load, and the exit code: a server must meet them at all loads.
 
     Wrong answers count as a miss as long as no objective says how many may be.
     """
@@ -321,7 +322,3 @@ def _judged(wanted: Sequence[Objective], steps: Sequence[Mapping[str, Any]]) -> 
     if False in mets or wrong or any(step["leftBehind"] for step in steps):
         return verdicts, 1
     return verdicts, 2 if None in mets else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
-"""python -m bench.gpu_app: the product's /embed-image without a catalogue, so that no database is needed.
+"""python -m bench.gpu.app: the product's /embed-image without a catalogue, so that no database is needed.
 
-It takes the flags of `python -m server`, and what those do not say from TWINLENS_TEST_GPU, as JSON. Each worker has the
+It takes the flags of `python -m server`, and what those do not say from WORKER_VARIABLE, as JSON. Each worker has the
 cores and the GPU that the product would give it, and the product's own encoder, batcher, embedder and route.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import multiprocessing
@@ -17,18 +16,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 from litestar import Litestar, get
 
-from bench.gpu_tower import READY, tower
+from bench.gpu.embedding import open_embedder
+from bench.gpu.setting import WORKER_VARIABLE, WorkerSetting
+from bench.gpu.tower import tower
 from server.app import assemble
 from server.artifact.artifact import Artifact
-from server.batching.batcher import Batcher
-from server.batching.embedder import Embedder
 from server.commands.flags import add_flags, flags_of
 from server.http.routes.embeddings import embed_image
 from server.inference import gpus
@@ -39,7 +38,9 @@ from server.operations.metrics import Metrics
 from server.operations.workers import settle, take_place
 from server.settings import Settings
 
-GIVEN = "TWINLENS_TEST_GPU"
+READY = "bench worker is ready"
+"""What each worker logs when it is."""
+
 _FLAGS = "TWINLENS_TEST_FLAGS"
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> int:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser("python -m bench.gpu_app", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser("python -m bench.gpu.app", description=(__doc__ or "").split("\n\n")[0])
     add_flags(parser)
     flags = flags_of(parser.parse_args())
     settings = Settings.read(os.environ, flags)
@@ -55,14 +56,14 @@ def main() -> int:
     os.environ[_FLAGS] = json.dumps(flags)
     multiprocessing.set_start_method("spawn", force=True)
     Server(
-        "bench.gpu_app:from_environment",
+        "bench.gpu.app:from_environment",
         factory=True,
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         websockets=False,
-        workers=json.loads(os.environ[GIVEN])["workers"],
+        workers=_given().workers,
         workers_kill_timeout=10,
         log_level=LogLevels.warning,
     ).serve()
@@ -72,38 +73,36 @@ def main() -> int:
 def from_environment() -> Litestar:
     """The app of a worker process."""
     log_to_stderr()
-    return create(Settings.read(os.environ, json.loads(os.environ[_FLAGS])), json.loads(os.environ[GIVEN]))
+    return create(Settings.read(os.environ, json.loads(os.environ[_FLAGS])), _given())
 
 
-def create(settings: Settings, given: dict[str, Any]) -> Litestar:
-    """The app. `given`: see over_http in bench.gpu."""
+def _given() -> WorkerSetting:
+    return msgspec.json.decode(os.environ[WORKER_VARIABLE], type=WorkerSetting)
+
+
+def create(settings: Settings, given: WorkerSetting) -> Litestar:
+    """The app. Opens nothing yet: its lifespan does."""
 
     @asynccontextmanager
     async def opened(app: Litestar) -> AsyncIterator[None]:
         artifact = Artifact.read(settings.model)
-        workers = given["workers"]
-        place = take_place(settings.data, workers)
-        if workers > 1:
+        place = take_place(settings.data, given.workers)
+        if given.workers > 1:
             settle(place)
         count = gpus.present() if settings.device == "cuda" else 0
         serving = Serving(
-            gpu=gpus.gpu_of(place.number, count) if count > 1 else given["gpu"],
-            most=given["most"],
-            cache=Path(given["cache"]),
-            tensorrt=given["tensorrt"],
+            gpu=gpus.gpu_of(place.number, count) if count > 1 else given.gpu,
+            most=given.most,
+            cache=Path(given.cache),
+            tensorrt=given.tensorrt,
         )
         with tower(artifact, settings.precision, settings.device, serving) as encoder:
-            async with Batcher(encoder.runners, encoder.alone) as batcher:
-                threads = len(os.sched_getaffinity(0))
-                embedder = Embedder(batcher, artifact.spec, max_pixels=settings.max_pixels, threads=threads)
+            async with open_embedder(encoder, settings.max_pixels) as embedder:
                 known = {"settings": settings, "encoder": encoder, "embedder": embedder, "metrics": Metrics()}
                 # There is no catalogue, and nothing that belongs to one.
                 app.state.services = Services(**{one.name: known.get(one.name) for one in fields(Services)})  # type: ignore[arg-type]
                 _log.info(READY)
-                try:
-                    yield
-                finally:
-                    await asyncio.to_thread(embedder.close)
+                yield
 
     return assemble(settings, [embed_image, ready], opened)
 

@@ -1,7 +1,7 @@
-"""python -m bench.launch SERVER: Twinlens behind another HTTP server, with the flags of `python -m server`.
+"""python -m bench.servers.launch SERVER: Twinlens behind another HTTP server, with the flags of `python -m server`.
 
 It does what `python -m server` does before its worker starts: settings, artifact, database, migrations, space. The
-server is then a child with one worker; `bench.servers` has installed it.
+server is then a child with one worker; `python -m bench servers` has installed it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from server.settings import Settings, variable_of
 from server.spaces.spaces import SpaceDescription, open_space
 
 _APP = "server.app:from_environment"
-# Requests in flight are answered for as long as ours are.
+# Seconds for requests in flight when it ends, as `python -m server` gives them.
 _PATIENCE = "40"
 
 
@@ -44,8 +44,8 @@ SERVERS: Mapping[str, Callable[[Settings], Sequence[str]]] = {"uvicorn": _uvicor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM, which the server is told; its exit code."""
-    parser = argparse.ArgumentParser("python -m bench.launch")
+    """Serve until SIGTERM, which is passed on to the server; its exit code."""
+    parser = argparse.ArgumentParser("python -m bench.servers.launch")
     add_flags(parser)
     parser.add_argument("server", choices=list(SERVERS))
     given = parser.parse_args(arguments)

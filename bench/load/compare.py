@@ -1,6 +1,6 @@
 """python -m bench compare A.json B.json: two load tests side by side, as ratios of B to A.
 
-What differs in machine, versions and artifact is said first: a ratio is no judgement of code that ran elsewhere.
+What differs in machine, versions and artifact is printed first: a ratio is no judgement of code that ran elsewhere.
 """
 
 from __future__ import annotations
@@ -68,25 +68,25 @@ def _share(text: str) -> float:
 def _read(path: Path) -> dict[str, Any]:
     """A run as it was written. Raises CannotCompare for another file, OSError for none."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        run = json.loads(path.read_text(encoding="utf-8"))
         # Every member that is looked at below, so that what is missing is found here.
-        _ = (told["machine"]["processor"], told["artifact"]["space"], told["started"], told["server"]["twinlens"])
-        _ = [told["load"][name] for name in ("mode", "loads", "mix")]
+        _ = (run["machine"]["processor"], run["artifact"]["space"], run["started"], run["server"]["twinlens"])
+        _ = [run["load"][name] for name in ("mode", "loads", "mix")]
         _ = [
             (step["load"], step["label"], step["throughput"], step["latency"]["p95"], step["rows"])
-            for step in told["steps"]
+            for step in run["steps"]
         ]
     except (ValueError, KeyError, TypeError) as exc:
         raise CannotCompare(f"{path} is not what `python -m bench load --json` writes") from exc
-    return dict(told)
+    return dict(run)
 
 
 def check(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     """Raises CannotCompare, with the first difference that makes a comparison meaningless."""
-    for name, said in _SAME.items():
+    for name, reason in _SAME.items():
         a, b = one["load"].get(name), other["load"].get(name)
         if a != b:
-            raise CannotCompare(f"the two cannot be compared: {said} (A: {_shown(a)}; B: {_shown(b)})")
+            raise CannotCompare(f"the two cannot be compared: {reason} (A: {_shown(a)}; B: {_shown(b)})")
 
 
 def _shown(value: Any) -> str:
@@ -152,8 +152,8 @@ def worse(one: Mapping[str, Any], other: Mapping[str, Any], allowed: float) -> I
         before, now = a["latency"]["p95"], b["latency"]["p95"]
         # Where nothing was answered there is no p95, and that is worse than any.
         if before is not None and (math.inf if now is None else now) > before * (1 + allowed):
-            told = "none" if now is None else f"{now:.0f} ms, {now / before - 1:.0%} more"
-            yield f"{at} B's p95 is {told}, where A's is {before:.0f} ms"
+            shown = "none" if now is None else f"{now:.0f} ms, {now / before - 1:.0%} more"
+            yield f"{at} B's p95 is {shown}, where A's is {before:.0f} ms"
 
 
 def _pairs(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -1,0 +1,1 @@
+"""python -m bench servers: which HTTP server serves us best."""
