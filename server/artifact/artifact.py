@@ -40,6 +40,10 @@ Precision = Literal["fp32", "fp16", "int8"]
 Vectors = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
+MIN_COSINE_IN_SPACE = 0.999
+"""The least cosine of two vectors that one space gives the same picture: by fp32 and by another precision of the space,
+or now and when a catalogue was filled."""
+
 # How far a decoder may move one 8-bit sample of a golden JPEG: decoders differ in the last bits of their IDCT.
 _LOSSY_TOLERANCE = 2
 
