@@ -24,7 +24,7 @@ from export.checkpoints.sources import open_source
 from export.errors import ExportRefused
 from server.artifact.artifact import space_id, text_digest
 from tests import ROOT
-from tests.support.checkpoints import SIZE, TEXT, files_of, run_export, tiny_clip
+from tests.support.checkpoints import SIZE, TEXT, files_of, tiny_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -171,15 +171,14 @@ def test_what_the_hub_does_not_have_is_said(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
-    done = run_export(
-        *("--source", "tiny/clip", "--name", "a", "--models", tmp_path / "m"),
-        HF_ENDPOINT="http://127.0.0.1:9",
-        HF_HOME=str(tmp_path / "home"),
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("export: There is no folder tiny/clip, and the hub (http://127.0.0.1:9) cannot")
-    assert "Traceback" not in done.stderr
+def test_a_hub_that_cannot_be_reached_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    assert main(["--source", "tiny/clip", "--name", "a", "--models", str(tmp_path / "m")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export: There is no folder tiny/clip, and the hub (http://127.0.0.1:9) cannot")
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
