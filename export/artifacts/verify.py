@@ -115,7 +115,8 @@ def _verify_images(artifact: Artifact, pictures: Sequence[GatePicture], note: Ca
                     at_scale = compare_vectors(twice, encoder.encode)
                     prove_decoding(twice, at_scale)
                     scaled = sum(one.scale > 1 for one in twice)
-                    note(f"{scaled} JPEGs decoded at a scale: lowest cosine {at_scale.cosine.min():.6f} to in full")
+                    lowest = at_scale.cosine.min()
+                    note(f"{scaled} JPEGs decoded at a scale: lowest cosine {lowest:.6f} to decoding in full")
             note(f"{precision} on {device}: {_batches(measured)}")
             _check_grades(precision, variant, measured)
             if precision != "fp32" and by_fp32 is not None:
