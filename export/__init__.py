@@ -1,5 +1,5 @@
 import os
 
-# Before torch is imported: its threads otherwise spin while they wait for each other, and where anything else runs on
-# the machine a small layer takes as long as the other's turn (1.4 s a picture in place of 0.04, on two busy cores).
+# Set before torch is imported. Its threads would otherwise spin while they wait for each other, and on a busy machine a
+# small layer would last as long as another process's time slice (1.4 s a picture instead of 0.04, on two busy cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -31,8 +31,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _EPILOG = """other commands:
   python -m export verify FOLDER   prove an artifact again
-  python -m export list            the artifacts that there are
-  python -m export show FOLDER     what one artifact is, and what was measured of it
+  python -m export list            the artifacts in a folder
+  python -m export show FOLDER     one artifact, and what was measured of it
   python -m export diff A B        what differs between two, and whether their vectors may be compared
   python -m export bench FOLDER    pictures and texts a second, by precision, device and batch
 
@@ -40,7 +40,7 @@ Each takes --help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 2 refused or failed (standard error has a sentence), 130 interrupted."""
+    """Run one command; the exit code: 0 done, 2 refused or failed (standard error says why), 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = _COMMANDS.get(given[0]) if given else None
     try:
@@ -51,15 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TwinlensError as exc:
         return _refuse(exc.sentence)
     except BrokenPipeError:
-        # Python would complain once more when it ends.
+        # Python would report the broken pipe once more when it ends.
         sys.stdout = None
-        # Whoever read a table has seen enough; a proof that was broken off is none.
-        return (
-            0 if command in _TABLES else _refuse("Whoever read the output has gone; nothing was published or proved.")
-        )
+        # A reader of a table may stop early; a proof must come to its end.
+        if command in _TABLES:
+            return 0
+        return _refuse("The reader of the output has closed it; nothing was published or proved.")
     except OSError as exc:
         if exc.errno in _FULL:
-            return _refuse(f"There is no room left to write the artifact ({exc.strerror}); nothing was kept of it.")
+            return _refuse(f"There is no room left to write the artifact ({exc.strerror}); nothing was kept.")
         where = f"{exc.filename}: " if exc.filename else ""
         return _refuse(f"A file cannot be read or written: {where}{exc.strerror or exc}.")
     except KeyboardInterrupt:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _TRACEBACK in given:
             traceback.print_exc()
         return _refuse(
-            f"This is a fault of ours, not of what was given: {type(exc).__name__}: {exc}. Run it again with "
+            f"This is a bug in the export, not in what it was given: {type(exc).__name__}: {exc}. Run it again with "
             f"{_TRACEBACK} and report what it prints."
         )
     return 0
@@ -93,7 +93,7 @@ def _parser(command: str, description: str, **more: str) -> argparse.ArgumentPar
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=more.get("epilog"),
     )
-    # `main` looks for it itself: what goes wrong may do so before there are options.
+    # `main` looks for this flag itself: an error may come before the options are parsed.
     parser.add_argument(_TRACEBACK, action="store_true", help="show where an unforeseen error came from")
     return parser
 
@@ -112,7 +112,7 @@ def _export(given: list[str]) -> None:
         help="publish a precision that drifts, down to this cosine, in a space of its own",
     )
     parser.add_argument(
-        "--calibration", type=Path, metavar="FOLDER", help="pictures of yours, for the gate and to calibrate int8"
+        "--calibration", type=Path, metavar="FOLDER", help="your own pictures, for the gate and to calibrate int8"
     )
     parser.add_argument(
         "--jpeg",
@@ -121,7 +121,7 @@ def _export(given: list[str]) -> None:
         help="decode large JPEGs at a fraction of their size, which is quicker, or always in full (default: scaled)",
     )
     options = parser.parse_args(given)
-    # torch and transformers take seconds to import: what is mistyped is told before.
+    # torch and transformers need seconds to import: a wrong name is refused before.
     destination(options.models, options.name)
     _need_the_extra()
     from export.freeze import Order, freeze
@@ -141,7 +141,7 @@ def _export(given: list[str]) -> None:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", type=Path, default=Path("models"), help="where artifacts lie (default: models)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="folder of artifacts (default: models)")
 
 
 def _add_precisions(parser: argparse.ArgumentParser, what: str) -> None:
@@ -149,7 +149,7 @@ def _add_precisions(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _chosen(precisions: Sequence[str] | None) -> list[Precision]:
-    """Each once, in our order. Raises ExportRefused for what is none."""
+    """Each precision once, in the order of PRECISIONS. Raises ExportRefused for an unknown one."""
     for precision in precisions or ():
         if precision not in PRECISIONS:
             raise ExportRefused(f"There is no precision {precision}; there are {', '.join(PRECISIONS)}.")
@@ -174,11 +174,11 @@ def _verify(given: list[str]) -> None:
     from export.artifacts.verify import verify
 
     verify(folder)
-    print(f"{folder} is whole and does what it did when it was exported.")
+    print(f"{folder} is complete and gives the results that it gave when it was exported.")
 
 
 def _list(given: list[str]) -> None:
-    parser = _parser("list", "The artifacts that there are.")
+    parser = _parser("list", "The artifacts in a folder.")
     _add_models(parser)
     models = parser.parse_args(given).models
     from export.artifacts.listing import list_artifacts
@@ -187,7 +187,7 @@ def _list(given: list[str]) -> None:
 
 
 def _show(given: list[str]) -> None:
-    parser = _parser("show", "What an artifact is, and what was measured of it when it was exported.")
+    parser = _parser("show", "One artifact, and what was measured of it when it was exported.")
     parser.add_argument("folder", type=Path, help="the artifact's folder")
     folder = parser.parse_args(given).folder
     from export.artifacts.listing import show
@@ -198,8 +198,8 @@ def _show(given: list[str]) -> None:
 def _diff(given: list[str]) -> None:
     parser = _parser("diff", "What differs between two artifacts, and whether their vectors may be compared.")
     parser.add_argument("a", type=Path, metavar="A", help="an artifact's folder")
-    parser.add_argument("b", type=Path, metavar="B", help="another's")
-    parser.add_argument("--speed", action="store_true", help="measure how quick both are, as well, in turns")
+    parser.add_argument("b", type=Path, metavar="B", help="another artifact's folder")
+    parser.add_argument("--speed", action="store_true", help="also measure how quick both are, in turns")
     options = parser.parse_args(given)
     from export.artifacts.diff import diff
 
@@ -209,11 +209,13 @@ def _diff(given: list[str]) -> None:
 def _bench(given: list[str]) -> None:
     parser = _parser("bench", "Pictures and texts a second, by precision, device and batch, measured in turns.")
     parser.add_argument("folder", type=Path, help="the artifact's folder")
-    _add_precisions(parser, "what to measure; may be given several times (default: all that there are)")
-    parser.add_argument("--device", action="append", choices=DEVICES, help="where (default: wherever it runs)")
-    parser.add_argument("--batch", action="append", type=int, help="pictures or texts at once (default: 1 and 8)")
-    parser.add_argument("--seconds", type=float, help="for each line of the table (default: 2)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    _add_precisions(parser, "what to measure; may be given several times (default: all)")
+    parser.add_argument(
+        "--device", action="append", choices=DEVICES, help="where to measure (default: on every device that runs it)"
+    )
+    parser.add_argument("--batch", action="append", type=int, help="pictures or texts in one run (default: 1 and 8)")
+    parser.add_argument("--seconds", type=float, help="seconds for each line of the table (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(given)
     from export.proof.speed import BATCHES, SECONDS, bench
 
@@ -235,7 +237,7 @@ def _need_the_extra() -> None:
             importlib.import_module(package)
     except ImportError as exc:
         raise ExportRefused(
-            f"The export needs packages that the server does without ({exc.name} is missing): "
+            f"The export needs packages that the server does not ({exc.name} is missing): "
             "run .venv/bin/python -m pip install -c constraints.txt -e '.[export]' in a checkout."
         ) from exc
 

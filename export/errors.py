@@ -1,4 +1,4 @@
-"""What stops an export, in our words."""
+"""What stops an export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ExportRefused(TwinlensError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this, or what it came from, is a lack of memory: torch raises a plain RuntimeError for that."""
+    """Whether this error, or one of its causes, is a lack of memory: torch raises a plain RuntimeError for that."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, MemoryError):

@@ -37,9 +37,9 @@ from server.preprocessing.text import Tokenizer
 
 REPORT = "report.html"
 
-# Calibrating on every second of the bundled pictures leaves the others to judge a precision that has not seen them.
+# int8 is calibrated on every second bundled picture: the others judge it on pictures that it has not seen.
 _EVERY = 2
-# Of the user's own as many as of ours, about, evenly spread.
+# About as many of the user's own pictures as of the bundled ones, evenly spread.
 _OWN = 48
 
 
@@ -53,49 +53,49 @@ class Order:
     revision: str | None = None
     models: Path = Path("models")
     allow_drift: float | None = None
-    """The least cosine that is accepted of a precision that drifts; it then has a space of its own."""
+    """The least cosine at which a precision that drifts is still published, in a space of its own."""
     calibration: Path | None = None
-    """A folder with the user's own pictures, for the gate and for int8."""
+    """A folder with the user's own pictures, which the gate measures and int8 is calibrated on."""
     jpeg: str = "scaled"
-    """`scaled`: large JPEGs are decoded at a fraction of their size, as the spec then says; `full`: never."""
+    """`scaled`: large JPEGs are decoded at a fraction of their size, which the spec then says; `full`: never."""
 
 
 def freeze(order: Order) -> Path:
     """Export a source to `models/name`; the artifact's folder.
 
-    Raises ExportRefused, and leaves no trace of itself, when any step refuses.
+    Raises ExportRefused, and leaves nothing behind, when any step refuses.
     """
     place = destination(order.models, order.name)
     with staging(place) as folder:
-        with step("source") as told:
+        with step("source") as note:
             checkpoint = open_source(order.source, order.revision)
             if order.jpeg == "scaled":
                 checkpoint.image.spec = scaled_by_default(checkpoint.image.spec)
             manifest = publish.draft(checkpoint, order.name)
             at = f" at {checkpoint.source.revision}" if checkpoint.source.revision else ""
-            told(f"{checkpoint.model}{at}, {checkpoint.image.architecture}, {len(checkpoint.image.tensors)} tensors")
-            told(f"space {manifest.space.id[:16]}")
-        work = _Work(order, folder, checkpoint, manifest)
-        work.look_at_pictures()
-        work.freeze_image()
-        work.decode_at_a_scale()
-        work.freeze_text()
+            note(f"{checkpoint.model}{at}, {checkpoint.image.architecture}, {len(checkpoint.image.tensors)} tensors")
+            note(f"space {manifest.space.id[:16]}")
+        run = _ExportRun(order, folder, checkpoint, manifest)
+        run.compare_pixels()
+        run.freeze_image()
+        run.decode_at_a_scale()
+        run.freeze_text()
         for precision in order.precisions:
             if precision != "fp32":
-                work.make_image(precision)
-                work.make_text(precision)
-        work.calibrate_grades()
-        work.write_goldens()
-        with step("publish") as told:
-            lowest = work.publish()
+                run.make_image(precision)
+                run.make_text(precision)
+        run.calibrate_grades()
+        run.write_goldens()
+        with step("publish") as note:
+            lowest = run.publish()
             put(folder, place)
-            told(f"read back (lowest golden cosine {lowest:.10f}), now {place}")
+            note(f"read back (lowest golden cosine {lowest:.10f}), now {place}")
     return place
 
 
 @dataclass
-class _Work:
-    """One export on its way: what the steps so far have made and measured."""
+class _ExportRun:
+    """One export in progress: what its steps so far have made and measured."""
 
     order: Order
     folder: Path
@@ -105,11 +105,11 @@ class _Work:
     pixels_equal: int = 0
     images: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
     texts: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
-    """Of the text graph that each precision runs."""
+    """By precision and device: figures of the text graph that the precision runs."""
     left_out: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
-    """Of the text graphs that drifted, for the report."""
+    """By precision and device: figures of the text graphs that drifted, for the report."""
     words: list[str] = field(default_factory=list)
-    """The gate's texts that the tokenizer finds any token in."""
+    """The gate's texts in which the tokenizer finds a token."""
     tokens: list[Tokens] = field(default_factory=list)
     decoded: tuple[list[DecodedTwice], Compared] | None = None
 
@@ -117,65 +117,65 @@ class _Work:
     def artifact(self) -> Artifact:
         return Artifact(self.folder, self.manifest)
 
-    def look_at_pictures(self) -> None:
-        with step("pixels") as told:
+    def compare_pixels(self) -> None:
+        with step("pixels") as note:
             spec = self.checkpoint.image.spec
             self.pictures = gate_pictures(spec)
             if self.order.calibration is not None:
                 self.pictures += calibration_pictures(spec, self.order.calibration)
             self.pixels_equal = prove_pixels(self.checkpoint.image.processor, self.pictures)
-            told(f"{self.pixels_equal} of {len(self.pictures)} equal the checkpoint's processor to the last bit")
+            note(f"{self.pixels_equal} of {len(self.pictures)} equal the checkpoint's processor to the last bit")
             if others := len(self.pictures) - self.pixels_equal:
-                told(f"the other {others} do once upright and opaque: by their bytes it means another picture")
+                note(f"the other {others} once turned upright and made opaque, which it leaves undone")
 
     def freeze_image(self) -> None:
         tower = self.checkpoint.image
-        with step("image") as told:
+        with step("image") as note:
             traced = trace.trace_image(tower, self.folder)
-            told(f"optimum traced {len(traced.graph.node)} nodes at opset {trace.OPSET}")
+            note(f"optimum traced {len(traced.graph.node)} nodes at opset {trace.OPSET}")
             expected = gate.references(tower, self.pictures, self.checkpoint.model, watched)
-            # Its weights are in the traced graph now, and in memory need not be twice.
-            tower.let_go()
+            # The traced graph has the weights now: they need not be in memory twice.
+            tower.release()
             size = self._write(
                 trace.compose_image(traced, tower.spec, tower.dimensions), self.manifest.precisions["fp32"].image
             )
             del traced
-            told(f"pixels uint8[N, {tower.spec.size}, {tower.spec.size}, 3]")
-            told(f"embedding float32[N, {tower.dimensions}], unit length; {size:.1f} MB")
-        with step("vectors") as told:
+            note(f"pixels uint8[N, {tower.spec.size}, {tower.spec.size}, 3]")
+            note(f"embedding float32[N, {tower.dimensions}], unit length; {size:.1f} MB")
+        with step("vectors") as note:
             self.images["fp32"] = self._measure_images("fp32", expected)
             gate.judge("fp32", self.images["fp32"])
-            told(_told(self.images["fp32"]))
+            note(_summary(self.images["fp32"]))
 
     def freeze_text(self) -> None:
         if self.checkpoint.text is None:
-            with step("text") as told:
-                told(f"{self.checkpoint.without_text} The artifact searches by picture only")
+            with step("text") as note:
+                note(f"{self.checkpoint.without_text} The artifact searches by picture only")
             return
-        with step("text") as told:
+        with step("text") as note:
             tower = self.checkpoint.text()
-            told(f"{tower.architecture}, {len(tower.tensors)} tensors")
-            told(f"{prove_tokens(tower)} texts give the tokens that the checkpoint's own tokenizer gives")
+            note(f"{tower.architecture}, {len(tower.tensors)} tensors")
+            note(f"{prove_tokens(tower)} texts give the tokens that the checkpoint's own tokenizer gives")
             self._describe_text(tower)
             traced = trace.trace_text(tower, self.folder)
-            told(f"{len(traced.graph.node)} nodes")
+            note(f"{len(traced.graph.node)} nodes")
             expected = gate.text_references(tower, self.words, self.checkpoint.model, watched)
             stored = tower.stored
-            tower.let_go()
+            tower.release()
             size = self._write(
                 trace.compose_text(traced, self.checkpoint.image.dimensions, stored), publish.text_name("fp32")
             )
             del traced
             at = "always" if tower.padded else "at most"
-            told(f"tokens int64[N, L], L {at} {tower.length}; {size:.1f} MB")
-        with step("words") as told:
+            note(f"tokens int64[N, L], L {at} {tower.length}; {size:.1f} MB")
+        with step("words") as note:
             self._alter("fp32", text=publish.text_name("fp32"))
             self.texts["fp32"] = self._measure_texts("fp32", expected)
             gate.judge_texts("fp32", self.texts["fp32"])
-            told(_told(self.texts["fp32"]))
+            note(_summary(self.texts["fp32"]))
 
     def _describe_text(self, tower: TextTower) -> None:
-        """The tokenizer's file, the manifest's part about words, and the gate's texts in tokens."""
+        """Write the tokenizer's file and the manifest's part about text, and tokenise the gate's texts."""
         described = publish.text_tower(tower)
         path = self.folder / described.tokenizer
         path.write_bytes(tower.tokenizer_json)
@@ -187,27 +187,27 @@ class _Work:
         self.words, self.tokens = readable(tokenizer, TEXTS)
 
     def make_image(self, precision: Precision) -> None:
-        with step(precision) as told:
-            whole = self._load(self.manifest.precisions["fp32"].image)
+        with step(precision) as note:
+            fp32 = self._load(self.manifest.precisions["fp32"].image)
             chosen = self._for_calibration()
             pixels = np.stack([picture.pixels for picture in chosen])
             if precision == "fp16":
-                model = to_fp16(whole, np.array_split(pixels, math.ceil(len(pixels) / gate.BATCH)))
+                model = to_fp16(fp32, np.array_split(pixels, math.ceil(len(pixels) / gate.BATCH)))
             else:
-                with counted("layers in int8") as tell:
-                    model = to_int8_image(whole, pixels, scratch=self.folder, on_progress=tell)
-                told(f"calibrated on {len(chosen)} pictures")
-            del whole
+                with counted("layers in int8") as report:
+                    model = to_int8_image(fp32, pixels, scratch=self.folder, on_progress=report)
+                note(f"calibrated on {len(chosen)} pictures")
+            del fp32
             graph = publish.graph_name(precision)
             size = self._write(model, graph)
             del model
-            told(f"image {size:.1f} MB")
+            note(f"image {size:.1f} MB")
             self._add(precision)
             reference = next(iter(self.images["fp32"].values())).references
             self.images[precision] = self._measure_images(precision, reference)
             verdict = gate.judge(precision, self.images[precision], self.order.allow_drift)
-            told(_told(self.images[precision]))
-            told(verdict.sentence)
+            note(_summary(self.images[precision]))
+            note(verdict.sentence)
             self._alter(precision, min_cosine=verdict.min_cosine)
             if not verdict.shares_space:
                 self.manifest = msgspec.structs.replace(self.manifest, files=publish.digests(self.folder))
@@ -222,14 +222,14 @@ class _Work:
     def make_text(self, precision: Precision) -> None:
         if self.manifest.text is None:
             return
-        with step(f"{precision} words") as told:
-            whole = self._load(publish.text_name("fp32"))
+        with step(f"{precision} words") as note:
+            fp32 = self._load(publish.text_name("fp32"))
             if precision == "fp16":
-                model = to_fp16(whole, [row[None] for row in self.tokens[::_EVERY]])
+                model = to_fp16(fp32, [row[None] for row in self.tokens[::_EVERY]])
             else:
-                with counted("layers in int8") as tell:
-                    model = to_int8_text(whole, self.tokens[::_EVERY], scratch=self.folder, on_progress=tell)
-            del whole
+                with counted("layers in int8") as report:
+                    model = to_int8_text(fp32, self.tokens[::_EVERY], scratch=self.folder, on_progress=report)
+            del fp32
             graph = publish.text_name(precision)
             size = self._write(model, graph)
             del model
@@ -239,42 +239,42 @@ class _Work:
             verdict = gate.judge_texts(precision, measured)
             if verdict.own:
                 self.texts[precision] = measured
-                told(f"text {size:.1f} MB")
-                told(_told(measured))
+                note(f"text {size:.1f} MB")
+                note(_summary(measured))
             else:
                 for path in self.folder.glob(f"{graph}*"):
                     path.unlink()
                 self._alter(precision, text=publish.text_name("fp32"))
                 self.texts[precision] = self.texts["fp32"]
                 self.left_out[precision] = measured
-            told(verdict.sentence)
+            note(verdict.sentence)
 
     def decode_at_a_scale(self) -> None:
         spec = self.checkpoint.image.spec
         if not spec.jpeg_at_least:
             return
-        with step("jpeg") as told, Encoder(self.artifact, "fp32", "cpu") as encoder:
+        with step("jpeg") as note, Encoder(self.artifact, "fp32", "cpu") as encoder:
             twice = decode_twice(((picture.name, picture.data) for picture in self.pictures), spec)
             compared = compare_vectors(twice, encoder.encode)
             prove_decoding(twice, compared)
             self.decoded = (twice, compared)
-            told(
+            note(
                 f"{sum(one.scale > 1 for one in twice)} of {len(twice)} JPEGs decoded at 1/2 to 1/8, to no less than "
                 f"{spec.jpeg_at_least} pixels a side"
             )
-            told(f"lowest cosine {compared.cosine.min():.6f} to decoding in full")
+            note(f"lowest cosine {compared.cosine.min():.6f} to decoding in full")
 
     def calibrate_grades(self) -> None:
-        with step("grades") as told:
+        with step("grades") as note:
             pairs = grading.pairs_of(self.pictures, self.checkpoint.image.spec)
             for precision in self._kept():
                 with Encoder(self.artifact, precision, "cpu") as encoder:
                     grades, measured = grading.grade(encoder.encode, pairs, watched) or (None, None)
                 self._alter(precision, grades=grades, grading=measured)
-                told(f"{precision}: {grading.told(grades, measured)}")
+                note(f"{precision}: {grading.summary(grades, measured)}")
 
     def write_goldens(self) -> None:
-        with step("goldens") as told:
+        with step("goldens") as note:
             scaled = {one.name for one in self.decoded[0] if one.scale > 1} if self.decoded is not None else set()
             chosen = publish.choose_goldens(self.pictures, scaled)
             precisions = self._kept()
@@ -282,12 +282,12 @@ class _Work:
             goldens = publish.write_goldens(self.artifact, chosen, precisions)
             text_goldens = publish.write_text_goldens(self.artifact, texts, precisions) if self.manifest.text else []
             self.manifest = msgspec.structs.replace(self.manifest, goldens=goldens, text_goldens=text_goldens)
-            told(", ".join(golden.picture.removeprefix("goldens/") for golden in goldens))
+            note(", ".join(golden.picture.removeprefix("goldens/") for golden in goldens))
             if text_goldens:
-                told(f"{len(text_goldens)} texts")
+                note(f"{len(text_goldens)} texts")
 
     def publish(self) -> float:
-        """Write what is left to write, take out what was only on the way, and read it all back; the lowest cosine."""
+        """Write the remaining files, delete unpublished graphs, and read everything back; the lowest golden cosine."""
         kept = {precision: self._proven(precision) for precision in self._kept()}
         used = {name for variant in kept.values() for name in (variant.image, variant.text) if name is not None}
         for path in self.folder.glob("*.onnx*"):
@@ -334,7 +334,7 @@ class _Work:
         return msgspec.structs.replace(self.manifest.precisions[precision], parity=parity)
 
     def _write(self, model: onnx.ModelProto, name: str) -> float:
-        """Megabytes of what was written."""
+        """Write a graph; how many megabytes it has."""
         return sum(file.stat().st_size for file in trace.write_graph(model, self.folder / name)) / 1e6
 
     def _load(self, name: str) -> onnx.ModelProto:
@@ -365,13 +365,13 @@ class _Work:
         return measured
 
 
-def _told(measured: dict[str, Measured]) -> str:
+def _summary(measured: dict[str, Measured]) -> str:
     parts = []
     for device, one in measured.items():
         drift = one.drift
         same = "bit-identical in any batch" if drift.batch_identical else "NOT bit-identical in batches on this machine"
         parts.append(
             f"on {device}: lowest cosine {drift.min_cosine:.10f} to torch, centred {drift.min_centred_cosine:.6f}; "
-            f"{drift.self_first} of {drift.count} first by themselves; {same}"
+            f"{drift.self_first} of {drift.count} find themselves first; {same}"
         )
     return "; ".join(parts)

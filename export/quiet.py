@@ -1,4 +1,4 @@
-"""Other people's warnings, kept off the screen while what they warn of is judged by us."""
+"""Warnings of other libraries, kept off the screen: the gate checks what they warn of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Tracers warn of every Python branch that they freeze, tokenizers of every default; the gate judges both."""
+    """Silence warnings: tracers warn of every Python branch that they freeze, tokenizers of every default."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -12,29 +12,29 @@ from tqdm import tqdm
 
 @contextlib.contextmanager
 def step(name: str) -> Iterator[Callable[[str], None]]:
-    """Time a step and print its line when it has succeeded; what it did is told through the function it is handed."""
-    told: list[str] = []
+    """Time a step, and print its line once it has succeeded: the notes made with the function that is yielded."""
+    notes: list[str] = []
     start = time.perf_counter()
-    yield told.append
-    print(f"{name:<8} {'; '.join(told)}  ({time.perf_counter() - start:.1f} s)", flush=True)
+    yield notes.append
+    print(f"{name:<8} {'; '.join(notes)}  ({time.perf_counter() - start:.1f} s)", flush=True)
 
 
 @contextlib.contextmanager
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """As `watched`, for what counts by itself: the function takes how much is done, and of how much."""
+    """A bar as that of `watched`; the function that is yielded takes how much is done, and of how much."""
     with tqdm(desc=f"  {what}", leave=False, disable=None, delay=0.5, unit="", ncols=80) as bar:
 
-        def tell(done: int, of: int) -> None:
+        def report(done: int, of: int) -> None:
             bar.total = of
             bar.update(done - bar.n)
 
-        yield tell
+        yield report
 
 
 def watched(things: Sequence[Any], what: str) -> Iterable[Any]:
-    """The things, one after the other, with a bar on the terminal of how far it has come; none where it is no terminal.
+    """The things, one after the other, with a progress bar where the output is a terminal.
 
-    The bar goes when they are done: the step's own line says what became of them.
+    The bar disappears at the end: the step's own line gives the result.
     """
     bar: Iterable[Any] = tqdm(things, desc=f"  {what}", leave=False, disable=None, delay=0.5, unit="", ncols=80)
     return bar

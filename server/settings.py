@@ -18,6 +18,9 @@ from server.errors import BadSetting
 
 PREFIX = "TWINLENS_"
 
+MAX_PIXELS = 64_000_000
+"""The most pixels of a picture, by default; the export reads no larger ones either."""
+
 _MANY = 1024
 
 Decoder = Literal["pillow", "nvimagecodec"]
@@ -130,7 +133,7 @@ class Settings:
     )
     deadline: float = _setting(30.0, _seconds, "seconds within which a request is answered or refused")
     max_upload: int = _setting(32_000_000, _size, "largest request body, in bytes")
-    max_pixels: int = _setting(64_000_000, _count, "most pixels of a picture, width x height")
+    max_pixels: int = _setting(MAX_PIXELS, _count, "most pixels of a picture, width x height")
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback although callers need no key")
 

@@ -229,9 +229,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         discard(EmbeddedPostgres(one.data))
 
 
-@pytest.fixture(scope="module")
-def few_pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For tests that export many times over: the gate looks at a sixth of its pictures, the goldens among them."""
+@pytest.fixture(scope="session")
+def few_pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sixth of the gate's pictures, the goldens among them."""
     from export.artifacts import publish
     from export.proof import parity
 
@@ -242,6 +242,14 @@ def few_pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             path in everything[::8] and path.stat().st_size < 200_000
         ):
             (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_pictures(few_pictures_folder: Path) -> Iterator[None]:
+    """For tests that export many times over: the gate has fewer pictures."""
+    from export.proof import parity
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(parity, "PICTURES", folder)
+        patched.setattr(parity, "PICTURES", few_pictures_folder)
         yield

@@ -1,4 +1,4 @@
-"""What differs between two artifacts, and what follows from it for whoever has vectors of one of them."""
+"""What differs between two artifacts, and whether their vectors may be compared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIGURES = (
 def diff(a: Path, b: Path, *, speed: bool = False, seconds: float = 2.0) -> str:
     """Everything that differs between two artifacts, and a conclusion in words. `speed` measures both in turns.
 
-    Raises ArtifactInvalid for what is no artifact.
+    Raises ArtifactInvalid for a folder that is no artifact.
     """
     one, other = Artifact.read(a), Artifact.read(b)
     before, after = one.manifest, other.manifest
@@ -56,7 +56,7 @@ Row = tuple[str, str, str]
 
 
 def _section(title: str, rows: Sequence[Row]) -> list[str]:
-    """The rows that differ, below their title; nothing when none does."""
+    """The rows that differ, below their title; nothing where no row differs."""
     differing = [("", *row) for row in rows if row[1] != row[2]]
     return ["", title, *columns([("", "", "A", "B"), *differing])] if differing else []
 
@@ -177,9 +177,9 @@ def _speed(one: Artifact, other: Artifact, seconds: float) -> str:
 
 
 def conclusion(a: Manifest, b: Manifest) -> str:
-    """May their vectors be compared? If not, why not."""
+    """Whether the vectors of A and B may be compared, and if not, why not."""
     lines = []
-    # By precision: one that drifted has a space of its own, whatever the artifacts' spaces are.
+    # By precision: one that drifted has a space of its own, even where the artifacts share theirs.
     pairs = [
         f"{one} of A with {other} of B"
         for one, first in a.precisions.items()
@@ -192,9 +192,7 @@ def conclusion(a: Manifest, b: Manifest) -> str:
             f"because {_because(a, b)}."
         )
     elif len(pairs) == len(a.precisions) * len(b.precisions):
-        lines.append(
-            "Same space: vectors of A and B may be compared, and switching from one to the other asks nothing."
-        )
+        lines.append("Same space: vectors of A and B may be compared, and switching needs no re-embedding.")
     elif pairs:
         lines.append(f"Vectors may be compared in the same space only: {', '.join(pairs)}.")
     else:
@@ -206,14 +204,14 @@ def conclusion(a: Manifest, b: Manifest) -> str:
         own = [precision for precision in manifest.precisions if apart(manifest, precision)]
         if own:
             lines.append(
-                f"In {which}, {' and '.join(own)} has drifted into a space of its own: its vectors are compared with "
-                "those of no other precision."
+                f"In {which}, {' and '.join(own)} has drifted into a space of its own: its vectors must not be "
+                "compared with those of another precision."
             )
     if a.text is None or b.text is None:
         if a.text is not b.text:
-            lines.append(f"Only {'A' if b.text is None else 'B'} reads words.")
+            lines.append(f"Only {'A' if b.text is None else 'B'} has a text tower.")
     elif a.text.digest != b.text.digest:
-        lines.append("Words are read by different text towers; that asks for no re-embedding.")
+        lines.append("The text towers differ, which needs no re-embedding.")
     return "\n".join(lines)
 
 
@@ -224,7 +222,7 @@ def _because(a: Manifest, b: Manifest) -> str:
         reasons.append(f"{' and '.join(fields)} of the preprocessing differ{'s' if len(fields) == 1 else ''}")
     if a.space.dimensions != b.space.dimensions:
         reasons.append(f"they have {a.space.dimensions} and {b.space.dimensions} dimensions")
-    # The id is over the weights and the spec: with the same spec, the weights are what is left.
+    # The id is a digest of the weights and the spec: where the spec is the same, the weights differ.
     if not reasons:
         reasons.append("the weights differ")
     return " and ".join(reasons)

@@ -1,4 +1,4 @@
-"""What artifacts there are, and what one of them is: read from manifests, without running anything."""
+"""The artifacts in a folder, and what the manifest of one says: nothing is run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.errors import ArtifactInvalid
 
 
 def list_artifacts(models: Path) -> str:
-    """A table of the artifacts in a folder; one that cannot be read is named with the reason.
+    """A table of the artifacts in a folder; an artifact that cannot be read is named with the reason.
 
     Raises ExportRefused when there is no such folder.
     """
@@ -120,7 +120,7 @@ def show(folder: Path) -> str:
 def _grades(variant: Variant) -> list[str]:
     grades, measured = variant.grades, variant.grading
     if grades is None:
-        return ["  grades: none; matches of its space have no grade"]
+        return ["  grades: none; its matches have no grade"]
     rows = [["", "grade", "cosine from"] + (["same", "altered", "others"] if measured else [])]
     for name, field in zip(GRADES, ("identical", "near_duplicate", "similar"), strict=False):
         row = ["", name, f"{getattr(grades, field):g}"]
@@ -172,7 +172,7 @@ def drift_figures(drift: Drift) -> list[str]:
 
 
 def spec_fields(spec: PreprocessingSpec) -> list[tuple[str, str]]:
-    """The spec's fields by name, as they are in the manifest."""
+    """The spec's fields by name, in the order of the manifest."""
     return [(name, _plain(getattr(spec, name))) for name in spec.__struct_fields__]
 
 
@@ -181,7 +181,7 @@ def _plain(value: object) -> str:
 
 
 def graph_bytes(manifest: Manifest, graph: str) -> int:
-    """Of a graph with the weights beside it."""
+    """The size of a graph, the weights beside it included."""
     return sum(file.bytes for name, file in manifest.files.items() if name == graph or name.startswith(f"{graph}."))
 
 

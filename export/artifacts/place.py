@@ -1,4 +1,4 @@
-"""Where an artifact goes: worked on in a folder beside its place, and put there whole, in one step."""
+"""Where an artifact goes: made in a hidden folder beside its place, and moved there in one step when it is complete."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from export.errors import ExportRefused
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-# A link that leads nowhere can be neither opened nor made.
-_PATIENCE = 100
+# How often a folder is made and locked before it is given up: a link that leads nowhere can be neither opened nor made.
+_ATTEMPTS = 100
 
 
 def destination(models: Path, name: str) -> Path:
-    """Where the artifact will be. Raises ExportRefused for a name that is no folder's, or a place that is taken.
+    """Where the artifact will be. Raises ExportRefused for a name that is no folder's, or a place that is in use.
 
-    An artifact of the same name is no hindrance: it is replaced, whole, at the very end.
+    An artifact of the same name may be there: the finished export replaces it.
     """
     if not _NAME.fullmatch(name):
         raise ExportRefused(
@@ -38,15 +38,15 @@ def destination(models: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """A new folder beside the place, hidden, removed on the way out unless `put` has taken it.
+    """A new hidden folder beside the place, removed at the end unless `put` has moved it.
 
-    It is locked while in use, so that what a killed export left behind can be told from one that is running.
+    It is locked while in use, which distinguishes it from a folder that a killed export left behind.
     """
     with contextlib.ExitStack() as on_exit:
         made: list[Path] = []
         on_exit.callback(_remove_made, made)
-        # Locked before anybody who tidies up can see it.
-        with _alone(place.parent, made):
+        # Locked before another export, which tidies up, can see it.
+        with _exclusively(place.parent, made):
             _tidy(place)
             folder = place.parent / f".{place.name}.{secrets.token_hex(4)}.partial"
             on_exit.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -58,11 +58,11 @@ def staging(place: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _alone(parent: Path, made: list[Path]) -> Iterator[None]:
-    """One export at a time, while it creates, tidies or renames in this folder; notes in `made` the folders it makes.
+def _exclusively(parent: Path, made: list[Path]) -> Iterator[None]:
+    """Let one export at a time create, tidy or rename in this folder; `made` collects the folders it makes.
 
-    The folder itself is the lock, so that no lock file stays behind. One that another export, refused, removed
-    meanwhile is made anew.
+    The folder itself is the lock, so that no lock file stays behind. Where another export, refused, has removed it in
+    the meantime, it is made again.
     """
     lock = _lock(parent, made)
     try:
@@ -72,8 +72,8 @@ def _alone(parent: Path, made: list[Path]) -> Iterator[None]:
 
 
 def _lock(parent: Path, made: list[Path]) -> int:
-    for _ in range(_PATIENCE):
-        # What is missing was removed between two steps; what is another folder now, before the lock was had.
+    for _ in range(_ATTEMPTS):
+        # Another export may have removed the folder between two steps, or replaced it before this one had the lock.
         with contextlib.suppress(FileNotFoundError):
             _make(parent, made)
             lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -90,18 +90,18 @@ def _lock(parent: Path, made: list[Path]) -> int:
 
 def _make(folder: Path, made: list[Path]) -> None:
     for one in [one for one in reversed([folder, *folder.parents]) if not one.exists()]:
-        with contextlib.suppress(FileExistsError):  # another export was quicker
+        with contextlib.suppress(FileExistsError):  # another export has just made it
             one.mkdir()
             made.append(one)
 
 
 def _remove_made(made: list[Path]) -> None:
-    """Take away the folders that were made, the innermost first, as far as nothing is in them."""
+    """Remove the folders that were made and are empty, the innermost first."""
     for folder in reversed(made):
         with contextlib.suppress(OSError):
             lock = os.open(folder, os.O_RDONLY)
             try:
-                # Whoever holds it is about to put something there.
+                # The export that holds the lock is about to put something there.
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 folder.rmdir()
             finally:
@@ -109,7 +109,7 @@ def _remove_made(made: list[Path]) -> None:
 
 
 def _tidy(place: Path) -> None:
-    """Remove what killed exports of this name left, and bring back the artifact that one of them had set aside."""
+    """Remove what killed exports of this name left behind, and restore the artifact that one of them had set aside."""
     left = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.(partial|old)")
     for path in sorted(place.parent.iterdir()):
         if not (match := left.fullmatch(path.name)):
@@ -131,21 +131,21 @@ def _remove_stale(folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
     except OSError:
-        pass  # another export is at work there
+        pass  # a running export holds the lock
     finally:
         os.close(lock)
 
 
 def put(folder: Path, place: Path) -> None:
-    """Put the finished folder in its place in one step; the artifact that was there stays whole until then."""
+    """Put the finished folder in its place in one step; the artifact that was there stays complete until then."""
     for path in [*folder.rglob("*"), folder]:
         _sync(path)
-    with _alone(place.parent, []):
+    with _exclusively(place.parent, []):
         if not place.exists():
             folder.rename(place)
         elif not _exchange(folder, place):
-            # No atomic exchange on this file system: for a moment there is none. An error brings the old one back; a
-            # kill leaves it to the next export of this name.
+            # This file system cannot exchange folders atomically: for a moment there is no artifact. An error restores
+            # the old one; after a kill the next export of this name does (`_tidy`).
             aside = folder.with_suffix(".old")
             place.rename(aside)
             try:

@@ -1,4 +1,4 @@
-"""Graph, manifest and goldens to a whole artifact, written, read back and run as the server will."""
+"""Graph, manifest and goldens to a complete artifact: written, read back and run as the server will."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from export.artifacts.verify import prove_goldens
 from export.checkpoints.checkpoint import Checkpoint, TextTower
 from export.errors import ExportRefused
 from export.graphs.trace import OPSET
-from export.proof.gate import SHARED
 from export.proof.parity import MIN_COSINE, GatePicture
 from server.artifact import artifact
 from server.artifact.artifact import (
     FORMAT,
+    MIN_COSINE_IN_SPACE,
     SEAL,
     Artifact,
     File,
@@ -39,16 +39,20 @@ from server.artifact.artifact import (
 from server.errors import ArtifactInvalid
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.media import read_pixels
+from server.settings import MAX_PIXELS
 
 GOLDENS = ("astronaut.jpg", "bird-lamp.jpg", "brick-wall.jpg", "cat.png", "paintbrushes.webp")
-"""Small files of formats that every Pillow reads: a lossless one, and a JPEG that towers of up to 300 pixels decode at
-a scale."""
+"""Small files of formats that every Pillow reads: among them a lossless one, and a JPEG that is decoded at a scale for
+towers of up to 300 pixels."""
 
 MIN_GOLDEN_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}
-"""fp32 on another processor, runtime or provider stays well above its bound; another resize filter does not. The sums
-of int8 are exact, but a last bit before it is rounded to a whole number can move that by one."""
+"""The least cosine of a golden's vector to the one that the same graph gave it when it was exported.
 
-_MAX_PIXELS = 64_000_000
+fp32 on another processor, runtime or provider stays well above its bound; another resize filter does not. The sums of
+int8 are exact, but a last bit that differs before a value is rounded can move that value by one. That bound equals
+MIN_COSINE_IN_SPACE by chance: here a graph is compared with itself elsewhere, there with fp32.
+"""
+
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _PACKAGES = ("numpy", "onnx", "optimum", "optimum-onnx", "pillow", "tokenizers", "torch", "transformers")
 
@@ -62,7 +66,7 @@ def text_name(precision: Precision) -> str:
 
 
 def draft(checkpoint: Checkpoint, name: str) -> Manifest:
-    """The manifest before anything was measured: enough for the server's encoder to run the graph in fp32."""
+    """The manifest before anything is measured: enough for the server's encoder to run the graph in fp32."""
     image = checkpoint.image
     space = Space(space_id(image.tensors, image.spec), image.dimensions)
     return Manifest(
@@ -82,18 +86,18 @@ def draft(checkpoint: Checkpoint, name: str) -> Manifest:
 
 
 def variant(precision: Precision, space: str) -> Variant:
-    """A precision before it was measured: its image graph, in that space."""
+    """A precision before it is measured: its image graph, in that space."""
     return Variant(
         image=graph_name(precision),
         space=space,
-        min_cosine=MIN_COSINE if precision == "fp32" else SHARED,
+        min_cosine=MIN_COSINE if precision == "fp32" else MIN_COSINE_IN_SPACE,
         min_golden_cosine=MIN_GOLDEN_COSINE[precision],
         parity={},
     )
 
 
 def text_tower(tower: TextTower) -> artifact.TextTower:
-    """The manifest's part about words."""
+    """The manifest's part about text."""
     return artifact.TextTower(
         architecture=tower.architecture,
         digest=text_digest(tower.tensors, tower.tokenizer_json),
@@ -110,9 +114,9 @@ def _versions(more: Sequence[str]) -> dict[str, str]:
 
 
 def choose_goldens(pictures: Sequence[GatePicture], scaled: Container[str] = ()) -> list[GatePicture]:
-    """GOLDENS, and the smallest file of the `scaled` where none of them is among those; by name.
+    """GOLDENS, and one JPEG of `scaled`, the smallest, where GOLDENS hold none of them; by name.
 
-    `scaled`: names of the JPEGs that the spec decodes at a scale. The user's own pictures stay the user's. Raises
+    `scaled`: names of the JPEGs that the spec decodes at a scale. The user's own pictures are never chosen. Raises
     ExportRefused when the pictures hold none of GOLDENS.
     """
     bundled = sorted((one for one in pictures if one.below is None), key=lambda one: (len(one.data), one.name))
@@ -125,7 +129,7 @@ def choose_goldens(pictures: Sequence[GatePicture], scaled: Container[str] = ())
 
 
 def is_lossless(picture: GatePicture) -> bool:
-    """Whether every decoder makes the same pixels of it; a WebP says so by the name of its first chunk."""
+    """Whether every decoder makes the same pixels; a lossless WebP is known by the name of its first chunk."""
     return picture.path.suffix in _LOSSLESS or picture.data[12:16] == b"VP8L"
 
 
@@ -133,11 +137,11 @@ def write_goldens(frozen: Artifact, pictures: Sequence[GatePicture], precisions:
     """Write bytes, pixels as the spec makes them, and the vector that each precision gives them."""
     folder = frozen.folder
     (folder / "goldens").mkdir(exist_ok=True)
-    # Some of the gate's pictures ask for attribution, which goes wherever they go.
+    # Licences of some of the gate's pictures ask for attribution wherever they are copied.
     notice = pictures[0].path.with_name("LICENCES.md")
     if notice.is_file():
         (folder / "goldens" / notice.name).write_bytes(notice.read_bytes())
-    pixels = [read_pixels(picture.data, frozen.spec, max_pixels=_MAX_PIXELS) for picture in pictures]
+    pixels = [read_pixels(picture.data, frozen.spec, max_pixels=MAX_PIXELS) for picture in pictures]
     goldens = []
     for picture, made in zip(pictures, pixels, strict=True):
         base = f"goldens/{picture.path.stem}"
@@ -158,7 +162,7 @@ def write_goldens(frozen: Artifact, pictures: Sequence[GatePicture], precisions:
 
 
 def choose_texts(texts: Sequence[str], tokens: Sequence[Tokens]) -> list[tuple[str, Tokens]]:
-    """Golden texts: the first, the one of most tokens, the one of fewest, and one that is not ASCII."""
+    """The golden texts: the first, the one with most tokens, the one with fewest, and one that is not ASCII."""
     both = list(zip(texts, tokens, strict=True))
     chosen = dict(
         [
@@ -191,7 +195,7 @@ def write_text_goldens(
 
 
 def _npy(array: NDArray[Any]) -> bytes:
-    # numpy writes to a file itself without saying why it could not; bytes leave the writing, and its errors, to Python.
+    # Where numpy cannot write a file itself, its error does not say why; Python's does.
     out = io.BytesIO()
     np.save(out, np.ascontiguousarray(array), allow_pickle=False)
     return out.getvalue()
@@ -221,8 +225,8 @@ def read_back(folder: Path, precisions: Sequence[Precision]) -> float:
     Raises ExportRefused when the server would refuse it.
     """
     try:
-        whole = Artifact.read(folder)
-        whole.check_files()
-        return min(prove_goldens(whole, precision) for precision in precisions)
+        written = Artifact.read(folder)
+        written.check_files()
+        return min(prove_goldens(written, precision) for precision in precisions)
     except ArtifactInvalid as exc:
         raise ExportRefused(f"The artifact was written but does not read back: {exc.sentence}") from exc

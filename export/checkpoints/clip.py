@@ -1,4 +1,4 @@
-"""A CLIP checkpoint in Hugging Face format: OpenAI's, and those that OpenCLIP trained. Its towers with projections."""
+"""A CLIP checkpoint in Hugging Face format, OpenAI's or OpenCLIP's: both towers, with their projections."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class ProjectedTextTower(CLIPTextWithProjectionOnnxConfig):  # type: ignore[misc
 def open_clip(folder: Path, source: Source, model: str) -> Checkpoint:
     """Read a folder with config.json, preprocessor_config.json, weights and, for the text tower, a tokenizer.
 
-    Raises ExportRefused for what is missing, damaged, not a CLIP, or cannot be said in a preprocessing spec.
+    Raises ExportRefused for a file that is missing or damaged, for another model, and for preprocessing that a spec
+    cannot express.
     """
     vision, text = _configs(read_json(folder, "config.json"), model)
     check_config(vision, (*VISION_NUMBERS, "projection_dim"), model)
@@ -73,7 +74,7 @@ def open_clip(folder: Path, source: Source, model: str) -> Checkpoint:
 
 
 def _of_image_tower(name: str) -> bool:
-    # Older checkpoints stored this buffer of integers; it is 0, 1, 2, ... and made anew.
+    # Older checkpoints store this buffer of integers: 0, 1, 2, ..., which is made, not read.
     return name.startswith(("vision_model.", "visual_projection.")) and not name.endswith(".position_ids")
 
 
@@ -89,17 +90,17 @@ def _configs(config: dict[str, Any], model: str) -> tuple[Any, Any]:
     try:
         if kind == "clip_vision_model":
             return CLIPVisionConfig.from_dict(config), None
-        whole = CLIPConfig.from_dict(config)
-        vision, text = whole.vision_config, whole.text_config
-    except Exception as exc:  # config classes raise whatever a wrong type leads to
+        both = CLIPConfig.from_dict(config)
+        vision, text = both.vision_config, both.text_config
+    except Exception as exc:  # a wrong type raises any error in a config class
         raise ExportRefused(f"The config.json of {model} is not a CLIP's: {exc!r}.") from exc
-    # A whole CLIP projects to its own dimension, whatever its towers' parts say.
-    vision.projection_dim = text.projection_dim = whole.projection_dim
+    # A CLIP of both towers projects to its own dimension; the towers' parts may name another.
+    vision.projection_dim = text.projection_dim = both.projection_dim
     return vision, text
 
 
 def _text(folder: Path, config: Any, model: str) -> tuple[Callable[[], TextTower] | None, str]:
-    """How to open the text tower, or a sentence why there is none. What is wrong with it is refused before that."""
+    """A function that opens the text tower, or a sentence why there is none. Raises ExportRefused for a broken one."""
     if config is None:
         return None, f"{model} is an image tower alone (its config.json says clip_vision_model)."
     if not any(map(_of_text_tower, weight_names(folder))):
@@ -113,7 +114,7 @@ def _text(folder: Path, config: Any, model: str) -> tuple[Callable[[], TextTower
     end = config.eos_token_id
     if not isinstance(end, int) or isinstance(end, bool):
         raise ExportRefused(f"The config.json of {model} has eos_token_id {end!r}; it must be a whole number.")
-    # The config's default of old, 2, means another way of finding where a text ends.
+    # 2, the default of older configs, means another way of finding where a text ends.
     if end != 2 and end not in tokenizer("a")["input_ids"]:
         raise ExportRefused(
             f"The config.json of {model} says that a text ends with token {end}, which its tokenizer does not write: "

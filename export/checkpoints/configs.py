@@ -44,7 +44,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_processor_config(folder: Path) -> dict[str, Any]:
-    """preprocessor_config.json; newer checkpoints have it as a part of processor_config.json only."""
+    """preprocessor_config.json, or the part of processor_config.json that replaces it in newer checkpoints."""
     if not (folder / "preprocessor_config.json").exists() and (folder / "processor_config.json").is_file():
         inside = read_json(folder, "processor_config.json").get("image_processor")
         if isinstance(inside, dict):
@@ -53,7 +53,7 @@ def read_processor_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(config: Any, whole_numbers: Iterable[str], model: str) -> None:
-    """Config classes take any value of any type, and what computes with it fails late, or does not."""
+    """Raises ExportRefused for values that config classes accept and that would fail later, or go unnoticed."""
     for name in whole_numbers:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -77,9 +77,9 @@ def check_size(config: Any, spec: PreprocessingSpec, model: str) -> None:
 
 
 def beside_the_weights(config: Any, **more: Any) -> Tensor:
-    """What changes the vectors without showing in any weight, as one more tensor for the space's id.
+    """The settings that change the vectors and show in no weight, as one more tensor for the space's id.
 
-    The same weights with `gelu` in place of `quick_gelu` are a known trap: another space, with cosines near 0.9.
+    The same weights with `gelu` instead of `quick_gelu` are a known trap: another space, with cosines near 0.9.
     """
     facts = {
         "hidden_act": config.hidden_act,

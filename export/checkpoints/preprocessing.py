@@ -1,4 +1,4 @@
-"""A checkpoint's image processor and our preprocessing spec: from one to the other, and what the processor makes."""
+"""A checkpoint's image processor and our preprocessing spec: one from the other, and the processor's pixels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 from export.errors import ExportRefused
 from server.artifact.artifact import PreprocessingSpec
 
-# Pillow's numbers for its filters, as a preprocessor_config.json has them.
+# Pillow's numbers for its filters, which a preprocessor_config.json uses.
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
-# The fast processor is the same policy on torchvision's resampling; the slow one is the reference for both.
+# The fast processor does the same with torchvision's resampling; the slow one is the reference for both.
 _PROCESSORS = {
     "CLIPImageProcessor": CLIPImageProcessor,
     "CLIPImageProcessorFast": CLIPImageProcessor,
@@ -27,10 +27,10 @@ _PROCESSORS = {
 
 
 def read_preprocessing(config: dict[str, Any], model: str) -> tuple[Any, PreprocessingSpec]:
-    """preprocessor_config.json to the processor itself and to our spec, which says the same.
+    """The processor of a preprocessor_config.json, and the spec that describes the same.
 
-    The processor reads its own config, so that old spellings (`"size": 224`) mean what they mean to it. Raises
-    ExportRefused, naming the policy, for what the spec has no words for.
+    The processor reads its own config, so that older spellings (`"size": 224`) keep their meaning. Raises ExportRefused
+    that names what a spec cannot express.
     """
     kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor"
     made_by = _PROCESSORS.get(kind) if isinstance(kind, str) else None
@@ -41,7 +41,7 @@ def read_preprocessing(config: dict[str, Any], model: str) -> tuple[Any, Preproc
         )
     try:
         processor = made_by.from_dict(config)
-    except Exception as exc:  # whatever a wrong type leads to
+    except Exception as exc:  # a wrong type raises any error
         raise ExportRefused(f"The preprocessor_config.json of {model} makes no {made_by.__name__}: {exc!r}.") from exc
     try:
         return processor, _spec(processor)
@@ -63,9 +63,9 @@ def processor_of(spec: PreprocessingSpec) -> Any:
 
 
 def reference_pixels(processor: Any, picture: Image.Image) -> NDArray[Any]:
-    """uint8[S, S, 3] as the processor makes them, before it scales and normalises.
+    """The processor's pixels, uint8[S, S, 3], before it scales and normalises.
 
-    Colours are always converted, as the server always does, also where a processor's config leaves it out.
+    Colours are always converted to RGB, as by the server, even where a processor's config does not ask for it.
     """
     batch = processor(picture, do_convert_rgb=True, do_rescale=False, do_normalize=False, data_format="channels_last")
     pixels: NDArray[Any] = batch["pixel_values"][0]
@@ -73,11 +73,11 @@ def reference_pixels(processor: Any, picture: Image.Image) -> NDArray[Any]:
 
 
 def _spec(processor: Any) -> PreprocessingSpec:
-    """Raises ValueError or TypeError with the part of a sentence that names the policy."""
+    """Raises ValueError or TypeError, whose text is the part of a sentence that names what cannot be expressed."""
     if not processor.do_resize:
         raise ValueError("it does not resize (do_resize is false), but a tower takes pictures of one size")
     size = dict(processor.size)
-    # SigLIP's processor crops nothing, though it keeps what another processor's config says of cropping.
+    # SigLIP's processor never crops, even where its config has fields for cropping.
     crops = isinstance(processor, CLIPImageProcessor) and processor.do_center_crop
     square = _square(dict(processor.crop_size), "crop_size") if crops else None
     if set(size) == {"shortest_edge"}:
@@ -91,7 +91,7 @@ def _spec(processor: Any) -> PreprocessingSpec:
     else:
         raise ValueError(f"its size is {size}, neither a shortest_edge nor height and width")
     resample = processor.resample
-    # Pillow's own enumeration is what the processor's default is; a bool would pass for 0 or 1.
+    # The processor's default is a member of Pillow's enumeration; a bool would pass for 0 or 1.
     if not isinstance(resample, int) or isinstance(resample, bool) or resample not in _RESAMPLE:
         raise ValueError(f"its resample is {resample!r}, none of Pillow's filters 0 to 5")
     side = edge if square is None else square
@@ -112,7 +112,7 @@ def _square(size: dict[str, Any], what: str) -> int:
     if set(size) != {"height", "width"} or size["height"] != size["width"]:
         raise ValueError(f"its {what} is {size}, not a square")
     side = _whole(size["height"], f"{what}'s height")
-    _whole(size["width"], f"{what}'s width")  # which equals it as 64.0 equals 64
+    _whole(size["width"], f"{what}'s width")  # it may be 64.0, which equals 64
     return side
 
 
@@ -125,14 +125,14 @@ def _triple(value: Any, what: str) -> tuple[float, float, float]:
 
 
 def _whole(value: Any, what: str) -> int:
-    # 64.0 and true are as good as 64 and 1 to a processor, here and there; not to whoever reads the manifest.
+    # Processors accept 64.0 and true as 64 and 1 in places; the manifest has integers only.
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"its {what} is {value!r}, not a whole number")
     return value
 
 
 def _number(value: Any, what: str) -> float:
-    """Raises ValueError for what is no number, or none that float64 holds."""
+    """Raises ValueError for anything but a finite number that float64 holds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):  # an integer of 400 digits
             if math.isfinite(number := float(value)):

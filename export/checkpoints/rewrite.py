@@ -2,8 +2,8 @@
 
     patches as one MatMul; Q, K and V as one; in the last layer only the row that is pooled
 
-Exact in arithmetic, not to the last bit: sums are taken in another order. The gate compares what comes of it with the
-checkpoint's own module, whose weights these share.
+Equal in exact arithmetic, not to the last bit: sums are in another order. The gate compares the result with the
+checkpoint's own module, whose weights these modules share.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import ModelOutput
 
-_HIDDEN = -3.0e38  # what a masked score is; -inf would make NaN of what another mask touches, too
+_HIDDEN = -3.0e38  # a masked score; -inf would become NaN where two masks meet
 
 
 class _Layer(nn.Module):
     """One pre-norm layer of CLIP's or SigLIP's encoder: float32[N, L, W] -> the same.
 
-    L is handed down, and widths are plain numbers: asked of each tensor, they would be nodes of the graph.
+    L is an argument and widths are plain numbers: read from each tensor, they would be nodes of the graph.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -31,7 +31,7 @@ class _Layer(nn.Module):
         attention = layer.self_attn
         self.heads, self.width, self.scale = attention.num_heads, attention.embed_dim, attention.scale
         q = (attention.q_proj.weight, attention.q_proj.bias)
-        # A power of two loses nothing in a weight, whatever it is stored as.
+        # Multiplied by a power of two, a weight loses nothing in any precision.
         if math.frexp(self.scale)[0] == 0.5:
             q, self.scale = (q[0] * self.scale, q[1] * self.scale), 1.0
         self._pack(q, *((one.weight, one.bias) for one in (attention.k_proj, attention.v_proj)))
@@ -155,7 +155,7 @@ class ClipText(nn.Module):
         mask = self.causal[:length, :length]
         for layer in self.layers:
             states = layer(states, length, mask)
-        # As `CLIPTextTransformer` does: configs of old say 2, which no text ends with, and mean the highest token.
+        # As `CLIPTextTransformer` does: older configs say 2, which ends no text, and mean the highest token.
         ends = input_ids if text.eos_token_id == 2 else input_ids == text.eos_token_id
         end = ends.int().argmax(-1)
         row = states[torch.arange(states.shape[0]), end]

@@ -9,14 +9,14 @@ from export.errors import ExportRefused
 
 MODULES = "modules.json"
 
-# The second says less of what is in it, and its config.json says the rest.
+# A `Transformer` may hold another model: its config.json shows whether it is a CLIP.
 _CLIPS = ("CLIPModel", "Transformer")
-# Our vectors are of unit length anyway.
+# Vectors of an artifact have unit length anyway.
 _HARMLESS = ("Normalize",)
 
 
 def clip_inside(path: Path, model: str) -> str:
-    """The folder of the CLIP that a modules.json names, relative to its own; "" where it is the same.
+    """The folder of the CLIP that a modules.json names, relative to that file's folder; "" where it is the same.
 
     Raises ExportRefused for modules that change a CLIP's vectors, and for a list that cannot be read.
     """

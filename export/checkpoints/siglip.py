@@ -1,4 +1,4 @@
-"""A SigLIP or SigLIP 2 checkpoint of fixed resolution, in Hugging Face format: both towers, which pool and project."""
+"""A SigLIP or SigLIP 2 checkpoint of fixed resolution, in Hugging Face format: both towers, with their pooling."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS = ("siglip", "siglip_vision_model")
 
 
 class PooledImageTower(SiglipVisionModelOnnxConfig):  # type: ignore[misc]  # optimum has no types
-    """What is pooled is the embedding; SigLIP's image tower has no projection."""
+    """The pooled output is the embedding: SigLIP's image tower has no projection."""
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
@@ -49,7 +49,7 @@ class PooledTextTower(SiglipTextWithProjectionOnnxConfig):  # type: ignore[misc]
 
 
 class _Pooled(nn.Module):
-    """A tower of transformers whose pooled output goes by the name of an embedding."""
+    """A tower of transformers whose pooled output is named as an embedding."""
 
     def __init__(self, tower: nn.Module, name: str) -> None:
         super().__init__()
@@ -62,7 +62,8 @@ class _Pooled(nn.Module):
 def open_siglip(folder: Path, source: Source, model: str) -> Checkpoint:
     """Read a folder with config.json, preprocessor_config.json, weights and, for the text tower, a tokenizer.
 
-    Raises ExportRefused for what is missing, damaged, not a SigLIP, or cannot be said in a preprocessing spec.
+    Raises ExportRefused for a file that is missing or damaged, for another model, and for preprocessing that a spec
+    cannot express.
     """
     vision, text = _configs(read_json(folder, "config.json"), model)
     check_config(vision, VISION_NUMBERS, model)
@@ -100,14 +101,14 @@ def _configs(config: dict[str, Any], model: str) -> tuple[Any, Any]:
     try:
         if config.get("model_type") == "siglip_vision_model":
             return SiglipVisionConfig.from_dict(config), None
-        whole = SiglipConfig.from_dict(config)
-        return whole.vision_config, whole.text_config
-    except Exception as exc:  # config classes raise whatever a wrong type leads to
+        both = SiglipConfig.from_dict(config)
+        return both.vision_config, both.text_config
+    except Exception as exc:  # a wrong type raises any error in a config class
         raise ExportRefused(f"The config.json of {model} is not a SigLIP's: {exc!r}.") from exc
 
 
 def _text(folder: Path, config: Any, dimensions: int, model: str) -> tuple[Callable[[], TextTower] | None, str]:
-    """How to open the text tower, or a sentence why there is none. What is wrong with it is refused before that."""
+    """A function that opens the text tower, or a sentence why there is none. Raises ExportRefused for a broken one."""
     if config is None:
         return None, f"{model} is an image tower alone (its config.json says siglip_vision_model)."
     if not any(map(_of_text_tower, weight_names(folder))):
@@ -139,6 +140,6 @@ def _open_text(folder: Path, config: Any, tokenizer: Any, length: int, model: st
         tokenizer=tokenizer,
         tokenizer_json=freeze(tokenizer, length, model, padded=True),
         length=length,
-        # It was trained to see its padding, and is told of no mask.
+        # It was trained to see its padding, and is given no mask.
         padded=True,
     )

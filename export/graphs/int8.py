@@ -1,9 +1,9 @@
-"""A tower's graph to whole numbers: static QDQ, the same for every batch, on CPUs with and without VNNI.
+"""A tower's graph to int8: static QDQ, the same for every batch, on CPUs with and without VNNI.
 
-    fold -> watch real pictures or texts go through -> for each weighted MatMul a smoothing and a range -> QDQ -> check
+    fold -> observe real pictures or texts -> for each weighted MatMul a smoothing and a range -> QDQ -> check
 
-Nothing is scaled by what a batch happens to hold: a scale is a constant, or belongs to one row of one picture. So a
-vector does not depend on its batch-mates. The nodes are ONNX's own; runtimes fuse them to their integer kernels.
+No scale depends on what else is in a batch: it is a constant, or belongs to one row of one picture. So a vector
+does not depend on its batch. The nodes are ONNX's own; runtimes fuse them to their integer kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from export.errors import ExportRefused, is_out_of_memory
 from export.graphs.folding import with_graph
 from export.graphs.layers import Group, Tower, take_apart
 from export.graphs.qdq import assembled, switched
-from export.graphs.scales import Floats, Plan, Recipe, Seen, both, plan
+from export.graphs.scales import Floats, Plan, Recipe, Seen, merged, plan
 from export.graphs.trace import write_graph
 from export.proof.drift import compare
 
@@ -36,15 +36,16 @@ INT8_RECIPE = (
 """How int8 is made, for people who read about an artifact."""
 
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+"""Given how much is done, and of how much."""
 
 _BATCH = 4
 # Rows of each activation that are kept to choose by: enough for a stable choice, few enough for large towers.
 _ROWS = 512
-# Pictures or texts whose vectors decide what is left in float32.
+# How many pictures or texts decide which layers stay in float32.
 _CHECKED = 48
-# Texts that each layer's part in the drift is told by; of pictures it is one batch.
-_FELT = 16
+# How many texts measure each layer's part in the drift; of pictures it is one batch.
+_MEASURED = 16
 
 
 def to_int8_image(
@@ -53,12 +54,12 @@ def to_int8_image(
     *,
     recipe: Recipe | None = None,
     scratch: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> onnx.ModelProto:
     """An image tower in int8, calibrated on real pictures, uint8[N, S, S, 3].
 
-    `scratch` is a folder for temporary files; `on_progress` is told how much of how much is done. Raises ExportRefused
-    for a graph that has nothing to quantise or does not run.
+    `scratch` is a folder for temporary files; `on_progress` is given how much is done, and of how much. Raises
+    ExportRefused for a graph that has nothing to quantise or does not run.
     """
     name = model.graph.input[0].name
     feeds = [{name: pixels[at : at + _BATCH]} for at in range(0, len(pixels), _BATCH)]
@@ -71,7 +72,7 @@ def to_int8_text(
     *,
     recipe: Recipe | None = None,
     scratch: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> onnx.ModelProto:
     """A text tower in int8, calibrated on real texts, int64[L] or int64[N, L] each; as `to_int8_image`."""
     name = model.graph.input[0].name
@@ -79,7 +80,7 @@ def to_int8_text(
 
 
 def quantise(
-    model: onnx.ModelProto, feeds: Feeds, recipe: Recipe, scratch: Path | None, on_progress: Progress | None
+    model: onnx.ModelProto, feeds: Feeds, recipe: Recipe, scratch: Path | None, on_progress: OnProgress | None
 ) -> onnx.ModelProto:
     """The graph in int8, calibrated on inputs by name; see `to_int8_image`."""
     if not feeds:
@@ -87,17 +88,17 @@ def quantise(
     tower = take_apart(model)
     if not tower.groups:
         raise ExportRefused("The graph has no layers that int8 would pay in.")
-    tell = _Told(on_progress, len(feeds) + 2 * len(tower.groups))
+    progress = _Progress(on_progress, len(feeds) + 2 * len(tower.groups))
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            seen, expected = _watch(tower, feeds, Path(folder), tell)
+            seen, expected = _observe(tower, feeds, Path(folder), progress)
             plans = {}
             for group in tower.groups:
                 weights = [tower.constants[name] for name in group.weights]
                 plans[group.activation] = plan(weights, seen.pop(group.activation), recipe)
-                tell.one()
-            chosen = _most(tower, plans, feeds, expected, recipe, Path(folder), tell)
-            tell.all()
+                progress.advance()
+            chosen = _choose_groups(tower, plans, feeds, expected, recipe, Path(folder), progress)
+            progress.finish()
     except ExportRefused:
         raise
     except Exception as exc:  # ONNX Runtime raises its own exceptions and bare RuntimeErrors
@@ -108,27 +109,27 @@ def quantise(
 
 
 @dataclass
-class _Told:
-    """How much is done, for whoever wants to know."""
+class _Progress:
+    """Counts what is done, and reports it."""
 
-    on_progress: Progress | None
+    on_progress: OnProgress | None
     total: int
     done: int = 0
 
-    def one(self) -> None:
+    def advance(self) -> None:
         self.done += 1
         if self.on_progress is not None:
             self.on_progress(self.done, self.total)
 
-    def all(self) -> None:
-        """What need not be done is done."""
+    def finish(self) -> None:
+        """Report the rest, which turned out to be unnecessary, as done."""
         if self.done < self.total:
             self.done = self.total - 1
-            self.one()
+            self.advance()
 
 
 def _session(model: onnx.ModelProto, folder: Path) -> ort.InferenceSession:
-    """A session for a few runs; the model is used up. Weights lie beside the graph, mapped and not copied."""
+    """A session for a few runs; it consumes the model. Weights lie beside the graph, mapped and not copied."""
     path = folder / "graph.onnx"
     write_graph(model, path, inline_limit=0)
     options = ort.SessionOptions()
@@ -139,13 +140,13 @@ def _session(model: onnx.ModelProto, folder: Path) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _watch(tower: Tower, feeds: Feeds, folder: Path, tell: _Told) -> tuple[dict[str, Seen], list[Floats]]:
-    """Run the float32 graph, one batch after the other; what its activations were, and the vectors it gave."""
+def _observe(tower: Tower, feeds: Feeds, folder: Path, progress: _Progress) -> tuple[dict[str, Seen], list[Floats]]:
+    """Run the float32 graph, one batch after the other; its activations, and the vectors it gave."""
     names = [group.activation for group in tower.groups]
-    watched = with_graph(tower.model, tower.nodes, tower.constants)
-    watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-    session = _session(watched, folder)
-    del watched
+    observed = with_graph(tower.model, tower.nodes, tower.constants)
+    observed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    session = _session(observed, folder)
+    del observed
     seen: dict[str, Seen] = {}
     vectors: list[Floats] = []
     kept = math.ceil(_ROWS / len(feeds))
@@ -156,8 +157,8 @@ def _watch(tower: Tower, feeds: Feeds, folder: Path, tell: _Told) -> tuple[dict[
             rows = value.reshape(-1, value.shape[-1])
             some = rows[np.unique((_spread(at * kept, kept) * len(rows)).astype(int))]
             one = Seen(rows.min(axis=0), rows.max(axis=0), rows.sum(axis=0, dtype=np.float64), len(rows), some)
-            seen[name] = both(seen[name], one) if name in seen else one
-        tell.one()
+            seen[name] = merged(seen[name], one) if name in seen else one
+        progress.advance()
     del session
     if not all(np.isfinite(one.low).all() and np.isfinite(one.high).all() for one in seen.values()):
         raise ExportRefused("The graph gives values that are not finite: int8 cannot be calibrated on them.")
@@ -165,23 +166,23 @@ def _watch(tower: Tower, feeds: Feeds, folder: Path, tell: _Told) -> tuple[dict[
 
 
 def _spread(start: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers from 0 to 1, no place preferred: a text's first and last token are not like the others."""
+    """`count` numbers from 0 to 1, evenly spread: a text's first and last token are unlike the others."""
     steps = np.arange(start, start + count, dtype=np.float64)
     return np.modf(steps * ((math.sqrt(5) - 1) / 2))[0]
 
 
-def _most(
+def _choose_groups(
     tower: Tower,
     plans: Mapping[str, Plan],
     feeds: Feeds,
     expected: Sequence[Floats],
     recipe: Recipe,
     folder: Path,
-    tell: _Told,
+    progress: _Progress,
 ) -> list[Group]:
-    """The groups to quantise: all but the fewest that reach the target, those first that cost it most for their size.
+    """The groups to quantise: the fewest are left in float32 that reach the target, the costliest for their size first.
 
-    All, where leaving out as many as the recipe allows does not suffice.
+    All groups, where even leaving out as many as the recipe allows does not reach it.
     """
     if recipe.target <= 0:
         return tower.groups
@@ -196,8 +197,8 @@ def _most(
 
     if reaches(tower.groups):
         return tower.groups
-    some = _evenly(len(feeds), 1 if inputs > 1 else _FELT)
-    costs = _costs(tower, plans, [feeds[at] for at in some], [expected[at] for at in some], folder, tell)
+    some = _evenly(len(feeds), 1 if inputs > 1 else _MEASURED)
+    costs = _costs(tower, plans, [feeds[at] for at in some], [expected[at] for at in some], folder, progress)
     worst_first = sorted(tower.groups, key=lambda group: -costs[group.activation] / group.size)
     share = np.cumsum([group.size for group in worst_first]) / sum(group.size for group in tower.groups)
     low, high = 1, int((share <= recipe.most_left).sum())
@@ -210,7 +211,7 @@ def _most(
 
 
 def _evenly(count: int, wanted: int) -> list[int]:
-    """At most so many places of so many, evenly spread."""
+    """At most `wanted` places out of `count`, evenly spread."""
     return sorted({int(at) for at in np.linspace(0, count - 1, min(count, wanted))})
 
 
@@ -220,11 +221,11 @@ def _costs(
     feeds: Feeds,
     expected: Sequence[Floats],
     folder: Path,
-    tell: _Told,
+    progress: _Progress,
 ) -> dict[str, float]:
-    """What each group alone costs the cosine.
+    """How much each group, alone in int8, lowers the mean cosine.
 
-    The error of a group's own outputs says little: what a layer does with it decides.
+    The error of a group's own outputs says little: what later layers make of that error decides.
     """
     session = _session(switched(tower, plans), folder)
     references = np.concatenate(expected)
@@ -232,5 +233,5 @@ def _costs(
     for group, switches in zip(tower.groups, np.eye(len(tower.groups), dtype=bool), strict=True):
         found = np.concatenate([session.run(None, {**feed, "switches": switches})[0] for feed in feeds])
         costs[group.activation] = float((1 - compare(references, found).cosine).mean())
-        tell.one()
+        progress.advance()
     return costs

@@ -1,4 +1,4 @@
-"""The layers of a tower that whole numbers pay in: its products with a constant matrix, by what they read."""
+"""The layers of a tower where int8 pays: its products with a constant matrix, grouped by the activation they read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from export.graphs.folding import Constants, fold
 
-# Smaller convolutions of single pixels are memory's work, not arithmetic's: as MatMuls they were slower.
+# Smaller convolutions of single pixels are bound by memory, not arithmetic: as MatMuls they were slower.
 _WIDE_POINTWISE = 40_000
 
 
@@ -31,10 +31,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Tower:
-    """A graph in float32, taken apart: a large one is in memory once."""
+    """A graph in float32, in parts, so that a large one is in memory once."""
 
     model: onnx.ModelProto
-    """The graph as it was given, of which only what surrounds the nodes is used."""
+    """The graph as it was given; only its inputs, outputs and versions are used."""
     nodes: list[onnx.NodeProto]
     constants: Constants
     groups: list[Group]
@@ -47,12 +47,12 @@ def take_apart(model: onnx.ModelProto) -> Tower:
 
 
 def _plain(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], Constants]:
-    """The graph's nodes and constants, what can be a MatMul by a constant written as one."""
+    """The graph's nodes and constants; products that can be a MatMul by a constant are written as one."""
     constants: Constants = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     pooled = _pooled(model.graph)
     for original in model.graph.node:
-        # A copy: a node of the model would keep all of it in memory.
+        # A copy: a node of the model would keep the complete model in memory.
         node = onnx.NodeProto()
         node.CopyFrom(original)
         if node.op_type in ("Conv", "Gemm") and node.input[1] in constants and node.output[0] not in pooled:
@@ -67,8 +67,8 @@ def _plain(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], Constants]:
 def _pooled(graph: onnx.GraphProto) -> set[str]:
     """The convolutions whose pixels are summed next. They keep their layout.
 
-    With pixels before channels a runtime sums one picture in another order than several: a vector would depend on its
-    batch in its last bits (seen: 3e-8, ONNX Runtime 1.32).
+    With pixels before channels a runtime sums one picture in another order than several: the last bits of a vector
+    would depend on its batch (measured: 3e-8, ONNX Runtime 1.32).
     """
     made_by = {name: node for node in graph.node for name in node.output}
     waiting = [
@@ -107,7 +107,7 @@ def _product(node: onnx.NodeProto, given: Mapping[str, Any], constants: Constant
 def _pointwise(node: onnx.NodeProto, given: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
     """A wide convolution of single pixels as a MatMul whose rows are pixels.
 
-    Whole convolutional networks in QDQ came to cosines of 0.95; with a scale for each pixel they keep 0.999.
+    Convolutional networks entirely in QDQ reached cosines of 0.95; with a scale for each pixel they keep 0.999.
     """
     weight, output = node.input[1], node.output[0]
     kernel = constants[weight]
@@ -128,7 +128,7 @@ def _pointwise(node: onnx.NodeProto, given: Mapping[str, Any], constants: Consta
 
 
 def _groups(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[Group]:
-    """The MatMuls by a constant matrix, by what they read; without the last of all, a picture's single row."""
+    """The MatMuls by a constant matrix, by the activation they read; without the last one, which has a single row."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:

@@ -1,4 +1,4 @@
-"""A whole graph to the same graph in another precision: half for CUDA, int8 for CPUs.
+"""A graph to the same graph in another precision: half for CUDA, int8 for CPUs.
 
 pixels uint8[N, S, S, 3] or tokens int64[N, L] -> embedding float32[N, D]: inputs and outputs stay what they were
 """
@@ -23,15 +23,15 @@ from export.graphs.trace import write_graph
 
 __all__ = ["INT8_RECIPE", "to_fp16", "to_int8_image", "to_int8_text"]
 
-# What sums many values, or overflows half precision early. LayerNormalization is not among them: by its definition
-# (stash_type 1) its mean and variance are computed in float32 whatever it is given.
+# Operations that sum many values, or overflow half precision early. LayerNormalization is not among them: by its
+# definition (stash_type 1) its mean and variance are computed in float32 for any input.
 _WIDE = {"GlobalAveragePool", "Pow", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Softmax", "Sqrt"}
-# Between the first and the last of these is the tower; before it pixels are scaled, after it vectors normalised.
+# The tower lies between the first and the last of these; before it pixels are scaled, after it vectors normalised.
 _WEIGHTED = {"Conv", "Gather", "Gemm", "LayerNormalization", "MatMul"}
 _LARGEST = float(np.finfo(np.float16).max)
-# What was this near to too large on some inputs will be too large on others.
+# Values that come within this factor of the largest on some inputs may exceed it on others.
 _ROOM = 4
-# A mask's number for what is hidden: it hides as well when it is clamped.
+# A number this large is a mask's: it masks as well when it is clamped.
 _HIDES = 1e30
 # Weights beyond this many bytes are left out when types are inferred: protobuf cannot hold 2 GB in one message.
 _LARGE = 1 << 16
@@ -40,13 +40,13 @@ _LARGE = 1 << 16
 def to_fp16(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]] = ()) -> onnx.ModelProto:
     """Weights and most arithmetic in half precision, for CUDA; it also runs, without gain, on CPUs.
 
-    In float32 remain: pixels until they are scaled, softmax, means, powers and roots, the L2 normalisation at the end,
-    and what takes or gives a value that half precision cannot hold: a weight, or anything that came of the real
-    `inputs` (batches of pixels or tokens) on their way through. CPUs do not show such an overflow, since ONNX Runtime
-    computes in float32 there. Raises ExportRefused when the graph cannot be converted.
+    These stay in float32: pixels until they are scaled, softmax, means, powers and roots, the L2 normalisation at the
+    end, and every node with a value that half precision cannot hold, be it a weight or an activation of the real
+    `inputs` (batches of pixels or tokens). CPUs do not show such an overflow, since ONNX Runtime computes in float32
+    there. Raises ExportRefused when the graph cannot be converted.
 
-    ONNX Runtime's own converter was tried: it goes through half precision between two neighbours that are both kept in
-    float32, the last of them the embedding itself, and writes nodes in an order that ONNX's checker refuses.
+    ONNX Runtime's own converter was tried: between two nodes that both stay in float32 it goes through half precision,
+    even before the embedding itself, and it writes nodes in an order that ONNX's checker refuses.
     """
     try:
         folded = fold(model)
@@ -54,7 +54,7 @@ def to_fp16(model: onnx.ModelProto, inputs: Sequence[NDArray[Any]] = ()) -> onnx
         return _halved(folded, types, _too_large(folded, types, inputs))
     except ExportRefused:
         raise
-    except Exception as exc:  # ONNX and protobuf raise whatever a strange graph leads to
+    except Exception as exc:  # an unusual graph raises any error in ONNX and protobuf
         if is_out_of_memory(exc):
             raise
         raise ExportRefused(f"The graph cannot be converted to half precision: {exc!r}.") from exc
@@ -104,7 +104,7 @@ def _half(value: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def _too_large(model: onnx.ModelProto, types: dict[str, int], inputs: Sequence[NDArray[Any]]) -> set[str]:
-    """The values that half precision has no room for: weights, and what the inputs lead to."""
+    """The values that half precision cannot hold: weights, and activations of these inputs."""
     graph = model.graph
     too_large = set()
     for weight in graph.initializer:
@@ -121,19 +121,19 @@ def _too_large(model: onnx.ModelProto, types: dict[str, int], inputs: Sequence[N
 
 def _largest(model: onnx.ModelProto, names: list[str], inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """The size of the largest number in each of these values, over all inputs: float32[names]."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
     for name in names:
-        watched.graph.node.append(helper.make_node("Abs", [name], [f"{name}.size"]))
-        watched.graph.node.append(helper.make_node("ReduceMax", [f"{name}.size"], [f"{name}.largest"], keepdims=0))
-    del watched.graph.output[:]
-    watched.graph.output.extend(
+        observed.graph.node.append(helper.make_node("Abs", [name], [f"{name}.size"]))
+        observed.graph.node.append(helper.make_node("ReduceMax", [f"{name}.size"], [f"{name}.largest"], keepdims=0))
+    del observed.graph.output[:]
+    observed.graph.output.extend(
         helper.make_tensor_value_info(f"{name}.largest", TensorProto.FLOAT, []) for name in names
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
-        write_graph(watched, path, inline_limit=0)
-        del watched
+        write_graph(observed, path, inline_limit=0)
+        del observed
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         found = [session.run(None, {model.graph.input[0].name: one}) for one in inputs]
     largest: NDArray[np.float32] = np.abs(np.array(found, np.float32)).max(axis=0)
@@ -183,5 +183,5 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
     types.update((weight.name, weight.data_type) for weight in graph.initializer)
     missing = [name for node in graph.node for name in node.output if name and not types.get(name)]
     if missing:
-        raise ExportRefused(f"The graph cannot be converted to half precision: nothing tells the type of {missing[0]}.")
+        raise ExportRefused(f"The graph cannot be converted to half precision: the type of {missing[0]} is unknown.")
     return types

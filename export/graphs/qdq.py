@@ -1,4 +1,4 @@
-"""A tower with layers in whole numbers, as ONNX's own nodes.
+"""A tower with layers in int8, as ONNX's own nodes.
 
 activation -> smoothed -> by row -> QuantizeLinear -> DequantizeLinear -> MatMul <- DequantizeLinear <- int8
 """
@@ -17,7 +17,7 @@ from export.graphs.folding import Constants, store_small, with_graph
 from export.graphs.layers import Group, Tower
 from export.graphs.scales import Floats, Plan
 
-# A smaller embedding table is not worth its nodes.
+# For a smaller embedding table the nodes cost more than they save.
 _LARGE_TABLE = 1 << 18
 _CORRECTION = ".correction"
 
@@ -44,7 +44,7 @@ def assembled(tower: Tower, groups: Iterable[Group], plans: Mapping[str, Plan], 
         elif node.output[0] in norms:
             nodes.append(_smoothed(node, plans[node.output[0]].divisors, values))
         else:
-            # A copy: what follows a MatMul may have its bias replaced.
+            # A copy: its bias may be replaced below.
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             nodes.append(copy)
@@ -55,7 +55,7 @@ def assembled(tower: Tower, groups: Iterable[Group], plans: Mapping[str, Plan], 
 
 
 def switched(tower: Tower, plans: Mapping[str, Plan]) -> onnx.ModelProto:
-    """The graph with both forms of each group, and one more input that says which runs: `switches bool[groups]`."""
+    """The graph with both forms of each group, and one more input that selects the form: `switches bool[groups]`."""
     values: Constants = dict(tower.constants)
     nodes: list[onnx.NodeProto] = []
     places = {output: (k, at) for k, group in enumerate(tower.groups) for at, output in enumerate(group.outputs)}
@@ -93,7 +93,7 @@ def _smoothed(norm: onnx.NodeProto, divisors: Floats, values: Constants) -> onnx
 
 
 def _enter(group: Group, plan: Plan, name: str, values: Constants) -> list[onnx.NodeProto]:
-    """From an activation to its int8: smoothed, divided by each row's size where that was chosen, quantised."""
+    """From an activation to its int8: smoothed, divided by each row's largest value if so chosen, quantised."""
     nodes = []
     current = group.activation
 
@@ -120,7 +120,7 @@ def _enter(group: Group, plan: Plan, name: str, values: Constants) -> list[onnx.
 
 
 def _multiply(output: str, name: str, at: int, plan: Plan, values: Constants) -> list[onnx.NodeProto]:
-    """The product of an entered activation, by the group's weight of that number."""
+    """The product of a quantised activation and the group's weight number `at`."""
     parts = [f"{name}.{at}.{part}" for part in ("weight", "scale", "zero")]
     values.update(zip(parts, (plan.whole[at], plan.scales[at], np.zeros(len(plan.scales[at]), np.int8)), strict=True))
     product = f"{output}.of.rows" if plan.by_row else output
@@ -134,7 +134,7 @@ def _multiply(output: str, name: str, at: int, plan: Plan, values: Constants) ->
 
 
 def _add_corrections(nodes: list[onnx.NodeProto], values: Constants) -> None:
-    """Into the bias that follows, or as an Add of its own."""
+    """Add each correction to the bias that follows, or as an Add of its own."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:
@@ -157,7 +157,7 @@ def _add_corrections(nodes: list[onnx.NodeProto], values: Constants) -> None:
 
 
 def _small_tables(nodes: list[onnx.NodeProto], values: Constants) -> list[onnx.NodeProto]:
-    """Embedding tables as int8 rows with a scale each: a row that is looked up is widened, the others stay small."""
+    """Store embedding tables as int8 rows with a scale each; only the rows looked up are widened."""
     result = []
     for node in nodes:
         table = values.get(node.input[0]) if node.op_type == "Gather" else None

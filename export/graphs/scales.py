@@ -1,6 +1,6 @@
-"""How a layer becomes whole numbers: its smoothing, ranges, scales and corrections; plain arrays, no graph.
+"""How a layer becomes int8: its smoothing, ranges, scales and corrections; plain arrays, no graph.
 
-what real inputs were -> for each share of smoothing: divide, quantise, multiply, compare -> the nearest
+real activations -> for each share of smoothing: divide, quantise, multiply, compare -> the nearest
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# A row of nothing has no size to be divided by.
+# The least value that anything is divided by.
 _NOTHING = 1e-6
-# Channels are enlarged by at most two to this power: one that slept through calibration would drown the others when it
-# wakes.
+# Channels are enlarged by at most two to this power: one that was silent in calibration would dominate all others when
+# it is not.
 _AMPLIFIED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What may be varied; the defaults are what was measured to be the best trade (bench/precisions.py)."""
+    """What may be varied; the defaults were measured to be the best trade-off (bench/precisions.py)."""
 
     weights: Literal["pairs", "reduced", "full"] = "pairs"
-    """`reduced`: 7 bits, so that no kernel's 16-bit sums of two products overflow; `pairs`: as many bits as leave the
-    sum of two neighbours that is taken there within bounds; `full`: 8 bits, right only on CPUs with VNNI."""
+    """`reduced`: 7 bits, so that no kernel's 16-bit sums of two products overflow; `pairs`: as many bits as keep
+    the sums of two neighbours within 16 bits; `full`: 8 bits, right only on CPUs with VNNI."""
     rows: bool = True
-    """Whether each row of an activation (a token of a picture) is divided by its own largest value first."""
+    """Whether each row of an activation (a token of a picture) is first divided by its own largest value."""
     smoothing: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)
-    """How much of the differences between channels moves from activations to weights: the best of these for each."""
+    """How much of the differences between channels moves from activations to weights; for each, the best of these."""
     limits: Literal["minmax", "percentile", "entropy"] = "minmax"
-    """How the range of an activation follows from its values, where it is one for all rows."""
+    """How the range of an activation is chosen from its values, where all rows share one range."""
     bias_correction: bool = False
-    """Whether what the rounding of weights takes from an output on average is added to its bias."""
+    """Whether the mean error that the rounding of weights causes in an output is corrected in its bias."""
     tables: bool = True
     """Whether embedding tables are stored as int8 rows."""
     target: float = 0.9993
-    """The least cosine to float32 that the layers which cost it most are left in float32 for: a little more than the
-    0.999 that the gate asks for, whose pictures are others. 0 leaves none."""
+    """Layers are left in float32, the costliest first, until the cosine to float32 reaches this: a little more than the
+    gate's MIN_COSINE_IN_SPACE, since the gate has other pictures. 0 leaves no layer in float32."""
     most_left: float = 0.35
-    """The part of all multiplications that may be left for that; where it does not suffice, nothing is left."""
+    """The part of all multiplications that may stay in float32; where that does not suffice, none does."""
 
 
 @dataclass
 class Seen:
-    """One activation, as real inputs made it: each channel's extremes and sum over all rows, and some of the rows.
+    """Statistics of one activation on real inputs: each channel's extremes and sum over all rows, and some of the rows.
 
     float32[K], float32[K], float64[K], the number of rows, float32[R, K].
     """
@@ -60,8 +60,8 @@ class Seen:
     rows: Floats
 
 
-def both(one: Seen, other: Seen) -> Seen:
-    """What was seen in two batches."""
+def merged(one: Seen, other: Seen) -> Seen:
+    """The statistics of two batches together."""
     return Seen(
         np.minimum(one.low, other.low),
         np.maximum(one.high, other.high),
@@ -73,12 +73,12 @@ def both(one: Seen, other: Seen) -> Seen:
 
 @dataclass
 class Plan:
-    """What was chosen for the products that read one activation, float32[..., K]."""
+    """The quantisation chosen for the products that read one activation, float32[..., K]."""
 
     divisors: Floats
     """float32[K]: what each channel is divided by, and its weights multiplied with."""
     by_row: Literal["", "signed", "positive"]
-    """Whether rows are divided by their largest value: by size, or where hardly any is negative."""
+    """Whether rows are divided by their largest value: absolute (`signed`) or, where hardly any is negative, plain."""
     floor: float
     """The least that a row is divided by."""
     scale: np.float32
@@ -87,13 +87,13 @@ class Plan:
     """Each weight, int8[K, N], with its columns' `scales`, float32[N]."""
     scales: list[Floats]
     corrections: list[Floats]
-    """float32[N]: what is added to each output; zero without bias correction."""
+    """float32[N]: added to each output; zero without bias correction."""
     error: float
-    """Of its outputs, relative to them, squared; the mean over rows."""
+    """The squared error of the outputs, relative to them; the mean over rows."""
 
 
 def plan(weights: Sequence[Floats], seen: Seen, recipe: Recipe) -> Plan:
-    """Try every smoothing; the one whose outputs are nearest to what they should be."""
+    """Try every smoothing; the plan whose outputs are nearest to those in float32."""
     expected = [seen.rows @ weight for weight in weights]
     best: Plan | None = None
     for share in recipe.smoothing:
@@ -137,7 +137,7 @@ def _whole(weight: Floats, recipe: Recipe) -> tuple[NDArray[np.int8], Floats]:
     """int8[K, N] and each column's scale.
 
     Kernels without VNNI multiply bytes 0 to 255 with neighbours k, k + 1 of a column and add both products in 16 bits,
-    saturating at 32767: neighbours of one sign whose sum is at most 128 cannot get there (255 * 128 = 32640).
+    saturating at 32767: neighbours of one sign whose sum is at most 128 stay below that (255 * 128 = 32640).
     """
     heaviest = np.abs(weight).max(axis=0)
     if recipe.weights == "reduced":
@@ -151,7 +151,7 @@ def _whole(weight: Floats, recipe: Recipe) -> tuple[NDArray[np.int8], Floats]:
     scale = _few_bits(np.maximum(scale, 1e-12).astype(np.float32), 10)
     whole = np.rint(weight / scale).clip(-top, top).astype(np.int8)
     if recipe.weights == "pairs":
-        # Both may have been rounded away from zero.
+        # Both neighbours may have been rounded away from zero.
         one, two = whole[0 : len(whole) // 2 * 2 : 2], whole[1::2]
         both = one.astype(np.int16) + two
         one -= np.where(np.abs(both) > 128, np.sign(both), 0).astype(np.int8)
@@ -159,18 +159,18 @@ def _whole(weight: Floats, recipe: Recipe) -> tuple[NDArray[np.int8], Floats]:
 
 
 def _few_bits(value: Any, bits: int) -> Floats:
-    """Rounded up to a few bits of mantissa: what another CPU's last bits would change is gone."""
+    """Rounded up to a few bits of mantissa, so that the last bits of another CPU change nothing."""
     fraction, exponent = np.frexp(value)
     rounded: Floats = np.ldexp(np.ceil(fraction * 2**bits) / 2**bits, exponent).astype(np.float32)
     return rounded
 
 
 def _quantised(rows: Floats, low: float, high: float, recipe: Recipe) -> Plan:
-    """The range, or the way to scale each row, of an activation that is smoothed already."""
+    """The range of an activation that is already smoothed, or the way to scale each of its rows."""
     way: Literal["", "signed", "positive"] = ""
     floor = _NOTHING
     if recipe.rows:
-        # After GELU and its kin nearly nothing is negative: half of a signed range would lie idle.
+        # After GELU and the like hardly a value is negative: half of a signed range would be unused.
         way = "positive" if low > -0.25 * high else "signed"
         if way == "positive":
             floor = float(_few_bits(np.float32(max(np.quantile(rows.max(axis=1), 0.01), -low, _NOTHING)), 4))
@@ -198,7 +198,7 @@ def _limits(rows: Floats, low: float, high: float, how: str) -> tuple[float, flo
 
 def _least_surprise(rows: Floats, largest: float, positive: bool) -> tuple[float, float]:
     """ONNX Runtime's choice of a threshold: least divergence between the histogram and its 128 levels."""
-    # Here, because it brings SymPy and seldom is needed.
+    # Imported here: it loads SymPy and is seldom needed.
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     counts, edges = np.histogram(rows, bins=2047, range=(-largest, largest))
@@ -211,7 +211,7 @@ def _least_surprise(rows: Floats, largest: float, positive: bool) -> tuple[float
 
 
 def _judge(plan: Plan, rows: Floats, expected: Sequence[Floats]) -> None:
-    """Fill in the plan's error, from rows that are smoothed already."""
+    """Compute the plan's error, from rows that are already smoothed."""
     units = _units(rows, plan)
     there = rows if units is None else rows / units
     quantised = (np.rint(there / plan.scale) + plan.zero).clip(0, 255) - plan.zero
@@ -220,7 +220,7 @@ def _judge(plan: Plan, rows: Floats, expected: Sequence[Floats]) -> None:
         found = (quantised @ whole.astype(np.float32)) * (scales * plan.scale)
         if units is not None:
             found *= units
-        # Each row for itself: what follows normalises rows, so that one of great size would hide the others' errors.
+        # Relative to each row: later layers normalise rows, and a large one would hide the others' errors.
         sizes = np.square(right).sum(axis=1)
         off = np.square(right - found - correction).sum(axis=1)
         plan.error += float((off / np.maximum(sizes, 1e-3 * sizes.mean() + 1e-30)).mean())

@@ -1,4 +1,4 @@
-"""A tower to an ONNX graph: optimum traces it, and what could drift around it is composed onto it.
+"""A tower to an ONNX graph: optimum traces it, and the steps before and after it are added to the graph.
 
     pixels uint8[N, S, S, 3] -> layout -> scale and shift -> tower and projection -> L2 -> embedding float32[N, D]
 
@@ -29,7 +29,7 @@ from server.artifact.artifact import PreprocessingSpec
 OPSET = 17
 """LayerNormalization is one node from here on; newer ones bring nothing to a tower and ask for newer runtimes."""
 
-# protobuf cannot hold more than 2 GB; what is not weights is small.
+# protobuf cannot hold more than 2 GB. All but the weights is small.
 _INLINE_LIMIT = 1_900_000_000
 # Weights beside the graph start on pages, so that runtimes can map them.
 _PAGE = 4096
@@ -38,7 +38,7 @@ _WORTH_A_CAST = 1024
 
 Stored = Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]
 
-# What a name ends in where a weight is stored as something else than it is used as.
+# Endings of the names of weights that are stored in another form than they are used in.
 _STORED = (".half", ".int8", ".scale", ".whole")
 _NUMBERED = re.compile(r"onnx::\w+|\d+")
 
@@ -74,7 +74,7 @@ def _trace(tower: ImageTower | TextTower, shapes: dict[str, int], scratch: Path,
 
 
 def compose_image(traced: onnx.ModelProto, spec: PreprocessingSpec, dimensions: int) -> onnx.ModelProto:
-    """The whole graph: what precedes and follows the tower, with everything that varies between traces removed."""
+    """The complete graph: the tower, the steps before and after it, and nothing that varies between traces."""
     scale, shift = _affine(spec)
     constants = [numpy_helper.from_array(scale, "pixels.scale"), numpy_helper.from_array(shift, "pixels.shift")]
     before = [
@@ -93,28 +93,28 @@ def compose_image(traced: onnx.ModelProto, spec: PreprocessingSpec, dimensions: 
 
 
 def compose_text(traced: onnx.ModelProto, dimensions: int, stored: Stored | None = None) -> onnx.ModelProto:
-    """The whole graph: the tower between `tokens` and a vector of unit length.
+    """The complete graph: the tower between `tokens` and a vector of unit length.
 
-    `stored` (name -> int8[R, ...], float32[R]) names weights that are these whole numbers times these scales: the graph
-    keeps them so, one byte for each, and widens them to the same floats.
+    `stored` (name -> int8[R, ...], float32[R]) names weights that are whole numbers times a scale: the graph stores
+    them so, one byte each, and widens them to the same floats.
     """
     tower = traced.graph
     tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["N", "L"])
     model = _begin("text", traced)
     plain, nodes = _store_whole(tower.initializer, tower.node, stored or {}, model.graph)
     widen = _store_small(plain, model.graph)
-    takes = tower.input[0].name
+    given = tower.input[0].name
     renamed = []
     for node in nodes:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.input[:] = ["tokens" if name == takes else name for name in node.input]
+        copy.input[:] = ["tokens" if name == given else name for name in node.input]
         renamed.append(copy)
     return _finish(model, traced, tokens, [*widen, *renamed], dimensions)
 
 
 def _begin(name: str, traced: onnx.ModelProto) -> onnx.ModelProto:
-    """A model without nodes, to whose graph weights are added one by one: a large tower is copied once, not thrice."""
+    """A model without nodes, to which weights are added one by one: a large tower is copied once, not three times."""
     model = onnx.ModelProto()
     model.ir_version = traced.ir_version
     model.opset_import.append(helper.make_opsetid("", OPSET))
@@ -125,7 +125,7 @@ def _begin(name: str, traced: onnx.ModelProto) -> onnx.ModelProto:
 def _finish(
     model: onnx.ModelProto,
     traced: onnx.ModelProto,
-    takes: onnx.ValueInfoProto,
+    given: onnx.ValueInfoProto,
     nodes: list[onnx.NodeProto],
     dimensions: int,
 ) -> onnx.ModelProto:
@@ -141,7 +141,7 @@ def _finish(
         ]
     )
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "norm.axis"))
-    graph.input.append(takes)
+    graph.input.append(given)
     graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dimensions]))
     _scrub(graph)
     if _weight_bytes(model) <= _INLINE_LIMIT:  # the checker serialises what it checks
@@ -162,9 +162,9 @@ def _affine(spec: PreprocessingSpec) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 
 def _store_small(weights: Iterable[TensorProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Keep in half precision what loses nothing by it, widened by a Cast that runtimes fold away when they load.
+    """Store in half precision the weights that lose nothing by it; a Cast, which runtimes fold at load, widens them.
 
-    A checkpoint that was published in half precision stays as small as it was.
+    So a checkpoint that was published in half precision stays as small.
     """
     casts = []
     for weight in weights:
@@ -176,7 +176,7 @@ def _store_small(weights: Iterable[TensorProto], graph: onnx.GraphProto) -> list
                 graph.initializer.append(numpy_helper.from_array(half, f"{weight.name}.half"))
                 casts.append(helper.make_node("Cast", [f"{weight.name}.half"], [weight.name], to=TensorProto.FLOAT))
                 continue
-        # Again from the array: one encoding (raw, little-endian) whatever the tracer chose.
+        # Written from the array, in one encoding (raw, little-endian), whichever the tracer chose.
         graph.initializer.append(numpy_helper.from_array(array, weight.name))
     return casts
 
@@ -184,9 +184,9 @@ def _store_small(weights: Iterable[TensorProto], graph: onnx.GraphProto) -> list
 def _store_whole(
     weights: Iterable[TensorProto], nodes: Iterable[onnx.NodeProto], stored: Stored, graph: onnx.GraphProto
 ) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
-    """Keep weights as whole numbers times a scale, where they are that; the other weights, and all nodes.
+    """Store weights as whole numbers times a scale where they are `stored` so; the other weights, and all nodes.
 
-    Tracers rename weights and turn them round, so they are known by their values, either way round.
+    Tracers rename and transpose weights, so they are recognised by their values, transposed or not.
     """
     known: dict[bytes, tuple[str, bool]] = {}
     for name, (whole, scale) in stored.items():
@@ -209,7 +209,7 @@ def _store_whole(
             graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), part))
         users = [node for node in after if weight.name in node.input]
         if not turned and all(_gathers_rows(node, weight.name) for node in users):
-            # Only the rows that a text needs are widened.
+            # Widen only the rows that a text needs.
             for node in users:
                 at = after.index(node)
                 rows = [f"{node.output[0]}.int8", f"{node.output[0]}.scale"]
@@ -248,7 +248,7 @@ def _fingerprint(array: NDArray[Any]) -> bytes:
 
 
 def _scrub(graph: onnx.GraphProto) -> None:
-    """Names that number the tracer's values count anew in the order they are met; notes and node names go."""
+    """Number the tracer's values by their first use, and remove the names of nodes and all notes."""
     renamed: dict[str, str] = {}
 
     def name(old: str) -> str:
@@ -271,7 +271,7 @@ def _scrub(graph: onnx.GraphProto) -> None:
 
 
 def write_graph(model: onnx.ModelProto, path: Path, *, inline_limit: int = _INLINE_LIMIT) -> list[Path]:
-    """Write a graph, its weights beside it in `<path>.data` where protobuf could not hold them; the files written."""
+    """Write a graph, with its weights in `<path>.data` where protobuf cannot hold them; the files written."""
     if _weight_bytes(model) <= inline_limit:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return [path]

@@ -1,4 +1,4 @@
-"""What happens to a picture on its way through shops, chats and screenshots: the alterations that are measured."""
+"""The alterations that are measured: what shops, chats and screenshots do to a picture."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from collections.abc import Callable
 from PIL import Image
 
 from server.preprocessing.media import decode
+from server.settings import MAX_PIXELS
 
 Alteration = Callable[[Image.Image], Image.Image]
 """RGB in, RGB out."""
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
-_MAX_PIXELS = 64_000_000
-
 
 def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
     out = io.BytesIO()
     image.save(out, form, quality=quality)
-    return decode(out.getvalue(), max_pixels=_MAX_PIXELS).image
+    return decode(out.getvalue(), max_pixels=MAX_PIXELS).image
 
 
 def _half(image: Image.Image) -> Image.Image:

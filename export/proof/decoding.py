@@ -1,7 +1,7 @@
-"""What decoding a JPEG at a scale does to pixels and vectors: each of the gate's JPEGs against itself decoded in full.
+"""How decoding a JPEG at a scale moves pixels and vectors: each of the gate's JPEGs against itself decoded in full.
 
 A spec whose `jpeg_at_least` is not 0 lets the server decode a large JPEG at 1/2, 1/4 or 1/8 of its size. The pixels are
-then no longer those of the checkpoint's own processor to the last bit; how near the vectors stay is measured here.
+then no longer those of the checkpoint's own processor to the last bit; how far the vectors move is measured here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from export.errors import ExportRefused
 from export.proof.drift import Compared, compare
 from server.artifact.artifact import PreprocessingSpec
 from server.preprocessing.media import JPEG, Pixels, decode, sniff, to_pixels
+from server.settings import MAX_PIXELS
 
 EDGES = 2
-"""Times the edge: what a spec's `jpeg_at_least` is by default. See docs/decisions/0014."""
+"""A spec's `jpeg_at_least` is by default so many times its edge. See docs/decisions/0014."""
 
 MIN_COSINE = 0.99
-"""What the gate asks of each JPEG's cosine to itself decoded in full. Not parity: query and catalogue both decode at
-the scale. It is there to find a tower that sees what the scale leaves out."""
-
-# The user's own pictures are among the gate's.
-_MAX_PIXELS = 256_000_000
+"""The least cosine of each JPEG to itself decoded in full. It need not be near 1, since query and catalogue decode at
+the same scale; it finds a tower that depends on what the scale leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class DecodedTwice:
 
     name: str
     scale: int
-    """1, 2, 4 or 8; where it is 1, the picture is too small to be decoded at another."""
+    """1, 2, 4 or 8: the picture is decoded at 1/scale of its size; 1 where it is too small for another."""
     full: Pixels
     scaled: Pixels
 
@@ -48,20 +46,20 @@ class DecodedTwice:
 
 
 def scaled_by_default(spec: PreprocessingSpec) -> PreprocessingSpec:
-    """The spec with its JPEGs decoded at a scale, as an export writes it unless it is told otherwise."""
+    """The spec with its JPEGs decoded at a scale, as an export writes it by default."""
     return msgspec.structs.replace(spec, jpeg_at_least=EDGES * spec.edge)
 
 
 def decode_twice(pictures: Iterable[tuple[str, bytes]], spec: PreprocessingSpec) -> list[DecodedTwice]:
     """Each JPEG among the pictures, given as name and bytes, in full and as the spec says; other formats are left out.
 
-    Raises MediaRejected's kinds.
+    Raises MediaRejected or one of its subclasses.
     """
     twice = []
     for name, data in pictures:
         if sniff(data) is JPEG:
-            full = decode(data, max_pixels=_MAX_PIXELS)
-            scaled = decode(data, max_pixels=_MAX_PIXELS, jpeg_at_least=spec.jpeg_at_least)
+            full = decode(data, max_pixels=MAX_PIXELS)
+            scaled = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=spec.jpeg_at_least)
             twice.append(DecodedTwice(name, scaled.scale, to_pixels(full, spec), to_pixels(scaled, spec)))
     return twice
 
@@ -72,7 +70,7 @@ def compare_vectors(twice: Sequence[DecodedTwice], encode: Callable[[Pixels], ND
     Each picture is encoded alone, so that nothing but its pixels can move its vector.
     """
     full = np.concatenate([encode(one.full[None]) for one in twice])
-    # A picture that was not decoded at a scale has the pixels it had; some would take seconds to say so.
+    # At scale 1 the pixels are the same: large towers would spend seconds on the same vector.
     scaled = [encode(one.scaled[None]) if one.scale > 1 else full[at : at + 1] for at, one in enumerate(twice)]
     return compare(full, np.concatenate(scaled))
 
@@ -80,10 +78,10 @@ def compare_vectors(twice: Sequence[DecodedTwice], encode: Callable[[Pixels], ND
 def prove_decoding(twice: Sequence[DecodedTwice], compared: Compared, least: float = MIN_COSINE) -> None:
     """Refuse a spec whose scaled decoding moves vectors too far.
 
-    Whether others have come nearer is not judged: two of a user's pictures may be one photograph, compressed twice.
+    Whether a picture still finds itself first is not judged: two of a user's files may hold one photograph.
     Raises ExportRefused with a table of those pictures.
     """
-    # Written so that a cosine that is not a number is drift, too.
+    # Written so that a cosine that is not a number counts as drift.
     drifted = [(one, at) for one, at in zip(twice, compared.cosine, strict=True) if not at >= least]
     if drifted:
         width = max(len(one.name) for one, _ in drifted)

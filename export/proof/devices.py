@@ -11,7 +11,7 @@ from server.inference.encoder import Encoder
 
 
 def devices(artifact: Artifact, precision: Precision) -> list[Device]:
-    """Where the precision's image tower runs here: `cpu`, and `cuda` when ONNX Runtime has it and it really runs."""
+    """The devices that run the precision's image tower here: `cpu`, and `cuda` where it is present and works."""
     present: list[Device] = ["cpu"]
     if "CUDAExecutionProvider" in ort.get_available_providers():
         try:
@@ -19,7 +19,7 @@ def devices(artifact: Artifact, precision: Precision) -> list[Device]:
                 encoder.warm_up()
             present.append("cuda")
         except (BadSetting, EncoderFailed):
-            pass  # a driver without a card, a graph without kernels: nothing that could be measured
+            pass  # a driver without a card, or a graph without kernels: there is nothing to measure
     return present
 
 

@@ -12,24 +12,24 @@ from server.artifact.artifact import Drift
 
 NEIGHBOURS = 10
 
-# References that are this near to each other are one picture to any arithmetic: the gate lets fp32 itself move as far.
+# References this near to each other cannot be told from one picture twice: the gate lets fp32 itself move as far.
 _THE_SAME = 0.999999
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Each picture's (or text's) own figures, in the order that they came in; float64[N] and int64[N]."""
+    """Figures of each picture (or text), in the order given; float64[N] and int64[N]."""
 
     cosine: NDArray[np.float64]
     centred: NDArray[np.float64]
     """The cosine after the references' mean was subtracted from both."""
     overlap: NDArray[np.float64]
-    """The part of its ten nearest other references that it kept."""
+    """The part of its ten nearest other references that are still among its ten nearest."""
     rank: NDArray[np.int64]
-    """How many references are nearer to it than its own: 0 where it finds itself first. Those that cannot be told from
-    its own (the same picture twice) do not count."""
+    """How many references are nearer to it than its own: 0 where it finds itself first. References equal to its own
+    (the same picture twice) do not count."""
     moved: NDArray[np.int64]
-    """How many other references came before the one that its own reference has nearest."""
+    """How many other references are now nearer than the one that was nearest to its own reference."""
 
     def drift(self, *, batch_identical: bool) -> Drift:
         return Drift(
@@ -70,7 +70,7 @@ def nearest(cosines: NDArray[np.float64], itself: int) -> list[int]:
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    """Each divided by its length, in float64; one of no length has no direction and stays as it is."""
+    """Each vector divided by its length, in float64; a vector of zeros stays as it is."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     divided: NDArray[np.float64] = wide / np.where(lengths == 0, 1, lengths)
@@ -78,5 +78,5 @@ def unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _shown(value: Any) -> float:
-    """Ten decimals: what is beyond them is this processor's, and the manifest holds nothing of one machine."""
+    """Ten decimals: the others depend on the processor, and the manifest holds nothing of one machine."""
     return round(float(value), 10)

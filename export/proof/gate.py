@@ -1,7 +1,7 @@
 """The gate's second half: pixels → vector → the ten nearest, reference against each precision on each device.
 
-The references are the checkpoint's own, in torch, and are made once. What a precision may be published as is judged by
-every picture by itself: means flatter, and it is the one picture in a hundred that a customer uploads.
+The references are the checkpoint's own vectors, made once in torch. Every picture is judged by itself: a mean hides
+the one picture in a hundred that a customer uploads.
 """
 
 from __future__ import annotations
@@ -20,27 +20,24 @@ from export.errors import ExportRefused
 from export.proof.devices import devices as devices
 from export.proof.drift import Compared, compare, nearest, unit
 from export.proof.parity import MIN_COSINE, GatePicture
-from server.artifact.artifact import Drift, Precision, Tokens, Vectors
+from server.artifact.artifact import MIN_COSINE_IN_SPACE, Drift, Precision, Tokens, Vectors
 from server.errors import EncoderFailed
 
-SHARED = 0.999
-"""What every picture's cosine must reach for a precision to live in the space of fp32."""
-
 ELSEWHERE = 0.99999
-"""What fp32 must reach on another device than the CPU, whose arithmetic need not be float32 throughout (CUDA multiplies
-in TensorFloat-32): as much as the server asks of its goldens there at each start."""
+"""The least cosine of fp32 on another device than the CPU, whose arithmetic need not be float32 throughout (CUDA
+multiplies in TensorFloat-32): as much as the server asks of its goldens there at each start."""
 
 BATCH = 8
-"""Pictures or texts at once: the gate's memory does not grow with its pictures."""
+"""Pictures or texts in one run: the gate's memory does not grow with their number."""
 
 _SHOWN = 10
-# Below it there is no figure left to suggest.
+# A lower cosine is no drift: --allow-drift is not suggested.
 _LEAST_ALLOWED = 0.01
-# In pairs and in threes a vector is tried among this many; among all in batches of BATCH.
+# How many vectors are tried in pairs and in threes; in batches of BATCH all are.
 _IN_SMALL_BATCHES = 12
 
 Watch = Callable[[Sequence[Any], str], Iterable[Any]]
-"""Gives back the things it is given, one after the other, and may show how far it has come with what they are."""
+"""Yields the things it is given, one after the other, and may show progress under their name."""
 
 
 def unwatched(things: Sequence[Any], what: str) -> Iterable[Any]:
@@ -65,11 +62,11 @@ class _TextReference(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one precision on one device made of the gate's pictures, or of its texts."""
+    """The vectors that one precision gave the gate's pictures, or its texts, on one device."""
 
     names: Sequence[str]
     references: NDArray[np.float64]
-    """[N, D], the checkpoint's own"""
+    """[N, D], the checkpoint's own vectors"""
     found: NDArray[np.float32]
     """[N, D], alone or in a batch, whichever was farther from the reference"""
     batch_identical: bool
@@ -84,14 +81,14 @@ class Measured:
         return self.compared.drift(batch_identical=self.batch_identical)
 
     def worst(self, count: int) -> list[int]:
-        """The places of those that drifted farthest, the worst first: not themselves first, then by cosine."""
+        """The places of the worst, the worst first: those that do not find themselves first, then by cosine."""
         cosines, ranks = self.compared.cosine, self.compared.rank
-        # A cosine that is not a number is the worst of all.
+        # A cosine that is not a number counts as the worst.
         order = sorted(range(len(self.names)), key=lambda at: (-int(ranks[at]), _number(cosines[at]), self.names[at]))
         return order[:count]
 
     def neighbours(self, at: int, count: int) -> tuple[list[int], list[int]]:
-        """The places of the nearest references but its own: to its reference, and to what was found."""
+        """The places of the nearest other references: to its own reference, and to the vector found."""
         one, other = unit(self.references[at : at + 1])[0], unit(self.found[at : at + 1])[0]
         among = unit(self.references)
         return nearest(among @ one, at)[:count], nearest(among @ other, at)[:count]
@@ -107,7 +104,7 @@ def _number(cosine: Any) -> float:
 def references(
     tower: _ImageReference, pictures: Sequence[GatePicture], model: str, watch: Watch = unwatched
 ) -> NDArray[np.float64]:
-    """The checkpoint's own vectors of the pictures, float64[N, D]; of each as the checkpoint's pipeline means it.
+    """The checkpoint's own vectors of the pictures, float64[N, D]; of each picture `as_meant`.
 
     Raises ExportRefused for a checkpoint whose own vectors are not finite.
     """
@@ -125,11 +122,11 @@ def text_references(
 
 def _finite(vectors: Sequence[NDArray[Any]], model: str) -> NDArray[np.float64]:
     stacked = np.stack(vectors).astype(np.float64)
-    # A vector of zeros has no direction: it is not finite once it has been divided by its length.
+    # A vector of zeros has no direction: divided by its length it is not finite.
     if not np.isfinite(stacked).all() or not np.linalg.norm(stacked, axis=1).all():
         raise ExportRefused(
-            f"The weights of {model} give vectors that are not finite, or have no length: nothing can be compared by "
-            "them."
+            f"The weights of {model} give vectors that are not finite, or have no length: nothing can be compared "
+            "with them."
         )
     return stacked
 
@@ -143,9 +140,10 @@ def measure_images(
     pictures: Sequence[GatePicture],
     watch: Watch = unwatched,
 ) -> Measured:
-    """Compare the encoder's vectors, alone and in batches, with the references; without any, with its own alone.
+    """Compare the encoder's vectors, alone and in batches, with the references.
 
-    Raises ExportRefused where it fails.
+    Without references, its vectors in batches are compared with its own vectors alone. Raises ExportRefused where the
+    encoder fails.
     """
     names = [picture.name for picture in pictures]
     pixels = [picture.pixels for picture in pictures]
@@ -163,7 +161,7 @@ def measure_texts(
     lengths: dict[int, list[int]] = defaultdict(list)
     for at, row in enumerate(tokens):
         lengths[len(row)].append(at)
-    # One that has no other of its length is its own batch-mate.
+    # A text that has no other of its length shares a batch with itself.
     groups = [places if len(places) > 1 else places * 2 for _, places in sorted(lengths.items())]
     return _measure(expected, encoder.encode, list(texts), tokens, groups, watch, "texts")
 
@@ -193,13 +191,13 @@ def _measure(
 
 
 def _batches(groups: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Each in a batch of BATCH, in another order than alone; and some in pairs and in threes."""
+    """Batches of BATCH with all of them, in reverse order; and some in pairs and in threes."""
     batches: list[list[int]] = []
     for group in groups:
         turned = list(group)[::-1]
         few = turned[:: max(1, len(turned) // _IN_SMALL_BATCHES)][:_IN_SMALL_BATCHES]
         for size, places in ((BATCH, turned), (2, few), (3, few)):
-            # Evenly, so that none is left over to be alone in the last batch.
+            # Evenly, so that the last batch does not hold a single one.
             batches += [part.tolist() for part in np.array_split(places, math.ceil(len(places) / size))]
     return [list(batch) for batch in dict.fromkeys(map(tuple, batches)) if len(batch) > 1]
 
@@ -208,7 +206,7 @@ def _run(encode: Callable[[Any], Vectors], batch: NDArray[Any]) -> Vectors:
     try:
         return encode(batch)
     except EncoderFailed as exc:
-        # The encoder's own sentence is a server's, for a caller; without a cause, a vector was not finite.
+        # The encoder's own sentence is meant for callers of a server. Without a cause, a vector was not finite.
         if exc.__cause__ is None:
             raise ExportRefused(
                 "The graph gives vectors that are not finite in ONNX Runtime, where torch gives finite ones: the "
@@ -221,30 +219,30 @@ def _run(encode: Callable[[Any], Vectors], batch: NDArray[Any]) -> Vectors:
 
 
 def asked(precision: str, device: str) -> float:
-    """What each cosine must reach, pictures' and texts'."""
+    """The least cosine of each picture and of each text."""
     if precision != "fp32":
-        return SHARED
+        return MIN_COSINE_IN_SPACE
     return MIN_COSINE if device == "cpu" else ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a precision's image tower may be published as."""
+    """Whether, and in which space, a precision's image tower may be published."""
 
     precision: Precision
     shares_space: bool
-    """Whether its vectors may meet those of fp32; else it needs a space of its own (`own_space`)."""
+    """Whether its vectors may be compared with those of fp32; otherwise it needs a space of its own (`own_space`)."""
     min_cosine: float
-    """What was asked of each picture: the manifest's `Variant.min_cosine`."""
+    """The least cosine asked of each picture: the manifest's `Variant.min_cosine`."""
     sentence: str
 
 
 def judge(precision: Precision, measured: Mapping[str, Measured], allow_drift: float | None = None) -> Verdict:
-    """Judge a precision by what it did on each device. `allow_drift` is the least cosine that the user accepts.
+    """Judge a precision by its figures on each device. `allow_drift` is the least cosine that the user accepts.
 
-    fp32 is the space: it must come as close as MIN_COSINE on the CPU, whatever is allowed. Others share its space
-    where every picture reaches SHARED and finds its own reference first. Raises ExportRefused with a table of the worst
-    pictures.
+    fp32 makes the space: on the CPU it must reach MIN_COSINE, and no drift of it is allowed. Another precision shares
+    the space where every picture reaches MIN_COSINE_IN_SPACE and finds its own reference first. Raises ExportRefused
+    with a table of the worst pictures.
     """
     least = asked(precision, "cpu")
     failed = {device: _failed(one, asked(precision, device)) for device, one in measured.items()}
@@ -263,9 +261,9 @@ def judge(precision: Precision, measured: Mapping[str, Measured], allow_drift: f
 
 
 def _failed(measured: Measured, least: float) -> list[int]:
-    """The places of those that are too far from their references, or nearer to another's."""
+    """The places of the pictures that are too far from their own reference, or nearer to another one."""
     compared = measured.compared
-    # Written so that a cosine that is not a number is drift, too.
+    # Written so that a cosine that is not a number counts as drift.
     bad = {at for at in range(len(measured.names)) if not compared.cosine[at] >= least or compared.rank[at]}
     return [at for at in measured.worst(len(measured.names)) if at in bad]
 
@@ -286,23 +284,23 @@ def _refusal(
         lost = sum(bool(one.compared.rank[at]) for at in places)
         parts.append(
             f"The {precision} graph does not give the checkpoint's vectors on {device}: {len(places)} of "
-            f"{len(one.names)} pictures drifted ({low} with a cosine below {least}, {lost} not first by themselves).\n"
-            + table(one, places)
+            f"{len(one.names)} pictures drifted ({low} with a cosine below {least}, {lost} that do not find themselves "
+            "first).\n" + table(one, places)
         )
     if precision == "fp32":
-        parts.append("Nothing was published: fp32 is what all else is measured by, so no drift of it can be accepted.")
+        parts.append("Nothing was published: all else is measured against fp32, so no drift of it can be accepted.")
     elif not lowest >= _LEAST_ALLOWED:
-        parts.append("Nothing was published: this is not drift but another thing, and no --allow-drift accepts it.")
+        parts.append(
+            "Nothing was published: such vectors are unrelated to the checkpoint's. No --allow-drift accepts them."
+        )
     elif allow_drift is None:
         parts.append(
             f"Nothing was published. Leave out --precision {precision}; or accept the drift with --allow-drift "
-            f"{_below(lowest)}, which gives {precision} a space of its own, so that whoever runs it embeds the whole "
-            "catalogue with it."
+            f"{_below(lowest)}, which gives {precision} a space of its own: a catalogue must then be embedded with it "
+            "from the start."
         )
     else:
-        parts.append(
-            f"Nothing was published: --allow-drift {allow_drift} asks more than the lowest cosine, {lowest:.6f}."
-        )
+        parts.append(f"Nothing was published: --allow-drift {allow_drift} is above the lowest cosine, {lowest:.6f}.")
     return "\n".join(parts)
 
 
@@ -323,30 +321,30 @@ def table(measured: Measured, places: Sequence[int]) -> str:
 
 
 def _short(name: str) -> str:
-    """A text can be of any length and hold what a terminal obeys."""
+    """A name cut to 40 characters, without the control characters that a text can send to a terminal."""
     plain = "".join(char if char.isprintable() else "·" for char in name)
     return plain if len(plain) <= 40 else f"{plain[:39]}…"
 
 
 def _below(cosine: float) -> float:
-    """What to allow: the cosine, cut to two decimals (three where it is near 1)."""
+    """The --allow-drift to suggest: the cosine, cut to two decimals (three where it is near 1)."""
     places = 1000 if cosine >= 0.99 else 100
     return math.floor(cosine * places) / places
 
 
 @dataclass(frozen=True, slots=True)
 class TextVerdict:
-    """Whether a precision keeps a text graph of its own, or words go through the text graph of fp32."""
+    """Whether a precision keeps a text graph of its own, or texts go through that of fp32."""
 
     own: bool
     sentence: str
 
 
 def judge_texts(precision: Precision, measured: Mapping[str, Measured]) -> TextVerdict:
-    """Judge a precision's text tower by what it did on each device.
+    """Judge a precision's text tower by its figures on each device.
 
-    Words must come as close as pictures must, but words have no catalogue: one that does not is left out, and said
-    aloud, and no one has to accept anything. Raises ExportRefused for fp32 only.
+    The least cosine is that of pictures. But no catalogue holds vectors of texts, so a text graph that falls short
+    is left out with a notice, and needs no --allow-drift. Raises ExportRefused for fp32 only.
     """
     low = {
         device: [at for at in one.worst(len(one.names)) if not one.compared.cosine[at] >= asked(precision, device)]
@@ -355,7 +353,7 @@ def judge_texts(precision: Precision, measured: Mapping[str, Measured]) -> TextV
     lowest = min(float(one.compared.cosine.min()) for one in measured.values())
     if not any(low.values()):
         least = asked(precision, "cpu")
-        return TextVerdict(True, f"{precision} reads words by itself: every cosine is at least {least}")
+        return TextVerdict(True, f"{precision} has a text graph of its own: every cosine is at least {least}")
     device, places = next((device, places) for device, places in low.items() if places)
     least = asked(precision, device)
     count = len(measured[device].names)
@@ -366,15 +364,15 @@ def judge_texts(precision: Precision, measured: Mapping[str, Measured]) -> TextV
         )
     return TextVerdict(
         False,
-        f"{precision} has no text graph of its own and reads words with that of fp32: {len(places)} of {count} texts "
+        f"{precision} has no text graph of its own and uses that of fp32: {len(places)} of {count} texts "
         f"drifted below {least} on {device} (lowest cosine {lowest:.6f})",
     )
 
 
 def own_space(base: str, precision: Precision, graph_sha256: Sequence[str]) -> str:
-    """The id of the space of a precision that drifted: of the base space, the precision and the graph's bytes.
+    """The id of the space of a precision that drifted: a digest of the base space, the precision and the graph's bytes.
 
-    `graph_sha256`: the digests of its files, in the order of their names; a graph over 2 GB has two.
+    `graph_sha256`: the digests of the graph's files, in the order of their names; a graph over 2 GB has two.
     """
     digest = hashlib.sha256(b"twinlens drifted space 1\n")
     digest.update(f"{base} {precision}\n".encode())

@@ -1,7 +1,7 @@
-"""The thresholds of the grades: from pairs of one picture, altered, against pairs of two.
+"""The thresholds of the grades: pairs of a picture and its altered form, against pairs of different pictures.
 
-Only the bundled pictures are taken, so that the same weights have the same grades whichever pictures the gate was given
-beside them; a user's own also hold several pictures of one thing, and no pair of those says what two things look like.
+Only the bundled pictures are used, so that the same weights have the same grades whatever --calibration is given. A
+user's folder may also hold several pictures of one thing, which are no pair of different things.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from export.proof.alterations import ALTERATIONS
 from export.proof.drift import unit
-from export.proof.gate import BATCH, SHARED, Watch, unwatched
+from export.proof.gate import BATCH, Watch, unwatched
 from export.proof.parity import GatePicture
-from server.artifact.artifact import PreprocessingSpec, Vectors
+from server.artifact.artifact import MIN_COSINE_IN_SPACE, PreprocessingSpec, Vectors
 from server.artifact.grades import Grades, Grading, Share
 from server.preprocessing.media import decode, read_pixels, to_pixels
+from server.settings import MAX_PIXELS
 
 ALTERED_KEPT = 0.9
 """The part of the altered pictures that must be near-duplicates of their originals."""
@@ -31,9 +32,8 @@ OTHERS_SIMILAR = 0.01
 """The part of them that may be similar, at most."""
 
 _ALTERATIONS_EACH = 5
-# Altered is what a shop or a chat shows of a picture, which is no longer as large as it came from the camera.
+# The longer side of a picture before it is altered: shops and chats do not show pictures as large as cameras make them.
 _SHOWN = 640
-_MAX_PIXELS = 64_000_000
 _DECIMALS = 1000
 
 Cosines = NDArray[np.float64]
@@ -45,31 +45,33 @@ class Pairs:
 
     served: Sequence[NDArray[np.uint8]]
     again: Sequence[NDArray[np.uint8]]
-    """In the order of `served`: the pixels of the picture once it is decoded in full."""
+    """In the order of `served`: the picture's pixels when it is decoded in full."""
     altered: Sequence[tuple[int, NDArray[np.uint8]]]
-    """Each with the place of its original."""
+    """The place of the original, and the pixels."""
 
 
 def pairs_of(pictures: Sequence[GatePicture], spec: PreprocessingSpec) -> Pairs:
-    """The bundled ones among the gate's pictures, each altered in five of the nine ways, in turn."""
+    """Pairs of the bundled pictures in the gate, each altered in five of the nine ways, in turn."""
     bundled = [picture for picture in pictures if picture.below is None]
     ways = list(ALTERATIONS.values())
     altered = []
     for at, picture in enumerate(bundled):
-        image = decode(picture.data, max_pixels=_MAX_PIXELS, jpeg_at_least=_SHOWN).image
+        image = decode(picture.data, max_pixels=MAX_PIXELS, jpeg_at_least=_SHOWN).image
         image.thumbnail((_SHOWN, _SHOWN))
         for number in range(_ALTERATIONS_EACH):
             way = ways[(at * _ALTERATIONS_EACH + number) % len(ways)]
             altered.append((at, to_pixels(way(image), spec)))
-    served = [read_pixels(picture.data, spec, max_pixels=_MAX_PIXELS) for picture in bundled]
+    served = [read_pixels(picture.data, spec, max_pixels=MAX_PIXELS) for picture in bundled]
     return Pairs(served, [picture.pixels for picture in bundled], altered)
 
 
 def grade(
     encode: Callable[[NDArray[np.uint8]], Vectors], pairs: Pairs, watch: Watch = unwatched
 ) -> tuple[Grades, Grading] | None:
-    """The thresholds for what `encode` (uint8[N, S, S, 3] to float32[N, D]) makes of the pictures, and what they let
-    pass; None for fewer than two pictures."""
+    """The thresholds for the vectors of `encode` (uint8[N, S, S, 3] to float32[N, D]), and which pairs reach them.
+
+    None for fewer than two pictures.
+    """
     if len(pairs.served) < 2:
         return None
     everything = [*pairs.served, *pairs.again, *(pixels for _, pixels in pairs.altered)]
@@ -92,20 +94,20 @@ def between_others(vectors: NDArray[np.float64]) -> Cosines:
 
 
 def chosen(same: Cosines, altered: Cosines, others: Cosines) -> tuple[Grades, Grading]:
-    """The thresholds for these cosines, to the third decimal, and what reaches them.
+    """The thresholds for these cosines, to the third decimal, and how many pairs reach them.
 
-    - identical: what the same picture has at least when it was saved again without loss, though never more than a
-      precision may drift within the space (`gate.SHARED`), and never less than a near-duplicate.
-    - near-duplicate: as strict as keeps 9 of 10 altered pictures, and stricter where more than 1 in 1,000 pairs of
-      different pictures would pass.
+    - identical: the lowest cosine of a picture to itself, saved again without loss; but at most MIN_COSINE_IN_SPACE, as
+      far as a precision may drift within the space, and at least the threshold of near-duplicate.
+    - near-duplicate: the highest that 9 of 10 altered pictures still reach; higher where more than 1 in 1,000 pairs of
+      different pictures would reach it.
     - similar: what 1 in 100 pairs of different pictures reaches.
     """
     near = max(
         _down(np.quantile(altered, 1 - ALTERED_KEPT, method="lower")),
         _up(np.quantile(others, 1 - OTHERS_NEAR, method="higher")),
     )
-    near = min(near, SHARED)
-    identical = max(min(_down(same.min()), SHARED), near)
+    near = min(near, MIN_COSINE_IN_SPACE)
+    identical = max(min(_down(same.min()), MIN_COSINE_IN_SPACE), near)
     similar = min(_up(np.quantile(others, 1 - OTHERS_SIMILAR, method="higher")), near)
     grades = Grades(identical=identical, near_duplicate=near, similar=similar)
     return grades, Grading(same=share(same, grades), altered=share(altered, grades), others=share(others, grades))
@@ -133,8 +135,8 @@ def _up(cosine: float) -> float:
     return min(1.0, math.ceil(float(cosine) * _DECIMALS) / _DECIMALS)
 
 
-def told(grades: Grades | None, grading: Grading | None) -> str:
-    """The thresholds and what they let pass, in a line."""
+def summary(grades: Grades | None, grading: Grading | None) -> str:
+    """The thresholds and how many pairs reach them, in a line."""
     if grades is None:
         return "no grades: there are too few pictures to calibrate them"
     line = f"identical from {grades.identical}, near-duplicate from {grades.near_duplicate}"

@@ -1,7 +1,7 @@
 """The gate's pictures, and its first half: bytes → pixels, as the checkpoint's own processor makes them.
 
-A loose gate proves nothing: with bilinear instead of bicubic resizing the vectors still have a cosine of 0.9999 with
-the right ones. So pixels must be equal to the last bit, and only then are vectors compared (see gate.py), at 0.999999.
+A loose gate proves nothing: with bilinear instead of bicubic resizing, vectors still have a cosine of 0.9999 to the
+right ones. So pixels must be equal to the last bit; only then are vectors compared (see gate.py), at 0.999999.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from export.errors import ExportRefused
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected
 from server.preprocessing.media import decode, sniff, to_pixels
+from server.settings import MAX_PIXELS
 
 PICTURES = Path(__file__).parent.parent / "pictures"
 MIN_COSINE = 0.999999
+"""The least cosine of fp32 on the CPU to torch, for every picture and text."""
 
 MOST_CALIBRATION = 500
-"""Pictures of the user's own that the gate takes: more would prove little more, and each is run several times."""
-
-# As much as the server takes by default; the largest of the bundled has 12 megapixels.
-_MAX_PIXELS = 64_000_000
+"""At most so many of the user's own pictures are used: more would prove little more, and each is run several times."""
 
 _ORIENTATION_TAG = 0x0112
 
-# What calls itself a picture must be one; HEIC is here to be refused by name, and not passed over.
+# A file with such a name must be a picture. HEIC is here so that it is refused by name, and not ignored.
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .heic .heif .jfif .jpe .jpeg .jpg .mpo .png .tif .tiff .webp".split()  # noqa: SIM905 - as read
 )
@@ -47,27 +46,27 @@ class GatePicture:
     data: bytes
     pixels: NDArray[np.uint8]
     alike: bool = True
-    """Whether the checkpoint's own pipeline means the same picture by these bytes: it drops alpha, clips wide samples
-    and leaves a picture lying on its side, where ours lays it on white, scales them and turns it upright."""
+    """Whether the checkpoint's own pipeline reads the same picture from these bytes. It drops alpha, clips samples of
+    more than 8 bits and ignores the orientation; ours lays it on white, scales its samples and turns it upright."""
     below: Path | None = None
-    """The folder that the user named, where the picture is the user's own."""
+    """The folder given as --calibration, where the picture is the user's own."""
 
     @property
     def name(self) -> str:
-        """Its file name; one of the user's own has its folders below the one that was named, too."""
+        """Its file name; one of the user's own also has the folders below the one given."""
         return self.path.name if self.below is None else f"calibration/{self.path.relative_to(self.below).as_posix()}"
 
     def open(self) -> Image.Image:
-        """As the checkpoint's own users would: Pillow, and nothing of ours."""
+        """The picture as users of the checkpoint open it: with Pillow alone."""
         return Image.open(io.BytesIO(self.data))
 
     def as_meant(self) -> Image.Image:
-        """What the checkpoint's pipeline is given: the file itself, or our upright and opaque picture of it."""
-        return self.open() if self.alike else decode(self.data, max_pixels=_MAX_PIXELS).image
+        """The input of the checkpoint's pipeline: the file itself, or our picture of it, upright and opaque."""
+        return self.open() if self.alike else decode(self.data, max_pixels=MAX_PIXELS).image
 
 
 def gate_pictures(spec: PreprocessingSpec, folder: Path | None = None) -> list[GatePicture]:
-    """Every bundled picture, through the server's own decoder. Raises ExportRefused when there is none."""
+    """Every bundled picture, decoded by the server's own decoder. Raises ExportRefused when there is none."""
     folder = folder or PICTURES
     paths = [path for path in sorted(folder.iterdir()) if path.suffix != ".md"] if folder.is_dir() else []
     pictures = [_read(path, path.read_bytes(), spec) for path in paths]
@@ -77,10 +76,10 @@ def gate_pictures(spec: PreprocessingSpec, folder: Path | None = None) -> list[G
 
 
 def calibration_pictures(spec: PreprocessingSpec, folder: Path) -> list[GatePicture]:
-    """The user's own pictures in a folder and those below it, to go into the gate beside the bundled ones; by name.
+    """The user's own pictures in a folder and in those below it, for the gate, beside the bundled ones; by name.
 
-    One is enough, since they are not alone. Of more than MOST_CALIBRATION, as many are taken, evenly spread. What does
-    not look like a picture, by its name or by its first bytes, is passed over.
+    One is enough. Of more than MOST_CALIBRATION pictures so many are used, evenly spread. A file that does not look
+    like a picture, by its name or by its first bytes, is ignored.
 
     Raises ExportRefused for a folder that is missing or holds no picture, and for a picture that cannot be read.
     """
@@ -98,7 +97,7 @@ def calibration_pictures(spec: PreprocessingSpec, folder: Path) -> list[GatePict
         except MediaRejected as exc:
             raise ExportRefused(
                 f"{path} cannot be used as one of the pictures of --calibration: {exc.sentence} "
-                "Take it out of the folder, or put it right."
+                "Remove it from the folder, or repair it."
             ) from exc
     return pictures
 
@@ -118,8 +117,8 @@ def _is_picture(path: Path, folder: Path) -> bool:
 
 
 def _read(path: Path, data: bytes, spec: PreprocessingSpec, below: Path | None = None) -> GatePicture:
-    """Raises MediaRejected's kinds."""
-    decoded = decode(data, max_pixels=_MAX_PIXELS)
+    """Raises MediaRejected or one of its subclasses."""
+    decoded = decode(data, max_pixels=MAX_PIXELS)
     return GatePicture(path, data, to_pixels(decoded.image, spec), alike=_is_alike(data), below=below)
 
 
@@ -127,16 +126,16 @@ def _is_alike(data: bytes) -> bool:
     with Image.open(io.BytesIO(data)) as image:
         try:
             upright = image.getexif().get(_ORIENTATION_TAG, 1) not in range(2, 9)
-        except Exception:  # damaged EXIF says nothing, to both
+        except Exception:  # both pipelines ignore damaged EXIF
             upright = True
         return upright and not image.has_transparency_data and not image.mode.startswith(("I", "F"))
 
 
 def prove_pixels(processor: Any, pictures: Sequence[GatePicture]) -> int:
-    """Compare pixels with those that a Hugging Face processor makes of the same files, to the last bit; how many.
+    """Compare pixels with those that a Hugging Face processor makes of the same files, to the last bit.
 
-    A picture whose bytes mean another picture to it (`alike` is False) is compared as well, once it is upright and
-    opaque, but does not count. Raises ExportRefused with a table of those that differ.
+    Returns how many are equal. A picture that the processor reads differently (`alike` is False) is compared too, once
+    it is upright and opaque, but does not count. Raises ExportRefused with a table of those that differ.
     """
     drifted = []
     for picture in pictures:

@@ -26,6 +26,7 @@ from export.proof.parity import MIN_COSINE, GatePicture
 from server.artifact.artifact import Manifest
 from server.artifact.grades import GRADES
 from server.preprocessing.media import decode
+from server.settings import MAX_PIXELS
 from server.wording import counted
 
 By = Mapping[str, Mapping[str, Measured]]
@@ -37,12 +38,10 @@ _NEAR = 5
 _EDGE = 96
 # A page of 1.5 MB still opens from a mail; a thumbnail is 2 to 4 KB, and beyond these a neighbour is shown by its name.
 _MOST_THUMBNAILS = 220
-_MAX_PIXELS = 64_000_000
-
 _MONO = ("space", "its digest")
 _WIDTH, _HEIGHT = 1000, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 10, 26
-# Two float64 vectors of unit length are not told apart any finer.
+# The least difference of two cosines that float64 shows.
 _LEAST = 1e-12
 
 
@@ -53,14 +52,14 @@ class _Thumb:
 
 
 class _Thumbs:
-    """Each picture's thumbnail once, however often it is shown."""
+    """Each picture's thumbnail, once, however often it is shown."""
 
     def __init__(self, pictures: Sequence[GatePicture]) -> None:
         self._pictures = pictures
         self._made: dict[int, _Thumb] = {}
 
     def css(self, at: int) -> str:
-        """The class that shows it; none where there are too many."""
+        """The CSS class that shows the picture; empty where there are too many."""
         if at not in self._made:
             if len(self._made) >= _MOST_THUMBNAILS:
                 return ""
@@ -72,7 +71,7 @@ class _Thumbs:
 
 
 def _thumbnail(data: bytes) -> bytes:
-    image = decode(data, max_pixels=_MAX_PIXELS, jpeg_at_least=2 * _EDGE).image
+    image = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=2 * _EDGE).image
     image.thumbnail((_EDGE, _EDGE), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     image.save(out, "WEBP", quality=60, method=4)
@@ -90,7 +89,7 @@ def render(
 ) -> str:
     """The page. `pictures` are those that `images` was measured on, in the same order.
 
-    The manifest need not be whole yet: its goldens and files are not looked at.
+    The manifest need not be complete yet: its goldens and files are not used.
     """
     texts = texts or {}
     thumbs = _Thumbs(pictures)
@@ -256,7 +255,7 @@ def _own(measured: Measured, at: int) -> dict[str, Any]:
 
 
 def _visible(text: str) -> str:
-    """HTML has no place for control characters, escaped or not: they are shown by their pictures."""
+    """The text with control characters as their symbols: HTML cannot hold them, escaped or not."""
     shown = (
         char
         if unicodedata.category(char) not in ("Cc", "Cs", "Cn") or char in "\n\t"
@@ -269,7 +268,7 @@ def _visible(text: str) -> str:
 
 
 def _shown(cosine: float) -> str:
-    """Six decimals, or how little is missing where they would all be nines."""
+    """Six decimals, or the distance from 1 where they would all be nines."""
     apart = 1 - cosine
     return f"1 − {apart:.1e}" if 0 < apart < 5e-6 else f"{cosine:.6f}" if apart else "1"
 
@@ -300,7 +299,7 @@ def _order(compared: Compared) -> list[int]:
 
 
 def _height(cosine: Any) -> float:
-    """1 - cosine, within what a logarithm takes."""
+    """1 - cosine, within the range of the logarithmic scale."""
     apart = 1 - float(cosine)
     return max(apart, _LEAST) if math.isfinite(apart) else 2.0
 
@@ -347,7 +346,7 @@ def _plot(names: Sequence[str], compared: Compared, order: Sequence[int], least:
 
 
 def _overlaps(measured: Measured, order: Sequence[int]) -> Markup | None:
-    """A bar for each: how many of its ten nearest it kept. None where each kept all."""
+    """A bar for each: how many of its ten nearest it kept. None where each kept all ten."""
     compared = measured.compared
     if all(kept == 1 for kept in compared.overlap):
         return None

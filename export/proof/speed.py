@@ -1,6 +1,6 @@
 """How many pictures and texts a second an artifact embeds here: each precision, device and batch size.
 
-Everything is loaded first and measured in turns, so that what else the machine does meanwhile meets all alike.
+All graphs are loaded first and measured in turns, so that other work on the machine slows all of them alike.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ TEXTS = (
     "blue children's bicycle",
     "stainless steel kitchen knife, 20 cm blade, dishwasher safe",
 )
-"""What people type into a shop's search box."""
+"""Texts such as people type into a shop's search box."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one tower did; the median of the rounds, and the slowest and fastest of them."""
+    """How quick one tower is: the median of the rounds, the slowest and the fastest."""
 
     artifact: str
-    """What it was called where several are measured."""
+    """The artifact's name in a comparison; empty where there is only one."""
     tower: str
     """`pictures` or `texts`"""
     precision: str
@@ -58,7 +58,7 @@ class Rate:
     slowest: float
     fastest: float
     milliseconds: float
-    """Of one call, with all its batch: the median."""
+    """One call with its batch: the median."""
 
 
 @dataclass(slots=True)
@@ -104,10 +104,9 @@ def bench(
     *,
     as_json: bool = False,
 ) -> str:
-    """Measure an artifact: a table, or JSON. All of its precisions, on every device (`on`) here, unless named.
+    """Measure an artifact: a table, or JSON. By default all its precisions, on every device here (`on` names devices).
 
-    `seconds` is for each line of the table, so the whole takes about that many times as long. Raises ExportRefused and
-    ArtifactInvalid.
+    `seconds` is spent on each line of the table. Raises ExportRefused and ArtifactInvalid.
     """
     rates = measure({"": Artifact.read(folder)}, precisions, on, batches, seconds)
     return json.dumps([asdict(rate) for rate in rates], indent=2) if as_json else table(rates)
@@ -120,7 +119,7 @@ def measure(
     batches: Sequence[int] = BATCHES,
     seconds: float = SECONDS,
 ) -> list[Rate]:
-    """Measure artifacts against each other, in turns, each under its name here; by default all that each has and can.
+    """Measure artifacts, given by name, against each other, in turns; by default every precision on every device.
 
     Raises ExportRefused and ArtifactInvalid.
     """
@@ -164,7 +163,7 @@ def _tasks(
         words = None
         if artifact.manifest.text is not None and artifact.variant(precision).text is not None:
             words = opened.enter_context(TextEncoder(artifact, precision, place))
-    except BadSetting as exc:  # its sentence speaks of the server's settings
+    except BadSetting as exc:  # its own sentence names the server's settings
         raise ExportRefused(f"The {precision} graphs of {artifact.manifest.name} do not load on {place} here.") from exc
     tasks = [
         _Task(name, "pictures", precision, place, batch, _of_pictures(artifact, pictures, batch)) for batch in batches
@@ -186,19 +185,19 @@ def _of_pictures(artifact: Artifact, encoder: Encoder, batch: int) -> Callable[[
 
 
 def _of_texts(artifact: Artifact, encoder: TextEncoder, batch: int) -> Callable[[], object]:
-    """Encode short texts at their own lengths, one length after the other; tokens are made before."""
+    """Encode short texts, each at its own length, one after the other; they are tokenised before."""
     tower = artifact.manifest.text
     if tower is None:
         raise ExportRefused(f"{artifact.manifest.name} has no text tower.")
     tokenizer = Tokenizer.read(artifact.folder / tower.tokenizer, tower)
     rows: list[Tokens] = [np.repeat(tokenizer.tokens(text)[None], batch, axis=0) for text in TEXTS]
     turn = cycle(rows)
-    # All of the texts in one call would measure one size of batch; each in turn measures what a caller sees.
+    # One text a call, in turn: callers send texts of different lengths.
     return lambda: encoder.encode(next(turn))
 
 
 def table(rates: Sequence[Rate]) -> str:
-    """A line for each; the artifact is named where there are several."""
+    """A line for each rate; the artifact is named where there are several."""
     several = len({rate.artifact for rate in rates}) > 1
     head = ["tower", "precision", "device", "batch", "a second", "slowest", "fastest", "ms a call"]
     rows = [

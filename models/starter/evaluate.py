@@ -1,17 +1,18 @@
-"""What the trained heads do with pictures and concepts that they never saw: every figure of the card."""
+"""How well the trained heads do on pictures and concepts that they never saw: every figure of the card."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from export.checkpoints.starter import (
+    POOLS,
     Pools,
     image_head,
     lite0_weights,
@@ -20,14 +21,10 @@ from export.checkpoints.starter import (
 )
 from models.starter import features, sources
 from models.starter.before import expected_features, orthogonal_signs
+from models.starter.dataset import Collected, Views, Words
 
-if TYPE_CHECKING:
-    from models.starter.train import Collected, Views, Words
-
-QUERIES = 1000
-"""How many pictures are altered in each way and searched for."""
 GALLERY = 2000
-"""Among how many."""
+"""Among how many pictures an altered one is searched for."""
 
 _THINGS = {"objects", "food", "animals", "travel", "activities"}
 QUESTIONS = (
@@ -40,7 +37,7 @@ QUESTIONS = (
 def as_pools(pools: Any) -> Pools:
     """An array of all pools to one tensor for each."""
     whole = torch.from_numpy(np.asarray(pools).astype(np.float32))
-    return {name: whole[:, features.part(name)] for name in features.POOLS}
+    return {name: whole[:, features.part(name)] for name in POOLS}
 
 
 def caption(item: sources.Item) -> str:
@@ -159,7 +156,7 @@ def near_duplicates(embed: Embeds, held: Views, altered: dict[str, Views]) -> di
 
 
 def zero_shot(embed: Embedder, held: Views, classes: list[tuple[str, ...]]) -> dict[str, Any]:
-    """Held-out pictures whose caption is a name of an ImageNet class, told among all 1000 classes."""
+    """Held-out pictures whose caption is a name of an ImageNet class, classified among all 1000 classes."""
     by_name = {name: number for number, names in reversed(list(enumerate(classes))) for name in names}
     known = [(at, by_name[caption(item)]) for at, item in enumerate(held.items) if caption(item) in by_name]
     vectors = embed.texts([names[0] for names in classes])

@@ -344,6 +344,7 @@ def open_picture(data: Path, item: Item, colour: str = "#000000") -> Image.Image
         body = icon["body"].replace("currentColor", colour)
         links = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
         return _rendered(f'<svg {links} viewBox="{box}" width="{width}" height="{height}">{body}</svg>', width, height)
+    image: Image.Image
     if "!" in where:
         archive, _, member = where.partition("!")
         with zipfile.ZipFile(data / archive) as catalogue:
@@ -359,7 +360,7 @@ def open_picture(data: Path, item: Item, colour: str = "#000000") -> Image.Image
 
 
 def _rendered(svg: str, width: float, height: float) -> Image.Image:
-    import resvg_py
+    import resvg_py  # type: ignore[import-not-found]  # unpacked by `fetch`, never installed
 
     side = "width" if width >= height else "height"
     png = resvg_py.svg_to_bytes(svg_string=svg, **{side: RENDERED})

@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -25,7 +26,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
@@ -34,19 +34,18 @@ from export.checkpoints.starter import (
     TRAINED,
     ImageHead,
     lite0_weights,
-    minilm_folder,
     read_backbone,
-    read_minilm,
     rounded,
 )
 from models.starter import evaluate, features, sources
 from models.starter.before import expected_features
+from models.starter.dataset import Views, Words, collect
 from models.starter.sources import Item
 
 FOLDER = Path(__file__).parent
 
 VISUAL, HIDDEN = 256, 256
-"""Dimensions of the eye's block; width of the semantic head's hidden layer."""
+"""Dimensions of the visual block; width of the semantic head's hidden layer."""
 
 _TEMPLATES = (
     "a picture of a {}", "a photo of a {}", "{} icon", "an image of {}", "a drawing of {}", "{} clip art",
@@ -54,15 +53,12 @@ _TEMPLATES = (
 )  # fmt: skip
 # How often a picture is learned with its name, a sentence around it, one keyword, name and keywords, two keywords.
 _KINDS = {"name": 0.45, "template": 0.15, "kw": 0.12, "both": 0.18, "pair": 0.10}
-# Emoji of people come by the hundred, all alike but for who does it: one view of each is enough.
-_PEOPLE = re.compile(r"(man|woman|men|women|family|couple|kiss|flag|regional|people|person|keycap|japanese)\b")
-_NEAR_DUPLICATES = 3000
 _PSEUDO = 192
-"""How many of a batch are no pictures, but what the classifier's weights say that its classes look like."""
+"""How many of a batch are not pictures, but pseudo-features: what the classifier's weights say of its classes."""
 _ALONE = 0.25
-"""How often the classifier's path has to do alone: it is what knows photographs."""
+"""How often the classifier's path must suffice alone: it is the part that knows photographs."""
 _SOFT = 0.15
-"""How much of what is wanted is likeness to every text that means nearly the same, not to one's own alone."""
+"""The part of the target that goes to all texts of nearly the same meaning, and not to the picture's own text."""
 
 
 def texts_of(item: Item) -> dict[str, list[str]]:
@@ -108,19 +104,14 @@ class HeldOut:
     def in_text(self, text: str) -> bool:
         words = _words(text)
         singular = {word[:-1] for word in words if word.endswith("s")} | {w[:-2] for w in words if w.endswith("es")}
-        return any(_mentions(name, text) for word in words | singular for name in self._by_word().get(word, ()))
+        return any(_mentions(name, text) for word in words | singular for name in self._by_word.get(word, ()))
 
+    @cached_property
     def _by_word(self) -> dict[str, list[str]]:
-        found = _BY_WORD.get(self.names)
-        if found is None:
-            found = defaultdict(list)
-            for name in sorted(self.names):
-                found[sorted(_words(name))[0]].append(name)
-            _BY_WORD[self.names] = found
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.names):
+            found[sorted(_words(name))[0]].append(name)
         return found
-
-
-_BY_WORD: dict[frozenset[str], dict[str, list[str]]] = {}
 
 
 def _words(text: str) -> set[str]:
@@ -129,107 +120,6 @@ def _words(text: str) -> set[str]:
 
 def _mentions(name: str, text: str) -> bool:
     return re.search(rf"(?<![a-z0-9]){re.escape(name)}(?:s|es)?(?![a-z0-9])", text) is not None
-
-
-class Words:
-    """Texts to MiniLM's vectors, kept on disk."""
-
-    def __init__(self, cache: Path) -> None:
-        self._paths = cache / "texts.json", cache / "texts.npy"
-        self._rows: dict[str, int] = {}
-        self.vectors = np.zeros((0, 384), np.float32)
-        if self._paths[0].exists():
-            texts = json.loads(self._paths[0].read_bytes())
-            self._rows = {text: row for row, text in enumerate(texts)}
-            self.vectors = np.load(self._paths[1])
-
-    def learn(self, texts: set[str]) -> None:
-        """Embed those that are not there yet."""
-        new = sorted(texts - self._rows.keys())
-        if not new:
-            return
-        print(f"embedding {len(new)} texts", flush=True)
-        minilm, _ = read_minilm(minilm_folder())
-        tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(64)
-        tokens = [tokenizer.encode(text).ids for text in new]
-        vectors = np.zeros((len(new), 384), np.float32)
-        by_length = defaultdict(list)
-        for at, ids in enumerate(tokens):
-            by_length[len(ids)].append(at)
-        with torch.inference_mode():
-            for _, members in sorted(by_length.items()):
-                for start in range(0, len(members), 128):
-                    part = members[start : start + 128]
-                    vectors[part] = minilm(torch.tensor([tokens[at] for at in part])).numpy()
-        self.vectors = np.concatenate([self.vectors, vectors])
-        for text in new:
-            self._rows[text] = len(self._rows)
-        self._paths[0].write_text(json.dumps(list(self._rows)))
-        np.save(self._paths[1], self.vectors)
-
-    def row(self, text: str) -> int:
-        return self._rows[text]
-
-    def of(self, texts: Sequence[str]) -> torch.Tensor:
-        """float32[N, 384]."""
-        self.learn(set(texts))
-        return torch.from_numpy(self.vectors[[self._rows[text] for text in texts]])
-
-
-@dataclass(frozen=True)
-class Views:
-    """Views of pictures, as the backbone's pools, and of which items they are."""
-
-    items: list[Item]
-    pools: NDArray[np.float16]
-
-    def only(self, rows: Sequence[int]) -> Views:
-        return Views([self.items[at] for at in rows], self.pools[list(rows)])
-
-
-@dataclass(frozen=True)
-class Collected:
-    """Everything the backbone saw."""
-
-    training: Views
-    """Every view of the sets that are trained on."""
-    pairs: tuple[NDArray[np.float16], NDArray[np.float16]]
-    """Clean pictures and altered forms of the same, row by row."""
-    clean: Views
-    """The pictures in colour of the sets that are trained on, as they are."""
-    held: Views
-    """Pictures of the sets that are never trained on."""
-    altered: dict[str, Views]
-    """The same, as each of views.MEASURED alters them."""
-
-
-def collect(data: Path, everything: list[Item]) -> Collected:
-    """Look at each picture in each of its views, or read what was seen from the cache."""
-    cache = data / "cache"
-    model = features.write_model(cache)
-
-    def seen(items: list[Item], kind: str) -> Views:
-        return Views(items, features.look(data, items, kind, cache, model))
-
-    held = [item for item in everything if item.set in sources.NEVER_TRAINED]
-    trained = [item for item in everything if item.set not in sources.NEVER_TRAINED]
-    colour = [item for item in trained if item.set not in sources.ONE_COLOUR]
-    lines = [item for item in trained if item.set in sources.ONE_COLOUR]
-    vivid = [item for item in colour if not _PEOPLE.match(item.name)]
-    some = sorted(vivid, key=lambda item: sources.draw(f"near/{item.set}/{item.key}"))[:_NEAR_DUPLICATES]
-    clean, near, strong = seen(colour, "clean"), seen(some, "near"), seen(vivid, "strong")
-    parts = (clean, near, strong, seen(lines, "strong"))
-    row = {(item.set, item.key): at for at, item in enumerate(colour)}
-    gallery = sorted(held, key=lambda item: sources.draw(f"{item.set}/{item.key}"))[: evaluate.QUERIES]
-    return Collected(
-        training=Views([item for part in parts for item in part.items], np.concatenate([part.pools for part in parts])),
-        pairs=(clean.pools[[row[item.set, item.key] for item in some]], near.pools),
-        clean=clean,
-        held=seen(held, "clean"),
-        altered={kind: seen(gallery, kind) for kind in features.MEASURED},
-    )
 
 
 def _inputs(pools: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
@@ -246,7 +136,7 @@ def moments(views: Views, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]
     return gain, (-sample.mean(0) * gain).half().float()
 
 
-def train_eye(
+def train_visual(
     pairs: tuple[NDArray[np.float16], NDArray[np.float16]],
     level: tuple[torch.Tensor, torch.Tensor],
     *,
@@ -254,7 +144,7 @@ def train_eye(
     batch: int = 512,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """The eye's block: a linear map that keeps the altered forms of a picture together, and pictures apart."""
+    """The visual block: a linear map that keeps the altered forms of a picture together, and pictures apart."""
     torch.manual_seed(seed)
     rng = np.random.RandomState(seed)
     first, second = (torch.from_numpy(np.ascontiguousarray(part)) for part in pairs)
@@ -287,16 +177,16 @@ def train_eye(
         forth = functional.cross_entropy(torch.cat([across, among], 1), target)
         loss = forth + functional.cross_entropy(across.T, target)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # as torch declares it
         optimiser.step()
         schedule.step()
         if step % 100 == 99:
-            print(f"eye: step {step + 1}, loss {loss.item():.3f}, {time.monotonic() - started:.0f} s", flush=True)
+            print(f"visual: step {step + 1}, loss {loss.item():.3f}, {time.monotonic() - started:.0f} s", flush=True)
     return {"image.visual.weight": head.weight.detach(), "image.visual.bias": head.bias.detach()}
 
 
 class Pseudo:
-    """Pictures that nobody took: pools as the classifier's weights say that a class of ImageNet has them.
+    """Pseudo-features: pools such as the pictures of an ImageNet class would have, made from the classifier's weights.
 
     A class's weights, times the covariance of the features, is the direction in which its pictures lie (as in a linear
     discriminant); the other levels follow from the last by regression; the spread around is that of real views.
@@ -351,11 +241,11 @@ def class_vectors(classes: list[tuple[str, ...]], words: Words) -> torch.Tensor:
     return torch.stack([functional.normalize(words.of(names).mean(0), dim=0) for names in classes])
 
 
-def train_meaning(
+def train_semantic(
     views: Views, level: tuple[torch.Tensor, torch.Tensor], words: Words, out: HeldOut,
     classes: list[tuple[str, ...]], *, steps: int = 700, batch: int = 512, seed: int = 0,
 ) -> dict[str, torch.Tensor]:  # fmt: skip
-    """The meaning's block: pictures and words brought together, by contrast within each batch."""
+    """The semantic block: pictures and words brought together, by contrast within each batch."""
     torch.manual_seed(seed)
     rng = np.random.RandomState(seed)
     dimensions = DIMENSIONS - VISUAL
@@ -363,13 +253,16 @@ def train_meaning(
     allowed: dict[str, bool] = {}
     seen = []
     for item in views.items:
-        kinds = texts_of(item)
-        for text in {text for texts in kinds.values() for text in texts} - allowed.keys():
-            allowed[text] = not out.in_text(text)
-        seen.append({kind: [words.row(text) for text in texts if allowed[text]] for kind, texts in kinds.items()})
-    usable = np.array([at for at, rows in enumerate(seen) if rows["name"]])
+        texts_by_kind = texts_of(item)
+        for phrase in {phrase for texts in texts_by_kind.values() for phrase in texts} - allowed.keys():
+            allowed[phrase] = not out.in_text(phrase)
+        rows_by_kind = {
+            kind: [words.row(phrase) for phrase in texts if allowed[phrase]] for kind, texts in texts_by_kind.items()
+        }
+        seen.append(rows_by_kind)
+    usable = np.array([at for at, by_kind in enumerate(seen) if by_kind["name"]])
     vectors = torch.from_numpy(words.vectors)
-    learned = vectors[sorted({row for kinds in seen for rows in kinds.values() for row in rows})]
+    learned = vectors[sorted({row for by_kind in seen for rows_of in by_kind.values() for row in rows_of})]
     pools = torch.from_numpy(views.pools)
     sample = pools[rng.permutation(len(pools))[:6000]].float()
     gain, shift = level
@@ -381,15 +274,15 @@ def train_meaning(
     average = learned.mean(0)
     axes = torch.linalg.svd(learned[:: max(1, len(learned) // 8000)] - average, full_matrices=False)[2][:dimensions]
     skip, up = nn.Linear(size, dimensions), nn.Linear(size, HIDDEN)
-    down, said = nn.Linear(HIDDEN, dimensions, bias=False), nn.Linear(384, dimensions, bias=False)
+    down, named = nn.Linear(HIDDEN, dimensions, bias=False), nn.Linear(384, dimensions, bias=False)
     with torch.no_grad():
         text.weight.copy_(axes)
         text.bias.copy_(-0.8 * axes @ average)
-        said.weight.copy_(8 * axes)
+        named.weight.copy_(8 * axes)
         nn.init.normal_(skip.weight, std=0.3 / size**0.5)
         nn.init.normal_(down.weight, std=0.02)
     warmth = nn.Parameter(torch.tensor(20.0).log())
-    heads = [parameter for layer in (skip, up, down, said) for parameter in layer.parameters()]
+    heads = [parameter for layer in (skip, up, down, named) for parameter in layer.parameters()]
     optimiser = torch.optim.AdamW([
         {"params": heads, "lr": 1e-3, "weight_decay": 0.05},
         {"params": text.parameters(), "lr": 2e-4, "weight_decay": 0.0},
@@ -412,28 +305,28 @@ def train_meaning(
         more, more_rows = made.sample(_PSEUDO, rng)
         levels, rows = torch.cat([pools[at].float(), more]), rows + more_rows
         with torch.no_grad():
-            classed = torch.softmax(classifier(levels[:, features.part("head")]), 1) @ class_names
+            class_means = torch.softmax(classifier(levels[:, features.part("head")]), 1) @ class_names
         inputs = functional.dropout(_inputs(levels * gain + shift, names), 0.15)
         others = torch.from_numpy((rng.uniform(size=(len(rows), 1)) >= _ALONE).astype(np.float32))
-        means = others * (skip(inputs) + down(functional.dropout(torch.relu(up(inputs)), 0.25))) + said(classed)
+        means = others * (skip(inputs) + down(functional.dropout(torch.relu(up(inputs)), 0.25))) + named(class_means)
         words_of = vectors[rows]
         cosines = functional.normalize(means, dim=1) @ functional.normalize(text(words_of), dim=1).T
         logits = warmth.exp().clamp(max=100) * cosines
         wanted = (1 - _SOFT) * torch.eye(len(rows)) + _SOFT * torch.softmax(words_of @ words_of.T / 0.1, 1)
         loss = (functional.cross_entropy(logits, wanted) + functional.cross_entropy(logits.T, wanted)) / 2
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # as torch declares it
         optimiser.step()
         schedule.step()
         smooth = loss.item() if step == 0 else 0.98 * smooth + 0.02 * loss.item()
         if step % 50 == 49:
             scale, spent = warmth.exp().item(), time.monotonic() - started
-            print(f"meaning: step {step + 1}, loss {smooth:.3f}, scale {scale:.0f}, {spent:.0f} s", flush=True)
+            print(f"semantic: step {step + 1}, loss {smooth:.3f}, scale {scale:.0f}, {spent:.0f} s", flush=True)
     trained = {}
     for name, layer in (("skip", skip), ("up", up)):
         trained[f"image.{name}.weight"], trained[f"image.{name}.bias"] = layer.weight.detach(), layer.bias.detach()
     trained["image.down.weight"] = down.weight.detach()
-    trained["image.names.weight"] = said.weight.detach() @ class_names.T
+    trained["image.names.weight"] = named.weight.detach() @ class_names.T
     trained["text.head.weight"], trained["text.head.bias"] = text.weight.detach(), text.bias.detach()
     return trained
 
@@ -455,15 +348,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = {text for item in everything for texts in texts_of(item).values() for text in texts}
     words.learn(texts | {text for names in classes for name in names for text in (name, f"a photo of a {name}")})
     gain, shift = level = moments(collected.training)
-    eye = train_eye(collected.pairs, level)
+    visual = train_visual(collected.pairs, level)
     for name in ImageHead.VISUAL:
-        eye[f"image.gain.{name}"], eye[f"image.shift.{name}"] = gain[features.part(name)], shift[features.part(name)]
-    # A twin that never meets some concepts says how well the recipe does on what it was not taught; what is kept has
-    # met them all.
+        visual[f"image.gain.{name}"], visual[f"image.shift.{name}"] = (
+            gain[features.part(name)],
+            shift[features.part(name)],
+        )
+    # A twin that never sees some concepts shows how well the recipe does on what it was not taught. The model that is
+    # kept has seen them all.
     out = HeldOut.choose(everything)
     taught = [at for at, item in enumerate(collected.training.items) if not out.in_text(item.name)]
-    twin = rounded(eye | train_meaning(collected.training.only(taught), level, words, out, classes))
-    trained = rounded(eye | train_meaning(collected.training, level, words, HeldOut(frozenset()), classes))
+    twin = rounded(visual | train_semantic(collected.training.only(taught), level, words, out, classes))
+    trained = rounded(visual | train_semantic(collected.training, level, words, HeldOut(frozenset()), classes))
     save_file(trained, options.out / TRAINED)
     figures = evaluate.figures(trained, twin, collected, words, out.names, classes)
     figures["seconds"] = round(time.monotonic() - started)

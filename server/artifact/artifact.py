@@ -45,6 +45,10 @@ LOSSY_TOLERANCE = 2
 """How far one 8-bit sample of a JPEG may lie from the sample of another decoder: decoders differ in the last bits of
 their IDCT."""
 
+MIN_COSINE_IN_SPACE = 0.999
+"""The least cosine of two vectors that one space gives the same picture: by fp32 and by another precision of the space,
+or now and when a catalogue was filled."""
+
 
 class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A part of the manifest: immutable, camelCase in JSON, unknown fields refused."""

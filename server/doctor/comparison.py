@@ -17,15 +17,15 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from server.artifact.artifact import Artifact, Vectors
+from server.artifact.artifact import MIN_COSINE_IN_SPACE, Artifact, Vectors
 from server.errors import MediaNotFound, MediaRejected, StorageFailed
 from server.inference.encoder import Encoder
 from server.ingest.storage import MediaStore
 from server.preprocessing import media
 from server.settings import Settings
 
-AGREES = 0.999
-"""The least cosine at which a stored vector counts as the picture's own. Each precision of a space reaches it, too."""
+AGREES = MIN_COSINE_IN_SPACE
+"""The least cosine at which a vector counts as that of the picture."""
 
 
 class Pictures:

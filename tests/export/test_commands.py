@@ -18,6 +18,7 @@ from export.artifacts.diff import diff
 from export.artifacts.listing import list_artifacts, show
 from export.artifacts.verify import graph_digests, verify
 from export.errors import ExportRefused
+from export.proof import parity
 from export.proof.gate import own_space
 from export.proof.speed import bench
 from server.artifact.artifact import Artifact, Space
@@ -29,6 +30,12 @@ from tests.support.artifacts import image_only, rewrite, with_words
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_words(tmp_path_factory.mktemp("artifacts") / "words")
+
+
+@pytest.fixture
+def fewer_pictures(few_pictures_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not the gate's pictures are the point, a sixth of them will do."""
+    monkeypatch.setattr(parity, "PICTURES", few_pictures_folder)
 
 
 @pytest.fixture
@@ -81,16 +88,18 @@ def test_verify_proves_pictures_and_words_and_says_so(copy: Path, capsys: pytest
     assert "texts" in lines[3]
 
 
-def test_verify_proves_every_precision_against_fp32(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_proves_every_precision_against_fp32(
+    copy: Path, fewer_pictures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     verify(_stirred(copy, 0.01))
     out = capsys.readouterr().out
     assert "int8 on cpu: lowest cosine 1.0000000000" in out
     assert "lowest cosine to fp32 here 0.999" in out
     assert "each finds itself first" in out
-    assert "int8 on cpu reads words with text.fp32.onnx" in out
+    assert "int8 on cpu uses text.fp32.onnx" in out
 
 
-def test_a_precision_that_is_too_far_from_fp32_here_must_not_share_its_space(copy: Path) -> None:
+def test_a_precision_that_is_too_far_from_fp32_here_must_not_share_its_space(copy: Path, fewer_pictures: None) -> None:
     _stirred(copy, 0.5)
     with pytest.raises(ExportRefused, match="int8 shares the space of fp32, but on this machine"):
         verify(copy)
@@ -121,9 +130,9 @@ def test_figures_below_what_they_had_to_reach_are_refused(copy: Path) -> None:
 
 def test_another_tokenizer_fails_the_verification(copy: Path) -> None:
     path = copy / "tokenizer.json"
-    told = json.loads(path.read_text("utf-8"))
-    told["normalizer"]["lowercase"] = False
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text("utf-8"))
+    content["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(content))
     with pytest.raises(ArtifactInvalid, match=r"tokenizer\.json is not the file"):
         verify(copy)
     rewrite(copy)
@@ -150,7 +159,7 @@ def test_list_has_a_line_for_each_artifact_and_names_what_is_broken(copy: Path) 
     assert "cannot be read: " in lines[3]
 
 
-def test_list_tells_a_precision_with_a_space_of_its_own(copy: Path) -> None:
+def test_list_shows_a_precision_with_a_space_of_its_own(copy: Path) -> None:
     _change(copy, "fp32", space="0" * 64)
     assert "fp32 (own space)" in list_artifacts(copy.parent)
 
@@ -161,7 +170,7 @@ def test_list_of_nothing_says_so(tmp_path: Path) -> None:
         list_artifacts(tmp_path / "nowhere")
 
 
-def test_show_tells_everything_that_the_manifest_says(words: Path) -> None:
+def test_show_prints_everything_that_the_manifest_says(words: Path) -> None:
     manifest = Artifact.read(words).manifest
     shown = show(words)
     for value in (
@@ -189,9 +198,9 @@ def test_show_of_what_is_no_artifact_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_artifact_does_not_differ_from_its_copy(words: Path, copy: Path) -> None:
-    told = diff(words, copy)
-    assert told.startswith(f"The manifests of {words} and {copy} say the same.")
-    assert "Same space: vectors of A and B may be compared" in told
+    output = diff(words, copy)
+    assert output.startswith(f"The manifests of {words} and {copy} say the same.")
+    assert "Same space: vectors of A and B may be compared" in output
 
 
 def _other_spec(folder: Path) -> None:
@@ -216,14 +225,14 @@ def _other_dimensions(folder: Path) -> None:
         (_other_dimensions, "because they have 512 and 768 dimensions."),
     ],
 )
-def test_different_spaces_are_told_with_the_reason(
+def test_different_spaces_are_named_with_the_reason(
     change: Callable[[Path], None], because: str, words: Path, copy: Path
 ) -> None:
     change(copy)
-    told = diff(words, copy)
-    assert "Different spaces: vectors of A and B must not be compared." in told
-    assert because in told
-    assert "Same space" not in told
+    output = diff(words, copy)
+    assert "Different spaces: vectors of A and B must not be compared." in output
+    assert because in output
+    assert "Same space" not in output
 
 
 def test_each_field_that_differs_has_a_line_and_no_other(words: Path, copy: Path) -> None:
@@ -234,24 +243,24 @@ def test_each_field_that_differs_has_a_line_and_no_other(words: Path, copy: Path
     assert not any(line[:1] in (["edge"], ["mean"], ["opset"]) for line in lines)
 
 
-def test_another_text_tower_asks_for_no_re_embedding(words: Path, copy: Path, tmp_path: Path) -> None:
+def test_another_text_tower_needs_no_re_embedding(words: Path, copy: Path, tmp_path: Path) -> None:
     tower = Artifact.read(copy).manifest.text
     assert tower is not None
     rewrite(copy, text=msgspec.structs.replace(tower, digest="f" * 64))
-    told = diff(words, copy)
-    assert "Same space" in told
-    assert "Words are read by different text towers; that asks for no re-embedding." in told
-    assert "Only A reads words." in diff(words, image_only(tmp_path / "pictures"))
+    output = diff(words, copy)
+    assert "Same space" in output
+    assert "The text towers differ, which needs no re-embedding." in output
+    assert "Only A has a text tower." in diff(words, image_only(tmp_path / "pictures"))
 
 
-def test_a_precision_that_only_one_has_and_its_own_space_are_told(words: Path, copy: Path) -> None:
+def test_a_precision_that_only_one_has_and_its_own_space_are_shown(words: Path, copy: Path) -> None:
     _stirred(copy, 0.5)
     _change(copy, "int8", space="2" * 64)
-    told = diff(words, copy)
-    assert "image, int8" in told
-    assert "In B, int8 has drifted into a space of its own" in told
-    assert "int8 on cpu, pictures" in told
-    assert "Vectors may be compared in the same space only: fp32 of A with fp32 of B." in told
+    output = diff(words, copy)
+    assert "image, int8" in output
+    assert "In B, int8 has drifted into a space of its own" in output
+    assert "int8 on cpu, pictures" in output
+    assert "Vectors may be compared in the same space only: fp32 of A with fp32 of B." in output
 
 
 def test_two_drifts_of_the_same_weights_are_no_common_space(copy: Path, tmp_path: Path) -> None:
@@ -262,9 +271,9 @@ def test_two_drifts_of_the_same_weights_are_no_common_space(copy: Path, tmp_path
 
 
 def test_speeds_are_compared_where_that_is_asked(words: Path, copy: Path) -> None:
-    told = diff(words, copy, speed=True, seconds=0.01)
-    assert "a second" in told
-    assert {"A", "B"} <= {line.split()[0] for line in told.splitlines() if line.startswith("  ")}
+    output = diff(words, copy, speed=True, seconds=0.01)
+    assert "a second" in output
+    assert {"A", "B"} <= {line.split()[0] for line in output.splitlines() if line.startswith("  ")}
 
 
 # --- bench -----------------------------------------------------------------------------------------------------------
@@ -280,7 +289,7 @@ def test_bench_measures_each_tower_and_batch(words: Path) -> None:
     ]
 
 
-def test_bench_tells_machines_as_json(words: Path) -> None:
+def test_bench_prints_json_for_machines(words: Path) -> None:
     (pictures, texts) = json.loads(bench(words, ["fp32"], ["cpu"], (2,), 0.01, as_json=True))
     assert (pictures["tower"], texts["tower"]) == ("pictures", "texts")
     assert 0 < pictures["slowest"] <= pictures["per_second"] <= pictures["fastest"]

@@ -1,4 +1,4 @@
-"""The export as a whole: checkpoint in, artifact out, or a sentence and nothing."""
+"""The complete export: checkpoint in, artifact out; or a refusal in a sentence, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from export import freeze
 from export.__main__ import main
 from export.artifacts.publish import draft
 from export.checkpoints import clip
+from export.checkpoints.preprocessing import read_preprocessing
 from export.checkpoints.sources import open_source
 from export.graphs import trace
 from export.proof import gate, parity
@@ -30,9 +31,10 @@ from server.artifact.artifact import Artifact
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.media import decode, to_pixels
 from server.preprocessing.text import Tokenizer
+from tests import ROOT
+from tests.export.conftest import Exported
 from tests.support.checkpoints import (
     DIMENSIONS,
-    ROOT,
     SIZE,
     VISION,
     Weights,
@@ -46,29 +48,14 @@ from tests.support.checkpoints import (
 pytestmark = pytest.mark.usefixtures("few_pictures")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_clip(tmp_path_factory.mktemp("checkpoints") / "tiny", words=True)
-
-
-@pytest.fixture(scope="module")
-def artifact(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    models = tmp_path_factory.mktemp("models")
-    assert main(["--source", str(checkpoint), "--name", "tiny", "--models", str(models)]) == 0
-    return models / "tiny"
-
-
 def space(folder: Path) -> str:
     checkpoint = open_source(str(folder))
     checkpoint.image.spec = scaled_by_default(checkpoint.image.spec)
     return draft(checkpoint, "a").space.id
 
 
-def test_an_export_prints_a_line_for_each_step(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--source", str(checkpoint), "--name", "a", "--models", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_an_export_prints_a_line_for_each_step(exported: Exported) -> None:
+    lines = exported.printed.splitlines()
     assert [line.split()[0] for line in lines] == [
         "source",
         "pixels",
@@ -123,7 +110,7 @@ def test_vectors_of_the_artifact_equal_those_of_torch_and_the_processor(checkpoi
             assert abs(np.linalg.norm(found.astype(np.float64)) - 1) < 1e-6
 
 
-def test_vectors_tell_pictures_apart(artifact: Path) -> None:
+def test_vectors_of_different_pictures_differ(artifact: Path) -> None:
     read = Artifact.read(artifact)
     pictures = parity.gate_pictures(read.spec)
     with Encoder(read, "fp32", "cpu") as encoder:
@@ -143,20 +130,23 @@ def test_a_vector_is_bit_identical_alone_and_in_any_batch(artifact: Path, thread
             assert np.array_equal(encoder.encode(pixels[16 - batch :]), alone[16 - batch :]), batch
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
-    """Every picture, every precision, in two processes that order their sets and name their files differently."""
-    made = []
-    for seed in ("0", "17"):
-        scratch = tmp_path / f"scratch-{seed}"
-        scratch.mkdir()
-        arguments = ["--source", checkpoint, "--name", "tiny", "--models", tmp_path / seed, "--allow-drift", "0.5"]
-        arguments += ["--precision", "int8", "--precision", "fp16", "--precision", "fp32"]
-        done = run_export(*arguments, PYTHONHASHSEED=seed, TMPDIR=str(scratch))
-        assert done.returncode == 0, done.stderr
-        made.append(files_of(tmp_path / seed / "tiny"))
-    assert {"image.fp32.onnx", "image.fp16.onnx", "image.int8.onnx", "report.html"} <= set(made[0])
-    assert made[0] == made[1]
-    measured = Artifact.read(tmp_path / "0" / "tiny").manifest.precisions["fp32"].parity["cpu"]
+def test_the_same_checkpoint_gives_the_same_bytes(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every picture, every precision, here and in a process that orders its sets and names its files differently."""
+    monkeypatch.setattr(parity, "PICTURES", ROOT / "export" / "pictures")
+    arguments = ["--source", str(checkpoint), "--name", "tiny", "--allow-drift", "0.5"]
+    arguments += ["--precision", "int8", "--precision", "fp16", "--precision", "fp32"]
+    assert main([*arguments, "--models", str(tmp_path / "here")]) == 0
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    seed = "17" if os.environ.get("PYTHONHASHSEED") != "17" else "0"
+    done = run_export(*arguments, "--models", tmp_path / "elsewhere", PYTHONHASHSEED=seed, TMPDIR=str(scratch))
+    assert done.returncode == 0, done.stderr
+    here, elsewhere = files_of(tmp_path / "here" / "tiny"), files_of(tmp_path / "elsewhere" / "tiny")
+    assert {"image.fp32.onnx", "image.fp16.onnx", "image.int8.onnx", "report.html"} <= set(here)
+    assert here == elsewhere
+    measured = Artifact.read(tmp_path / "here" / "tiny").manifest.precisions["fp32"].parity["cpu"]
     assert measured.image.count > measured.pixels_equal >= 70
 
 
@@ -206,7 +196,7 @@ def test_the_same_weights_computed_in_another_way_are_another_space(
     assert space(unlike) != Artifact.read(artifact).manifest.space.id
 
 
-def test_an_image_tower_published_alone_is_the_same_space_as_the_whole_clip(artifact: Path, tmp_path: Path) -> None:
+def test_an_image_tower_published_alone_is_the_same_space_as_the_complete_clip(artifact: Path, tmp_path: Path) -> None:
     alone = {**VISION, "model_type": "clip_vision_model", "projection_dim": DIMENSIONS}
     folder = tiny_clip(tmp_path / "alone", config={**alone, "vision_config": None, "text_config": None})
     assert space(folder) == Artifact.read(artifact).manifest.space.id
@@ -255,7 +245,7 @@ def test_words_of_the_artifact_equal_those_of_torch_and_its_tokenizer(checkpoint
             assert cosine(expected, found) >= 0.999999
 
 
-def test_without_a_tokenizer_the_artifact_has_no_words_and_says_so(
+def test_without_a_tokenizer_the_artifact_has_no_text_tower_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_clip(tmp_path / "mute")
@@ -277,7 +267,7 @@ def _with_drift(checkpoint: Path, models: Path, *more: str) -> int:
 def test_a_precision_that_drifts_is_not_published(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gate, "SHARED", 1.0)  # as if every cosine had fallen short
+    monkeypatch.setattr(gate, "MIN_COSINE_IN_SPACE", 1.0)  # as if every cosine had fallen short
     error = refused(capsys, tmp_path, "--source", checkpoint, "--name", "a", "--precision", "int8")
     assert "--allow-drift" in error
     assert "Nothing was published" in error
@@ -286,7 +276,7 @@ def test_a_precision_that_drifts_is_not_published(
 def test_an_accepted_drift_has_a_space_of_its_own(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "SHARED", 1.0)
+    monkeypatch.setattr(gate, "MIN_COSINE_IN_SPACE", 1.0)
     more = ["--precision", "fp32", "--precision", "int8", "--allow-drift", "0.6"]
     assert _with_drift(checkpoint, tmp_path, *more) == 0
     variants = Artifact.read(tmp_path / "several").manifest.precisions
@@ -314,7 +304,7 @@ def test_only_what_was_asked_for_is_published(checkpoint: Path, tmp_path: Path) 
         (["--calibration", "nowhere"], "There is no folder nowhere"),
     ],
 )
-def test_wrong_wishes_are_refused(
+def test_wrong_arguments_are_refused(
     arguments: list[str], sentence: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sentence in refused(capsys, tmp_path, "--source", checkpoint, "--name", "a", *arguments)
@@ -339,7 +329,7 @@ def test_ones_own_pictures_are_measured_and_stay_out_of_the_goldens(checkpoint: 
     assert not any("tiny" in golden.picture for golden in manifest.goldens)
 
 
-def test_jpegs_are_decoded_at_a_scale_unless_told_otherwise(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+def test_jpegs_are_decoded_at_a_scale_by_default(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
     scaled = Artifact.read(artifact).manifest
     assert scaled.preprocessing.jpeg_at_least == 2 * SIZE
     assert scaled.precisions["fp32"].parity["cpu"].scaled_decoding is not None
@@ -508,7 +498,7 @@ def test_a_trace_that_fails_is_refused(
     ],
     ids=["Python's", "torch's", "torch's on another system"],
 )
-def test_too_little_memory_is_said_wherever_it_runs_out(
+def test_too_little_memory_is_named_wherever_it_runs_out(
     error: Exception,
     checkpoint: Path,
     tmp_path: Path,
@@ -524,7 +514,7 @@ def test_too_little_memory_is_said_wherever_it_runs_out(
             assert "too little memory" in refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
 
 
-def test_an_unforeseen_error_is_called_a_fault_of_ours_and_shows_where_when_asked(
+def test_an_unforeseen_error_is_called_a_bug_and_shows_where_when_asked(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(spec: Any) -> None:
@@ -532,7 +522,9 @@ def test_an_unforeseen_error_is_called_a_fault_of_ours_and_shows_where_when_aske
 
     monkeypatch.setattr(freeze, "gate_pictures", fail)
     error = refused(capsys, tmp_path, "--source", checkpoint, "--name", "a")
-    assert "a fault of ours, not of what was given: ZeroDivisionError: division by zero. Run it again with" in error
+    assert (
+        "a bug in the export, not in what it was given: ZeroDivisionError: division by zero. Run it again with" in error
+    )
     assert main(["--source", str(checkpoint), "--name", "a", "--models", str(tmp_path), "--traceback"]) == 2
     assert "in fail" in capsys.readouterr().err
 
@@ -554,7 +546,7 @@ def test_a_revision_is_for_the_hub_only(checkpoint: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("arguments", [["--source", "starter", "--name", "a"], ["verify", "models/starter"]])
-def test_a_machine_without_the_exports_packages_is_told_what_to_install(arguments: list[str]) -> None:
+def test_a_machine_without_the_exports_packages_is_given_the_command_to_install_them(arguments: list[str]) -> None:
     code = f"import sys; sys.modules['torch'] = None; from export.__main__ import main; sys.exit(main({arguments}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
@@ -574,7 +566,7 @@ def _spec_with(monkeypatch: pytest.MonkeyPatch, **wrong: Any) -> None:
     """Make the export believe another preprocessing than the checkpoint's."""
     import msgspec
 
-    right = clip.read_preprocessing
+    right = read_preprocessing
 
     def mistaken(config: dict[str, Any], model: str) -> Any:
         processor, spec = right(config, model)
@@ -628,8 +620,15 @@ def test_a_full_disk_leaves_nothing_and_the_artifact_that_was_there(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_export_leaves_nothing(number: signal.Signals, checkpoint: Path, tmp_path: Path) -> None:
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and with them their children.
+    code = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("export", run_name="__main__", alter_sys=True)
+"""
+    arguments = ["--source", str(checkpoint), "--name", "a", "--models", str(tmp_path / "m")]
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "export", "--source", checkpoint, "--name", "a", "--models", tmp_path / "m"],
+        [sys.executable, "-u", "-c", code, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -644,7 +643,7 @@ def test_an_interrupted_export_leaves_nothing(number: signal.Signals, checkpoint
     assert not (tmp_path / "m").exists()
 
 
-def test_the_export_replaces_an_artifact_of_its_name_whole(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_export_replaces_an_artifact_of_its_name_completely(checkpoint: Path, tmp_path: Path) -> None:
     other = tiny_clip(tmp_path / "other", seed=5)
     assert main(["--source", str(other), "--name", "a", "--models", str(tmp_path / "m")]) == 0
     (tmp_path / "m" / "a" / "leftover.txt").write_text("not part of the next one")

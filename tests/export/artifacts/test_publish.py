@@ -15,19 +15,9 @@ import pytest
 from export.__main__ import main
 from export.artifacts import place
 from export.errors import ExportRefused
-from tests.support.checkpoints import files_of, tiny_clip
+from tests.support.checkpoints import files_of
 
 pytestmark = pytest.mark.usefixtures("few_pictures")
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("publish")
-    assert (
-        main(["--source", str(tiny_clip(folder / "tiny", words=True)), "--name", "tiny", "--models", str(folder / "m")])
-        == 0
-    )
-    return folder / "m" / "tiny"
 
 
 @pytest.fixture
@@ -101,7 +91,7 @@ def _no_exchange(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize("exchange", [place._exchange, _no_exchange], ids=["exchange", "rename"])
-def test_publishing_replaces_the_whole_folder(
+def test_publishing_replaces_the_complete_folder(
     exchange: Callable[[Path, Path], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, "_exchange", exchange)
@@ -117,7 +107,7 @@ def test_publishing_replaces_the_whole_folder(
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_rename_that_fails_brings_the_old_artifact_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_that_fails_restores_the_old_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "_exchange", _no_exchange)
     target = tmp_path / "a"
     target.mkdir()
@@ -168,7 +158,7 @@ def _aside(models: Path, name: str, content: str) -> Path:
     return folder
 
 
-def test_an_artifact_that_a_killed_export_had_set_aside_is_brought_back(tmp_path: Path) -> None:
+def test_an_artifact_that_a_killed_export_had_set_aside_is_restored(tmp_path: Path) -> None:
     _aside(tmp_path, "a", "old")
     half = tmp_path / ".a.89abcdef.partial"
     half.mkdir()
@@ -195,7 +185,7 @@ def test_what_another_artifact_left_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_rename_waits_while_another_export_tidies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the two renames there is no artifact, and another export must not bring the old one back."""
+    """Between the two renames there is no artifact, and another export must not restore the old one."""
     monkeypatch.setattr(place, "_exchange", _no_exchange)
     target = tmp_path / "a"
     target.mkdir()

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
+from export.__main__ import main
+from export.checkpoints.checkpoint import Checkpoint
 from export.checkpoints.sources import open_source
 from export.errors import ExportRefused
 from server.artifact.artifact import space_id, text_digest
-from tests.support.checkpoints import ROOT, SIZE, TEXT, files_of, run_export, tiny_clip
+from tests import ROOT
+from tests.support.checkpoints import SIZE, TEXT, files_of, tiny_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -80,23 +83,35 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         server.shutdown()
 
 
-def opened(url: str, home: Path, revision: str | None = None) -> dict[str, Any]:
-    """What tiny/clip is, opened in a process of its own: the hub's client reads its environment once."""
-    code = """
+def at_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    """Point the hub's client, which reads its environment when it is imported, at another hub and another cache."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(
+        file_download, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+
+
+def described(one: Checkpoint) -> dict[str, Any]:
+    text = one.text and one.text()
+    return {
+        "source": [one.source.kind, one.source.id, one.source.revision],
+        "model": one.model,
+        "space": space_id(one.image.tensors, one.image.spec),
+        "text": text and text_digest(text.tensors, text.tokenizer_json),
+    }
+
+
+def opened_elsewhere(url: str, home: Path, revision: str) -> dict[str, Any]:
+    """tiny/clip in a process of its own, which finds the hub and the cache by the environment."""
+    code = f"""
 import json, sys
 from export.checkpoints.sources import open_source
-from server.artifact.artifact import space_id, text_digest
-one = open_source("tiny/clip", json.loads(sys.argv[1]))
-text = one.text and one.text()
-print(json.dumps({
-    "source": [one.source.kind, one.source.id, one.source.revision],
-    "model": one.model,
-    "space": space_id(one.image.tensors, one.image.spec),
-    "text": text and text_digest(text.tensors, text.tokenizer_json),
-}))
+from {__name__} import described
+print(json.dumps(described(open_source("tiny/clip", sys.argv[1]))))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(revision)],
+        [sys.executable, "-c", code, revision],
         cwd=ROOT,
         env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home)},
         capture_output=True,
@@ -106,23 +121,29 @@ print(json.dumps({
     return dict(json.loads(done.stdout))
 
 
-def test_a_model_is_fetched_from_the_hub_with_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
+def test_a_model_is_fetched_from_the_hub_with_only_what_is_needed(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tiny_clip(tmp_path / "published", form="bin", words=True)
     unwanted = ("tf_model.h5", "README.md", "pytorch_model.fp16.bin", "onnx/model.safetensors", "modeling_evil.py")
     hub.files = {**files_of(folder), **dict.fromkeys(unwanted, b"no")}
-    found = opened(hub.url, tmp_path / "home", "v1")
+    found = opened_elsewhere(hub.url, tmp_path / "home", "v1")
     assert found["source"] == ["hub", "tiny/clip", COMMIT]
     assert found["model"] == "tiny/clip"
     assert found["space"] == space(str(folder))
     assert found["text"] is not None
     assert {name for name in hub.fetched if name} == set(files_of(folder))
     # And from the cache alone, when the hub is gone.
-    assert opened("http://127.0.0.1:9", tmp_path / "home", COMMIT) == found
+    at_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "home" / "hub")
+    assert described(open_source("tiny/clip", COMMIT)) == found
 
 
-def test_safetensors_are_fetched_in_place_of_a_pickle(hub: Hub, tmp_path: Path) -> None:
+def test_safetensors_are_fetched_in_place_of_a_pickle(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.files = {**files_of(tiny_clip(tmp_path / "published")), "pytorch_model.bin": b"never"}
-    assert opened(hub.url, tmp_path / "home")["text"] is None
+    at_hub(monkeypatch, hub.url, tmp_path / "cache")
+    assert open_source("tiny/clip").text is None
     assert "model.safetensors" in hub.fetched
     assert "pytorch_model.bin" not in hub.fetched
 
@@ -134,28 +155,30 @@ def test_safetensors_are_fetched_in_place_of_a_pickle(hub: Hub, tmp_path: Path) 
         (["--source", "tiny/clip", "--revision", "v9"], "no revision v9"),
     ],
 )
-def test_what_the_hub_does_not_have_is_said(arguments: list[str], sentence: str, hub: Hub, tmp_path: Path) -> None:
-    done = run_export(
-        *arguments,
-        *("--name", "a", "--models", tmp_path / "m"),
-        HF_ENDPOINT=hub.url,
-        HF_HOME=str(tmp_path / "home"),
-    )
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_the_hub_does_not_have_is_said(
+    arguments: list[str],
+    sentence: str,
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_hub(monkeypatch, hub.url, tmp_path / "cache")
+    assert main([*arguments, "--name", "a", "--models", str(tmp_path / "m")]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
     assert not (tmp_path / "m").exists()
 
 
-def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
-    done = run_export(
-        *("--source", "tiny/clip", "--name", "a", "--models", tmp_path / "m"),
-        HF_ENDPOINT="http://127.0.0.1:9",
-        HF_HOME=str(tmp_path / "home"),
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("export: There is no folder tiny/clip, and the hub (http://127.0.0.1:9) cannot")
-    assert "Traceback" not in done.stderr
+def test_a_hub_that_cannot_be_reached_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    assert main(["--source", "tiny/clip", "--name", "a", "--models", str(tmp_path / "m")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export: There is no folder tiny/clip, and the hub (http://127.0.0.1:9) cannot")
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
@@ -180,7 +203,7 @@ def test_a_hub_that_answers_with_something_else_is_refused(
 ) -> None:
     monkeypatch.setattr(hub, "answer", lambda path: (200, {"Content-Type": "application/json"}, body))
     at_hub(monkeypatch, hub.url, tmp_path / "cache")
-    with pytest.raises(ExportRefused, match="gave no answer of a hub for tiny/clip"):
+    with pytest.raises(ExportRefused, match="does not answer as the hub does for tiny/clip"):
         open_source("tiny/clip")
 
 
@@ -211,7 +234,7 @@ def space(source: str) -> str:
     ],
     ids=["a folder in it", "and normalised", "the folder itself", "as newer versions write it"],
 )
-def test_a_clip_of_sentence_transformers_has_the_space_and_words_of_its_plain_twin(
+def test_a_clip_of_sentence_transformers_has_the_space_and_text_tower_of_its_plain_twin(
     modules: list[dict[str, Any]], inside: str, tmp_path: Path
 ) -> None:
     # Its image processor is written as years ago, and its weights are a pickle.
@@ -266,17 +289,21 @@ def test_a_sentence_transformers_folder_without_a_plain_clip_is_refused(
     assert sentence in refused.value.sentence
 
 
-def test_a_hub_model_of_sentence_transformers_is_fetched_with_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_model_of_sentence_transformers_is_fetched_with_only_what_is_needed(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = sentence_transformers(tmp_path / "published", [CLIP_MODULE])
     wanted = {name for name in files_of(folder) if name != "config_sentence_transformers.json"}
     hub.files = {**files_of(folder), "model.safetensors": b"no", "0_CLIPModel/tf_model.h5": b"no", "README.md": b"no"}
-    found = opened(hub.url, tmp_path / "home")
+    at_hub(monkeypatch, hub.url, tmp_path / "cache")
+    found = described(open_source("tiny/clip"))
     assert {name for name in hub.fetched if name} == wanted
     assert found["source"] == ["hub", "tiny/clip", COMMIT]
     assert found["text"] is not None
     assert found["space"] == space(str(folder))
     # And from the cache alone.
-    assert opened("http://127.0.0.1:9", tmp_path / "home") == found
+    at_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    assert described(open_source("tiny/clip")) == found
 
 
 @pytest.mark.parametrize(
@@ -309,7 +336,7 @@ def test_other_models_are_refused_by_what_they_are(kind: object, sentence: str, 
     ],
     ids=str,
 )
-def test_a_text_towers_config_of_nonsense_is_refused_before_anything_is_made(
+def test_an_invalid_config_of_a_text_tower_is_refused_before_anything_is_made(
     text: dict[str, object], sentence: str, tmp_path: Path
 ) -> None:
     tiny_clip(tmp_path / "bad", words=True, config={"text_config": {**TEXT, **text}})
@@ -329,12 +356,6 @@ def test_a_clip_without_a_tokenizer_or_words_says_why_it_has_no_text_tower(tmp_p
         half = open_source(str(tiny_clip(tmp_path / form, form=form, words=True, change=cut)))
         assert half.text is None
         assert half.without_text == f"The weights of {form} hold no text tower."
-
-
-def at_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    """Point the hub's client, which has read its environment long ago, at another hub and another cache."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
 
 def test_a_folder_wins_over_a_hub_id_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,15 @@ from export.graphs.scales import Recipe, Seen, plan
 from export.graphs.trace import compose_image, compose_text, trace_image, trace_text
 from export.proof.drift import compare
 from server.preprocessing.media import decode, to_pixels
-from tests.support.checkpoints import ROOT, SIZE, VISION, VOCABULARY, tiny_clip
+from tests import ROOT
+from tests.support.checkpoints import SIZE, VISION, VOCABULARY, tiny_clip
 
 PLAIN = Recipe(rows=False, smoothing=(0.0,), bias_correction=False, weights="reduced", tables=False, target=0)
-TO_INT8: dict[str, Callable[..., onnx.ModelProto]] = {"image": to_int8_image, "text": to_int8_text}
+TO_INT8: dict[str, Callable[..., onnx.ModelProto]] = {
+    "image": to_int8_image,
+    "text": to_int8_text,
+    "starter": to_int8_image,
+}
 
 
 def pictures(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
@@ -83,8 +88,8 @@ UNSEEN: dict[str, np.ndarray] = {
 
 
 @pytest.fixture(scope="module")
-def whole(towers: dict[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:
-    return {name: TO_INT8.get(name, to_int8_image)(model, CALIBRATION[name]) for name, model in towers.items()}
+def int8(towers: dict[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:
+    return {name: TO_INT8[name](model, CALIBRATION[name]) for name, model in towers.items()}
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -94,7 +99,8 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def run(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
-    return session(model).run(["embedding"], {model.graph.input[0].name: values})[0]
+    found: np.ndarray = session(model).run(["embedding"], {model.graph.input[0].name: values})[0]
+    return found
 
 
 def drift(model: onnx.ModelProto, other: onnx.ModelProto, values: np.ndarray) -> float:
@@ -117,10 +123,10 @@ def types(model: onnx.ModelProto) -> Counter[int]:
 
 @pytest.mark.parametrize("tower", CALIBRATION)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_precision_takes_and_gives_what_float32_does_with_the_standard_s_own_nodes(
-    tower: str, precision: str, towers: dict[str, onnx.ModelProto], whole: dict[str, onnx.ModelProto]
+def test_a_precision_has_the_inputs_and_outputs_of_float32_and_only_standard_nodes(
+    tower: str, precision: str, towers: dict[str, onnx.ModelProto], int8: dict[str, onnx.ModelProto]
 ) -> None:
-    model = whole[tower] if precision == "int8" else to_fp16(towers[tower])
+    model = int8[tower] if precision == "int8" else to_fp16(towers[tower])
     onnx.checker.check_model(model, full_check=True)
     assert signature(model) == signature(towers[tower])
     assert {node.domain for node in model.graph.node} == {""}
@@ -135,9 +141,9 @@ def test_a_precision_takes_and_gives_what_float32_does_with_the_standard_s_own_n
 @pytest.mark.parametrize("tower", CALIBRATION)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_vector_is_the_same_to_the_last_bit_in_every_batch(
-    tower: str, precision: str, towers: dict[str, onnx.ModelProto], whole: dict[str, onnx.ModelProto]
+    tower: str, precision: str, towers: dict[str, onnx.ModelProto], int8: dict[str, onnx.ModelProto]
 ) -> None:
-    _same_in_every_batch(whole[tower] if precision == "int8" else towers[tower], UNSEEN[tower], 0)
+    _same_in_every_batch(int8[tower] if precision == "int8" else towers[tower], UNSEEN[tower], 0)
 
 
 @pytest.mark.parametrize("tower", CALIBRATION)
@@ -150,10 +156,11 @@ def _same_in_every_batch(model: onnx.ModelProto, values: np.ndarray, tolerance: 
     ready, name = session(model), model.graph.input[0].name
 
     def encode(batch: np.ndarray) -> np.ndarray:
-        return ready.run(["embedding"], {name: batch})[0]
+        found: np.ndarray = ready.run(["embedding"], {name: batch})[0]
+        return found
 
     alone = np.concatenate([encode(one[None]) for one in values])
-    # A batch-mate of another kind: what a scale over the whole batch would follow.
+    # An extreme input beside them: a scale over the batch would follow it.
     strange = np.full_like(values[:1], 255 if values.dtype == np.uint8 else 7)
     count = len(values)
     for order in (np.arange(count), np.arange(count)[::-1], np.random.default_rng(5).permutation(count)):
@@ -167,13 +174,13 @@ def _same_in_every_batch(model: onnx.ModelProto, values: np.ndarray, tolerance: 
 @pytest.mark.parametrize("tower", CALIBRATION)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_same_graph_and_pictures_give_the_same_bytes(
-    tower: str, precision: str, towers: dict[str, onnx.ModelProto], whole: dict[str, onnx.ModelProto]
+    tower: str, precision: str, towers: dict[str, onnx.ModelProto], int8: dict[str, onnx.ModelProto]
 ) -> None:
     before = towers[tower].SerializeToString(deterministic=True)
     if precision == "fp16":
         one, two = to_fp16(towers[tower]), to_fp16(towers[tower])
     else:
-        one, two = whole[tower], TO_INT8.get(tower, to_int8_image)(towers[tower], CALIBRATION[tower])
+        one, two = int8[tower], TO_INT8[tower](towers[tower], CALIBRATION[tower])
     assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
     assert towers[tower].SerializeToString(deterministic=True) == before
 
@@ -183,7 +190,8 @@ def test_the_same_graph_and_pictures_give_the_same_bytes(
 
 def run_in_half(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
     """As ONNX defines it: ONNX Runtime on a CPU computes in float32 what it is told to compute in half precision."""
-    return ReferenceEvaluator(model).run(None, {model.graph.input[0].name: values})[0]
+    found: np.ndarray = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: values})[0]
+    return found
 
 
 @pytest.mark.parametrize("tower", CALIBRATION)
@@ -200,7 +208,7 @@ def test_half_precision_stays_near_where_it_is_computed_in(tower: str, towers: d
     assert compare(run(towers[tower], UNSEEN[tower]), found).cosine.min() > 0.99999
 
 
-def test_what_a_graph_gives_stays_in_float32_whatever_gives_it() -> None:
+def test_the_output_of_a_graph_stays_in_float32_whichever_node_makes_it() -> None:
     model = helper.make_model(
         helper.make_graph(
             [
@@ -247,23 +255,23 @@ def test_features_whose_squares_overflow_half_precision_are_normalised(tmp_path:
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
-def test_what_real_inputs_make_too_large_for_half_precision_stays_in_float32(tmp_path: Path) -> None:
+def test_activations_too_large_for_half_precision_stay_in_float32(tmp_path: Path) -> None:
     def one_large(weights: dict[str, Any]) -> None:
         weights["vision_model.post_layernorm.weight"] *= torch.logspace(3.5, 5.5, VISION["hidden_size"])
         weights["visual_projection.weight"] *= 1e-4
 
     model = trace_tiny(tmp_path, change=one_large)["image"]
     expected = run(model, UNSEEN["image"])
-    # What the weights alone tell does not suffice: what comes of them is multiplied next.
+    # The weights alone do not show it: their products are multiplied next.
     assert not np.isfinite(run_in_half(to_fp16(model), UNSEEN["image"])).all()
     found = run_in_half(to_fp16(model, [CALIBRATION["image"][:8]]), UNSEEN["image"])
     assert compare(expected, found).cosine.min() > 0.99999
 
 
-def test_inputs_that_lead_to_nothing_large_change_nothing(towers: dict[str, onnx.ModelProto]) -> None:
-    """Among what a text leads to are a mask's numbers, which hide as well when they are clamped."""
-    alone, told = to_fp16(towers["text"]), to_fp16(towers["text"], [one[None] for one in CALIBRATION["text"]])
-    assert told.SerializeToString(deterministic=True) == alone.SerializeToString(deterministic=True)
+def test_inputs_without_large_activations_change_nothing(towers: dict[str, onnx.ModelProto]) -> None:
+    """A text's activations include a mask's numbers, which mask as well when they are clamped."""
+    alone, given = to_fp16(towers["text"]), to_fp16(towers["text"], [one[None] for one in CALIBRATION["text"]])
+    assert given.SerializeToString(deterministic=True) == alone.SerializeToString(deterministic=True)
 
 
 # --- int8 -------------------------------------------------------------------------------------------------------------
@@ -271,23 +279,23 @@ def test_inputs_that_lead_to_nothing_large_change_nothing(towers: dict[str, onnx
 
 @pytest.mark.parametrize("tower", CALIBRATION)
 def test_int8_stays_near_float32(
-    tower: str, towers: dict[str, onnx.ModelProto], whole: dict[str, onnx.ModelProto]
+    tower: str, towers: dict[str, onnx.ModelProto], int8: dict[str, onnx.ModelProto]
 ) -> None:
-    assert drift(towers[tower], whole[tower], UNSEEN[tower]) > 0.999
-    assert drift(towers[tower], whole[tower], UNSEEN[tower]) < 1
+    assert drift(towers[tower], int8[tower], UNSEEN[tower]) > 0.999
+    assert drift(towers[tower], int8[tower], UNSEEN[tower]) < 1
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_runtimes_make_whole_number_kernels_of_every_quantised_product(
-    tower: str, whole: dict[str, onnx.ModelProto], tmp_path: Path
+    tower: str, int8: dict[str, onnx.ModelProto], tmp_path: Path
 ) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(whole[tower].SerializeToString(), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(int8[tower].SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     quantised = sum(
-        weight.data_type == TensorProto.INT8 and len(weight.dims) == 2 for weight in whole[tower].graph.initializer
+        weight.data_type == TensorProto.INT8 and len(weight.dims) == 2 for weight in int8[tower].graph.initializer
     )
     assert quantised > 5
     assert found["MatMulIntegerToFloat"] == quantised
@@ -313,7 +321,7 @@ def test_no_kernel_overflows_16_bits(seed: int) -> None:
     assert np.abs(whole * scales - weights * made.divisors[:, None]).max() <= 1.6 * scales.max()
 
 
-def test_outliers_that_plain_quantisation_drowns_in_are_survived(tmp_path: Path) -> None:
+def test_outliers_that_ruin_plain_quantisation_are_survived(tmp_path: Path) -> None:
     """Trained towers have a few channels tens of times as large as the others, in activations and in some tokens."""
 
     def with_outliers(weights: dict[str, Any]) -> None:
@@ -334,8 +342,8 @@ def test_outliers_that_plain_quantisation_drowns_in_are_survived(tmp_path: Path)
     assert 1 - drift(model, plain, UNSEEN["image"]) > 20 * lost
 
 
-def test_a_channel_that_slept_through_calibration_does_not_drown_the_others() -> None:
-    """Smoothing by what it was, nothing, would enlarge it thousandfold; rows it wakes in would be nothing but it."""
+def test_a_channel_that_is_silent_in_calibration_does_not_dominate_the_others() -> None:
+    """Smoothed by its size there, zero, it would be enlarged a thousandfold and ruin every row where it is not zero."""
     random = np.random.default_rng(0)
     rows = random.normal(0, 1, (256, 64)).astype(np.float32)
     rows[:, 7] = 0
@@ -378,19 +386,21 @@ def _is_wide(weight: onnx.TensorProto) -> bool:
 
 
 def test_what_was_published_in_half_precision_stays_as_small(
-    towers: dict[str, onnx.ModelProto], whole: dict[str, onnx.ModelProto]
+    towers: dict[str, onnx.ModelProto], int8: dict[str, onnx.ModelProto]
 ) -> None:
     """The starter's weights are halves; those of its small convolutions stay as they are."""
-    assert whole["starter"].ByteSize() < 1.02 * towers["starter"].ByteSize()
-    assert types(whole["starter"])[TensorProto.FLOAT16] > types(whole["starter"])[TensorProto.FLOAT]
+    assert int8["starter"].ByteSize() < 1.02 * towers["starter"].ByteSize()
+    assert types(int8["starter"])[TensorProto.FLOAT16] > types(int8["starter"])[TensorProto.FLOAT]
 
 
-def test_progress_is_told_to_its_end(towers: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    to_int8_text(towers["text"], CALIBRATION["text"][:5], scratch=tmp_path, on_progress=lambda *pair: told.append(pair))
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
-    assert len({total for _, total in told}) == 1
-    assert told[-1][0] == told[-1][1]
+def test_progress_is_reported_to_its_end(towers: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    to_int8_text(
+        towers["text"], CALIBRATION["text"][:5], scratch=tmp_path, on_progress=lambda *pair: reported.append(pair)
+    )
+    assert [done for done, _ in reported] == sorted({done for done, _ in reported})
+    assert len({total for _, total in reported}) == 1
+    assert reported[-1][0] == reported[-1][1]
     assert not list(tmp_path.iterdir())
 
 

@@ -1,12 +1,13 @@
-"""Graphs: composed, portable, written whole, and what their checkpoints compute."""
+"""Graphs: composed, portable, written completely, and computing what their checkpoints compute."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from export.checkpoints.clip import ProjectedTextTower
 from export.checkpoints.sources import open_source
 from export.checkpoints.tokenizer import TEXTS
 from export.graphs.trace import compose_image, compose_text, trace_image, trace_text, write_graph
-from tests.support.checkpoints import DIMENSIONS, LENGTH, ROOT, SIZE, VOCABULARY, tiny_clip, tiny_siglip
+from tests import ROOT
+from tests.support.checkpoints import DIMENSIONS, LENGTH, SIZE, VOCABULARY, tiny_clip, tiny_siglip
 
 MAKE: dict[str, Callable[[Path], Path]] = {
     "clip": lambda folder: tiny_clip(folder, words=True),
@@ -76,7 +78,8 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def run(path: Path, **inputs: np.ndarray) -> np.ndarray:
-    return session(path).run(["embedding"], inputs)[0]
+    found: np.ndarray = session(path).run(["embedding"], inputs)[0]
+    return found
 
 
 def text_tower(checkpoint: Checkpoint) -> TextTower:
@@ -188,39 +191,42 @@ def test_towers_published_in_half_precision_stay_half_as_large(dtype: torch.dtyp
         assert all(half < 0.7 * whole for half, whole in zip(sizes["half"], sizes["whole"], strict=True))
 
 
+def digests(scratch: Path, folders: Sequence[str]) -> list[str]:
+    """Of each checkpoint's image graph, text graph and tokenizer."""
+    made = []
+    for folder in folders:
+        opened = open_source(folder)
+        tower = text_tower(opened)
+        graphs = [
+            compose(trace_image(opened.image, scratch), opened),
+            compose_text(trace_text(tower, scratch), opened.image.dimensions),
+        ]
+        data = [*(graph.SerializeToString(deterministic=True) for graph in graphs), tower.tokenizer_json]
+        made += [hashlib.sha256(one).hexdigest() for one in data]
+    return made
+
+
 def test_graphs_and_tokenizers_are_the_same_bytes_in_another_process(folders: dict[str, Path], tmp_path: Path) -> None:
-    code = """
-import hashlib, json, sys
+    """Here, and in a process that orders its sets differently."""
+    code = f"""
+import json, sys
 from pathlib import Path
-from export.checkpoints.sources import open_source
-from export.graphs.trace import compose_image, compose_text, trace_image, trace_text
-made = []
-for folder in sys.argv[2:]:
-    opened = open_source(folder)
-    tower = opened.text()
-    scratch = Path(sys.argv[1])
-    image = compose_image(trace_image(opened.image, scratch), opened.image.spec, opened.image.dimensions)
-    text = compose_text(trace_text(tower, scratch), opened.image.dimensions)
-    for data in (image.SerializeToString(deterministic=True), text.SerializeToString(deterministic=True)):
-        made.append(hashlib.sha256(data).hexdigest())
-    made.append(hashlib.sha256(tower.tokenizer_json).hexdigest())
-print(json.dumps(made))
+from {__name__} import digests
+print(json.dumps(digests(Path(sys.argv[1]), sys.argv[2:])))
 """
     chosen = [str(folders[name]) for name in ("clip", "siglip")]
-    made = []
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path), *chosen],
-            cwd=ROOT,
-            env={"PYTHONHASHSEED": seed, "PATH": "", "HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        made.append(json.loads(done.stdout))
-    assert made[0] == made[1]
-    assert len(set(made[0])) == 6
-    assert hashlib.sha256(text_tower(open_source(chosen[0])).tokenizer_json).hexdigest() == made[0][2]
+    here = digests(tmp_path, chosen)
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *chosen],
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": seed, "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == here
+    assert len(set(here)) == 6
 
 
 # --- what they compute ------------------------------------------------------------------------------------------------
@@ -321,12 +327,14 @@ def whole_model(folder: Path) -> Any:
 
 
 def run_one(graph: onnxruntime.InferenceSession, tokens: np.ndarray) -> np.ndarray:
-    return graph.run(["embedding"], {"tokens": tokens[None]})[0][0]
+    found: np.ndarray = graph.run(["embedding"], {"tokens": tokens[None]})[0][0]
+    return found
 
 
 def unit(vectors: torch.Tensor) -> np.ndarray:
     wide = vectors.double()
-    return (wide / wide.norm(dim=1, keepdim=True)).numpy()
+    divided: np.ndarray = (wide / wide.norm(dim=1, keepdim=True)).numpy()
+    return divided
 
 
 # --- weights that are whole numbers times a scale ---------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_lengths_do_not_matter() -> None:
     assert compare(directions() * 7, directions().astype(np.float32) * 0.1).cosine.min() > 1 - 1e-12
 
 
-def test_the_one_that_moved_is_told_and_by_how_much() -> None:
+def test_the_vector_that_moved_is_found_with_its_cosine() -> None:
     compared = compare(directions(), turned(directions(), 4, 9, 0.95))
     assert compared.cosine.argmin() == 4
     assert compared.cosine[4] == pytest.approx(0.95)
@@ -46,7 +46,7 @@ def test_the_one_that_moved_is_told_and_by_how_much() -> None:
     assert compared.drift(batch_identical=False).min_cosine == pytest.approx(0.95)
 
 
-def test_what_all_share_flatters_the_plain_cosine_and_not_the_centred_one() -> None:
+def test_a_part_that_all_vectors_share_raises_the_plain_cosine_and_not_the_centred_one() -> None:
     shared = np.zeros(16)
     shared[0] = 10
     references = directions() + shared

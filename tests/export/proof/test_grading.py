@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from export.__main__ import main
@@ -17,13 +18,13 @@ from export.errors import ExportRefused
 from export.proof.alterations import ALTERATIONS
 from export.proof.grading import chosen, grade, pairs_of
 from export.proof.parity import PICTURES, gate_pictures
-from server.artifact.artifact import Artifact
+from server.artifact.artifact import Artifact, Vectors
 from server.artifact.grades import Grades
 from tests.support.artifacts import rewrite
 from tests.support.checkpoints import tiny_clip
 
 
-def test_thresholds_of_pairs_that_are_told_apart() -> None:
+def test_thresholds_where_pairs_are_well_separated() -> None:
     same = np.array([1.0, 0.9995, 0.9973])
     altered, others = np.linspace(0.8005, 1.0, 1001), np.linspace(-0.2, 0.6005, 4001)
     grades, measured = chosen(same, altered, others)
@@ -34,7 +35,7 @@ def test_thresholds_of_pairs_that_are_told_apart() -> None:
     assert 0 < measured.others.similar <= 0.01
 
 
-def test_near_duplicate_is_never_so_low_that_different_pictures_are() -> None:
+def test_near_duplicate_is_never_so_low_that_different_pictures_reach_it() -> None:
     altered, others = np.linspace(0.3, 1.0, 1001), np.linspace(0.0, 0.9005, 10_001)
     grades, measured = chosen(np.ones(3), altered, others)
     assert grades == Grades(identical=0.999, near_duplicate=0.9, similar=0.892)
@@ -43,7 +44,7 @@ def test_near_duplicate_is_never_so_low_that_different_pictures_are() -> None:
 
 
 @pytest.mark.parametrize("cosine", [1.0, 0.9999, 0.0, -1.0])
-def test_a_tower_to_which_all_pictures_are_one_still_has_thresholds_in_order(cosine: float) -> None:
+def test_a_tower_that_gives_all_pictures_one_vector_still_has_thresholds_in_order(cosine: float) -> None:
     grades, _ = chosen(np.ones(1), np.full(2, cosine), np.full(1, cosine))
     assert grades.identical == 0.999
     assert 0.999 >= grades.near_duplicate == grades.similar >= -1
@@ -65,7 +66,7 @@ def artifact(few_pictures: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "tiny"
 
 
-def test_each_precision_has_grades_of_its_own_and_says_what_they_let_pass(artifact: Path) -> None:
+def test_each_precision_has_grades_of_its_own_and_how_many_pairs_reach_them(artifact: Path) -> None:
     read = Artifact.read(artifact)
     assert read.manifest.format == 3
     count = len(gate_pictures(read.spec))
@@ -85,9 +86,10 @@ def test_the_same_pictures_give_the_same_grades_and_one_picture_gives_none(artif
     pictures = gate_pictures(Artifact.read(artifact).spec)
     pairs = pairs_of(pictures[:6], Artifact.read(artifact).spec)
 
-    def mean_colour(pixels: np.ndarray) -> np.ndarray:
+    def mean_colour(pixels: NDArray[np.uint8]) -> Vectors:
         means = pixels.reshape(len(pixels), -1, 3).mean(axis=1) - 100
-        return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+        unit: Vectors = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+        return unit
 
     first = grade(mean_colour, pairs)
     assert first is not None
@@ -95,7 +97,7 @@ def test_the_same_pictures_give_the_same_grades_and_one_picture_gives_none(artif
     assert grade(mean_colour, pairs_of(pictures[:1], Artifact.read(artifact).spec)) is None
 
 
-def test_verify_refuses_grades_of_another_model_and_diff_tells_them_apart(
+def test_verify_refuses_grades_of_another_model_and_diff_shows_the_difference(
     artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = Artifact.read(artifact).manifest

@@ -16,9 +16,8 @@ from export.proof.gate import Measured
 from export.proof.parity import GatePicture, gate_pictures
 from export.proof.report import render
 from server.artifact.artifact import Artifact, Manifest
-from tests import STARTER
+from tests import ROOT, STARTER
 from tests.export.proof.test_drift import directions, turned
-from tests.support.checkpoints import ROOT
 
 SPACE = "ab" * 32
 TEXTS = (
@@ -58,7 +57,7 @@ def images(pictures: Sequence[GatePicture]) -> dict[str, dict[str, Measured]]:
     references = directions(len(names))
     drifted = turned(turned(references, 4, 9, 0.91), 7, 8, 0.3)
     return {
-        "fp32": {"cpu": Measured(names, references, references, True)},
+        "fp32": {"cpu": Measured(names, references, references.astype(np.float32), True)},
         "int8": {"cpu": Measured(names, references, drifted, True)},
     }
 
@@ -66,7 +65,7 @@ def images(pictures: Sequence[GatePicture]) -> dict[str, dict[str, Measured]]:
 def texts() -> dict[str, dict[str, Measured]]:
     references = directions(len(TEXTS))
     return {
-        "fp32": {"cpu": Measured(TEXTS, references, references, True)},
+        "fp32": {"cpu": Measured(TEXTS, references, references.astype(np.float32), True)},
         "int8": {"cpu": Measured(TEXTS, references, turned(references, 3, 1, 0.8), True)},
     }
 
