@@ -12,16 +12,11 @@ from server.inference.encoder import Encoder
 from server.ingest import demo
 from server.preprocessing import media
 from tests import DEMO_PICTURES, PHOTOGRAPHS, STARTER
-from tests.conftest import in_format, serving
+from tests.support.legacy import LEGACY_SQL
+from tests.support.pictures import in_format
+from tests.support.serving import serving
 
 PICTURES = {path.stem: path.read_bytes() for path in sorted(DEMO_PICTURES.glob("*.webp"))}
-
-# The older application's query, to the letter.
-OLDER_SQL = """\
-SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, \
-m.height FROM image_embeddings ie JOIN media m ON
-  ie."mediaId" = m.id JOIN products p ON m."productId" = p.id WHERE p."clientId" = $2 AND p."isActive" = true \
-ORDER BY ie.embedding <#> $1::vector LIMIT $3"""
 
 
 def search(client, data, limit=24):
@@ -105,7 +100,7 @@ def test_the_older_sql_runs_unchanged_and_agrees(shop):
         cursor = psycopg.RawCursor(connection)
         for name in [*PICTURES][::20]:
             embedding = client.post("/embed-image", files={"file": PICTURES[name]}).json()["embedding"]
-            rows = cursor.execute(OLDER_SQL, (str(embedding), "demo", 10)).fetchall()
+            rows = cursor.execute(LEGACY_SQL, (str(embedding), "demo", 10)).fetchall()
             matches = search(client, PICTURES[name], limit=10)
             assert [row[0] for row in rows] == [match["productId"] for match in matches]
             assert [row[3:] for row in rows] == [(m["s3Key"], m["width"], m["height"]) for m in matches]

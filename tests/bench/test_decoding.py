@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from bench import decoding
-from tests.export.proof.test_decoding import PICTURES, SPEC, encode
+from export.proof.parity import PICTURES
+from tests.support.stand_ins import SPEC, encode
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from bench import figures, load, objectives, pictures, report, traffic
 from bench.figures import Answer, Window
 from bench.traffic import Traffic
 from tests import ROOT
-from tests.conftest import Shop, in_format
+from tests.support.pictures import in_format
 from tests.support.process import Process
+from tests.support.serving import Shop
 
 KEY = "a-key-that-nobody-may-read"
 

@@ -16,8 +16,8 @@ import pytest
 
 from bench import machine, near_duplicates
 from tests import DEMO_PICTURES, ROOT
-from tests.conftest import Shop
 from tests.support.process import Process
+from tests.support.serving import Shop
 
 
 def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ from bench.search import document, fill, main
 from bench.search.measure import measure
 from bench.search.systems import Twinlens, closed_loop
 from bench.search.workload import CLASSES, Workload, client_sizes, unit
-from tests.conftest import in_database
-from tests.test_promise import OLDER_SQL
+from tests.support.databases import in_database
+from tests.support.legacy import LEGACY_SQL
 
 ROWS, DIMENSIONS = 400, 16
 
@@ -107,7 +107,7 @@ def test_the_aims_can_be_missed(workload):
 
 def test_the_older_sql_is_what_the_older_application_asks():
     asked = [line for line in fill.QUERIES["older_search"].splitlines() if not line.startswith("--")]
-    assert " ".join(asked).split() == OLDER_SQL.split()
+    assert " ".join(asked).split() == LEGACY_SQL.split()
 
 
 def test_a_small_run_from_end_to_end(postgres_url, tmp_path, capsys):

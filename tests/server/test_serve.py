@@ -22,7 +22,7 @@ import pytest
 
 from server.postgres.server import EmbeddedPostgres
 from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
-from tests.conftest import discard
+from tests.support.databases import discard
 from tests.support.process import Process, until
 
 

@@ -54,6 +54,13 @@ CREATE UNIQUE INDEX ON image_embeddings ("mediaId");
 CREATE INDEX ON image_embeddings USING hnsw ((embedding::vector(512)) vector_cosine_ops);
 """
 
+# The older application's query, to the letter.
+LEGACY_SQL = """\
+SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, \
+m.height FROM image_embeddings ie JOIN media m ON
+  ie."mediaId" = m.id JOIN products p ON m."productId" = p.id WHERE p."clientId" = $2 AND p."isActive" = true \
+ORDER BY ie.embedding <#> $1::vector LIMIT $3"""
+
 NAMES = sorted(path.stem for path in DEMO_PICTURES.glob("*.webp"))[:40]
 
 

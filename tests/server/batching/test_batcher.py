@@ -1,7 +1,6 @@
 """The batcher with a stand-in for the model: what waits becomes batches, and each entry gets one answer."""
 
 import asyncio
-import threading
 
 import numpy as np
 import pytest
@@ -9,32 +8,13 @@ import pytest
 from server.batching.batcher import Batcher
 from server.batching.fair_queue import Caller
 from server.errors import EncoderFailed, NotReady
+from tests.support.stand_ins import Model, Reader
 
 pytestmark = pytest.mark.anyio
 
 
 def pixels(value):
     return np.full((2, 2, 3), value, np.uint8)
-
-
-class Model:
-    """Gives each picture its first sample as the vector; may be held up, and fails on a poisoned picture."""
-
-    def __init__(self, most=16):
-        self.most = most
-        self.batches = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
-
-    def __call__(self, entries):
-        batch = np.stack(entries)
-        self.entered.set()
-        assert self.gate.wait(10)
-        self.batches.append([int(one[0, 0, 0]) for one in batch])
-        if 66 in self.batches[-1]:
-            raise EncoderFailed()
-        return batch[:, 0, 0, :1].astype(np.float32)
 
 
 async def hold(batcher, model):
@@ -81,13 +61,6 @@ async def test_a_batch_never_exceeds_its_bound():
 
 def text(value, length):
     return np.full(length, value, np.int64)
-
-
-class Reader(Model):
-    """As Model, for texts: the vector is the first token."""
-
-    def __call__(self, entries):
-        return super().__call__([one[:, None, None] for one in entries])
 
 
 async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first():

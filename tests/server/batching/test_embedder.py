@@ -23,8 +23,8 @@ from server.errors import (
     UnreadablePicture,
 )
 from server.preprocessing import media
-from tests.conftest import in_format
-from tests.server.batching.test_batcher import Model, Reader
+from tests.support.pictures import in_format
+from tests.support.stand_ins import Model, Reader
 
 pytestmark = pytest.mark.anyio
 

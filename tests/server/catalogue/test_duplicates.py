@@ -21,7 +21,8 @@ from server.catalogue import duplicates
 from server.catalogue.duplicates import link
 from server.spaces.spaces import open_space
 from tests import DEMO_PICTURES
-from tests.conftest import UnitVectors, in_format
+from tests.support.pictures import in_format
+from tests.support.vectors import UnitVectors
 
 D = 16
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()

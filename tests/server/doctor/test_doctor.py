@@ -19,9 +19,9 @@ from server.doctor import doctor
 from server.doctor.doctor import Report, examine
 from server.errors import DatabaseUnusable
 from tests import DEMO_PICTURES, ROOT, STARTER
-from tests.conftest import Shop
 from tests.support import artifacts
 from tests.support.legacy import NAMES, older_database, random_vectors, real_vectors, settings
+from tests.support.serving import Shop
 
 
 def look(url: str, tmp_path: Path, **options: Any) -> dict[str, doctor.Finding]:

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.conftest import unseen
-from tests.server.test_serve import PHOTOGRAPHS
+from tests import PHOTOGRAPHS
+from tests.support.pictures import unseen
 from tests.support.process import KEYBOARD, until
 
 PICTURE = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()

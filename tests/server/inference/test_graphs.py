@@ -14,8 +14,8 @@ from server.inference import graphs
 from server.inference.cores import Layout
 from server.inference.encoder import Encoder, Serving
 from tests import STARTER
-from tests.conftest import serving
 from tests.support.process import KEYBOARD
+from tests.support.serving import serving
 
 
 @pytest.fixture(scope="module")

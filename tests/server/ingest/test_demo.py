@@ -5,7 +5,7 @@ import re
 import psycopg
 
 from server.ingest import demo
-from tests.conftest import serving
+from tests.support.serving import serving
 
 THEIRS, SAME_SKU, *_ = demo.products()
 

@@ -15,7 +15,7 @@ from server import errors
 from server.artifact.artifact import PreprocessingSpec
 from server.preprocessing import media
 from tests import ROOT
-from tests.conftest import in_format
+from tests.support.pictures import in_format
 
 SPEC = PreprocessingSpec(
     size=224,

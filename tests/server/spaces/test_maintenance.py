@@ -2,8 +2,8 @@
 
 import psycopg
 
-from tests.conftest import serving
 from tests.support.process import KEYBOARD, until
+from tests.support.serving import serving
 
 
 def test_what_waits_to_be_embedded_is_found_soon_and_what_cannot_be_is_recorded_once(database_url, tmp_path):

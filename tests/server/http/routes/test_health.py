@@ -8,7 +8,9 @@ from server.database.migrations import migrate
 from server.http import problems
 from server.http.problems import STATUSES, status_of
 from tests import DEMO_PICTURES
-from tests.conftest import in_database, serving, unseen
+from tests.support.databases import in_database
+from tests.support.pictures import unseen
+from tests.support.serving import serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 

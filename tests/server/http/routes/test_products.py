@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
-from tests.conftest import in_format
+from tests.support.pictures import in_format
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()

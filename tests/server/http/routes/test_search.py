@@ -9,8 +9,9 @@ from PIL import Image
 
 from server.catalogue.similarity import similarity
 from tests import DEMO_PICTURES, PHOTOGRAPHS
-from tests.conftest import in_format, serving, unseen
 from tests.support import artifacts
+from tests.support.pictures import in_format, unseen
+from tests.support.serving import serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()
