@@ -26,14 +26,19 @@ from tests.support.databases import discard
 from tests.support.process import Process, until
 
 
+FEW = 24
+MANY = 96
+"""Products in the demo catalogue: few to start with, or so many that a server can be caught while it loads them."""
+
+
 @pytest.fixture(scope="module")
 def loaded():
-    """Makes data folders with the demo catalogue, as a server has loaded it and left it: loading takes the longest."""
+    """Makes data folders with FEW products, as a server has loaded them and left them: loading takes the longest."""
     # All can walk to it, so that under root, too, a folder and its database are copied as one.
     with tempfile.TemporaryDirectory(prefix="twinlens-test-", ignore_cleanup_errors=True) as name:
         home = Path(name)
         home.chmod(0o755)
-        process = Process(home / "loaded", "--demo", "on")
+        process = Process(home / "loaded", "--demo", "on", products=FEW)
         try:
             process.ready()
         finally:
@@ -55,7 +60,7 @@ def shop(loaded):
 
 
 def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behind(serve):
-    process = serve("--demo", "on").ready()
+    process = serve("--demo", "on", products=FEW).ready()
     first = process.search()
     assert (first[0]["productName"], first[0]["similarity"]) == ("Keyboard", 100.0)
     children = process.children
@@ -89,13 +94,13 @@ def in_flight(process):
 
 
 def test_requests_in_flight_are_answered_on_sigterm(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     with in_flight(process):
         assert process.stop() == 0
 
 
 def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve, shop):
-    process = serve("--demo", "on", data=shop, session=True).ready()
+    process = serve("--demo", "on", products=FEW, data=shop, session=True).ready()
     children = process.children
     with in_flight(process):
         os.killpg(process.process.pid, signal.SIGINT)
@@ -151,37 +156,37 @@ def test_an_upload_that_stalls_while_the_server_ends_does_not_hold_it_up(serve, 
 
 
 def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_all_of_it(serve):
-    process = serve("--demo", "on")
+    process = serve("--demo", "on", products=MANY)
     until(lambda: count_media(process) > 0)
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     children = process.children
     assert process.stop() == 0
     assert not left(children)
     assert "Traceback" not in "".join(process.log)
-    again = serve("--demo", "on").ready()
-    assert count_media(again) == 280
+    again = serve("--demo", "on", products=MANY).ready()
+    assert count_media(again) == MANY
     assert stored(again) == listed(again)
 
 
 def test_a_kill_while_the_demo_catalogue_loads_leaves_no_row_without_bytes_and_the_next_start_completes_it(serve):
-    process = serve("--demo", "on")
+    process = serve("--demo", "on", products=MANY)
     until(lambda: count_media(process) > 0)
     children = process.children
     process.stop(signal.SIGKILL)
     until(lambda: not left(children))
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     bare = serve().ready()
-    assert 0 < count_media(bare) < 280
+    assert 0 < count_media(bare) < MANY
     assert stored(bare) >= listed(bare)
     assert bare.stop() == 0
-    again = serve("--demo", "on").ready()
-    assert count_media(again) == 280
+    again = serve("--demo", "on", products=MANY).ready()
+    assert count_media(again) == MANY
     assert stored(again) >= listed(again)
     assert again.search()[0]["similarity"] == 100.0
 
 
 def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_of_it(serve):
-    process = serve("--demo", "on", session=True)
+    process = serve("--demo", "on", session=True, products=MANY)
     until(lambda: count_media(process) > 0)
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     children = process.children
@@ -189,7 +194,7 @@ def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_o
     assert process.end() in (0, 128 + signal.SIGINT)
     until(lambda: not left(children))  # Python's own tracker of resources ends when it sees that its parent has
     assert "Killing worker" not in "".join(process.log)
-    assert count_media(serve("--demo", "on").ready()) == 280
+    assert count_media(serve("--demo", "on", products=MANY).ready()) == MANY
 
 
 def stored(process):
@@ -215,7 +220,7 @@ def count_media(process):
 
 
 def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     url = EmbeddedPostgres(process.data).url
     path = "/v1/products/demo-keyboard/media"
     pictures = [one.read_bytes() for one in sorted(DEMO_PICTURES.glob("*.webp")) if one.stem != "keyboard"][:12]
@@ -236,11 +241,11 @@ def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve, shop)
         assert all(int(one.headers["Retry-After"]) >= 1 for one in answers)
         holder.rollback()
         assert client.post(path, files={"file": pictures[0]}).status_code == 201
-    assert count_media(process) == 281
+    assert count_media(process) == FEW + 1
 
 
 def test_a_killed_database_comes_back_by_itself(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     before = process.postmaster
     before.kill()
     with process.client() as client:
@@ -250,7 +255,7 @@ def test_a_killed_database_comes_back_by_itself(serve, shop):
 
 
 def test_a_killed_worker_comes_back_by_itself(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     process.worker.kill()
     process.ready(times=2)
     assert process.search()[0]["similarity"] == 100.0
@@ -259,7 +264,7 @@ def test_a_killed_worker_comes_back_by_itself(serve, shop):
 def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(serve, shop):
     postgres = EmbeddedPostgres(shop)
     try:
-        process = serve("--database-url", postgres.start(), "--demo", "on").ready()
+        process = serve("--database-url", postgres.start(), "--demo", "on", products=FEW).ready()
         found = process.search()
         postgres.close()
         process.worker.kill()
@@ -273,7 +278,7 @@ def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(s
 
 
 def test_a_killed_parent_takes_everything_with_it_and_the_next_start_is_whole(serve):
-    process = serve("--demo", "on").ready()
+    process = serve("--demo", "on", products=FEW).ready()
     children = process.children
     process.stop(signal.SIGKILL)
     until(lambda: not left(children))
@@ -310,7 +315,7 @@ def rewrite_manifest(folder, manifest):
 
 
 def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(serve, shop, tmp_path):
-    process = serve("--demo", "on", data=shop).ready()
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     ours = process.search()
     live = json.loads((STARTER / "manifest.json").read_bytes())["space"]["id"]
     assert process.stop() == 0
@@ -390,11 +395,11 @@ def test_a_start_that_cannot_be_says_why_in_one_sentence(serve, flags, said):
 
 
 def test_database_url_prints_where_the_older_application_may_connect(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     command = [sys.executable, "-m", "server", "database-url", "--data", str(process.data)]
     url = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout.strip()
     with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT count(*) FROM image_embeddings").fetchone() == (280,)
+        assert connection.execute("SELECT count(*) FROM image_embeddings").fetchone() == (FEW,)
 
 
 def test_the_server_needs_neither_torch_nor_the_export():

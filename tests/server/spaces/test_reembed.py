@@ -115,7 +115,7 @@ def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_t
 ):
     data = tmp_path / "data"
     shared = ("--database-url", database_url, "--device", "cpu")
-    old = serve("--demo", "on", *shared).ready()
+    old = serve("--demo", "on", *shared, products=24).ready()
     space_new = Artifact.read(opposite).space("fp32").id
 
     refused = serve(*shared, model=opposite)
