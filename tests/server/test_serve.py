@@ -25,7 +25,6 @@ from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
 from tests.support.databases import discard
 from tests.support.process import Process, until
 
-
 FEW = 24
 MANY = 96
 """Products in the demo catalogue: few to start with, or so many that a server can be caught while it loads them."""
