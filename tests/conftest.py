@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar import Litestar
-from litestar.testing import TestClient
 
 from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
 from tests.support import artifacts, vectors
 from tests.support.databases import database_of, discard, fresh_database, postgres
-from tests.support.process import Process
-from tests.support.serving import Shop, serving
+from tests.support.process import Process, Serve
+from tests.support.serving import Client, NewShop, Shop, serving
 
 
 @pytest.fixture
@@ -89,9 +87,7 @@ def with_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def new_shop(
-    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], AbstractContextManager[Shop]]]:
+def new_shop(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewShop]:
     """Makes shops, as the server itself has loaded one: to start on a copy embeds no picture."""
     loaded = tmp_path_factory.mktemp("shop")
 
@@ -108,28 +104,28 @@ def new_shop(
 
 
 @pytest.fixture
-def shop(new_shop: Callable[[], AbstractContextManager[Shop]]) -> Iterator[Shop]:
+def shop(new_shop: NewShop) -> Iterator[Shop]:
     """One of the test's own."""
     with new_shop() as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def api(new_shop: Callable[[], AbstractContextManager[Shop]]) -> Iterator[TestClient[Litestar]]:
+def api(new_shop: NewShop) -> Iterator[Client]:
     """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
     with new_shop() as shop, serving(*shop, demo=True, max_upload=4_000_000) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def words_api(new_shop: Callable[[], AbstractContextManager[Shop]], with_words: Path) -> Iterator[TestClient[Litestar]]:
+def words_api(new_shop: NewShop, with_words: Path) -> Iterator[Client]:
     """As `api`, with the artifact of `with_words`."""
     with new_shop() as shop, serving(*shop, demo=True, model=with_words) as client:
         yield client
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts servers that are processes of their own; those that still run at the test's end are stopped."""
     started: list[Process] = []
 

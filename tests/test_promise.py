@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from litestar import Litestar
-from litestar.testing import TestClient
 from numpy.typing import NDArray
 
 from bench.near_duplicates import ALTERATIONS
@@ -24,11 +22,10 @@ from tests import DEMO_PICTURES, PHOTOGRAPHS, STARTER
 from tests.support.databases import run_sql
 from tests.support.legacy import LEGACY_SQL
 from tests.support.pictures import in_format
-from tests.support.serving import Shop, serving
+from tests.support.serving import Client, Shop, serving
 
 PICTURES = {path.stem: path.read_bytes() for path in sorted(DEMO_PICTURES.glob("*.webp"))}
 
-Client = TestClient[Litestar]
 Match = dict[str, Any]
 
 

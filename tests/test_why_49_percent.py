@@ -1,10 +1,16 @@
 """The statements of docs/why-49-percent.md, run as a reader would run them on the older system's tables."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from numpy.typing import NDArray
+from psycopg.rows import dict_row
 
 from tests import ROOT
 
@@ -19,9 +25,9 @@ CREATE TABLE image_embeddings ("mediaId" text, embedding vector(512));
 """
 
 
-def vectors(kind):
+def vectors(kind: str) -> NDArray[np.float64]:
     random = np.random.default_rng(49)
-    drawn = random.standard_normal((ROWS, 512))
+    drawn: NDArray[np.float64] = random.standard_normal((ROWS, 512))
     if kind != "random":
         drawn += 1.05 * random.standard_normal(512)
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
@@ -29,7 +35,7 @@ def vectors(kind):
 
 
 @pytest.fixture(params=["random", "alike", "long"])
-def older(request, bare_database_url):
+def older(request: pytest.FixtureRequest, bare_database_url: str) -> Iterator[tuple[psycopg.Connection, str]]:
     """A connection to a database of the older system, and what kind of vectors it holds."""
     with psycopg.connect(bare_database_url, autocommit=True) as connection:
         connection.execute(OLDER_SCHEMA)
@@ -46,13 +52,12 @@ def older(request, bare_database_url):
         yield connection, request.param
 
 
-def run(connection, statement):
+def run(connection: psycopg.Connection, statement: str) -> list[dict[str, Any]]:
     filled = statement.replace("[0.0123, -0.0456, ...]", str([1.0] + [0.0] * 511))
-    cursor = connection.execute(filled)
-    return [dict(zip([column.name for column in cursor.description], row, strict=True)) for row in cursor.fetchall()]
+    return psycopg.Cursor(connection, row_factory=dict_row).execute(filled.encode()).fetchall()
 
 
-def test_every_statement_runs_and_only_reads(older):
+def test_every_statement_runs_and_only_reads(older: tuple[psycopg.Connection, str]) -> None:
     connection, _ = older
     assert len(STATEMENTS) == 8
     connection.execute("SET default_transaction_read_only = on")
@@ -60,7 +65,7 @@ def test_every_statement_runs_and_only_reads(older):
         run(connection, statement)
 
 
-def test_the_one_check_that_tells_most_tells_them_apart(older):
+def test_the_one_check_that_tells_most_tells_them_apart(older: tuple[psycopg.Connection, str]) -> None:
     connection, kind = older
     (row,) = run(connection, STATEMENTS[0])
     if kind == "random":
@@ -70,14 +75,16 @@ def test_the_one_check_that_tells_most_tells_them_apart(older):
         assert row["mean_cosine"] > 0.4
 
 
-def test_vectors_that_are_not_of_unit_length_do_not_find_themselves_first(older):
+def test_vectors_that_are_not_of_unit_length_do_not_find_themselves_first(
+    older: tuple[psycopg.Connection, str],
+) -> None:
     connection, kind = older
     statement = next(one for one in STATEMENTS if "not_first" in one)
     (row,) = run(connection, statement)
     assert (row["not_first"] > 0) == (kind == "long")
 
 
-def test_a_perfect_match_reads_nought_where_the_sign_is_wrong(older):
+def test_a_perfect_match_reads_nought_where_the_sign_is_wrong(older: tuple[psycopg.Connection, str]) -> None:
     connection, kind = older
     statement = next(one for one in STATEMENTS if "AS meant" in one)
     (row,) = run(connection, statement)

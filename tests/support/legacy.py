@@ -17,6 +17,7 @@ from server.inference.encoder import Encoder
 from server.preprocessing import media
 from server.settings import Settings
 from tests import DEMO_PICTURES, STARTER
+from tests.support.vectors import unit_vectors
 
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -76,8 +77,7 @@ def real_vectors() -> NDArray[np.float32]:
 
 def random_vectors(count: int = len(NAMES)) -> NDArray[np.float32]:
     """float32[count, 512] of unit length, in any direction: what a mock gives."""
-    vectors = np.random.default_rng(49).standard_normal((count, 512))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit_vectors(count, 512, seed=49)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import psutil
@@ -126,6 +126,20 @@ class Process:
         code = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return code
+
+
+class Serve(Protocol):
+    """The type of the fixture `serve`: starts a server, with the test's own data folder unless another is given."""
+
+    def __call__(
+        self,
+        *flags: str,
+        data: Path = ...,
+        model: Path = ...,
+        port: int | None = ...,
+        session: bool = ...,
+        products: int | None = ...,
+    ) -> Process: ...
 
 
 def _free_port() -> int:

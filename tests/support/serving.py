@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from server.app import create_app
 from server.settings import Settings
 from tests import STARTER
 
+Client = TestClient[Litestar]
+
 
 @contextmanager
-def serving(database_url: str, data: Path, **settings: Any) -> Iterator[TestClient[Litestar]]:
+def serving(database_url: str, data: Path, **settings: Any) -> Iterator[Client]:
     """The whole app in this process, on a real database and the starter artifact, or the `model` that is given."""
     # Given, so that no start spends time on measuring what is best.
     layout = {"threads": 2, "batch": 8}
@@ -31,3 +33,7 @@ class Shop(NamedTuple):
 
     database_url: str
     data: Path
+
+
+NewShop = Callable[[], AbstractContextManager[Shop]]
+"""The type of the fixture `new_shop`."""

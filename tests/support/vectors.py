@@ -18,7 +18,8 @@ class UnitVectors(Protocol):
 def unit_vectors(count: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
     """float32[count, dimensions]: random directions of length 1."""
     made = np.random.default_rng(seed).standard_normal((count, dimensions))
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    unit: NDArray[np.float32] = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def directions(count: int = 30, dimensions: int = 16, seed: int = 0) -> NDArray[np.float64]:
