@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +29,24 @@ class Model:
         self.gate.set()
         self.entered = threading.Event()
 
-    def __call__(self, entries: Sequence[NDArray[np.generic]]) -> NDArray[np.float32]:
+    def __call__(self, entries: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         batch = np.stack(entries)
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([int(one[0, 0, 0]) for one in batch])
         if 66 in self.batches[-1]:
             raise EncoderFailed()
-        return batch[:, 0, 0, :1].astype(np.float32)
+        vectors: NDArray[np.float32] = batch[:, 0, 0, :1].astype(np.float32)
+        return vectors
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class Reader(Model):
     """As Model, for texts: the vector is the first token."""
 
-    def __call__(self, entries: Sequence[NDArray[np.generic]]) -> NDArray[np.float32]:
+    def __call__(self, entries: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         return super().__call__([one[:, None, None] for one in entries])
 
 

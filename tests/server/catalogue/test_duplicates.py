@@ -34,7 +34,8 @@ def _towards(one: NDArray[np.float32], other: NDArray[np.float32], cosine: float
     """A unit vector with that cosine to `one`."""
     across = other - (other @ one) * one
     across /= np.linalg.norm(across)
-    return (cosine * one + (1 - cosine**2) ** 0.5 * across).astype(np.float32)
+    towards: NDArray[np.float32] = (cosine * one + (1 - cosine**2) ** 0.5 * across).astype(np.float32)
+    return towards
 
 
 # --- linking ---------------------------------------------------------------------------------------------------------

@@ -274,4 +274,4 @@ def test_directions_are_of_the_most_common_dimensions() -> None:
         [("a", "", [3, 4]), ("b", "", [0, 0]), ("c", "", [1, 0]), ("d", "", [1, 0, 0])]
     )
     assert ids == ["a", "c"]
-    np.testing.assert_allclose(directions, [[0.6, 0.8], [1, 0]])
+    np.testing.assert_allclose(directions, np.array([[0.6, 0.8], [1, 0]]))

@@ -1,28 +1,33 @@
 """Spaces in a real database: registered, switched to, dropped."""
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.rows import NewMedia
+from server.catalogue.rows import NewMedia, SpaceRow
 from server.commands import spaces as command_line
 from server.database.connections import open_pool
 from server.errors import SpaceDropped, SpaceIncomplete, SpaceNotLive, SpaceRefused
 from server.settings import Settings
 from server.spaces import spaces
+from server.spaces.spaces import Listed
 from tests import ROOT
 
 D = 16
 OLD, NEW, NEWER = (hashlib.sha256(name).hexdigest() for name in (b"old", b"new", b"newer"))
 
 
-def about(space_id):
+def about(space_id: str) -> dict[str, Any]:
     return {
         "space_id": space_id,
         "dimensions": D,
@@ -33,22 +38,22 @@ def about(space_id):
 
 
 @pytest.fixture
-def old(database_url):
+def old(database_url: str) -> SpaceRow:
     return spaces.open_space(database_url, **about(OLD))
 
 
 @pytest.fixture
-def new(database_url, old):
+def new(database_url: str, old: SpaceRow) -> Listed:
     spaces.register(database_url, **about(NEW))
     return spaces.choose(database_url, NEW)
 
 
-def run_sql(url, statement, parameters=None):
+def run_sql(url: str, statement: str, parameters: tuple[int, str] | tuple[str, str, str] | None = None) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement, parameters)
 
 
-def add_media(url, *ids, vectors_in=(), status="ready"):
+def add_media(url: str, *ids: str, vectors_in: Sequence[SpaceRow | Listed] = (), status: str = "ready") -> None:
     run_sql(url, """INSERT INTO products (id, "clientId", name) VALUES ('p', 'c', 'P') ON CONFLICT DO NOTHING""")
     for one in ids:
         run_sql(
@@ -60,7 +65,7 @@ def add_media(url, *ids, vectors_in=(), status="ready"):
         fill(url, space, ids)
 
 
-def fill(url, space, ids):
+def fill(url: str, space: Listed | SpaceRow, ids: Sequence[str]) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for one in ids:
             vector = np.zeros(D)
@@ -73,20 +78,22 @@ def fill(url, space, ids):
             )
 
 
-def record_failure(url, space, media):
+def record_failure(url: str, space: Listed | SpaceRow, media: str) -> None:
     run_sql(url, "INSERT INTO twinlens_unreadable VALUES (%s, %s, 'it is a poem')", (space.number, media))
 
 
-def states(url):
+def states(url: str) -> dict[str, str]:
     return {one.id: one.state for one in spaces.list_spaces(url)}
 
 
-def shown(url):
+def shown(url: str) -> set[str]:
     with psycopg.connect(url) as connection:
         return {row[0] for row in connection.execute('SELECT "mediaId" FROM image_embeddings').fetchall()}
 
 
-def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_is_missing(database_url, old, new):
+def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_is_missing(
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     add_media(database_url, "a", "b", vectors_in=[old])
     add_media(database_url, "later", status="pending")
     assert states(database_url) == {OLD: "live", NEW: "filling"}
@@ -101,7 +108,7 @@ def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_
     assert states(database_url) == {OLD: "live", NEW: "retired"}
 
 
-def test_a_media_that_becomes_ready_must_be_embedded_too(database_url, old, new):
+def test_a_media_that_becomes_ready_must_be_embedded_too(database_url: str, old: SpaceRow, new: Listed) -> None:
     add_media(database_url, "a", vectors_in=[old, new])
     add_media(database_url, "later", status="pending", vectors_in=[old])
     run_sql(database_url, "UPDATE media SET status = 'ready' WHERE id = 'later'")
@@ -110,8 +117,8 @@ def test_a_media_that_becomes_ready_must_be_embedded_too(database_url, old, new)
 
 
 def test_what_cannot_be_embedded_and_is_found_now_stops_the_switch_and_what_is_not_found_does_not(
-    database_url, old, new
-):
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     add_media(database_url, "good", vectors_in=[old, new])
     add_media(database_url, "never")
     record_failure(database_url, new, "never")
@@ -126,12 +133,14 @@ def test_what_cannot_be_embedded_and_is_found_now_stops_the_switch_and_what_is_n
     assert shown(database_url) == {"good"}
 
 
-def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(database_url, old, new):
+def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     add_media(database_url, "first", vectors_in=[old, new])
     ended = threading.Event()
     failures = []
 
-    def add(number):
+    def add(number: int) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SET lock_timeout = '2s'")
             at = 0
@@ -146,7 +155,7 @@ def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(da
                     failures.append(exc)
                 time.sleep(0.02)  # between two uploads; nothing is awaited by it
 
-    def embed(ids, within):
+    def embed(ids: Sequence[str], within: float | None) -> None:
         assert ids
         fill(database_url, new, ids)
 
@@ -157,7 +166,7 @@ def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(da
         spaces.switch(database_url, new, fill=embed)
         with psycopg.connect(database_url) as connection:
             # Of what was committed before the switch was.
-            (until,) = connection.execute("SELECT xmin::text FROM twinlens_spaces WHERE live").fetchone()
+            ((until,),) = connection.execute("SELECT xmin::text FROM twinlens_spaces WHERE live").fetchall()
             missing = connection.execute(
                 f"SELECT count(*) FROM media WHERE revision::text::bigint < %s AND id NOT IN "
                 f'(SELECT "mediaId" FROM twinlens_space_{new.number})',
@@ -172,15 +181,17 @@ def test_nothing_is_missing_at_the_switch_while_others_add_media_all_the_time(da
     assert states(database_url)[NEW] == "live"
 
 
-def test_a_transaction_in_flight_is_waited_for_and_what_it_added_is_embedded_before_the_switch(database_url, old, new):
+def test_a_transaction_in_flight_is_waited_for_and_what_it_added_is_embedded_before_the_switch(
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     add_media(database_url, "first", vectors_in=[old, new])
-    asked = []
+    asked: list[str] = []
     with psycopg.connect(database_url) as slow:
         slow.execute("""INSERT INTO media (id, "productId", "clientId", "s3Key") VALUES ('slow', 'p', 'c', 'x')""")
         # A later one is committed first.
         add_media(database_url, "quick", vectors_in=[old, new])
 
-        def embed(ids, within):
+        def embed(ids: Sequence[str], within: float | None) -> None:
             asked.extend(ids)
             fill(database_url, new, ids)
 
@@ -193,15 +204,17 @@ def test_a_transaction_in_flight_is_waited_for_and_what_it_added_is_embedded_bef
     assert shown(database_url) == {"first", "quick", "slow"}
 
 
-def until_somebody_waits(url):
+def until_somebody_waits(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         while not connection.execute(
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'media'::regclass"
-        ).fetchone()[0]:
+        ).fetchall()[0][0]:
             pass
 
 
-def test_a_server_starts_in_the_live_space_alone_and_its_worker_also_in_the_one_that_was(database_url, old, new):
+def test_a_server_starts_in_the_live_space_alone_and_its_worker_also_in_the_one_that_was(
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     with pytest.raises(SpaceNotLive, match=f"{NEW}.*{OLD}.*python -m server reembed --artifact /models/"):
         spaces.open_space(database_url, **about(NEW))
     with pytest.raises(SpaceNotLive):  # registered, never live: nobody was ever answered from it
@@ -216,7 +229,9 @@ def test_a_server_starts_in_the_live_space_alone_and_its_worker_also_in_the_one_
 
 
 @pytest.mark.anyio
-async def test_a_space_that_is_dropped_takes_its_records_along_and_whoever_works_in_it_is_told(database_url, old, new):
+async def test_a_space_that_is_dropped_takes_its_records_along_and_whoever_works_in_it_is_told(
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     add_media(database_url, "a", vectors_in=[old, new])
     record_failure(database_url, old, "a")
     with pytest.raises(SpaceRefused, match="is the live one"):
@@ -244,14 +259,17 @@ async def test_a_space_that_is_dropped_takes_its_records_along_and_whoever_works
     assert left == (0, None, 1)
 
 
-def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(database_url, old, new, capsys):
+def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(
+    database_url: str, old: SpaceRow, new: Listed, capsys: pytest.CaptureFixture[str]
+) -> None:
     add_media(database_url, "a", vectors_in=[old, new])
 
-    def command(*words):
+    def command(*words: str) -> str:
         parser = argparse.ArgumentParser()
         command_line.add_arguments(parser)
         assert command_line.run(Settings(), parser.parse_args(words), database_url) == 0
-        return capsys.readouterr().out
+        printed: str = capsys.readouterr().out
+        return printed
 
     lines = command().splitlines()
     assert [line.split()[:3] for line in lines] == [[OLD[:12], "live", "1"], [NEW[:12], "filling", "1"]]
@@ -264,11 +282,13 @@ def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(database
         command("switch", NEW[:3])
 
 
-def test_a_caller_s_own_sql_finds_nothing_once_its_space_is_no_longer_the_live_one(database_url, old, new):
+def test_a_caller_s_own_sql_finds_nothing_once_its_space_is_no_longer_the_live_one(
+    database_url: str, old: SpaceRow, new: Listed
+) -> None:
     add_media(database_url, "a", vectors_in=[old, new])
     statement = documented("SELECT")
 
-    def ask(space):
+    def ask(space: str) -> list[tuple[str, str, str, float]]:
         with psycopg.connect(database_url, cursor_factory=psycopg.RawCursor) as connection:
             vector = str([1.0] + [0.0] * (D - 1))
             return connection.execute(statement, [vector, "c", 24, space]).fetchall()
@@ -280,7 +300,7 @@ def test_a_caller_s_own_sql_finds_nothing_once_its_space_is_no_longer_the_live_o
     assert [row[0] for row in ask(NEW)] == ["a"]
 
 
-def documented(first_word):
+def documented(first_word: str) -> str:
     """The statement in docs/operations.md, as it stands there."""
     text = (ROOT / "docs" / "operations.md").read_text()
     section = text[text.index("## Releasing a new model") :]
