@@ -55,7 +55,7 @@ def test_a_number_belongs_to_one_process_until_it_dies(tmp_path: Path) -> None:
         with pytest.raises(StartRefused, match="2 workers already"):
             take_place(tmp_path, 2)
         first.kill()
-        first.wait()
+        first.communicate()
         third, number = start()
         third.communicate()
         assert number == 0
