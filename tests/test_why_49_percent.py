@@ -1,4 +1,4 @@
-"""The statements of docs/why-49-percent.md, run as a reader would run them on the older system's tables."""
+"""The statements of docs/why-49-percent.md, run as a reader would run them on the legacy system's tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import ROOT
 STATEMENTS = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "why-49-percent.md").read_text(), re.DOTALL)
 ROWS = 605
 
-OLDER_SCHEMA = """
+LEGACY_SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE products (id text PRIMARY KEY, "clientId" text, name text, sku text UNIQUE, "isActive" boolean);
 CREATE TABLE media (id text PRIMARY KEY, "productId" text, "s3Key" text, width int, height int);
@@ -35,10 +35,10 @@ def vectors(kind: str) -> NDArray[np.float64]:
 
 
 @pytest.fixture(params=["random", "alike", "long"])
-def older(request: pytest.FixtureRequest, bare_database_url: str) -> Iterator[tuple[psycopg.Connection, str]]:
-    """A connection to a database of the older system, and what kind of vectors it holds."""
+def legacy(request: pytest.FixtureRequest, bare_database_url: str) -> Iterator[tuple[psycopg.Connection, str]]:
+    """A connection to a database of the legacy system, and what kind of vectors it holds."""
     with psycopg.connect(bare_database_url, autocommit=True) as connection:
-        connection.execute(OLDER_SCHEMA)
+        connection.execute(LEGACY_SCHEMA)
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO products VALUES ('p', 'shop', 'A thing', 'S', true)")
             cursor.executemany(
@@ -57,16 +57,16 @@ def run(connection: psycopg.Connection, statement: str) -> list[dict[str, Any]]:
     return psycopg.Cursor(connection, row_factory=dict_row).execute(filled.encode()).fetchall()
 
 
-def test_every_statement_runs_and_only_reads(older: tuple[psycopg.Connection, str]) -> None:
-    connection, _ = older
+def test_every_statement_runs_and_only_reads(legacy: tuple[psycopg.Connection, str]) -> None:
+    connection, _ = legacy
     assert len(STATEMENTS) == 8
     connection.execute("SET default_transaction_read_only = on")
     for statement in STATEMENTS:
         run(connection, statement)
 
 
-def test_the_one_check_that_tells_most_tells_them_apart(older: tuple[psycopg.Connection, str]) -> None:
-    connection, kind = older
+def test_the_one_check_that_tells_most_tells_them_apart(legacy: tuple[psycopg.Connection, str]) -> None:
+    connection, kind = legacy
     (row,) = run(connection, STATEMENTS[0])
     if kind == "random":
         assert float(row["mean_cosine"]) == pytest.approx(0, abs=0.005)
@@ -76,16 +76,16 @@ def test_the_one_check_that_tells_most_tells_them_apart(older: tuple[psycopg.Con
 
 
 def test_vectors_that_are_not_of_unit_length_do_not_find_themselves_first(
-    older: tuple[psycopg.Connection, str],
+    legacy: tuple[psycopg.Connection, str],
 ) -> None:
-    connection, kind = older
+    connection, kind = legacy
     statement = next(one for one in STATEMENTS if "not_first" in one)
     (row,) = run(connection, statement)
     assert (row["not_first"] > 0) == (kind == "long")
 
 
-def test_a_perfect_match_reads_nought_where_the_sign_is_wrong(older: tuple[psycopg.Connection, str]) -> None:
-    connection, kind = older
+def test_a_perfect_match_reads_nought_where_the_sign_is_wrong(legacy: tuple[psycopg.Connection, str]) -> None:
+    connection, kind = legacy
     statement = next(one for one in STATEMENTS if "AS meant" in one)
     (row,) = run(connection, statement)
     if kind != "long":
