@@ -13,15 +13,21 @@ EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL MEDIA_URL DEADLINE MAX_UPLOAD MAX_PIXELS DEMO TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
-.PHONY: serve test bench setup check format clean
+.PHONY: serve test slow bench setup check format clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
 	@TWINLENS_DEMO=$${TWINLENS_DEMO:-on} $(GIVEN) exec $(BIN)/python -m server
 
-# All tests on two processes, each with a database of its own; with ARGS on one, which for a file or two is quicker.
+# All tests on two processes, each with a database of its own; with ARGS on one, which for a room is quicker:
+# ARGS=tests/server/catalogue. What is slow by nature is left to `make slow`.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+
+# pytest ends with 5 where no test was chosen.
+slow: $(VENV)/.test
+	@$(BIN)/python -m pytest -m slow $(ARGS) || { \
+		status=$$?; [ $$status -eq 5 ] || exit $$status; echo "No test here is marked as slow."; }
 
 # A server of its own under load, in under two minutes; ARGS has the last word: ARGS="--host ... --slo p95=200ms".
 bench: $(VENV)/.bench

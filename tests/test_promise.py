@@ -1,10 +1,17 @@
 """A picture always finds itself: first, at 100 %, every time; and its near-duplicates find it too."""
 
+from __future__ import annotations
+
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from numpy.typing import NDArray
 
 from bench.near_duplicates import ALTERATIONS
 from server.artifact.artifact import Artifact
@@ -12,25 +19,34 @@ from server.inference.encoder import Encoder
 from server.ingest import demo
 from server.preprocessing import media
 from tests import DEMO_PICTURES, PHOTOGRAPHS, STARTER
-from tests.conftest import in_format, serving
+from tests.support.databases import run_sql
+from tests.support.legacy import LEGACY_SQL
+from tests.support.pictures import in_format
+from tests.support.serving import Client, Shop, serving
 
 PICTURES = {path.stem: path.read_bytes() for path in sorted(DEMO_PICTURES.glob("*.webp"))}
 
-# The older application's query, to the letter.
-OLDER_SQL = """\
-SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, \
-m.height FROM image_embeddings ie JOIN media m ON
-  ie."mediaId" = m.id JOIN products p ON m."productId" = p.id WHERE p."clientId" = $2 AND p."isActive" = true \
-ORDER BY ie.embedding <#> $1::vector LIMIT $3"""
+Match = dict[str, Any]
 
 
-def search(client, data, limit=24):
+def search(client: Client, data: bytes, limit: int = 24) -> list[Match]:
     response = client.post("/v1/search", files={"file": data}, data={"limit": limit})
     assert response.status_code == 200
-    return response.json()["results"]
+    results: list[Match] = response.json()["results"]
+    return results
 
 
-def test_the_demo_catalogue_holds_what_was_promised():
+def search_for_each(
+    client: Client, query: Callable[[demo.DemoProduct], bytes], limit: int
+) -> Iterator[tuple[demo.DemoProduct, list[Match]]]:
+    """Each product of the demo with the matches of its query; several are asked for at once, which is quicker."""
+    products = demo.products()
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda product: search(client, query(product), limit), products)
+        yield from zip(products, found, strict=True)
+
+
+def test_the_demo_catalogue_holds_what_was_promised() -> None:
     names = {product.name.lower() for product in demo.products()}
     assert len(PICTURES) == len(names) >= 200
     assert any("keyboard" in name for name in names)
@@ -39,38 +55,42 @@ def test_the_demo_catalogue_holds_what_was_promised():
     assert any("necklace" in name for name in names)
 
 
-def test_every_picture_of_the_catalogue_finds_itself_first_at_100_percent(api):
-    for product in demo.products():
-        first, second = search(api, product.read(), limit=2)
+def test_every_picture_of_the_catalogue_finds_itself_first_at_100_percent(api: Client) -> None:
+    for product, (first, second) in search_for_each(api, demo.DemoProduct.read, limit=2):
         assert (first["productId"], first["similarity"]) == (product.id, 100.0)
         assert second["score"] > first["score"], f"{product.id} is as good as {second['productId']}"
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
-def test_near_duplicates_find_their_original_first(api, alteration):
+def test_near_duplicates_find_their_original_first(api: Client, alteration: str) -> None:
     """Each alteration by itself: none hides behind the others' average."""
-    missed = []
-    for product in demo.products():
+
+    def altered(product: demo.DemoProduct) -> bytes:
         picture = media.decode(product.read(), max_pixels=10**8).image
-        altered = in_format(ALTERATIONS[alteration](picture), "BMP")
-        (first,) = search(api, altered, limit=1)
-        if first["productId"] != product.id:
-            missed.append(f"{product.name}: {first['productName']}")
+        return in_format(ALTERATIONS[alteration](picture), "BMP")
+
+    missed = [
+        f"{product.name}: {first['productName']}"
+        for product, (first,) in search_for_each(api, altered, limit=1)
+        if first["productId"] != product.id
+    ]
     assert len(missed) <= 0.02 * len(PICTURES), missed
 
 
 @pytest.fixture(scope="module")
-def artifact():
+def artifact() -> Artifact:
     return Artifact.read(STARTER)
 
 
 @pytest.fixture(scope="module")
-def pixels(artifact):
+def pixels(artifact: Artifact) -> NDArray[np.uint8]:
     samples = [*PICTURES.values()][:14] + [path.read_bytes() for path in sorted(PHOTOGRAPHS.glob("*.[jp][pn]g"))]
     return np.stack([media.read_pixels(data, artifact.spec, max_pixels=10**8) for data in samples])
 
 
-def test_a_vector_is_bit_identical_alone_in_any_batch_and_with_any_number_of_threads(artifact, pixels):
+def test_a_vector_is_bit_identical_alone_in_any_batch_and_with_any_number_of_threads(
+    artifact: Artifact, pixels: NDArray[np.uint8]
+) -> None:
     with Encoder(artifact, "fp32", "cpu", threads=1) as encoder:
         alone = np.concatenate([encoder.encode(one[None]) for one in pixels])
     for threads in (1, 2, 3, 4):
@@ -81,16 +101,21 @@ def test_a_vector_is_bit_identical_alone_in_any_batch_and_with_any_number_of_thr
                     np.testing.assert_array_equal(together, alone[start : start + batch])
 
 
-def test_a_vector_is_bit_identical_over_http_under_load_and_after_a_restart(api, database_url, tmp_path):
-    def vector(client, data):
-        return client.post("/embed-image", files={"file": data}).json()["embedding"]
+def test_a_vector_is_bit_identical_over_http_under_load_and_after_a_restart(
+    api: Client, database_url: str, tmp_path: Path
+) -> None:
+    def vector(client: Client, data: bytes) -> list[float]:
+        embedding: list[float] = client.post("/embed-image", files={"file": data}).json()["embedding"]
+        return embedding
 
     names = [*PICTURES][:24]
     alone = {name: vector(api, PICTURES[name]) for name in names}
-    crowded = {}
-    threads = [
-        threading.Thread(target=lambda name=name: crowded.update({name: vector(api, PICTURES[name])})) for name in names
-    ]
+    crowded: dict[str, list[float]] = {}
+
+    def embed(name: str) -> None:
+        crowded[name] = vector(api, PICTURES[name])
+
+    threads = [threading.Thread(target=embed, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -100,12 +125,12 @@ def test_a_vector_is_bit_identical_over_http_under_load_and_after_a_restart(api,
         assert {name: vector(restarted, PICTURES[name]) for name in names} == alone
 
 
-def test_the_older_sql_runs_unchanged_and_agrees(shop):
+def test_the_legacy_sql_runs_unchanged_and_agrees(shop: Shop) -> None:
     with serving(*shop, demo=True) as client, psycopg.connect(shop.database_url) as connection:
         cursor = psycopg.RawCursor(connection)
         for name in [*PICTURES][::20]:
             embedding = client.post("/embed-image", files={"file": PICTURES[name]}).json()["embedding"]
-            rows = cursor.execute(OLDER_SQL, (str(embedding), "demo", 10)).fetchall()
+            rows = cursor.execute(LEGACY_SQL, (str(embedding), "demo", 10)).fetchall()
             matches = search(client, PICTURES[name], limit=10)
             assert [row[0] for row in rows] == [match["productId"] for match in matches]
             assert [row[3:] for row in rows] == [(m["s3Key"], m["width"], m["height"]) for m in matches]
@@ -114,7 +139,7 @@ def test_the_older_sql_runs_unchanged_and_agrees(shop):
             assert rows[0][2] == pytest.approx(-1, abs=1e-3)
 
 
-def test_switching_a_product_off_by_hand_takes_effect_at_once(shop):
+def test_switching_a_product_off_by_hand_takes_effect_at_once(shop: Shop) -> None:
     with serving(*shop, demo=True) as client, psycopg.connect(shop.database_url, autocommit=True) as hand:
         assert search(client, PICTURES["keyboard"])[0]["productId"] == "demo-keyboard"
         hand.execute("""UPDATE products SET "isActive" = false WHERE id = 'demo-keyboard'""")
@@ -125,14 +150,17 @@ def test_switching_a_product_off_by_hand_takes_effect_at_once(shop):
         assert search(client, PICTURES["keyboard"])[0]["productId"] == "demo-keyboard"
 
 
-def test_loading_the_demo_catalogue_again_changes_nothing(database_url, tmp_path):
-    state = 'SELECT m.id, p.name, p."updatedAt" FROM media m JOIN products p ON p.id = m."productId" ORDER BY m.id'
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        with serving(database_url, tmp_path, demo=True):
-            first = connection.execute(state).fetchall()
-            connection.execute("UPDATE products SET name = 'My own keyboard' WHERE id = 'demo-keyboard'")
-            changed = connection.execute(state).fetchall()
-        with serving(database_url, tmp_path, demo=True):
-            again = connection.execute(state).fetchall()
-    assert len(first) == len(PICTURES)
-    assert again == changed
+def test_loading_the_demo_catalogue_again_changes_nothing(shop: Shop) -> None:
+    """The shop's catalogue was loaded by a server's start."""
+
+    def state() -> list[tuple[Any, ...]]:
+        return run_sql(
+            shop.database_url,
+            'SELECT m.id, p.name, p."updatedAt" FROM media m JOIN products p ON p.id = m."productId" ORDER BY m.id',
+        )
+
+    assert len(state()) == len(PICTURES)
+    run_sql(shop.database_url, "UPDATE products SET name = 'My own keyboard' WHERE id = 'demo-keyboard'")
+    changed = state()
+    with serving(*shop, demo=True):
+        assert state() == changed

@@ -127,6 +127,17 @@ def test_the_client_library_imports_nothing_of_ours() -> None:
     assert not who_imports("twinlens", "server", "export", "bench", "tests")
 
 
+def test_no_test_imports_from_a_file_of_tests_or_fixtures() -> None:
+    """What tests share lies in tests/support."""
+    shared = {
+        f"{name} imports {other}"
+        for name, tree in modules("tests")
+        for other in imported(tree)
+        if other.startswith("tests.") and other.rsplit(".", 1)[-1].startswith(("test_", "conftest"))
+    }
+    assert not shared
+
+
 LOADED = "import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
 
 LIGHT: Mapping[str, tuple[str, ...]] = {

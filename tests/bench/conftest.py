@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.conftest import Shop
 from tests.support.process import Process
+from tests.support.serving import Shop
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench import decoding, near_duplicates
 from export.proof.parity import PICTURES
-from tests.export.proof.test_decoding import SPEC, encode
+from tests.support.stand_ins import SPEC, encode
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from bench.load.figures import Answer, Window
 from bench.load.traffic import Traffic
 from tests import ROOT
 from tests.bench.listening import listening
-from tests.conftest import in_format
+from tests.support.pictures import in_format
 from tests.support.process import Process
 
 KEY = "a-key-that-nobody-may-read"

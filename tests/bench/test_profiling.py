@@ -14,7 +14,7 @@ import pytest
 
 from bench.profiling import command, shares
 from tests import STARTER
-from tests.conftest import Shop
+from tests.support.serving import Shop
 
 
 def test_stages_and_what_is_left_of_the_wait_add_up_to_it() -> None:

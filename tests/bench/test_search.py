@@ -16,8 +16,8 @@ from bench.search.command import main
 from bench.search.measure import Record, measure
 from bench.search.systems import System, Turn, Twinlens, closed_loop
 from bench.search.workload import CLASSES, Query, Workload, client_sizes, unit
-from tests.conftest import in_database
-from tests.test_promise import OLDER_SQL
+from tests.support.databases import in_database
+from tests.support.legacy import LEGACY_SQL
 
 ROWS, DIMENSIONS = 400, 16
 
@@ -112,7 +112,7 @@ def test_the_aims_can_be_missed() -> None:
 
 def test_the_legacy_statement_is_what_the_legacy_application_asks() -> None:
     asked = [line for line in fill.QUERIES["legacy_search"].decode().splitlines() if not line.startswith("--")]
-    assert " ".join(asked).split() == OLDER_SQL.split()
+    assert " ".join(asked).split() == LEGACY_SQL.split()
 
 
 def test_a_small_run_from_end_to_end(postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """The server as a process of its own: start, stop, and what happens when parts of it are killed."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -11,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,25 +26,29 @@ import pytest
 
 from server.postgres.server import EmbeddedPostgres
 from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
-from tests.conftest import discard
-from tests.support.process import Process, until
+from tests.support.databases import discard
+from tests.support.process import Process, Serve, until
+
+FEW = 24
+MANY = 96
+"""Products in the demo catalogue: few to start with, or so many that a server can be caught while it loads them."""
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    """Makes data folders with the demo catalogue, as a server has loaded it and left it: loading takes the longest."""
+def loaded() -> Iterator[Callable[[], Path]]:
+    """Makes data folders with FEW products, as a server has loaded them and left them: loading takes the longest."""
     # All can walk to it, so that under root, too, a folder and its database are copied as one.
     with tempfile.TemporaryDirectory(prefix="twinlens-test-", ignore_cleanup_errors=True) as name:
         home = Path(name)
         home.chmod(0o755)
-        process = Process(home / "loaded", "--demo", "on")
+        process = Process(home / "loaded", "--demo", "on", products=FEW)
         try:
             process.ready()
         finally:
             assert process.stop() == 0
         numbers = count()
 
-        def copy():
+        def copy() -> Path:
             made = home / str(next(numbers))
             subprocess.run(["cp", "-a", home / "loaded", made], check=True)
             return made
@@ -49,13 +57,13 @@ def loaded():
 
 
 @pytest.fixture
-def shop(loaded):
+def shop(loaded: Callable[[], Path]) -> Path:
     """One of the test's own."""
     return loaded()
 
 
-def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behind(serve):
-    process = serve("--demo", "on").ready()
+def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behind(serve: Serve) -> None:
+    process = serve("--demo", "on", products=FEW).ready()
     first = process.search()
     assert (first[0]["productName"], first[0]["similarity"]) == ("Keyboard", 100.0)
     children = process.children
@@ -66,7 +74,7 @@ def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behi
 
 
 @contextlib.contextmanager
-def in_flight(process):
+def in_flight(process: Process) -> Iterator[None]:
     """Many requests, some of which are admitted when the block begins; at its end the admitted ones are answered."""
     photograph = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
     with process.client() as client, ThreadPoolExecutor(24) as pool:
@@ -75,9 +83,9 @@ def in_flight(process):
         files = [{"file": photograph + bytes([at])} for at in range(24)]
         asked = [pool.submit(client.post, "/embed-image", files=file) for file in files]
 
-        def inside():
-            line = re.search(r"^twinlens_pictures_inside (\S+)", client.get("/metrics").text, re.MULTILINE)
-            return float(line[1])
+        def inside() -> float:
+            (figure,) = re.findall(r"^twinlens_pictures_inside (\S+)", client.get("/metrics").text, re.MULTILINE)
+            return float(figure)
 
         until(lambda: inside() >= 8 or all(one.done() for one in asked))
         assert not all(one.done() for one in asked), "too quick to be caught in flight"
@@ -88,14 +96,14 @@ def in_flight(process):
     assert len(answered) >= taken > 0
 
 
-def test_requests_in_flight_are_answered_on_sigterm(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+def test_requests_in_flight_are_answered_on_sigterm(serve: Serve, shop: Path) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     with in_flight(process):
         assert process.stop() == 0
 
 
-def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve, shop):
-    process = serve("--demo", "on", data=shop, session=True).ready()
+def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve: Serve, shop: Path) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop, session=True).ready()
     children = process.children
     with in_flight(process):
         os.killpg(process.process.pid, signal.SIGINT)
@@ -107,19 +115,21 @@ def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve, sho
     assert not left(children)
 
 
-def left(children):
+def left(children: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Those that still run."""
     return [one for one in children if runs(one)]
 
 
-def runs(process):
+def runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:  # it ended between the two questions
         return False
 
 
-def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep_the_server_from_ending(serve, shop):
+def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep_the_server_from_ending(
+    serve: Serve, shop: Path
+) -> None:
     process = serve("--deadline", "2", data=shop).ready()
     with process.connect() as sender:
         sender.sendall(
@@ -129,7 +139,8 @@ def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep
         )
         with sender.makefile("rb") as answer:
             head = b"".join(iter(answer.readline, b"\r\n")).decode().lower()
-            body = json.loads(answer.read(int(re.search(r"content-length: (\d+)", head)[1])))
+            (length,) = re.findall(r"content-length: (\d+)", head)
+            body = json.loads(answer.read(int(length)))
     assert head.startswith("http/1.1 503 ")
     assert re.search(r"retry-after: [1-9]", head)
     assert body["code"] == "deadline_missed"
@@ -138,7 +149,7 @@ def test_an_upload_that_stalls_is_answered_within_the_deadline_and_does_not_keep
     assert process.stop() == 0
 
 
-def test_an_upload_that_stalls_while_the_server_ends_does_not_hold_it_up(serve, shop):
+def test_an_upload_that_stalls_while_the_server_ends_does_not_hold_it_up(serve: Serve, shop: Path) -> None:
     process = serve("--deadline", "2", data=shop).ready()
     with process.connect() as sender:
         sender.sendall(
@@ -150,38 +161,40 @@ def test_an_upload_that_stalls_while_the_server_ends_does_not_hold_it_up(serve, 
         assert process.stop() == 0
 
 
-def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_all_of_it(serve):
-    process = serve("--demo", "on")
+def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_all_of_it(serve: Serve) -> None:
+    process = serve("--demo", "on", products=MANY)
     until(lambda: count_media(process) > 0)
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     children = process.children
     assert process.stop() == 0
     assert not left(children)
     assert "Traceback" not in "".join(process.log)
-    again = serve("--demo", "on").ready()
-    assert count_media(again) == 280
+    again = serve("--demo", "on", products=MANY).ready()
+    assert count_media(again) == MANY
     assert stored(again) == listed(again)
 
 
-def test_a_kill_while_the_demo_catalogue_loads_leaves_no_row_without_bytes_and_the_next_start_completes_it(serve):
-    process = serve("--demo", "on")
+def test_a_kill_while_the_demo_catalogue_loads_leaves_no_row_without_bytes_and_the_next_start_completes_it(
+    serve: Serve,
+) -> None:
+    process = serve("--demo", "on", products=MANY)
     until(lambda: count_media(process) > 0)
     children = process.children
     process.stop(signal.SIGKILL)
     until(lambda: not left(children))
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     bare = serve().ready()
-    assert 0 < count_media(bare) < 280
+    assert 0 < count_media(bare) < MANY
     assert stored(bare) >= listed(bare)
     assert bare.stop() == 0
-    again = serve("--demo", "on").ready()
-    assert count_media(again) == 280
+    again = serve("--demo", "on", products=MANY).ready()
+    assert count_media(again) == MANY
     assert stored(again) >= listed(again)
     assert again.search()[0]["similarity"] == 100.0
 
 
-def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_of_it(serve):
-    process = serve("--demo", "on", session=True)
+def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_of_it(serve: Serve) -> None:
+    process = serve("--demo", "on", session=True, products=MANY)
     until(lambda: count_media(process) > 0)
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     children = process.children
@@ -189,33 +202,34 @@ def test_ctrl_c_while_the_demo_catalogue_loads_ends_and_the_next_start_has_all_o
     assert process.end() in (0, 128 + signal.SIGINT)
     until(lambda: not left(children))  # Python's own tracker of resources ends when it sees that its parent has
     assert "Killing worker" not in "".join(process.log)
-    assert count_media(serve("--demo", "on").ready()) == 280
+    assert count_media(serve("--demo", "on", products=MANY).ready()) == MANY
 
 
-def stored(process):
+def stored(process: Process) -> set[str]:
     """The keys of all objects in the media store."""
     folder = process.data / "media"
     return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.is_file()}
 
 
-def listed(process):
+def listed(process: Process) -> set[str]:
     """The keys that the catalogue names."""
     with psycopg.connect(EmbeddedPostgres(process.data).url) as connection:
         rows = connection.execute('SELECT "s3Key", "thumbnailKey" FROM media').fetchall()
     return {key for row in rows for key in row}
 
 
-def count_media(process):
+def count_media(process: Process) -> int:
     """How many media with a vector there are; 0 also while there is no database yet."""
     try:
         with psycopg.connect(EmbeddedPostgres(process.data).url) as connection:
-            return connection.execute("SELECT count(*) FROM image_embeddings").fetchone()[0]
+            ((count,),) = connection.execute("SELECT count(*) FROM image_embeddings").fetchall()
+            return int(count)
     except psycopg.Error:
         return 0
 
 
-def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve: Serve, shop: Path) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     url = EmbeddedPostgres(process.data).url
     path = "/v1/products/demo-keyboard/media"
     pictures = [one.read_bytes() for one in sorted(DEMO_PICTURES.glob("*.webp")) if one.stem != "keyboard"][:12]
@@ -228,7 +242,7 @@ def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve, shop)
         holder.execute("SELECT FROM products WHERE id = 'demo-keyboard' FOR UPDATE")
         uploads = [pool.submit(client.post, path, files={"file": data}) for data in pictures]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        until(lambda: onlooker.execute(waiting).fetchone()[0] >= 4)
+        until(lambda: onlooker.execute(waiting).fetchall()[0][0] >= 4)
         assert client.get("/health/ready").status_code == 200
         assert process.search()[0]["productId"] == "demo-keyboard"
         answers = [one.result() for one in uploads]
@@ -236,11 +250,11 @@ def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve, shop)
         assert all(int(one.headers["Retry-After"]) >= 1 for one in answers)
         holder.rollback()
         assert client.post(path, files={"file": pictures[0]}).status_code == 201
-    assert count_media(process) == 281
+    assert count_media(process) == FEW + 1
 
 
-def test_a_killed_database_comes_back_by_itself(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+def test_a_killed_database_comes_back_by_itself(serve: Serve, shop: Path) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     before = process.postmaster
     before.kill()
     with process.client() as client:
@@ -249,17 +263,17 @@ def test_a_killed_database_comes_back_by_itself(serve, shop):
     assert process.search()[0]["similarity"] == 100.0
 
 
-def test_a_killed_worker_comes_back_by_itself(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+def test_a_killed_worker_comes_back_by_itself(serve: Serve, shop: Path) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     process.worker.kill()
     process.ready(times=2)
     assert process.search()[0]["similarity"] == 100.0
 
 
-def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(serve, shop):
+def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(serve: Serve, shop: Path) -> None:
     postgres = EmbeddedPostgres(shop)
     try:
-        process = serve("--database-url", postgres.start(), "--demo", "on").ready()
+        process = serve("--database-url", postgres.start(), "--demo", "on", products=FEW).ready()
         found = process.search()
         postgres.close()
         process.worker.kill()
@@ -272,15 +286,15 @@ def test_a_worker_killed_while_an_external_database_is_away_comes_back_with_it(s
         discard(postgres)
 
 
-def test_a_killed_parent_ends_everything_and_the_next_start_finds_all(serve):
-    process = serve("--demo", "on").ready()
+def test_a_killed_parent_ends_everything_and_the_next_start_finds_all(serve: Serve) -> None:
+    process = serve("--demo", "on", products=FEW).ready()
     children = process.children
     process.stop(signal.SIGKILL)
     until(lambda: not left(children))
     assert serve(port=process.port).ready().search()[0]["similarity"] == 100.0
 
 
-def test_two_servers_on_one_folder_are_refused(serve, shop):
+def test_two_servers_on_one_folder_are_refused(serve: Serve, shop: Path) -> None:
     first = serve(data=shop).ready()
     second = serve(data=shop)
     assert second.end() == 2
@@ -289,7 +303,7 @@ def test_two_servers_on_one_folder_are_refused(serve, shop):
         assert client.get("/health/ready").status_code == 200
 
 
-def other_artifact(folder):
+def other_artifact(folder: Path) -> str:
     """The starter with another space: what an export of other weights looks like to the server."""
     shutil.copytree(STARTER, folder)
     manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -301,7 +315,7 @@ def other_artifact(folder):
     return other
 
 
-def rewrite_manifest(folder, manifest):
+def rewrite_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     data = json.dumps(manifest).encode()
     (folder / "manifest.json").write_bytes(data)
     with contextlib.suppress(FileNotFoundError):
@@ -309,8 +323,10 @@ def rewrite_manifest(folder, manifest):
         sidecar.write_text(re.sub(r"[0-9a-f]{64}", hashlib.sha256(data).hexdigest(), sidecar.read_text()))
 
 
-def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(serve, shop, tmp_path):
-    process = serve("--demo", "on", data=shop).ready()
+def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(
+    serve: Serve, shop: Path, tmp_path: Path
+) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     ours = process.search()
     live = json.loads((STARTER / "manifest.json").read_bytes())["space"]["id"]
     assert process.stop() == 0
@@ -325,7 +341,12 @@ def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(serv
     assert serve(data=shop).ready().search() == ours
 
 
-def drifting(folder, change):
+Goldens = list[dict[str, Any]]
+Change = Callable[[Path, Goldens], list[str]]
+"""Changes an artifact in a folder; the names of the files that it changed."""
+
+
+def drifting(folder: Path, change: Change) -> Path:
     """The starter with a change to its goldens, in a manifest that knows of it: every digest is right."""
     shutil.copytree(STARTER, folder)
     manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -335,15 +356,15 @@ def drifting(folder, change):
     return folder
 
 
-def turned_vector(folder, goldens):
-    name = goldens[0]["embeddings"]["fp32"]
+def turned_vector(folder: Path, goldens: Goldens) -> list[str]:
+    name: str = goldens[0]["embeddings"]["fp32"]
     vector = np.load(folder / name)
     vector[0] += 0.02
     np.save(folder / name, vector)
     return [name]
 
 
-def swapped_pictures(folder, goldens):
+def swapped_pictures(folder: Path, goldens: Goldens) -> list[str]:
     one, other = (golden["picture"] for golden in goldens[:2])
     (folder / one).rename(folder / "aside")
     (folder / other).rename(folder / one)
@@ -354,13 +375,15 @@ def swapped_pictures(folder, goldens):
 @pytest.mark.parametrize(
     ("change", "link"), [(turned_vector, "pixels to vector"), (swapped_pictures, "bytes to pixels")]
 )
-def test_a_golden_that_drifts_stops_the_start_and_names_the_link(serve, shop, tmp_path, change, link):
+def test_a_golden_that_drifts_stops_the_start_and_names_the_link(
+    serve: Serve, shop: Path, tmp_path: Path, change: Change, link: str
+) -> None:
     refused = serve(data=shop, model=drifting(tmp_path / "drifted", change))
     assert refused.end() == 2
     assert f"(link: {link})" in " ".join("".join(refused.log).split())
 
 
-def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve, shop):
+def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve: Serve, shop: Path) -> None:
     process = serve("--max-pixels", "10000", data=shop).ready()
     with process.client() as client:
         response = client.post("/embed-image", files={"file": (PHOTOGRAPHS / "raccoon.jpg").read_bytes()})
@@ -378,7 +401,7 @@ def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve, shop):
         (("--database-url", "postgresql://nobody:hush@127.0.0.1:1/none"), "database"),
     ],
 )
-def test_a_start_that_cannot_be_says_why_in_one_sentence(serve, flags, said):
+def test_a_start_that_cannot_be_says_why_in_one_sentence(serve: Serve, flags: tuple[str, ...], said: str) -> None:
     if "cuda" in flags and shutil.which("nvidia-smi"):
         pytest.skip("this machine has CUDA")
     refused = serve(*flags)
@@ -389,15 +412,15 @@ def test_a_start_that_cannot_be_says_why_in_one_sentence(serve, flags, said):
     assert "hush" not in log
 
 
-def test_database_url_prints_where_the_older_application_may_connect(serve, shop):
-    process = serve("--demo", "on", data=shop).ready()
+def test_database_url_prints_where_the_legacy_application_may_connect(serve: Serve, shop: Path) -> None:
+    process = serve("--demo", "on", products=FEW, data=shop).ready()
     command = [sys.executable, "-m", "server", "database-url", "--data", str(process.data)]
     url = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout.strip()
     with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT count(*) FROM image_embeddings").fetchone() == (280,)
+        assert connection.execute("SELECT count(*) FROM image_embeddings").fetchone() == (FEW,)
 
 
-def test_the_server_needs_neither_torch_nor_the_export():
+def test_the_server_needs_neither_torch_nor_the_export() -> None:
     code = "import sys, server.__main__, server.app; print([m for m in sys.modules if m.split('.')[0] in "
     code += "('torch', 'transformers', 'optimum', 'onnx', 'export')])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout

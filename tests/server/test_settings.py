@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,18 +11,18 @@ from server.settings import Settings, variable_of
 from tests import ROOT
 
 
-def test_nothing_given_gives_the_defaults():
+def test_nothing_given_gives_the_defaults() -> None:
     settings = Settings.read({})
     assert (settings.host, settings.port, settings.device, settings.demo) == ("127.0.0.1", 8000, "auto", False)
     assert settings.model == Path("models/starter")
 
 
-def test_a_flag_wins_over_its_variable():
+def test_a_flag_wins_over_its_variable() -> None:
     assert Settings.read({"TWINLENS_PORT": "9000"}).port == 9000
     assert Settings.read({"TWINLENS_PORT": "9000"}, {"port": "9001"}).port == 9001
 
 
-def test_an_empty_variable_counts_as_not_set():
+def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.read({"TWINLENS_DATABASE_URL": ""}).database_url is None
 
 
@@ -41,7 +43,7 @@ def test_an_empty_variable_counts_as_not_set():
         ("CACHE", "1 MB", 1_000_000),
     ],
 )
-def test_values_are_read_as_people_write_them(name, text, value):
+def test_values_are_read_as_people_write_them(name: str, text: str, value: bool | float | int | str | None) -> None:
     assert getattr(Settings.read({f"TWINLENS_{name}": text}), name.lower()) == value
 
 
@@ -63,19 +65,19 @@ def test_values_are_read_as_people_write_them(name, text, value):
         ("THREADS", "all"),
     ],
 )
-def test_a_bad_value_names_the_setting_and_the_values_it_accepts(name, text):
+def test_a_bad_value_names_the_setting_and_the_values_it_accepts(name: str, text: str) -> None:
     with pytest.raises(BadSetting) as caught:
         Settings.read({f"TWINLENS_{name}": text})
     assert f"TWINLENS_{name} must be" in caught.value.sentence
     assert repr(text) in caught.value.sentence
 
 
-def test_a_misspelt_variable_is_not_ignored():
+def test_a_misspelt_variable_is_not_ignored() -> None:
     with pytest.raises(BadSetting, match="TWINLENS_PROT is not a setting"):
         Settings.read({"TWINLENS_PROT": "9000"})
 
 
-def test_without_keys_only_loopback_is_bound_unless_the_network_is_trusted():
+def test_without_keys_only_loopback_is_bound_unless_the_network_is_trusted() -> None:
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.9"):
         assert not Settings.read({"TWINLENS_HOST": host}).exposed
     for host in ("0.0.0.0", "::", "192.168.1.5", "shop.example"):
@@ -84,20 +86,20 @@ def test_without_keys_only_loopback_is_bound_unless_the_network_is_trusted():
         assert Settings.read({"TWINLENS_HOST": host, "TWINLENS_TRUST_NETWORK": "on"}).exposed
 
 
-def test_secrets_do_not_print():
+def test_secrets_do_not_print() -> None:
     settings = Settings.read({"TWINLENS_DATABASE_URL": "postgresql://shop:s3cret@db/shop"})
     assert "s3cret" not in repr(settings)
 
 
 @pytest.mark.parametrize("name", [one.name for one in fields(Settings)])
-def test_every_setting_is_documented(name):
+def test_every_setting_is_documented(name: str) -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
     assert f"`{variable_of(name)}`" in operations
     makefile = (ROOT / "Makefile").read_text()
     assert f" {name.upper()}" in makefile
 
 
-def test_a_worker_reads_what_its_parent_has_read():
+def test_a_worker_reads_what_its_parent_has_read() -> None:
     given = Settings(deadline=0.00001, workers=3, batch=4, cache=0, demo=True, device="cpu", data=Path("there"))
     read = Settings.read(_environment(given, "postgresql://x"))
     assert read == replace(given, database_url="postgresql://x")

@@ -19,6 +19,7 @@ from server.artifact.artifact import SEAL, Artifact, File, Manifest, TextGolden,
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.media import decode, to_pixels
 from tests import DEMO_PICTURES, STARTER
+from tests.support.vectors import directions
 
 WORDS = ("keyboard", "notebook", "teapot", "bicycle", "scissors", "violin", "television", "saxophone")
 """Each is a token whose vector is that of the demo catalogue's picture of this name."""
@@ -105,14 +106,14 @@ def tokenizer(vocabulary: Sequence[str] = VOCABULARY, *, padded: bool = False, l
 
 def token_vectors(artifact: Artifact) -> NDArray[np.float32]:
     """float32[V, D]: the words' are their pictures'; those of marks hardly weigh; letters are anything."""
-    random = np.random.default_rng(0).standard_normal((len(VOCABULARY), artifact.manifest.space.dimensions))
-    vectors = random / np.linalg.norm(random, axis=1, keepdims=True)
+    vectors = directions(len(VOCABULARY), artifact.manifest.space.dimensions)
     vectors[: len(_SPECIAL)] *= 1e-4
     with Encoder(artifact, "fp32", "cpu") as encoder:
         for word in WORDS:
             picture = decode((DEMO_PICTURES / f"{word}.webp").read_bytes(), max_pixels=10**8)
             vectors[VOCABULARY.index(word)] = encoder.encode(to_pixels(picture, artifact.spec)[None])[0]
-    return vectors.astype(np.float32)
+    found: NDArray[np.float32] = vectors.astype(np.float32)
+    return found
 
 
 def text_graph(vectors: NDArray[np.float32], *, length: int | str = "L") -> onnx.ModelProto:

@@ -17,6 +17,7 @@ from server.inference.encoder import Encoder
 from server.preprocessing import media
 from server.settings import Settings
 from tests import DEMO_PICTURES, STARTER
+from tests.support.vectors import unit_vectors
 
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -54,6 +55,13 @@ CREATE UNIQUE INDEX ON image_embeddings ("mediaId");
 CREATE INDEX ON image_embeddings USING hnsw ((embedding::vector(512)) vector_cosine_ops);
 """
 
+# The older application's query, to the letter.
+LEGACY_SQL = """\
+SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, \
+m.height FROM image_embeddings ie JOIN media m ON
+  ie."mediaId" = m.id JOIN products p ON m."productId" = p.id WHERE p."clientId" = $2 AND p."isActive" = true \
+ORDER BY ie.embedding <#> $1::vector LIMIT $3"""
+
 NAMES = sorted(path.stem for path in DEMO_PICTURES.glob("*.webp"))[:40]
 
 
@@ -68,9 +76,8 @@ def real_vectors() -> NDArray[np.float32]:
 
 
 def random_vectors(count: int = len(NAMES)) -> NDArray[np.float32]:
-    """float32[count, 512] of unit length, in random directions: what a mock gives."""
-    vectors = np.random.default_rng(49).standard_normal((count, 512))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    """float32[count, 512] of unit length, in any direction: what a mock gives."""
+    return unit_vectors(count, 512, seed=49)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """`python -m server` as tests start it: a process of its own, whose log can be waited for."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
@@ -9,11 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 import psutil
 
 from tests import DEMO_PICTURES, ROOT, STARTER
+from tests.support import few_products
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 PATIENCE = 60
@@ -22,35 +28,49 @@ PATIENCE = 60
 class Process:
     """`python -m server` with a folder of its own; its lines of log as they come."""
 
-    def __init__(self, data, *flags, model=STARTER, port=None, session=False):
-        """`session`: of its own, with a process group that can be signalled as a terminal does."""
+    def __init__(
+        self,
+        data: Path,
+        *flags: str,
+        model: Path = STARTER,
+        port: int | None = None,
+        session: bool = False,
+        products: int | None = None,
+    ) -> None:
+        """`session`: of its own, with a process group that can be signalled as a terminal does.
+
+        `products`: how many the demo catalogue has, keyboard and teapot among them; all unless given.
+        """
         self.data = data
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "server", "--data", str(data), "--model", str(model), "--port", str(self.port)]
+        module = "server" if products is None else few_products.__name__
+        command = [sys.executable, "-m", module, "--data", str(data), "--model", str(model), "--port", str(self.port)]
         command += ["--threads", "2", "--batch", "8"]  # given, so that no start measures what is best
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TWINLENS_")}
         self.process = subprocess.Popen(
             [*command, *flags],
             cwd=ROOT,
-            env=environment,
+            env={**environment, few_products.VARIABLE: str(products)},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=session,
         )
-        self.log = []
+        self.log: list[str] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def _read(self):
-        for line in self.process.stdout:
-            with self._news:
-                self.log.append(line)
-                self._news.notify_all()
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                with self._news:
+                    self.log.append(line)
+                    self._news.notify_all()
 
-    def wait_for(self, pattern, times=1):
+    def wait_for(self, pattern: str, times: int = 1) -> Process:
         """Until so many lines of the log match."""
         with self._news:
             seen = self._news.wait_for(
@@ -59,60 +79,79 @@ class Process:
         assert seen, "".join(self.log)
         return self
 
-    def ready(self, times=1):
+    def ready(self, times: int = 1) -> Process:
         """Until it has said so that many times, and takes connections: the port opens just after the line."""
         self.wait_for("Ready after", times)
         until(self._listens)
         return self
 
-    def _listens(self):
+    def _listens(self) -> bool:
         with contextlib.suppress(ConnectionRefusedError), self.connect():
             return True
         return False
 
-    def connect(self):
+    def connect(self) -> socket.socket:
         """A bare connection, for what no client would send."""
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
-    def client(self):
+    def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE)
 
-    def search(self, data=KEYBOARD):
+    def search(self, data: bytes = KEYBOARD) -> list[dict[str, Any]]:
+        """The matches of a picture."""
         with self.client() as client:
-            return client.post("/v1/search", files={"file": data}).raise_for_status().json()["results"]
+            answer = client.post("/v1/search", files={"file": data}).raise_for_status()
+            results: list[dict[str, Any]] = answer.json()["results"]
+            return results
 
     @property
-    def children(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
+    def children(self) -> list[psutil.Process]:
+        return list(psutil.Process(self.process.pid).children(recursive=True))
 
     @property
-    def worker(self):
+    def worker(self) -> psutil.Process:
         return next(one for one in self.children if "spawn_main" in " ".join(one.cmdline()))
 
     @property
-    def postmaster(self):
+    def postmaster(self) -> psutil.Process:
         return next(one for one in self.children if one.name() == "postgres" and one.ppid() == self.process.pid)
 
-    def stop(self, how=signal.SIGTERM):
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """Send the signal; the exit code."""
         self.process.send_signal(how)
         return self.end()
 
-    def end(self):
+    def end(self) -> int:
         """The exit code, once it has ended."""
         code = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return code
 
 
-def _free_port():
+class Serve(Protocol):
+    """The type of the fixture `serve`: starts a server, with the test's own data folder unless another is given."""
+
+    def __call__(
+        self,
+        *flags: str,
+        data: Path = ...,
+        model: Path = ...,
+        port: int | None = ...,
+        session: bool = ...,
+        products: int | None = ...,
+    ) -> Process: ...
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def until(condition):
+def until(condition: Callable[[], object]) -> None:
     """The processes' own doing is awaited, bounded by patience; no test passes because time went by."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
-        os.sched_yield()
+        time.sleep(0.005)  # to ask without a pause would take a core from those who are awaited

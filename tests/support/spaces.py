@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import psycopg
@@ -12,6 +11,7 @@ import psycopg
 from server.catalogue.rows import SpaceRow
 from server.spaces import spaces
 from server.spaces.spaces import ListedSpace, SpaceDescription, State
+from tests.support.databases import run_sql
 
 D = 16
 OLD, NEW = (hashlib.sha256(name).hexdigest() for name in (b"old", b"new"))
@@ -30,11 +30,6 @@ def register_new(url: str) -> ListedSpace:
     """The space NEW, which is not live."""
     spaces.register(url, described(NEW))
     return spaces.choose(url, NEW)
-
-
-def run_sql(url: str, statement: str, parameters: Sequence[Any] | None = None) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement.encode(), parameters)
 
 
 def add_media(url: str, *ids: str, vectors_in: Iterable[SpaceRow] = (), status: str = "ready") -> None:

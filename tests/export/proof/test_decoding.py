@@ -16,23 +16,11 @@ from export.errors import ExportRefused
 from export.proof import decoding
 from export.proof.drift import Compared
 from export.proof.parity import PICTURES
-from server.artifact.artifact import PreprocessingSpec
 from server.preprocessing import media
-from tests.conftest import in_format
+from tests.support.pictures import in_format
+from tests.support.stand_ins import SPEC, encode
 
-SPEC = PreprocessingSpec(
-    size=64, resize="shortest-edge", edge=64, resample="bicubic", rescale=1 / 255, mean=(0, 0, 0), std=(1, 1, 1)
-)
 SCALED = decoding.scaled_by_default(SPEC)
-
-
-def encode(pixels: media.Pixels) -> NDArray[np.float64]:
-    """A stand-in for a tower: the picture in 8 x 8, less its mean, of unit length; zeros for a plain one."""
-    small = pixels.astype(np.float64).reshape(len(pixels), 8, 8, 8, 8, 3).mean((2, 4)).reshape(len(pixels), -1)
-    small -= small.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(small, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = small / np.where(lengths == 0, 1, lengths)
-    return unit
 
 
 def photographs(*names: str) -> list[tuple[str, bytes]]:

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from export.proof.drift import compare
-
-
-def directions(count: int = 30, dimensions: int = 16, seed: int = 0) -> NDArray[np.float64]:
-    made = np.random.default_rng(seed).standard_normal((count, dimensions))
-    unit: NDArray[np.float64] = made / np.linalg.norm(made, axis=1, keepdims=True)
-    return unit
-
-
-def turned(vectors: NDArray[Any], at: int, towards: int, cosine: float) -> NDArray[Any]:
-    """The vector at a place, turned in the plane of another until its cosine to itself is this."""
-    one, other = vectors[at], vectors[towards]
-    across = other - (other @ one) * one
-    across /= np.linalg.norm(across)
-    moved = vectors.copy()
-    moved[at] = cosine * one + math.sqrt(1 - cosine**2) * across
-    return moved
+from tests.support.vectors import directions, turned
 
 
 def test_vectors_that_did_not_move_have_perfect_figures() -> None:

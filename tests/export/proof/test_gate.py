@@ -29,8 +29,8 @@ from server.artifact.artifact import Artifact, PreprocessingSpec
 from server.errors import EncoderFailed
 from server.inference.encoder import Encoder
 from tests import STARTER
-from tests.conftest import in_format
-from tests.export.proof.test_drift import directions, turned
+from tests.support.pictures import in_format
+from tests.support.vectors import directions, turned
 
 SPEC = PreprocessingSpec(
     size=48,

@@ -17,7 +17,7 @@ from export.proof.parity import GatePicture, gate_pictures
 from export.proof.report import render
 from server.artifact.artifact import Artifact, Manifest
 from tests import ROOT, STARTER
-from tests.export.proof.test_drift import directions, turned
+from tests.support.vectors import directions, turned
 
 SPACE = "ab" * 32
 TEXTS = (

@@ -18,8 +18,9 @@ from server.artifact.artifact import Artifact, Manifest
 from server.artifact.grades import GRADES, Grades, grade_named
 from server.errors import ArtifactInvalid, BadParameter
 from tests import DEMO_PICTURES, STARTER
-from tests.conftest import in_format, serving
 from tests.support.artifacts import rewrite
+from tests.support.pictures import in_format
+from tests.support.serving import serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 

@@ -1,43 +1,28 @@
 """The batcher with a stand-in for the model: what waits becomes batches, and each entry gets one answer."""
 
+from __future__ import annotations
+
 import asyncio
-import threading
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from server.batching.batcher import Batcher
+from server.batching.batcher import Batcher, Encoded
 from server.batching.fair_queue import Caller
 from server.errors import EncoderFailed, NotReady
+from tests.support.stand_ins import Model, Reader
 
 pytestmark = pytest.mark.anyio
 
 
-def pixels(value):
+def pixels(value: int) -> NDArray[np.uint8]:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-class Model:
-    """Gives each picture its first sample as the vector; may be held up, and fails on a poisoned picture."""
-
-    def __init__(self, most=16):
-        self.most = most
-        self.batches = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
-
-    def __call__(self, entries):
-        batch = np.stack(entries)
-        self.entered.set()
-        assert self.gate.wait(10)
-        self.batches.append([int(one[0, 0, 0]) for one in batch])
-        if 66 in self.batches[-1]:
-            raise EncoderFailed()
-        return batch[:, 0, 0, :1].astype(np.float32)
-
-
-async def hold(batcher, model):
+async def hold(batcher: Batcher, model: Model) -> Any:
     """Occupy the model with one picture, so that what comes now has to wait."""
     model.gate.clear()
     held = asyncio.create_task(batcher.encode(pixels(1)))
@@ -45,7 +30,7 @@ async def hold(batcher, model):
     return held
 
 
-async def test_a_lone_picture_runs_at_once():
+async def test_a_lone_picture_runs_at_once() -> None:
     model = Model()
     async with Batcher([model]) as batcher:
         answer = await batcher.encode(pixels(9))
@@ -53,7 +38,7 @@ async def test_a_lone_picture_runs_at_once():
     assert answer.batch == 1
 
 
-async def test_what_waits_runs_as_one_batch_and_each_gets_its_own_vector():
+async def test_what_waits_runs_as_one_batch_and_each_gets_its_own_vector() -> None:
     model = Model(most=8)
     async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
@@ -67,7 +52,7 @@ async def test_what_waits_runs_as_one_batch_and_each_gets_its_own_vector():
     assert [answer.embedding.tolist() for answer in answers] == [[10.0], [11.0], [12.0], [13.0], [14.0]]
 
 
-async def test_a_batch_never_exceeds_its_bound():
+async def test_a_batch_never_exceeds_its_bound() -> None:
     model = Model(most=4)
     async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
@@ -79,18 +64,11 @@ async def test_a_batch_never_exceeds_its_bound():
     assert [len(batch) for batch in model.batches] == [1, 4, 4, 2]
 
 
-def text(value, length):
+def text(value: int, length: int) -> NDArray[np.int64]:
     return np.full(length, value, np.int64)
 
 
-class Reader(Model):
-    """As Model, for texts: the vector is the first token."""
-
-    def __call__(self, entries):
-        return super().__call__([one[:, None, None] for one in entries])
-
-
-async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first():
+async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first() -> None:
     model = Reader(most=3)
     async with Batcher([model]) as batcher:
         model.gate.clear()
@@ -109,7 +87,7 @@ async def test_only_texts_of_one_length_share_a_batch_and_the_oldest_goes_first(
     assert [answer.batch for answer in answers] == [3, 3, 3, 3, 1, 3, 3, 1, 1]
 
 
-async def test_a_rare_length_is_not_overtaken_for_ever_by_a_common_one():
+async def test_a_rare_length_is_not_overtaken_for_ever_by_a_common_one() -> None:
     model = Reader(most=2)
     async with Batcher([model]) as batcher:
         model.gate.clear()
@@ -125,7 +103,7 @@ async def test_a_rare_length_is_not_overtaken_for_ever_by_a_common_one():
     assert model.batches[:3] == [[1], [10, 20], [11]]
 
 
-async def test_texts_whose_callers_have_left_neither_choose_a_batch_nor_fill_it():
+async def test_texts_whose_callers_have_left_neither_choose_a_batch_nor_fill_it() -> None:
     model = Reader()
     async with Batcher([model]) as batcher:
         model.gate.clear()
@@ -141,7 +119,7 @@ async def test_texts_whose_callers_have_left_neither_choose_a_batch_nor_fill_it(
     assert model.batches == [[1], [11], [12]]
 
 
-async def test_a_poison_picture_fails_alone():
+async def test_a_poison_picture_fails_alone() -> None:
     model = Model()
     async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
@@ -151,12 +129,14 @@ async def test_a_poison_picture_fails_alone():
         model.gate.set()
         first, poison, last = await asyncio.gather(*waiting, return_exceptions=True)
         await held
+    assert isinstance(first, Encoded)
+    assert isinstance(last, Encoded)
     assert first.embedding.tolist() == [10.0]
     assert last.embedding.tolist() == [12.0]
     assert isinstance(poison, EncoderFailed)
 
 
-async def test_a_picture_whose_caller_has_left_is_never_encoded():
+async def test_a_picture_whose_caller_has_left_is_never_encoded() -> None:
     model = Model()
     async with Batcher([model]) as batcher:
         held = await hold(batcher, model)
@@ -170,7 +150,7 @@ async def test_a_picture_whose_caller_has_left_is_never_encoded():
     assert model.batches == [[1], [51]]
 
 
-async def test_closing_answers_what_still_waits_and_takes_nothing_more():
+async def test_closing_answers_what_still_waits_and_takes_nothing_more() -> None:
     model = Model()
     batcher = Batcher([model])
     async with batcher:
@@ -188,7 +168,11 @@ async def test_closing_answers_what_still_waits_and_takes_nothing_more():
 # --- several runners -------------------------------------------------------------------------------------------------
 
 
-async def waiting(batcher, values, caller=Caller()):  # noqa: B008 - a frozen value
+async def waiting(
+    batcher: Batcher,
+    values: Sequence[int],
+    caller: Caller = Caller(),  # noqa: B008 - a frozen value
+) -> list[asyncio.Task[Encoded]]:
     before = batcher.waiting
     tasks = [asyncio.create_task(batcher.encode(pixels(value), caller)) for value in values]
     while batcher.waiting < before + len(values):
@@ -196,7 +180,7 @@ async def waiting(batcher, values, caller=Caller()):  # noqa: B008 - a frozen va
     return tasks
 
 
-async def test_one_that_comes_alone_has_the_whole_machine():
+async def test_one_that_comes_alone_has_the_whole_machine() -> None:
     narrow, other, wide = Model(), Model(), Model(most=1)
     async with Batcher([narrow, other], wide) as batcher:
         for value in (10, 11, 12):
@@ -205,7 +189,7 @@ async def test_one_that_comes_alone_has_the_whole_machine():
     assert narrow.batches == other.batches == []
 
 
-async def test_what_comes_while_the_wide_runner_runs_waits_and_is_shared_out():
+async def test_what_comes_while_the_wide_runner_runs_waits_and_is_shared_out() -> None:
     narrow, other, wide = Model(), Model(), Model(most=1)
     async with Batcher([narrow, other], wide) as batcher:
         wide.gate.clear()
@@ -227,7 +211,7 @@ async def test_what_comes_while_the_wide_runner_runs_waits_and_is_shared_out():
     assert wide.batches == [[1]]
 
 
-async def test_side_by_side_one_runner_that_is_stuck_does_not_stop_the_other():
+async def test_side_by_side_one_runner_that_is_stuck_does_not_stop_the_other() -> None:
     stuck, free = Model(), Model()
     async with Batcher([stuck, free]) as batcher:
         stuck.gate.clear()
@@ -243,7 +227,7 @@ async def test_side_by_side_one_runner_that_is_stuck_does_not_stop_the_other():
         await asyncio.gather(*tasks)
 
 
-async def test_a_bulk_load_of_one_client_does_not_stand_before_a_search_of_another():
+async def test_a_bulk_load_of_one_client_does_not_stand_before_a_search_of_another() -> None:
     model = Model(most=4)
     async with Batcher([model]) as batcher:
         held = await hold(batcher, model)

@@ -1,12 +1,17 @@
 """The embedder with the real decoder and a stand-in for the model: what is admitted, what is refused, what stays."""
 
+from __future__ import annotations
+
 import asyncio
 import io
 import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
@@ -23,8 +28,10 @@ from server.errors import (
     UnreadablePicture,
 )
 from server.preprocessing import media
-from tests.conftest import in_format
-from tests.server.batching.test_batcher import Model, Reader
+from server.preprocessing.media import Picture
+from server.preprocessing.text import Tokenizer
+from tests.support.pictures import in_format
+from tests.support.stand_ins import Model, Reader
 
 pytestmark = pytest.mark.anyio
 
@@ -36,31 +43,31 @@ SHORT = 0.05
 NOTHING = 1e-6
 
 
-def picture(value, size=(4, 3)):
+def picture(value: int, size: tuple[int, int] = (4, 3)) -> bytes:
     """A picture that the stand-in gives the vector [value]; 66 is poison to it."""
     return in_format(Image.new("L", size, value), "PNG")
 
 
 @pytest.fixture
-def model():
+def model() -> Model:
     return Model(most=8)
 
 
 @pytest.fixture
-async def batcher(model):
+async def batcher(model: Model) -> AsyncIterator[Batcher]:
     async with Batcher([model]) as batcher:
         yield batcher
         model.gate.set()  # whatever a test left behind may go
 
 
 @pytest.fixture
-def embedder(batcher):
+def embedder(batcher: Batcher) -> Iterator[Embedder]:
     embedder = Embedder(batcher, SPEC, max_pixels=20_000_000, threads=2)
     yield embedder
     embedder.close()
 
 
-async def hold(embedder, model, value=1):
+async def hold(embedder: Embedder, model: Model, value: int = 1) -> Any:
     """Occupy the model with one picture, so that what comes now has to wait."""
     model.gate.clear()
     held = asyncio.create_task(embedder.embed(picture(value), within=LONG))
@@ -68,7 +75,7 @@ async def hold(embedder, model, value=1):
     return held
 
 
-async def missed(embedder, within=SHORT):
+async def missed(embedder: Embedder, within: float = SHORT) -> DeadlineMissed:
     """Let one picture miss its deadline while the model is held."""
     with pytest.raises(DeadlineMissed) as caught:
         await embedder.embed(picture(9), within=within)
@@ -76,7 +83,7 @@ async def missed(embedder, within=SHORT):
     return caught.value
 
 
-async def test_pictures_come_back_in_order_with_what_they_were(embedder):
+async def test_pictures_come_back_in_order_with_what_they_were(embedder: Embedder) -> None:
     first, second, third = await embedder.embed_all(
         [picture(10), picture(20, (7, 5)), in_format(Image.new("L", (6, 6), 30), "BMP")], within=LONG
     )
@@ -86,15 +93,16 @@ async def test_pictures_come_back_in_order_with_what_they_were(embedder):
     ]  # fmt: skip
 
 
-async def test_a_thumbnail_is_made_only_when_asked_for(embedder):
+async def test_a_thumbnail_is_made_only_when_asked_for(embedder: Embedder) -> None:
     assert (await embedder.embed(picture(10), within=LONG)).thumbnail is None
     wanted = (await embedder.embed(picture(10, (600, 300)), within=LONG, thumbnail=True)).thumbnail
+    assert wanted is not None
     image = Image.open(io.BytesIO(wanted))
     assert (image.format, image.size) == ("WEBP", (256, 128))
     assert await embedder.thumbnail(picture(10, (600, 300))) == wanted
 
 
-async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
+async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder: Embedder) -> None:
     timed = []
     embedder.on_embedded = lambda *seen: timed.append(seen)
     await embedder.embed_all([picture(10), picture(11)], within=LONG)
@@ -110,7 +118,9 @@ async def test_each_picture_that_was_embedded_is_timed_and_no_other(embedder):
 # --- admission control -----------------------------------------------------------------------------------------------
 
 
-async def test_more_work_than_fits_the_deadline_is_not_admitted_once_misses_show_the_pace(embedder, model):
+async def test_more_work_than_fits_the_deadline_is_not_admitted_once_misses_show_the_pace(
+    embedder: Embedder, model: Model
+) -> None:
     held = await hold(embedder, model)
     await missed(embedder)  # admitted: nothing has been answered or missed yet, so there was no pace
     assert embedder.pictures.inside == 1
@@ -126,7 +136,9 @@ async def test_more_work_than_fits_the_deadline_is_not_admitted_once_misses_show
     assert model.batches == [[1], [11]]
 
 
-async def test_one_that_is_cut_off_from_outside_when_its_time_is_up_shows_the_pace_as_well(embedder, model):
+async def test_one_that_is_cut_off_from_outside_when_its_time_is_up_shows_the_pace_as_well(
+    embedder: Embedder, model: Model
+) -> None:
     held = await hold(embedder, model)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(SHORT):
@@ -138,7 +150,7 @@ async def test_one_that_is_cut_off_from_outside_when_its_time_is_up_shows_the_pa
     await held
 
 
-async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
+async def test_the_more_is_inside_the_later_is_retry_after(embedder: Embedder, model: Model) -> None:
     held = await hold(embedder, model)
     await missed(embedder)
     seen = []
@@ -157,7 +169,9 @@ async def test_the_more_is_inside_the_later_is_retry_after(embedder, model):
     await asyncio.gather(held, *crowds)
 
 
-async def test_all_are_admitted_when_nothing_is_inside_whatever_the_pace_and_the_number(embedder, model):
+async def test_all_are_admitted_when_nothing_is_inside_whatever_the_pace_and_the_number(
+    embedder: Embedder, model: Model
+) -> None:
     held = await hold(embedder, model)
     await missed(embedder)
     model.gate.set()
@@ -168,7 +182,9 @@ async def test_all_are_admitted_when_nothing_is_inside_whatever_the_pace_and_the
     await missed(embedder, NOTHING)
 
 
-async def test_pictures_that_are_refused_without_encoding_say_nothing_about_the_pace(embedder, model):
+async def test_pictures_that_are_refused_without_encoding_say_nothing_about_the_pace(
+    embedder: Embedder, model: Model
+) -> None:
     held = await hold(embedder, model)
     await missed(embedder)
     for _ in range(100):
@@ -181,7 +197,7 @@ async def test_pictures_that_are_refused_without_encoding_say_nothing_about_the_
     await held
 
 
-async def test_no_more_than_1024_pictures_are_inside_at_once(embedder, model):
+async def test_no_more_than_1024_pictures_are_inside_at_once(embedder: Embedder, model: Model) -> None:
     held = await hold(embedder, model)
     crowd = asyncio.create_task(embedder.embed_all([picture(10)] * 1022, within=LONG))
     while embedder.pictures.inside < 1023:
@@ -205,7 +221,9 @@ async def test_no_more_than_1024_pictures_are_inside_at_once(embedder, model):
 # --- time, failure, leaving ------------------------------------------------------------------------------------------
 
 
-async def test_time_that_runs_out_while_waiting_is_a_missed_deadline_and_withdraws_the_picture(embedder, model):
+async def test_time_that_runs_out_while_waiting_is_a_missed_deadline_and_withdraws_the_picture(
+    embedder: Embedder, model: Model
+) -> None:
     held = await hold(embedder, model)
     error = await missed(embedder)
     assert error.retry_after >= 1
@@ -216,7 +234,9 @@ async def test_time_that_runs_out_while_waiting_is_a_missed_deadline_and_withdra
     assert model.batches == [[1], [20]]
 
 
-async def test_time_that_runs_out_while_the_model_is_at_it_is_a_missed_deadline_too(embedder, model):
+async def test_time_that_runs_out_while_the_model_is_at_it_is_a_missed_deadline_too(
+    embedder: Embedder, model: Model
+) -> None:
     model.gate.clear()
     await missed(embedder)
     assert embedder.pictures.inside == 0
@@ -225,18 +245,18 @@ async def test_time_that_runs_out_while_the_model_is_at_it_is_a_missed_deadline_
 
 
 @pytest.mark.parametrize("pictures", [[b""], [b"text"], [picture(10)[:-30]], [picture(66)], [picture(10), b"text"]])
-async def test_nothing_is_inside_after_a_failure(embedder, pictures):
+async def test_nothing_is_inside_after_a_failure(embedder: Embedder, pictures: list[bytes]) -> None:
     with pytest.raises((NotAPicture, UnreadablePicture, EncoderFailed, NoPicture)):
         await embedder.embed_all(pictures, within=LONG)
     assert embedder.pictures.inside == 0
 
 
-async def test_nothing_is_inside_after_success(embedder):
+async def test_nothing_is_inside_after_success(embedder: Embedder) -> None:
     await embedder.embed_all([picture(value) for value in range(10, 20)], within=LONG)
     assert embedder.pictures.inside == 0
 
 
-async def test_one_bad_picture_among_several_is_named_by_its_number(embedder):
+async def test_one_bad_picture_among_several_is_named_by_its_number(embedder: Embedder) -> None:
     with pytest.raises(NotAPicture, match=r"^Picture 2 of 3: The upload is not a picture") as caught:
         await embedder.embed_all([picture(10), b"text", picture(12)], within=LONG)
     assert caught.value.sentence.startswith("Picture 2 of 3: ")
@@ -244,7 +264,9 @@ async def test_one_bad_picture_among_several_is_named_by_its_number(embedder):
         await embedder.embed_all([b"text"], within=LONG)
 
 
-async def test_what_came_beside_a_bad_picture_is_not_encoded(embedder, model, batcher):
+async def test_what_came_beside_a_bad_picture_is_not_encoded(
+    embedder: Embedder, model: Model, batcher: Batcher
+) -> None:
     held = await hold(embedder, model)
     with pytest.raises(NotAPicture):
         await embedder.embed_all([picture(10), picture(11), b"text", picture(12)], within=LONG)
@@ -256,7 +278,9 @@ async def test_what_came_beside_a_bad_picture_is_not_encoded(embedder, model, ba
     assert batcher.waiting == 0
 
 
-async def test_one_callers_bad_picture_costs_another_caller_nothing(embedder, model, batcher):
+async def test_one_callers_bad_picture_costs_another_caller_nothing(
+    embedder: Embedder, model: Model, batcher: Batcher
+) -> None:
     held = await hold(embedder, model)
     others = asyncio.create_task(embedder.embed_all([picture(10), picture(11)], within=LONG))
     while batcher.waiting < 2:
@@ -273,7 +297,9 @@ async def test_one_callers_bad_picture_costs_another_caller_nothing(embedder, mo
     await held
 
 
-async def test_a_caller_who_leaves_withdraws_what_no_batch_has_taken(embedder, model, batcher):
+async def test_a_caller_who_leaves_withdraws_what_no_batch_has_taken(
+    embedder: Embedder, model: Model, batcher: Batcher
+) -> None:
     held = await hold(embedder, model)
     leaver = asyncio.create_task(embedder.embed_all([picture(10), picture(11)], within=LONG))
     stayer = asyncio.create_task(embedder.embed(picture(12), within=LONG))
@@ -295,33 +321,37 @@ async def test_a_caller_who_leaves_withdraws_what_no_batch_has_taken(embedder, m
 class Letters:
     """A stand-in for a tokenizer: a token for each letter; refuses what has a digit in it."""
 
-    def tokens(self, text):
+    def tokens(self, text: str) -> NDArray[np.int64]:
         if any(letter.isdigit() for letter in text):
             raise TextRejected()
         return np.array([ord(letter) for letter in text], np.int64)
 
 
 @pytest.fixture
-async def reader():
-    reader = Reader(most=8)
+def reader() -> Reader:
+    return Reader(most=8)
+
+
+@pytest.fixture
+async def texts(reader: Reader) -> AsyncIterator[Batcher]:
     async with Batcher([reader]) as texts:
-        reader.batcher = texts
-        yield reader
+        yield texts
         reader.gate.set()
 
 
 @pytest.fixture
-def reading(batcher, reader):
-    embedder = Embedder(batcher, SPEC, max_pixels=20_000_000, threads=2, words=Words(Letters(), reader.batcher))
+def reading(batcher: Batcher, texts: Batcher) -> Iterator[Embedder]:
+    words = Words(cast(Tokenizer, Letters()), texts)
+    embedder = Embedder(batcher, SPEC, max_pixels=20_000_000, threads=2, words=words)
     yield embedder
     embedder.close()
 
 
-async def read(embedder, *texts, within=LONG):
+async def read(embedder: Embedder, *texts: str, within: float = LONG) -> list[str]:
     return [chr(int(one.embedding[0])) for one in await embedder.embed_texts(texts, within=within)]
 
 
-async def hold_text(embedder, reader):
+async def hold_text(embedder: Embedder, reader: Reader) -> Any:
     """Occupy the text tower with one text, so that what comes now has to wait."""
     reader.gate.clear()
     held = asyncio.create_task(read(embedder, "held"))
@@ -329,18 +359,18 @@ async def hold_text(embedder, reader):
     return held
 
 
-async def test_texts_come_back_in_order_whatever_their_lengths(reading):
+async def test_texts_come_back_in_order_whatever_their_lengths(reading: Embedder) -> None:
     texts = ["one", "twelve", "a", "ten", "x" * 50, "six"]
     assert await read(reading, *texts) == [text[0] for text in texts]
 
 
-async def test_without_a_text_tower_words_are_refused(embedder):
+async def test_without_a_text_tower_words_are_refused(embedder: Embedder) -> None:
     assert not embedder.reads_text
     with pytest.raises(NoTextTower):
         await embedder.embed_texts(["a"], within=LONG)
 
 
-async def test_each_text_that_was_embedded_is_timed_and_no_other(reading):
+async def test_each_text_that_was_embedded_is_timed_and_no_other(reading: Embedder) -> None:
     timed = []
     reading.on_embedded = lambda *seen: timed.append(seen)
     await read(reading, "a", "bc")
@@ -351,14 +381,16 @@ async def test_each_text_that_was_embedded_is_timed_and_no_other(reading):
     assert all(min(timings.values()) >= 0 for _, timings in timed)
 
 
-async def test_one_bad_text_among_several_is_named_by_its_number(reading):
+async def test_one_bad_text_among_several_is_named_by_its_number(reading: Embedder) -> None:
     with pytest.raises(TextRejected, match=r"^Text 2 of 3: The text cannot be read") as caught:
         await read(reading, "a", "2", "c")
     assert caught.value.sentence.startswith("Text 2 of 3: ")
     assert reading.texts.inside == 0
 
 
-async def test_words_do_not_wait_for_pictures_nor_pictures_for_words(reading, model, reader):
+async def test_words_do_not_wait_for_pictures_nor_pictures_for_words(
+    reading: Embedder, model: Model, reader: Reader
+) -> None:
     held = await hold(reading, model)
     assert await read(reading, "a") == ["a"]
     waiting = await hold_text(reading, reader)
@@ -370,7 +402,9 @@ async def test_words_do_not_wait_for_pictures_nor_pictures_for_words(reading, mo
     assert await waiting == ["h"]
 
 
-async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_not_admitted(reading, reader):
+async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_not_admitted(
+    reading: Embedder, reader: Reader
+) -> None:
     held = await hold_text(reading, reader)
     with pytest.raises(DeadlineMissed):
         await read(reading, "late", within=SHORT)
@@ -387,7 +421,7 @@ async def test_text_that_waits_too_long_is_a_missed_deadline_and_more_of_it_is_n
     assert reader.batches == [[ord("h")], [ord("n")]]
 
 
-async def test_no_more_than_1024_texts_are_inside_at_once(reading, reader):
+async def test_no_more_than_1024_texts_are_inside_at_once(reading: Embedder, reader: Reader) -> None:
     held = await hold_text(reading, reader)
     crowd = asyncio.create_task(read(reading, *["a"] * 1023))
     while reading.texts.inside < 1024:
@@ -400,7 +434,9 @@ async def test_no_more_than_1024_texts_are_inside_at_once(reading, reader):
     assert reading.texts.inside == 0
 
 
-async def test_texts_that_are_refused_without_encoding_say_nothing_about_the_pace(reading, reader):
+async def test_texts_that_are_refused_without_encoding_say_nothing_about_the_pace(
+    reading: Embedder, reader: Reader
+) -> None:
     held = await hold_text(reading, reader)
     with pytest.raises(DeadlineMissed):
         await read(reading, "late", within=SHORT)
@@ -414,11 +450,13 @@ async def test_texts_that_are_refused_without_encoding_say_nothing_about_the_pac
     await held
 
 
-async def test_a_caller_who_leaves_withdraws_the_texts_that_no_batch_has_taken(reading, reader):
+async def test_a_caller_who_leaves_withdraws_the_texts_that_no_batch_has_taken(
+    reading: Embedder, reader: Reader, texts: Batcher
+) -> None:
     held = await hold_text(reading, reader)
     leaver = asyncio.create_task(read(reading, "a", "b"))
     stayer = asyncio.create_task(read(reading, "c"))
-    while reader.batcher.waiting < 3:
+    while texts.waiting < 3:
         await asyncio.sleep(0)
     leaver.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -438,12 +476,12 @@ class Meeting:
     Two that may be decoded at the same time meet at once; two that may not never do, however long they wait.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.decode = media.decode
         self.barrier = threading.Barrier(2)
         self.met = 0
 
-    def __call__(self, data, **options):
+    def __call__(self, data: bytes, **options: Any) -> Picture:
         try:
             self.barrier.wait(0.5)
             self.met += 1
@@ -453,7 +491,9 @@ class Meeting:
 
 
 @pytest.mark.parametrize(("size", "met"), [((4000, 4000), 2), ((4000, 4001), 0)])
-async def test_pictures_of_more_than_16_megapixels_are_decoded_one_at_a_time(embedder, monkeypatch, size, met):
+async def test_pictures_of_more_than_16_megapixels_are_decoded_one_at_a_time(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], met: int
+) -> None:
     meeting = Meeting()
     monkeypatch.setattr(media, "decode", meeting)
     # Two files of one picture: the same bytes would be decoded once.
@@ -464,7 +504,7 @@ async def test_pictures_of_more_than_16_megapixels_are_decoded_one_at_a_time(emb
     assert meeting.met == met
 
 
-async def test_a_large_picture_that_fails_lets_the_next_one_in(embedder):
+async def test_a_large_picture_that_fails_lets_the_next_one_in(embedder: Embedder) -> None:
     random = np.random.default_rng(1).integers(0, 256, (4000, 4001), dtype=np.uint8)
     cut = in_format(Image.fromarray(random), "PNG", compress_level=0)[:100_000]
     with pytest.raises(UnreadablePicture):
@@ -476,19 +516,19 @@ async def test_a_large_picture_that_fails_lets_the_next_one_in(embedder):
 # --- JPEG at scale ---------------------------------------------------------------------------------------------------
 
 
-def photograph(width, height, **options):
+def photograph(width: int, height: int, **options: Any) -> bytes:
     across, down = np.meshgrid(np.linspace(0, 150, width), np.linspace(0, 100, height))
     return in_format(Image.fromarray((across + down).astype(np.uint8)).convert("RGB"), "JPEG", quality=95, **options)
 
 
 @pytest.mark.parametrize(("at_least", "scale"), [(0, 1), (2, 8), (200, 4), (400, 2)])
 async def test_jpegs_are_decoded_as_the_spec_says_whether_a_thumbnail_is_made_or_not(
-    batcher, monkeypatch, at_least, scale
-):
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch, at_least: int, scale: int
+) -> None:
     """A query makes no thumbnail and a media does: their vectors must not differ by that."""
-    scales = []
+    scales: list[int] = []
 
-    def watched(data, **options):
+    def watched(data: bytes, **options: Any) -> Picture:
         picture = decode(data, **options)
         scales.append(picture.scale)
         return picture
@@ -511,6 +551,7 @@ async def test_jpegs_are_decoded_as_the_spec_says_whether_a_thumbnail_is_made_or
     assert (query.width, query.height) == (kept.width, kept.height) == (801, 1203)
     full = Image.open(io.BytesIO(media.thumbnail(decode(data, max_pixels=20_000_000))))
     for thumbnail in (kept.thumbnail, alone):
+        assert thumbnail is not None
         made = Image.open(io.BytesIO(thumbnail))
         assert made.size == full.size == (170, 256)
         assert np.abs(np.asarray(made, np.int16) - np.asarray(full, np.int16)).mean() < 1

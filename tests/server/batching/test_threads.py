@@ -1,7 +1,12 @@
 """Threads for blocking work: fair, and never done for a caller who has left."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Iterator
+from threading import Event
+from typing import Any
 
 import pytest
 
@@ -13,18 +18,18 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def pool():
+def pool() -> Iterator[Pool]:
     pool = Pool(1, name="test")
     yield pool
     pool.close()
 
 
 @pytest.fixture
-async def held(pool):
+async def held(pool: Pool) -> AsyncIterator[Any]:
     """Its only thread is busy until the event is set."""
     gate, entered = threading.Event(), threading.Event()
 
-    def hold():
+    def hold() -> None:
         entered.set()
         gate.wait(10)
 
@@ -35,7 +40,7 @@ async def held(pool):
     await holding
 
 
-async def begin(pool, ran, name, caller):
+async def begin(pool: Pool, ran: list[Any], name: int | str, caller: Caller) -> Any:
     before = pool.waiting
     task = asyncio.create_task(pool.run(lambda: ran.append(name), caller))
     while pool.waiting == before:
@@ -43,8 +48,8 @@ async def begin(pool, ran, name, caller):
     return task
 
 
-async def test_what_the_work_gives_or_raises_is_its_callers(pool):
-    def refuse():
+async def test_what_the_work_gives_or_raises_is_its_callers(pool: Pool) -> None:
+    def refuse() -> None:
         raise NotAPicture
 
     assert await pool.run(lambda: 42, Caller()) == 42
@@ -53,8 +58,8 @@ async def test_what_the_work_gives_or_raises_is_its_callers(pool):
     assert await pool.run(threading.get_ident, Caller()) != threading.get_ident()
 
 
-async def test_a_call_with_many_jobs_holds_up_nobody_else(pool, held):
-    ran = []
+async def test_a_call_with_many_jobs_holds_up_nobody_else(pool: Pool, held: Event) -> None:
+    ran: list[Any] = []
     tasks = [await begin(pool, ran, number, Caller("crowd", "bulk")) for number in range(20)]
     tasks.append(await begin(pool, ran, "lone", Caller("other")))
     held.set()
@@ -62,8 +67,8 @@ async def test_a_call_with_many_jobs_holds_up_nobody_else(pool, held):
     assert ran == ["lone", *range(20)]
 
 
-async def test_work_of_a_caller_who_left_is_never_begun(pool, held):
-    ran = []
+async def test_work_of_a_caller_who_left_is_never_begun(pool: Pool, held: Event) -> None:
+    ran: list[Any] = []
     leaver = await begin(pool, ran, "leaver", Caller())
     stayer = await begin(pool, ran, "stayer", Caller())
     leaver.cancel()
@@ -72,8 +77,8 @@ async def test_work_of_a_caller_who_left_is_never_begun(pool, held):
     assert ran == ["stayer"]
 
 
-async def test_closing_does_what_still_waits_and_takes_nothing_more(pool, held):
-    ran = []
+async def test_closing_does_what_still_waits_and_takes_nothing_more(pool: Pool, held: Event) -> None:
+    ran: list[Any] = []
     tasks = [await begin(pool, ran, number, Caller()) for number in range(3)]
     held.set()
     await asyncio.to_thread(pool.close)

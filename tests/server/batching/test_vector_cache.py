@@ -1,7 +1,10 @@
 """What is kept of vectors, and work that is shared while it is under way."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,20 +22,20 @@ class Kept:
     embedding: np.ndarray
 
 
-def value(size=16):
+def value(size: int = 16) -> Kept:
     return Kept(np.zeros(size, np.float32))
 
 
 class Work:
     """Something that takes as long as the test likes."""
 
-    def __init__(self, error=None):
+    def __init__(self, error: EncoderFailed | None = None) -> None:
         self.began = 0
         self.ended = 0
         self.gate = asyncio.Event()
         self.error = error
 
-    async def __call__(self):
+    async def __call__(self) -> str:
         self.began += 1
         await self.gate.wait()
         self.ended += 1
@@ -41,15 +44,18 @@ class Work:
         return "made"
 
 
-async def joined(cache, work, count, key="key"):
+Cache = VectorCache[Any, Any, Any]
+
+
+async def joined(cache: Cache, work: Work, count: int, key: str = "key") -> list[asyncio.Task[Any]]:
     tasks = [asyncio.create_task(cache.join(key, work)) for _ in range(count)]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
 
 
-def test_the_bytes_stay_within_their_bound_and_what_was_asked_for_longest_ago_goes():
-    cache = VectorCache(LARGE)
+def test_the_bytes_stay_within_their_bound_and_what_was_asked_for_longest_ago_goes() -> None:
+    cache = Cache(LARGE)
     first = value(1000)
     cache.put("first", first)
     for number in range(100):
@@ -62,15 +68,15 @@ def test_the_bytes_stay_within_their_bound_and_what_was_asked_for_longest_ago_go
     assert cache.hits == 101
 
 
-def test_no_memory_keeps_nothing_and_what_is_too_large_is_left_out():
-    for cache in (VectorCache(0), VectorCache(1000)):
+def test_no_memory_keeps_nothing_and_what_is_too_large_is_left_out() -> None:
+    for cache in (Cache(0), Cache(1000)):
         cache.put("large", value(1000))
         assert cache.get("large") is None
         assert cache.bytes == 0
 
 
-async def test_equal_requests_in_flight_are_computed_once():
-    cache, work = VectorCache(LARGE), Work()
+async def test_equal_requests_in_flight_are_computed_once() -> None:
+    cache, work = Cache(LARGE), Work()
     tasks = await joined(cache, work, 5)
     work.gate.set()
     assert await asyncio.gather(*tasks) == ["made"] * 5
@@ -79,16 +85,16 @@ async def test_equal_requests_in_flight_are_computed_once():
     assert work.began == 2
 
 
-async def test_an_error_is_everybodys_who_waits():
-    cache, work = VectorCache(LARGE), Work(EncoderFailed())
+async def test_an_error_is_everybodys_who_waits() -> None:
+    cache, work = Cache(LARGE), Work(EncoderFailed())
     tasks = await joined(cache, work, 2)
     work.gate.set()
     for found in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(found, EncoderFailed)
 
 
-async def test_one_who_leaves_takes_nothing_from_the_others():
-    cache, work = VectorCache(LARGE), Work()
+async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
+    cache, work = Cache(LARGE), Work()
     first, second = await joined(cache, work, 2)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -98,8 +104,8 @@ async def test_one_who_leaves_takes_nothing_from_the_others():
     assert work.ended == 1
 
 
-async def test_work_that_nobody_waits_for_is_stopped_and_nobody_joins_it():
-    cache, work = VectorCache(LARGE), Work()
+async def test_work_that_nobody_waits_for_is_stopped_and_nobody_joins_it() -> None:
+    cache, work = Cache(LARGE), Work()
     (only,) = await joined(cache, work, 1)
     only.cancel()
     await asyncio.gather(only, return_exceptions=True)

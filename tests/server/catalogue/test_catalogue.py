@@ -17,7 +17,6 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 from pgvector import HalfVector
-from pgvector.psycopg import register_vector
 from psycopg import AsyncConnection, conninfo
 
 from server.catalogue.catalogue import Catalogue
@@ -39,28 +38,18 @@ from server.errors import (
     SpaceNotLive,
     VectorRefused,
 )
-from server.spaces.spaces import SpaceDescription, open_space
-from tests.conftest import UnitVectors
+from tests.support.catalogue import SPACE, D, fill, open_test_space
+from tests.support.databases import run_sql
+from tests.support.legacy import LEGACY_SQL
+from tests.support.vectors import UnitVectors
 
 pytestmark = pytest.mark.anyio
 
-D = 16
-SPACE = "a" * 64
 OTHER_SPACE = "b" * 64
-
-LEGACY_SQL = """
-SELECT p.id as "productId", p.name as "productName", ie.embedding <#> $1::vector as score, m."s3Key", m.width, m.height
-FROM image_embeddings ie JOIN media m ON ie."mediaId" = m.id JOIN products p ON m."productId" = p.id
-WHERE p."clientId" = $2 AND p."isActive" = true ORDER BY ie.embedding <#> $1::vector LIMIT $3
-"""
 
 
 async def search(catalogue: Catalogue, *asked: Any, **more: Any) -> list[Match]:
     return (await catalogue.search(Query(*asked, **more))).matches
-
-
-def open_test_space(url: str, space_id: str = SPACE, dimensions: int = D, path: str = "models/test") -> SpaceRow:
-    return open_space(url, SpaceDescription(space_id, dimensions, "test", {"space": space_id}, path))
 
 
 @pytest.fixture
@@ -114,30 +103,6 @@ async def add(
     )
     assert created
     return media.id
-
-
-def run_sql(url: str, statement: str, parameters: Any = None) -> list[Any]:
-    """A statement by hand, as an operator or the legacy application would send it."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(statement.encode(), parameters)
-        return cursor.fetchall() if cursor.description else []
-
-
-def fill(url: str, space: SpaceRow, client_id: str, vectors: NDArray[np.float32]) -> None:
-    """Many media at once: one product each."""
-    with psycopg.connect(url) as connection:
-        register_vector(connection)
-        names = [f"{client_id}-{number:06}" for number in range(len(vectors))]
-        with connection.cursor() as cursor:
-            with cursor.copy('COPY products (id, "clientId", name) FROM STDIN') as copy:
-                for name in names:
-                    copy.write_row((name, client_id, name))
-            with cursor.copy('COPY media (id, "productId", "clientId", "s3Key") FROM STDIN') as copy:
-                for name in names:
-                    copy.write_row((name, name, client_id, name))
-            with cursor.copy(f'COPY {space.table} (space, "mediaId", embedding) FROM STDIN') as copy:
-                for name, vector in zip(names, vectors, strict=True):
-                    copy.write_row((space.number, name, HalfVector(vector)))
 
 
 # --- products --------------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from server.catalogue import duplicates
 from server.catalogue.duplicates import link
 from server.spaces.spaces import SpaceDescription, open_space
 from tests import DEMO_PICTURES
-from tests.conftest import UnitVectors, in_format
+from tests.support.pictures import in_format
+from tests.support.vectors import UnitVectors
 
 D = 16
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
@@ -33,7 +34,8 @@ def _towards(one: NDArray[np.float32], other: NDArray[np.float32], cosine: float
     """A unit vector with that cosine to `one`."""
     across = other - (other @ one) * one
     across /= np.linalg.norm(across)
-    return (cosine * one + (1 - cosine**2) ** 0.5 * across).astype(np.float32)
+    towards: NDArray[np.float32] = (cosine * one + (1 - cosine**2) ** 0.5 * across).astype(np.float32)
+    return towards
 
 
 # --- linking ---------------------------------------------------------------------------------------------------------

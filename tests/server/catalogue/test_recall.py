@@ -22,8 +22,9 @@ from server.commands import recall as command_line
 from server.database.connections import open_pool
 from server.errors import DatabaseUnusable
 from server.settings import Settings
-from tests.conftest import UnitVectors
-from tests.server.catalogue.test_catalogue import D, fill, open_test_space, run_sql
+from tests.support.catalogue import D, fill, open_test_space
+from tests.support.databases import run_sql
+from tests.support.vectors import UnitVectors
 
 pytestmark = pytest.mark.anyio
 

@@ -22,9 +22,16 @@ from server.database.queries import Queries
 from server.doctor import adopt
 from server.errors import ArtifactInvalid, DatabaseUnusable
 from tests import DEMO_PICTURES, ROOT, STARTER
-from tests.conftest import serving
-from tests.support.legacy import MAPPED_SCHEMA, NAMES, legacy_database, random_vectors, real_vectors, settings
-from tests.test_promise import OLDER_SQL
+from tests.support.legacy import (
+    LEGACY_SQL,
+    MAPPED_SCHEMA,
+    NAMES,
+    legacy_database,
+    random_vectors,
+    real_vectors,
+    settings,
+)
+from tests.support.serving import serving
 
 Rows = list[tuple[Any, ...]]
 
@@ -38,7 +45,7 @@ def ask(connection: psycopg.Connection[Any], query: str) -> Rows:
 
 
 def legacy_search(connection: psycopg.Connection[Any], vector: np.ndarray, client: str = "shop") -> Rows:
-    return psycopg.RawCursor(connection).execute(OLDER_SQL, (str(vector.tolist()), client, 10)).fetchall()
+    return psycopg.RawCursor(connection).execute(LEGACY_SQL, (str(vector.tolist()), client, 10)).fetchall()
 
 
 def shape_of(connection: psycopg.Connection[Any]) -> dict[str, set[tuple[Any, ...]]]:

@@ -13,9 +13,9 @@ from server.commands import doctor as command_line
 from server.doctor import examine_own
 from server.doctor.doctor import examine
 from tests import DEMO_PICTURES
-from tests.conftest import Shop
 from tests.support import artifacts
 from tests.support.legacy import settings
+from tests.support.serving import Shop
 
 
 def test_a_sound_twinlens_database_has_no_findings(shop: Shop, tmp_path: Path) -> None:

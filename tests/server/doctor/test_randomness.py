@@ -13,7 +13,7 @@ def test_directions_are_of_the_most_common_dimensions() -> None:
     vectors = {"a": [3, 4], "b": [0, 0], "c": [1, 0], "d": [1, 0, 0]}
     ids, unit = directions([StoredVector.of_row(one, "", vectors[one]) for one in vectors])
     assert ids == ["a", "c"]
-    np.testing.assert_allclose(unit, [[0.6, 0.8], [1, 0]])
+    np.testing.assert_allclose(unit, np.array([[0.6, 0.8], [1, 0]]))
 
 
 def test_random_directions_look_random_and_a_models_do_not() -> None:

@@ -1,5 +1,7 @@
 """Callers who leave, callers in no hurry, and callers who ask for the same thing."""
 
+from __future__ import annotations
+
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -7,19 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.conftest import unseen
-from tests.server.test_serve import PHOTOGRAPHS
-from tests.support.process import KEYBOARD, until
+from tests import PHOTOGRAPHS
+from tests.support.pictures import unseen
+from tests.support.process import KEYBOARD, Process, Serve, until
+from tests.support.serving import Client
 
 PICTURE = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
 
 
-def figure(url, pattern):
+def figure(url: str, pattern: str) -> float:
     found = re.search(rf"^{pattern} (\S+)", httpx.get(f"{url}/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
-def sent(server, data):
+def sent(server: Process, data: bytes) -> socket.socket:
     """A connection on which a complete request was sent, and whose answer nobody has read."""
     body = httpx.Request("POST", f"{server.url}/embed-image", files={"file": data})
     head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
@@ -28,7 +31,7 @@ def sent(server, data):
     return connection
 
 
-def test_the_work_of_a_caller_who_left_is_dropped_and_the_others_are_answered(serve, database_url):
+def test_the_work_of_a_caller_who_left_is_dropped_and_the_others_are_answered(serve: Serve, database_url: str) -> None:
     server = serve("--cache", "0", "--database-url", database_url).ready()
     connections = [sent(server, PICTURE + bytes([at])) for at in range(60)]
     until(lambda: figure(server.url, "twinlens_pictures_inside") >= 20)
@@ -44,7 +47,7 @@ def test_the_work_of_a_caller_who_left_is_dropped_and_the_others_are_answered(se
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_equal_pictures_that_come_together_are_embedded_once_and_then_known(serve, database_url):
+def test_equal_pictures_that_come_together_are_embedded_once_and_then_known(serve: Serve, database_url: str) -> None:
     server = serve("--database-url", database_url).ready()
     with ThreadPoolExecutor(16) as threads:
         answers = [
@@ -64,18 +67,18 @@ def test_equal_pictures_that_come_together_are_embedded_once_and_then_known(serv
 
 
 @pytest.mark.parametrize("lane", ["interactive", "bulk"])
-def test_a_lane_may_be_named(api, lane):
-    asked = {"files": {"file": unseen(KEYBOARD)}, "headers": {"Twinlens-Lane": lane}}
-    assert api.post("/embed-image", **asked).status_code == 200
+def test_a_lane_may_be_named(api: Client, lane: str) -> None:
+    answer = api.post("/embed-image", files={"file": unseen(KEYBOARD)}, headers={"Twinlens-Lane": lane})
+    assert answer.status_code == 200
 
 
-def test_an_unknown_lane_is_refused(api):
+def test_an_unknown_lane_is_refused(api: Client) -> None:
     response = api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Lane": "fast"})
     assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
     assert "interactive or bulk" in response.json()["error"]
 
 
-def test_many_pictures_in_one_call_of_which_some_are_known(api):
+def test_many_pictures_in_one_call_of_which_some_are_known(api: Client) -> None:
     known, new = unseen(KEYBOARD), [unseen(KEYBOARD), unseen(PICTURE)]
     (alone,) = api.post("/v1/embeddings", files=[("file", known)]).json()["embeddings"]
     together = api.post("/v1/embeddings", files=[("file", one) for one in (new[0], known, new[1])])
@@ -90,7 +93,7 @@ def test_many_pictures_in_one_call_of_which_some_are_known(api):
     assert broken.json()["error"].startswith("Picture 3 of 3: ")
 
 
-def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve, database_url):
+def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve: Serve, database_url: str) -> None:
     server = serve("--database-url", database_url).ready()
     connection = socket.create_connection(("127.0.0.1", server.port))
     head = "POST /embed-image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"

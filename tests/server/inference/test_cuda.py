@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -28,7 +29,9 @@ with_a_gpu = pytest.mark.skipif(
     ("most", "prepared"),
     [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (16, (1, 2, 4, 8, 16)), (48, (1, 2, 4, 8, 16, 32, 48))],
 )
-def test_buckets_are_powers_of_two_up_to_the_largest_batch(most, prepared):
+def test_buckets_are_powers_of_two_up_to_the_largest_batch(
+    most: int, prepared: tuple[int, ...] | tuple[int, int, int] | tuple[int, int] | tuple[int]
+) -> None:
     assert buckets(most) == prepared
 
 
@@ -45,20 +48,20 @@ def test_buckets_are_powers_of_two_up_to_the_largest_batch(most, prepared):
         ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,2", 2),
     ],
 )
-def test_gpus_named_before_the_first_that_is_none_are_visible(variable, left):
+def test_gpus_named_before_the_first_that_is_none_are_visible(variable: str | None, left: int) -> None:
     assert visible(4, variable) == left
 
 
-def test_no_gpu_is_counted_where_none_is_visible():
+def test_no_gpu_is_counted_where_none_is_visible() -> None:
     assert present({"CUDA_VISIBLE_DEVICES": ""}) == 0
 
 
-def test_workers_are_dealt_out_to_the_gpus_evenly():
+def test_workers_are_dealt_out_to_the_gpus_evenly() -> None:
     assert [gpu_of(worker, 2) for worker in range(5)] == [0, 1, 0, 1, 0]
     assert [gpu_of(worker, 1) for worker in range(3)] == [0, 0, 0]
 
 
-def test_engines_of_other_weights_are_others(tmp_path):
+def test_engines_of_other_weights_are_others(tmp_path: Path) -> None:
     graph = tmp_path / "image.fp32.onnx"
     shutil.copy(GRAPH, graph)
     seen = {fingerprint(graph)}
@@ -72,7 +75,7 @@ def test_engines_of_other_weights_are_others(tmp_path):
 
 
 @without_cuda
-def test_without_cuda_the_runners_say_so(tmp_path):
+def test_without_cuda_the_runners_say_so(tmp_path: Path) -> None:
     with pytest.raises(CudaUnusable, match="has no CUDA"):
         runners(GRAPH, most=2, shape=SHAPE)
     with pytest.raises(BadSetting, match=r"TWINLENS_TENSORRT is on, .* set TWINLENS_TENSORRT=off"):
@@ -81,13 +84,13 @@ def test_without_cuda_the_runners_say_so(tmp_path):
         OnGpu(0, (1, 2), np.float32)
 
 
-def test_tensorrt_needs_to_know_the_shape(tmp_path):
+def test_tensorrt_needs_to_know_the_shape(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs the shape"):
         runners(GRAPH, most=2, engines=tmp_path)
 
 
 @with_a_gpu
-def test_on_a_gpu_pictures_get_the_vectors_of_the_cpu():
+def test_on_a_gpu_pictures_get_the_vectors_of_the_cpu() -> None:
     pictures = list(np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8))
     expected = PlainRunner(ort.InferenceSession(GRAPH, providers=["CPUExecutionProvider"]), 5)(pictures)
     for graphs in (True, False):
@@ -102,7 +105,7 @@ def test_on_a_gpu_pictures_get_the_vectors_of_the_cpu():
 
 
 @with_a_gpu
-def test_on_a_gpu_memory_comes_back_as_it_was_sent():
+def test_on_a_gpu_memory_comes_back_as_it_was_sent() -> None:
     memory = OnGpu(0, (4, 3), np.float32)
     memory.rows[...] = np.arange(12).reshape(4, 3)
     memory.send(3)

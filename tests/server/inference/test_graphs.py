@@ -1,5 +1,7 @@
 """Optimised copies of graphs: equal vectors, made once, and never in the way."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import time
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from server.artifact.artifact import Artifact
 from server.errors import ArtifactInvalid
@@ -14,20 +17,21 @@ from server.inference import graphs
 from server.inference.cores import Layout
 from server.inference.encoder import Encoder, Serving
 from tests import STARTER
-from tests.conftest import serving
 from tests.support.process import KEYBOARD
+from tests.support.serving import serving
 
 
 @pytest.fixture(scope="module")
-def pixels():
+def pixels() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 255, (5, 224, 224, 3), dtype=np.uint8)
 
 
-def encoded(cache: Path | None, pixels, layout: Layout | None = None):
+def encoded(cache: Path | None, pixels: NDArray[np.uint8], layout: Layout | None = None) -> NDArray[np.float32]:
     with Encoder(Artifact.read(STARTER), "fp32", "cpu", threads=2, serving=Serving(cache=cache)) as encoder:
         if layout is None:
             return encoder.encode(pixels)
         encoder.lay_out(layout)
+        assert encoder.alone is not None
         return np.concatenate([runner(list(pixels)) for runner in encoder.runners] + [encoder.alone([pixels[0]])])
 
 
@@ -35,7 +39,7 @@ def copies(cache: Path) -> list[Path]:
     return sorted((cache / "graphs").iterdir())
 
 
-def test_a_copy_gives_the_very_same_vectors_and_is_made_once(tmp_path, pixels):
+def test_a_copy_gives_the_very_same_vectors_and_is_made_once(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     plain = encoded(None, pixels)
     np.testing.assert_array_equal(encoded(tmp_path, pixels), plain)
     (copy,) = copies(tmp_path)
@@ -45,12 +49,14 @@ def test_a_copy_gives_the_very_same_vectors_and_is_made_once(tmp_path, pixels):
     assert (copy / "graph.onnx").stat().st_mtime_ns == made
 
 
-def test_runners_side_by_side_and_the_one_that_runs_alone_give_the_very_same_vectors(tmp_path, pixels):
+def test_runners_side_by_side_and_the_one_that_runs_alone_give_the_very_same_vectors(
+    tmp_path: Path, pixels: NDArray[np.uint8]
+) -> None:
     plain = encoded(None, pixels)
     np.testing.assert_array_equal(encoded(tmp_path, pixels, Layout(2, 1, 8, 2)), [*plain, *plain, plain[0]])
 
 
-def test_sessions_share_the_weights_of_a_copy(tmp_path, pixels):
+def test_sessions_share_the_weights_of_a_copy(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     """The weights are mapped, not read: the process maps the file, as often as it has sessions."""
     with Encoder(Artifact.read(STARTER), "fp32", "cpu", threads=2, serving=Serving(cache=tmp_path)) as encoder:
         encoder.lay_out(Layout(2, 1, 8, 2))
@@ -58,7 +64,9 @@ def test_sessions_share_the_weights_of_a_copy(tmp_path, pixels):
     assert str(tmp_path) in mapped
 
 
-def test_a_copy_that_does_not_load_is_made_again_at_the_next_start(tmp_path, pixels, caplog):
+def test_a_copy_that_does_not_load_is_made_again_at_the_next_start(
+    tmp_path: Path, pixels: NDArray[np.uint8], caplog: pytest.LogCaptureFixture
+) -> None:
     plain = encoded(tmp_path, pixels)
     (copy,) = copies(tmp_path)
     (copy / "graph.onnx").write_bytes(b"not a graph")
@@ -69,13 +77,17 @@ def test_a_copy_that_does_not_load_is_made_again_at_the_next_start(tmp_path, pix
     assert copies(tmp_path) == [copy]
 
 
-def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, pixels, caplog):
+def test_a_folder_that_cannot_be_written_costs_only_time(
+    tmp_path: Path, pixels: NDArray[np.uint8], caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "graphs").write_text("in the way")
     np.testing.assert_array_equal(encoded(tmp_path, pixels), encoded(None, pixels))
     assert "cannot be kept" in caplog.text
 
 
-def test_a_copy_with_other_weights_is_dropped_and_the_artifacts_own_graph_serves(tmp_path, database_url, caplog):
+def test_a_copy_with_other_weights_is_dropped_and_the_artifacts_own_graph_serves(
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(database_url, tmp_path) as client:
         expected = client.post("/embed-image", files={"file": KEYBOARD}).json()["embedding"]
     for copy in copies(tmp_path / "cache"):
@@ -89,7 +101,7 @@ def test_a_copy_with_other_weights_is_dropped_and_the_artifacts_own_graph_serves
     assert copies(tmp_path / "cache") == []
 
 
-def test_a_graph_that_is_not_the_manifests_is_not_copied(tmp_path, pixels):
+def test_a_graph_that_is_not_the_manifests_is_not_copied(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     folder = tmp_path / "artifact"
     shutil.copytree(STARTER, folder)
     with (folder / "image.fp32.onnx").open("ab") as graph:
@@ -100,7 +112,7 @@ def test_a_graph_that_is_not_the_manifests_is_not_copied(tmp_path, pixels):
     assert not (tmp_path / "graphs").exists()
 
 
-def test_old_copies_go_and_what_another_process_is_making_stays(tmp_path, pixels):
+def test_old_copies_go_and_what_another_process_is_making_stays(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     folder = tmp_path / "graphs"
     for name, age in (("new.abc", 0), ("left.abc", 4000)):
         (folder / name).mkdir(parents=True)

@@ -1,64 +1,77 @@
 """The demo catalogue: loaded at the start, once, around what others use and what a person changed."""
 
-import re
+from __future__ import annotations
 
-import psycopg
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
 
 from server.ingest import demo
-from tests.conftest import serving
+from tests.support.databases import run_sql
+from tests.support.few_products import products
+from tests.support.serving import serving
 
-THEIRS, SAME_SKU, *_ = demo.products()
-
-
-def run_sql(url, statement, *parameters):
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []
+Products = Sequence[demo.DemoProduct]
 
 
-def put_product(url, product_id, client_id, sku):
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> Products:
+    """The demo catalogue's products, here as few as say something."""
+    few = products(24)
+    monkeypatch.setattr(demo, "products", lambda: few)
+    return few
+
+
+def put_product(url: str, product_id: str, client_id: str, sku: str | None) -> None:
     run_sql(
         url,
         'INSERT INTO products (id, "clientId", name, sku) VALUES (%s, %s, %s, %s)',
-        product_id, client_id, "Not of the demo", sku,
-    )  # fmt: skip
+        (product_id, client_id, "Not of the demo", sku),
+    )
 
 
-def loaded(url):
+def loaded(url: str) -> set[str]:
     """Ids of the products that have a picture in the client `demo`."""
     return {row[0] for row in run_sql(url, """SELECT "productId" FROM media WHERE "clientId" = 'demo'""")}
 
 
-def test_an_id_or_sku_that_somebody_uses_is_left_out_with_a_warning_and_the_rest_loads(database_url, tmp_path, caplog):
-    put_product(database_url, THEIRS.id, "somebody", None)
-    put_product(database_url, "ours", "demo", SAME_SKU.sku)
-    listed = {product.id for product in demo.products()}
+def test_an_id_or_sku_that_somebody_uses_is_left_out_with_a_warning_and_the_rest_loads(
+    database_url: str, tmp_path: Path, listed: Products, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, same_sku, other, *_ = listed
+    put_product(database_url, theirs.id, "somebody", None)
+    put_product(database_url, "ours", "demo", same_sku.sku)
     with serving(database_url, tmp_path, demo=True) as client:
-        assert loaded(database_url) == listed - {THEIRS.id, SAME_SKU.id}
-        found = client.post("/v1/search", files={"file": demo.products()[2].read()}).json()["results"][0]
-        assert (found["productId"], found["similarity"]) == (demo.products()[2].id, 100.0)
-        assert client.get(f"/v1/products/{SAME_SKU.id}").status_code == 404
+        assert loaded(database_url) == {product.id for product in listed} - {theirs.id, same_sku.id}
+        found = client.post("/v1/search", files={"file": other.read()}).json()["results"][0]
+        assert (found["productId"], found["similarity"]) == (other.id, 100.0)
+        assert client.get(f"/v1/products/{same_sku.id}").status_code == 404
     assert run_sql(database_url, "SELECT reltuples > 0 FROM pg_class WHERE relname = 'media'") == [(True,)]  # counted
     ours = (record for record in caplog.records if record.name == "server.ingest.demo")
     warnings = [record.getMessage() for record in ours if record.levelname == "WARNING"]
     assert len(warnings) == 2
-    for product, why in ((THEIRS, "product id is not free"), (SAME_SKU, "has this SKU")):
+    for product, why in ((theirs, "product id is not free"), (same_sku, "has this SKU")):
         assert any(product.id in warning and why in warning for warning in warnings)
-    theirs = 'SELECT "clientId", name FROM products WHERE id = %s'
-    assert run_sql(database_url, theirs, THEIRS.id) == [("somebody", "Not of the demo")]
+    row = run_sql(database_url, 'SELECT "clientId", name FROM products WHERE id = %s', (theirs.id,))
+    assert row == [("somebody", "Not of the demo")]
 
 
-def test_the_next_start_adds_only_what_is_missing_and_keeps_what_a_person_changed(database_url, tmp_path, caplog):
+def test_the_next_start_adds_only_what_is_missing_and_keeps_what_a_person_changed(
+    database_url: str, tmp_path: Path, listed: Products, caplog: pytest.LogCaptureFixture
+) -> None:
+    renamed, deleted, *_ = listed
     caplog.set_level("INFO", "server.ingest.demo")
     with serving(database_url, tmp_path, demo=True) as client:
-        assert client.put(f"/v1/products/{THEIRS.id}", json={"name": "Renamed", "isActive": False}).status_code == 200
-        assert client.delete(f"/v1/products/{SAME_SKU.id}").status_code == 200
+        assert client.put(f"/v1/products/{renamed.id}", json={"name": "Renamed", "isActive": False}).status_code == 200
+        assert client.delete(f"/v1/products/{deleted.id}").status_code == 200
         before = run_sql(database_url, "SELECT id FROM media ORDER BY id")
-        assert len(before) == len(demo.products()) - 1
+        assert len(before) == len(listed) - 1
     with serving(database_url, tmp_path, demo=True) as client:
         assert set(before) < set(run_sql(database_url, "SELECT id FROM media"))
-        assert loaded(database_url) == {product.id for product in demo.products()}
-        kept = client.get(f"/v1/products/{THEIRS.id}").json()
+        assert loaded(database_url) == {product.id for product in listed}
+        kept = client.get(f"/v1/products/{renamed.id}").json()
         assert (kept["name"], kept["isActive"]) == ("Renamed", False)
     said = [record.getMessage() for record in caplog.records if record.name == "server.ingest.demo"]
-    assert [re.findall(r"\d+", line) for line in said] == [["280"], ["1"]]
+    assert [re.findall(r"\d+", line) for line in said] == [[str(len(listed))], ["1"]]

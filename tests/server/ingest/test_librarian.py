@@ -27,8 +27,9 @@ from server.database.connections import open_pool
 from server.errors import CatalogueBusy, MediaNotFound, NotAPicture, OutcomeUnknown, ProductNotFound, StorageFailed
 from server.ingest.librarian import Librarian
 from server.ingest.storage import MediaStore
-from tests.conftest import in_format
-from tests.server.catalogue.test_catalogue import D, open_test_space, run_sql
+from tests.support.catalogue import D, open_test_space
+from tests.support.databases import run_sql
+from tests.support.pictures import in_format
 
 pytestmark = pytest.mark.anyio
 

@@ -1,5 +1,7 @@
 """Workers that share the port: numbers, cores, and one server of two."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal
@@ -7,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -16,17 +19,17 @@ from server.errors import StartRefused
 from server.operations.workers import Place, cores_of, take_place, wanted
 from server.settings import Settings
 from tests import ROOT
-from tests.support.process import KEYBOARD
+from tests.support.process import KEYBOARD, Serve
 
 
-def test_one_process_serves_on_a_cpu_unless_a_setting_says_otherwise():
+def test_one_process_serves_on_a_cpu_unless_a_setting_says_otherwise() -> None:
     assert wanted(Settings(device="cpu")) == 1
     assert wanted(Settings(device="cpu", workers=3)) == 3
 
 
 @pytest.mark.parametrize("cores", [1, 2, 5, 16])
 @pytest.mark.parametrize("of", [1, 2, 3, 16])
-def test_all_cores_are_divided_and_each_belongs_to_one_worker(cores, of):
+def test_all_cores_are_divided_and_each_belongs_to_one_worker(cores: int, of: int) -> None:
     dealt = [cores_of(Place(number, of), range(cores)) for number in range(of)]
     if of <= cores:
         assert sorted(core for part in dealt for core in part) == list(range(cores))
@@ -35,14 +38,15 @@ def test_all_cores_are_divided_and_each_belongs_to_one_worker(cores, of):
         assert dealt == [list(range(cores))] * of
 
 
-def test_a_number_belongs_to_one_process_until_it_dies(tmp_path):
+def test_a_number_belongs_to_one_process_until_it_dies(tmp_path: Path) -> None:
     take = "from pathlib import Path; from server.operations.workers import take_place; import sys;"
     take += f"print(take_place(Path({str(tmp_path)!r}), 2).number, flush=True); sys.stdin.read()"
 
-    def start():
+    def start() -> tuple[subprocess.Popen[str], int]:
         worker = subprocess.Popen(
             [sys.executable, "-c", take], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        assert worker.stdout is not None
         return worker, int(worker.stdout.readline())
 
     (first, zero), (second, one) = start(), start()
@@ -51,7 +55,7 @@ def test_a_number_belongs_to_one_process_until_it_dies(tmp_path):
         with pytest.raises(StartRefused, match="2 workers already"):
             take_place(tmp_path, 2)
         first.kill()
-        first.wait()
+        first.communicate()
         third, number = start()
         third.communicate()
         assert number == 0
@@ -59,7 +63,7 @@ def test_a_number_belongs_to_one_process_until_it_dies(tmp_path):
         second.communicate()
 
 
-def test_two_workers_answer_on_one_port_with_figures_of_both_and_a_dead_one_is_replaced(serve):
+def test_two_workers_answer_on_one_port_with_figures_of_both_and_a_dead_one_is_replaced(serve: Serve) -> None:
     server = serve("--workers", "2", "--threads", "1").ready()
     server.wait_for(r"worker [12] of 2", times=2)
     workers = [one for one in psutil.Process(server.process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
@@ -77,7 +81,7 @@ def test_two_workers_answer_on_one_port_with_figures_of_both_and_a_dead_one_is_r
         ]
     assert Counter(answers) == {200: 24}
     counted = r'twinlens_requests_total\{.*route="/embed-image",status="200"\} ([0-9.]+)'
-    assert float(re.search(counted, httpx.get(f"{server.url}/metrics").text)[1]) == 24
+    assert [float(one) for one in re.findall(counted, httpx.get(f"{server.url}/metrics").text)] == [24]
     workers[0].send_signal(signal.SIGKILL)
     server.wait_for(r"worker [12] of 2", times=3)
     assert httpx.post(f"{server.url}/embed-image", files={"file": KEYBOARD}, timeout=60).status_code == 200

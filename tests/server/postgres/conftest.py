@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,3 +28,12 @@ def embedded() -> Iterator[Embedded]:
     for postgres in made:
         shutil.rmtree(postgres.cluster, ignore_errors=True)
         postgres.cluster.with_name(postgres.cluster.name + ".running").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A folder that every user can walk to, as pytest's own is not: under root, a database in it stays in it."""
+    folder = Path(tempfile.mkdtemp(prefix="twinlens-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -19,16 +19,7 @@ from server.database.migrations import migrate
 from server.errors import DatabaseUnusable, StartRefused
 from server.postgres.server import EmbeddedPostgres
 from server.spaces.spaces import SpaceDescription, open_space
-from tests.support.postgres import (
-    PATIENCE,
-    Embedded,
-    answers,
-    ask,
-    eventually,
-    lives,
-    parent_process,
-    read_pid,
-)
+from tests.support.postgres import PATIENCE, Embedded, answers, ask, eventually, lives, parent_process, read_pid
 
 # --- the ordinary course ---------------------------------------------------------------------------------------------
 

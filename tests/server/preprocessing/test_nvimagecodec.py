@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,20 +15,17 @@ from server.errors import BadSetting, UnreadablePicture
 from server.preprocessing.nvimagecodec import JpegDecoder
 from tests import ROOT
 
-try:
-    from nvidia import nvimgcodec
-except ImportError:
-    nvimgcodec = None
+INSTALLED = find_spec("nvidia") is not None and find_spec("nvidia.nvimgcodec") is not None
 
-with_it = pytest.mark.skipif(nvimgcodec is None, reason="nvidia-nvimgcodec-cu13 is not installed")
+with_it = pytest.mark.skipif(not INSTALLED, reason="nvidia-nvimgcodec-cu13 is not installed")
 
 
 @pytest.fixture(scope="module")
-def decoder():
+def decoder() -> JpegDecoder:
     return JpegDecoder(None)
 
 
-def jpeg(name, **options):
+def jpeg(name: str, **options: Any) -> bytes:
     out = io.BytesIO()
     with Image.open(ROOT / "export" / "pictures" / name) as picture:
         picture.convert("RGB").resize((641, 479)).save(out, "JPEG", **{"quality": 88, **options})
@@ -35,7 +35,7 @@ def jpeg(name, **options):
 @with_it
 @pytest.mark.parametrize("name", ["astronaut.jpg", "cat.png", "brick-wall.jpg"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}])
-def test_its_samples_are_pillows(decoder, name, options):
+def test_its_samples_are_pillows(decoder: JpegDecoder, name: str, options: dict[str, Any]) -> None:
     data = jpeg(name, **options)
     expected = np.asarray(Image.open(io.BytesIO(data)), np.int16)
     decoded = decoder(data)
@@ -44,7 +44,7 @@ def test_its_samples_are_pillows(decoder, name, options):
 
 
 @with_it
-def test_the_orientation_is_left_to_media(decoder):
+def test_the_orientation_is_left_to_media(decoder: JpegDecoder) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decoder(jpeg("cat.png", exif=exif)).size == (641, 479)
@@ -52,14 +52,16 @@ def test_the_orientation_is_left_to_media(decoder):
 
 @with_it
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:200]])
-def test_a_jpeg_that_is_cut_short_is_refused_and_the_next_one_decodes(decoder, damage):
+def test_a_jpeg_that_is_cut_short_is_refused_and_the_next_one_decodes(
+    decoder: JpegDecoder, damage: Callable[[bytes], bytes]
+) -> None:
     data = jpeg("cat.png")
     with pytest.raises(UnreadablePicture):
         decoder(damage(data))
     assert decoder(data).size == (641, 479)
 
 
-@pytest.mark.skipif(nvimgcodec is not None, reason="the package is installed")
-def test_without_the_package_the_start_is_refused_in_a_sentence():
+@pytest.mark.skipif(INSTALLED, reason="the package is installed")
+def test_without_the_package_the_start_is_refused_in_a_sentence() -> None:
     with pytest.raises(BadSetting, match=r"not installed: pip install .* TWINLENS_DECODER=pillow"):
         JpegDecoder(0)

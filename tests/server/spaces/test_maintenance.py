@@ -1,13 +1,19 @@
 """A server embeds what its own space lacks."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import psycopg
 
-from tests.conftest import serving
 from tests.support.process import KEYBOARD, until
+from tests.support.serving import serving
 
 
-def test_what_waits_to_be_embedded_is_found_soon_and_what_cannot_be_is_recorded_once(database_url, tmp_path):
-    def run_sql(statement, *parameters):
+def test_what_waits_to_be_embedded_is_found_soon_and_what_cannot_be_is_recorded_once(
+    database_url: str, tmp_path: Path
+) -> None:
+    def run_sql(statement: str, *parameters: str) -> list[tuple[int]] | list[tuple[str, int]]:
         with psycopg.connect(database_url, autocommit=True) as connection:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []

@@ -1,5 +1,7 @@
 """A new model is released while callers search and upload: none notices, even when the work is killed half-way."""
 
+from __future__ import annotations
+
 import io
 import itertools
 import re
@@ -7,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -19,18 +23,18 @@ from server.spaces.spaces import SpaceDescription
 from server.spaces.switch import drop, switch
 from tests import DEMO_PICTURES, ROOT, STARTER
 from tests.support import artifacts
-from tests.support.process import KEYBOARD, PATIENCE, until
+from tests.support.process import KEYBOARD, PATIENCE, Process, Serve, until
 
 SPACE_OLD = Artifact.read(STARTER).space("fp32").id
 TEAPOT = (DEMO_PICTURES / "teapot.webp").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def opposite(tmp_path_factory):
+def opposite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return artifacts.another_space(tmp_path_factory.mktemp("artifacts") / "opposite")
 
 
-def reembed(data, url, artifact, *flags):
+def reembed(data: Path, url: str, artifact: Path, *flags: str) -> Any:
     """The command as a process of its own, one picture at a time so that it can be caught at work."""
     return subprocess.Popen(
         [
@@ -44,18 +48,19 @@ def reembed(data, url, artifact, *flags):
     )
 
 
-def finished(process):
+def finished(process: subprocess.Popen[str]) -> tuple[str, str, int]:
     """What it printed, and the exit code."""
     out, err = process.communicate(timeout=4 * PATIENCE)
     return out, err, process.returncode
 
 
-def count(url, table):
+def count(url: str, table: str) -> int:
     with psycopg.connect(url) as connection:
-        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        ((found,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+        return int(found)
 
 
-def picture(number):
+def picture(number: int) -> bytes:
     """A picture like no other."""
     out = io.BytesIO()
     image = Image.new("RGB", (64, 64), (number * 37 % 256, number * 91 % 256, number * 151 % 256))
@@ -67,38 +72,38 @@ def picture(number):
 class Crowd:
     """Asks a server for known pictures and adds new ones until it is stopped; keeps what was wrong."""
 
-    def __init__(self, server, space, *, uploads):
+    def __init__(self, server: Process, space: str, *, uploads: bool) -> None:
         self.answers = 0
-        self.wrong = []
+        self.wrong: list[tuple[object, ...]] = []
         self._url, self._space = server.url, space
         self._ended = threading.Event()
         work = [self._ask, self._ask, self._upload] if uploads else [self._ask]
         self._threads = [threading.Thread(target=one) for one in work]
 
-    def __enter__(self):
+    def __enter__(self) -> Crowd:
         for one in self._threads:
             one.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         for one in self._threads:
             one.join()
 
-    def _ask(self):
+    def _ask(self) -> None:
         with httpx.Client(base_url=self._url, timeout=PATIENCE) as client:
             for data, name in itertools.cycle([(KEYBOARD, "Keyboard"), (TEAPOT, "Teapot")]):
                 if self._ended.is_set():
                     return
                 answer = client.post("/v1/search", files={"file": data})
                 found = answer.json() if answer.status_code == 200 else {}
-                first = next(iter(found.get("results", [])), {})
+                first: dict[str, Any] = next(iter(found.get("results", [])), {})
                 seen = (found.get("space"), first.get("productName"), first.get("similarity"))
                 if seen != (self._space, name, 100.0):
                     self.wrong.append((answer.status_code, seen, answer.text[:300]))
                 self.answers += 1
 
-    def _upload(self):
+    def _upload(self) -> None:
         with httpx.Client(base_url=self._url, timeout=PATIENCE) as client:
             client.put("/v1/products/uploads", json={"name": "Uploads"}).raise_for_status()
             for number in itertools.count():
@@ -111,12 +116,13 @@ class Crowd:
                 self._ended.wait(0.2)
 
 
+@pytest.mark.slow
 def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_times(
-    serve, opposite, database_url, tmp_path
-):
+    serve: Serve, opposite: Path, database_url: str, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     shared = ("--database-url", database_url, "--device", "cpu")
-    old = serve("--demo", "on", *shared).ready()
+    old = serve("--demo", "on", *shared, products=24).ready()
     space_new = Artifact.read(opposite).space("fp32").id
 
     refused = serve(*shared, model=opposite)
@@ -176,7 +182,7 @@ def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_t
     assert new.search()[0]["similarity"] == 100.0
 
 
-def killed_at_work(work, url, table, before):
+def killed_at_work(work: subprocess.Popen[str], url: str, table: str, before: int) -> int:
     """How many vectors there are once it was killed, having written some."""
     until(lambda: count(url, table) > before or work.poll() is not None)
     work.kill()
@@ -184,34 +190,35 @@ def killed_at_work(work, url, table, before):
     return count(url, table)
 
 
-def until_registered(url, space):
+def until_registered(url: str, space: str) -> str:
     until(lambda: any(one.id == space for one in spaces.list_spaces(url)))
     return spaces.choose(url, space).table
 
 
-def add(server, number):
+def add(server: Process, number: int) -> str:
     """The id of a new media."""
     with server.client() as client:
         client.put("/v1/products/uploads", json={"name": "Uploads"}).raise_for_status()
         files = {"file": picture(number)}
-        return client.post("/v1/products/uploads/media", files=files).raise_for_status().json()["id"]
+        answer = client.post("/v1/products/uploads/media", files=files).raise_for_status()
+        return str(answer.json()["id"])
 
 
-def first(server, number):
+def first(server: Process, number: int) -> tuple[str, float] | None:
     found = server.search(picture(number))
-    return found and (found[0]["mediaId"], found[0]["similarity"])
+    return (found[0]["mediaId"], found[0]["similarity"]) if found else None
 
 
 class Folder:
     """A catalogue of a few media whose bytes lie in a folder, as the live space has them."""
 
-    def __init__(self, url, data):
+    def __init__(self, url: str, data: Path) -> None:
         self.url, self.data = url, data
         old = Artifact.read(STARTER)
         self.space = spaces.open_space(url, SpaceDescription.of(old, "fp32"))
         self._execute("""INSERT INTO products (id, "clientId", name) VALUES ('p', 'c', 'P')""")
 
-    def add(self, media, content, *, shown=True):
+    def add(self, media: str, content: bytes | None, *, shown: bool = True) -> None:
         """`content`: the bytes, None where there are none; `shown`: with a vector in the live space."""
         self._execute(
             """INSERT INTO media (id, "productId", "clientId", "s3Key") VALUES (%s, 'p', 'c', %s)""",
@@ -227,18 +234,21 @@ class Folder:
                 f"INSERT INTO {self.space.table} VALUES (%s, %s, '', true, %s)", (self.space.number, media, vector)
             )
 
-    def _execute(self, statement, parameters=None):
+    def _execute(self, statement: str, parameters: tuple[int, str, str] | tuple[str, str] | None = None) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement, parameters)
 
-    def facts(self, media):
+    def facts(self, media: str) -> tuple[Any, ...]:
         with psycopg.connect(self.url) as connection:
-            return connection.execute(
+            (row,) = connection.execute(
                 """SELECT "contentType", bytes, width, height, "contentDigest" FROM media WHERE id = %s""", (media,)
-            ).fetchone()
+            ).fetchall()
+        return row
 
 
-def test_pictures_that_cannot_be_embedded_stop_the_switch_until_they_are_left_out(opposite, database_url, tmp_path):
+def test_pictures_that_cannot_be_embedded_stop_the_switch_until_they_are_left_out(
+    opposite: Path, database_url: str, tmp_path: Path
+) -> None:
     folder = Folder(database_url, tmp_path)
     folder.add("good", KEYBOARD)
     folder.add("twin", KEYBOARD)
@@ -265,7 +275,7 @@ def test_pictures_that_cannot_be_embedded_stop_the_switch_until_they_are_left_ou
     assert shown == (2,)
 
 
-def test_it_stops_at_a_signal_and_does_not_run_twice_at_once(opposite, database_url, tmp_path):
+def test_it_stops_at_a_signal_and_does_not_run_twice_at_once(opposite: Path, database_url: str, tmp_path: Path) -> None:
     folder = Folder(database_url, tmp_path)
     folder.add("good", KEYBOARD)
     work = reembed(tmp_path, database_url, opposite, "--no-switch", "--follow")

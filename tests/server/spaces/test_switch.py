@@ -18,7 +18,8 @@ from server.errors import SpaceDropped, SpaceIncomplete, SpaceRefused
 from server.spaces import spaces
 from server.spaces.spaces import ListedSpace
 from server.spaces.switch import drop, switch
-from tests.support.spaces import NEW, OLD, D, add_media, fill, record_failure, run_sql, shown, states
+from tests.support.databases import run_sql
+from tests.support.spaces import NEW, OLD, D, add_media, fill, record_failure, shown, states
 
 
 def test_a_space_is_filled_beside_the_live_one_and_takes_its_place_when_nothing_is_missing(

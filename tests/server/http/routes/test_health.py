@@ -1,38 +1,48 @@
 """Health, metrics, the schema, the page's files, and the one body of every error."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import psycopg
 import pytest
 
-from server import errors
-from server.database.migrations import migrate
+from server import errors, lifespan
 from server.http import problems
 from server.http.problems import STATUSES, status_of
 from tests import DEMO_PICTURES
-from tests.conftest import in_database, serving, unseen
+from tests.support.databases import in_database
+from tests.support.pictures import unseen
+from tests.support.process import until
+from tests.support.serving import Client, serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 
 
-def families(base=errors.TwinlensError):
+def families(base: type[errors.TwinlensError] = errors.TwinlensError) -> Iterator[type[errors.TwinlensError]]:
     for family in base.__subclasses__():
         if family.__module__ == errors.__name__:  # others who have errors of the same base are no server
             yield family
         yield from families(family)
 
 
-def test_it_is_alive_and_ready(api):
+def test_it_is_alive_and_ready(api: Client) -> None:
     assert api.get("/health/live").json() == {"status": "ok"}
     ready = api.get("/health/ready").json()
     assert (ready["status"], ready["device"], ready["precision"]) == ("ready", "cpu", "fp32")
     assert len(ready["space"]) == 64
 
 
-def test_a_server_without_its_database_is_alive_and_not_ready(bare_database_url, tmp_path):
-    migrate(bare_database_url)
-    with serving(bare_database_url, tmp_path) as client:
+def test_a_server_without_its_database_is_alive_and_not_ready(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifespan, "_CONNECTION_TIMEOUT_SECONDS", 1.0)  # each of two answers would wait for 5 seconds
+    with serving(database_url, tmp_path) as client:
         assert client.get("/health/ready").status_code == 200
-        name = psycopg.conninfo.conninfo_to_dict(bare_database_url)["dbname"]
-        with psycopg.connect(in_database(bare_database_url, "postgres"), autocommit=True) as connection:
+        name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+        with psycopg.connect(in_database(database_url, "postgres"), autocommit=True) as connection:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
             response = client.get("/health/ready")
@@ -42,11 +52,11 @@ def test_a_server_without_its_database_is_alive_and_not_ready(bare_database_url,
             assert searched.status_code == 503
             assert "Retry-After" in searched.headers
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-        assert client.get("/health/ready").status_code == 200
+        until(lambda: client.get("/health/ready").status_code == 200)
 
 
-def test_metrics_count_what_was_answered(api):
-    def answered():
+def test_metrics_count_what_was_answered(api: Client) -> None:
+    def answered() -> float:
         lines = api.get("/metrics").text.splitlines()
         name = 'twinlens_requests_total{method="POST",route="/embed-image",status="200"}'
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
@@ -57,8 +67,8 @@ def test_metrics_count_what_was_answered(api):
     assert api.get("/metrics").headers["content-type"].startswith("text/plain")
 
 
-def test_metrics_count_refused_requests_too(api):
-    def refused(status):
+def test_metrics_count_refused_requests_too(api: Client) -> None:
+    def refused(status: int) -> float:
         name = f'twinlens_requests_total{{method="POST",route="/embed-image",status="{status}"}}'
         return sum(float(line.split()[-1]) for line in api.get("/metrics").text.splitlines() if line.startswith(name))
 
@@ -69,7 +79,7 @@ def test_metrics_count_refused_requests_too(api):
     assert {status: refused(status) - before[status] for status in before} == {415: 1, 422: 1, 503: 1}
 
 
-def test_the_schema_names_every_call_of_the_contract(api):
+def test_the_schema_names_every_call_of_the_contract(api: Client) -> None:
     paths = api.get("/schema").json()["paths"]
     assert set(paths) == {
         "/embed-image",
@@ -89,14 +99,14 @@ def test_the_schema_names_every_call_of_the_contract(api):
     assert set(paths["/v1/media/{media_id}"]) == {"get", "delete"}
 
 
-def calls(api):
+def calls(api: Client) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each call of the schema: its path, method and description."""
     for path, methods in api.get("/schema").json()["paths"].items():
         for method, call in methods.items():
             yield path, method, call
 
 
-def test_the_schema_gives_every_error_the_one_body(api):
+def test_the_schema_gives_every_error_the_one_body(api: Client) -> None:
     for path, method, call in calls(api):
         refused = {status: answer for status, answer in call["responses"].items() if int(status) >= 400}
         if path not in ("/health/live", "/metrics"):
@@ -108,7 +118,7 @@ def test_the_schema_gives_every_error_the_one_body(api):
     assert set(problem["properties"]) == set(problem["required"]) == {"error", "code", "requestId"}
 
 
-def test_the_schema_declares_client_and_deadline_on_every_call_of_the_catalogue(api):
+def test_the_schema_declares_client_and_deadline_on_every_call_of_the_catalogue(api: Client) -> None:
     seen = set()
     for path, method, call in calls(api):
         declared = {(one["name"], one["in"]): one["required"] for one in call.get("parameters", [])}
@@ -150,10 +160,15 @@ def test_the_schema_declares_client_and_deadline_on_every_call_of_the_catalogue(
         ("/v1/media/{media_id}/thumbnail", "get", {"200": {"image/webp": None}}),
     ],
 )
-def test_the_schema_declares_what_each_call_answers(api, path, method, successes):
+def test_the_schema_declares_what_each_call_answers(
+    api: Client,
+    path: str,
+    method: str,
+    successes: dict[str, dict[str, str | None]],
+) -> None:
     answers = api.get("/schema").json()["paths"][path][method]["responses"]
 
-    def struct(body):
+    def struct(body: dict[str, dict[str, str]]) -> str | None:
         return body["schema"].get("$ref", "").removeprefix("#/components/schemas/") or None
 
     declared = {
@@ -164,7 +179,7 @@ def test_the_schema_declares_what_each_call_answers(api, path, method, successes
     assert declared == successes
 
 
-def test_the_page_loads_nothing_from_elsewhere(api):
+def test_the_page_loads_nothing_from_elsewhere(api: Client) -> None:
     page = api.get("/?clientId=demo&mediaId=x")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -193,7 +208,7 @@ def test_the_page_loads_nothing_from_elsewhere(api):
         ("GET", "/v1/media/x?clientId=a%20b", {}, 422),
     ],
 )
-def test_every_error_has_one_body(api, method, path, body, status):
+def test_every_error_has_one_body(api: Client, method: str, path: str, body: Any, status: int) -> None:
     response = api.request(method, path, **body)
     assert response.status_code == status
     problem = response.json()
@@ -203,12 +218,12 @@ def test_every_error_has_one_body(api, method, path, body, status):
     assert response.headers["X-Request-Id"] == problem["requestId"] != ""
 
 
-def test_a_callers_own_request_id_is_kept_if_it_is_short_and_plain(api):
+def test_a_callers_own_request_id_is_kept_if_it_is_short_and_plain(api: Client) -> None:
     assert api.get("/health/live", headers={"X-Request-Id": "shop-42"}).headers["X-Request-Id"] == "shop-42"
     assert api.get("/health/live", headers={"X-Request-Id": "a b\tc"}).headers["X-Request-Id"] != "a b\tc"
 
 
-def test_a_fault_of_ours_is_a_500_that_gives_no_details(database_url, tmp_path):
+def test_a_fault_of_ours_is_a_500_that_gives_no_details(database_url: str, tmp_path: Path) -> None:
     with serving(database_url, tmp_path) as client:
         client.app.state.services = None  # anything unforeseen
         response = client.get("/health/ready")
@@ -216,7 +231,7 @@ def test_a_fault_of_ours_is_a_500_that_gives_no_details(database_url, tmp_path):
     assert "NoneType" not in response.text
 
 
-def test_a_new_line_in_a_path_begins_no_line_of_the_log(api, caplog):
+def test_a_new_line_in_a_path_begins_no_line_of_the_log(api: Client, caplog: pytest.LogCaptureFixture) -> None:
     forged = "/v1/products/a%0d%0aERROR%20forged"
     assert api.get(forged, headers={"Twinlens-Deadline": "0.000001"}).status_code == 503
     (line,) = [record.getMessage() for record in caplog.records if record.name == problems.__name__]
@@ -271,14 +286,14 @@ STATUS_OF = {
 
 
 @pytest.mark.parametrize("family", list(families()), ids=lambda family: family.__name__)
-def test_every_error_is_a_sentence_with_a_code_and_a_status(family):
+def test_every_error_is_a_sentence_with_a_code_and_a_status(family: type[errors.TwinlensError]) -> None:
     assert family.__doc__
     assert family.__doc__.strip().endswith(".") or ":" in family.__doc__
     assert family.code == family.code.lower()
     assert status_of(family.__new__(family)) == STATUS_OF[family]
 
 
-def test_no_row_of_the_table_hides_a_later_one():
+def test_no_row_of_the_table_hides_a_later_one() -> None:
     for position, (family, _) in enumerate(STATUSES):
         for earlier, _ in STATUSES[:position]:
             assert not issubclass(family, earlier), f"{earlier.__name__} stands before {family.__name__}"

@@ -1,53 +1,60 @@
 """Products and media over HTTP: created, read, deleted, and never seen by another client."""
 
+from __future__ import annotations
+
 import io
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
-from tests.conftest import in_format
+from tests.support.pictures import in_format
+from tests.support.serving import Client
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()
 
 
 @pytest.fixture
-def shop(api, client_id):
+def shop(api: Client, client_id: str) -> Shop:
     return Shop(api, client_id)
 
 
 class Shop:
     """One client's view of the API."""
 
-    def __init__(self, api, client_id):
+    def __init__(self, api: Client, client_id: str) -> None:
         self.api, self.client_id = api, client_id
         self.query = {"clientId": client_id}
 
-    def put(self, product_id, **fields):
+    def put(self, product_id: str, **fields: Any) -> httpx.Response:
         return self.api.put(f"/v1/products/{product_id}", params=self.query, json={"name": "A thing"} | fields)
 
-    def product(self, number=1):
+    def product(self, number: int = 1) -> str:
         product_id = f"{self.client_id}-{number}"
         assert self.put(product_id).status_code == 201
         return product_id
 
-    def upload(self, product_id, data=KEYBOARD):
+    def upload(self, product_id: str, data: bytes = KEYBOARD) -> httpx.Response:
         return self.api.post(f"/v1/products/{product_id}/media", params=self.query, files={"file": data})
 
-    def get(self, path):
+    def get(self, path: str) -> httpx.Response:
         return self.api.get(path, params=self.query)
 
-    def delete(self, path):
+    def delete(self, path: str) -> httpx.Response:
         return self.api.delete(path, params=self.query)
 
-    def search(self, data=KEYBOARD, **fields):
-        return self.api.post("/v1/search", params=self.query, files={"file": data}, data=fields).json()["results"]
+    def search(self, data: bytes = KEYBOARD, **fields: Any) -> list[dict[str, Any]]:
+        answer = self.api.post("/v1/search", params=self.query, files={"file": data}, data=fields)
+        results: list[dict[str, Any]] = answer.json()["results"]
+        return results
 
 
-def test_a_product_is_created_then_replaced(shop):
+def test_a_product_is_created_then_replaced(shop: Shop) -> None:
     product_id = f"{shop.client_id}-1"
     created = shop.put(product_id, name="Mouse", sku="M-1")
     assert created.status_code == 201
@@ -63,19 +70,19 @@ def test_a_product_is_created_then_replaced(shop):
 
 
 @pytest.mark.parametrize("fields", [{"name": ""}, {"name": 3}, {"sku": ""}, {"isActive": "yes"}, {"colour": "red"}])
-def test_a_product_that_makes_no_sense_is_422(shop, fields):
+def test_a_product_that_makes_no_sense_is_422(shop: Shop, fields: dict[str, Any]) -> None:
     response = shop.put(f"{shop.client_id}-1", **fields)
     assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
     assert shop.get(f"/v1/products/{shop.client_id}-1").status_code == 404
 
 
-def test_a_name_may_be_in_any_script_but_hold_no_nul(shop):
+def test_a_name_may_be_in_any_script_but_hold_no_nul(shop: Shop) -> None:
     name = "Näckte-Käpt'n 鍵盤 ⌨️"
     assert shop.put(f"{shop.client_id}-1", name=name).json()["name"] == name
     assert shop.put(f"{shop.client_id}-2", name="a\0b").status_code == 422
 
 
-def test_attributes_are_kept_as_they_were_given_and_replaced_all_together(shop):
+def test_attributes_are_kept_as_they_were_given_and_replaced_all_together(shop: Shop) -> None:
     product_id = f"{shop.client_id}-1"
     attributes = {
         "category": "shoes",
@@ -99,20 +106,20 @@ def test_attributes_are_kept_as_they_were_given_and_replaced_all_together(shop):
         {"colour": "r\0d"}, {"col\0ur": "red"}, {"tags": ["\0"]},
     ],
 )  # fmt: skip
-def test_attributes_that_no_filter_could_ask_for_are_422(shop, attributes):
+def test_attributes_that_no_filter_could_ask_for_are_422(shop: Shop, attributes: Any) -> None:
     response = shop.put(f"{shop.client_id}-1", attributes=attributes)
     assert (response.status_code, response.json()["code"]) == (422, "bad_parameter")
     assert shop.get(f"/v1/products/{shop.client_id}-1").status_code == 404
 
 
-def test_a_sku_is_one_products_only(shop):
+def test_a_sku_is_one_products_only(shop: Shop) -> None:
     shop.put(f"{shop.client_id}-1", sku="S")
     response = shop.put(f"{shop.client_id}-2", sku="S")
     assert (response.status_code, response.json()["code"]) == (409, "sku_taken")
 
 
-def test_two_clients_that_put_the_same_id_at_once_get_one_product_and_one_conflict(api, client_id):
-    def put(which):
+def test_two_clients_that_put_the_same_id_at_once_get_one_product_and_one_conflict(api: Client, client_id: str) -> None:
+    def put(which: str) -> httpx.Response:
         return api.put(f"/v1/products/{client_id}", params={"clientId": f"{client_id}-{which}"}, json={"name": "x"})
 
     with ThreadPoolExecutor(2) as pool:
@@ -122,7 +129,7 @@ def test_two_clients_that_put_the_same_id_at_once_get_one_product_and_one_confli
     assert refused.json()["code"] == "product_id_taken"
 
 
-def test_an_upload_is_found_at_100_percent(shop):
+def test_an_upload_is_found_at_100_percent(shop: Shop) -> None:
     product_id = shop.product()
     uploaded = shop.upload(product_id, RACCOON)
     assert uploaded.status_code == 201
@@ -135,7 +142,7 @@ def test_an_upload_is_found_at_100_percent(shop):
     assert (match["mediaId"], match["similarity"]) == (media["id"], 100.0)
 
 
-def test_the_same_bytes_again_for_one_product_give_the_existing_media(shop):
+def test_the_same_bytes_again_for_one_product_give_the_existing_media(shop: Shop) -> None:
     product_id = shop.product()
     first, again = shop.upload(product_id), shop.upload(product_id)
     assert (first.status_code, again.status_code) == (201, 200)
@@ -145,7 +152,7 @@ def test_the_same_bytes_again_for_one_product_give_the_existing_media(shop):
     assert other.json()["id"] != first.json()["id"]
 
 
-def test_the_same_bytes_many_times_at_once_make_one_media(shop):
+def test_the_same_bytes_many_times_at_once_make_one_media(shop: Shop) -> None:
     product_id = shop.product()
     with ThreadPoolExecutor(6) as pool:
         responses = list(pool.map(lambda _: shop.upload(product_id), range(6)))
@@ -156,7 +163,7 @@ def test_the_same_bytes_many_times_at_once_make_one_media(shop):
     assert shop.get(f"/v1/media/{match['mediaId']}/thumbnail").status_code == 200
 
 
-def test_of_two_products_with_one_picture_the_media_that_is_asked_for_comes_first(shop):
+def test_of_two_products_with_one_picture_the_media_that_is_asked_for_comes_first(shop: Shop) -> None:
     ours = [shop.upload(shop.product(number), RACCOON).json()["id"] for number in range(1, 4)]
     shop.upload(shop.product(4), KEYBOARD)
     for media_id in ours:
@@ -172,7 +179,7 @@ def test_of_two_products_with_one_picture_the_media_that_is_asked_for_comes_firs
         assert [match["mediaId"] for match in shop.search(RACCOON, limit=2)] == sorted(ours)[:2]
 
 
-def test_the_file_itself_comes_before_others_that_decode_to_the_same_pixels(shop):
+def test_the_file_itself_comes_before_others_that_decode_to_the_same_pixels(shop: Shop) -> None:
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     files = [in_format(noise, form) for form in ("PNG", "BMP", "TIFF")]
     ours = [shop.upload(shop.product(number), data).json()["id"] for number, data in enumerate(files)]
@@ -182,7 +189,7 @@ def test_the_file_itself_comes_before_others_that_decode_to_the_same_pixels(shop
         assert {match["similarity"] for match in found} == {100.0}
 
 
-def test_width_and_height_are_those_after_orientation(shop):
+def test_width_and_height_are_those_after_orientation(shop: Shop) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     sideways = in_format(Image.new("RGB", (80, 40), "teal"), "JPEG", exif=exif)
@@ -190,20 +197,20 @@ def test_width_and_height_are_those_after_orientation(shop):
     assert (media["width"], media["height"]) == (40, 80)
 
 
-def test_an_upload_for_an_unknown_product_leaves_nothing(shop):
+def test_an_upload_for_an_unknown_product_leaves_nothing(shop: Shop) -> None:
     response = shop.upload(f"{shop.client_id}-none")
     assert (response.status_code, response.json()["code"]) == (404, "product_not_found")
     assert shop.search() == []
 
 
 @pytest.mark.parametrize("data", [b"", b"text", KEYBOARD[:300]])
-def test_an_upload_that_is_no_picture_leaves_nothing(shop, data):
+def test_an_upload_that_is_no_picture_leaves_nothing(shop: Shop, data: bytes) -> None:
     product_id = shop.product()
     assert shop.upload(product_id, data).status_code in (400, 415)
     assert shop.search() == []
 
 
-def test_a_thumbnail_is_a_small_webp(shop):
+def test_a_thumbnail_is_a_small_webp(shop: Shop) -> None:
     media = shop.upload(shop.product(), RACCOON).json()
     response = shop.get(f"/v1/media/{media['id']}/thumbnail")
     assert response.headers["content-type"] == "image/webp"
@@ -212,7 +219,7 @@ def test_a_thumbnail_is_a_small_webp(shop):
     assert (image.format, image.size) == ("WEBP", (256, 192))
 
 
-def test_a_deleted_media_is_gone_everywhere(shop):
+def test_a_deleted_media_is_gone_everywhere(shop: Shop) -> None:
     media = shop.upload(shop.product()).json()
     deleted = shop.delete(f"/v1/media/{media['id']}")
     assert (deleted.status_code, deleted.json()) == (200, media)
@@ -222,7 +229,7 @@ def test_a_deleted_media_is_gone_everywhere(shop):
     assert shop.delete(f"/v1/media/{media['id']}").status_code == 404
 
 
-def test_a_product_is_deleted_together_with_its_media(shop):
+def test_a_product_is_deleted_together_with_its_media(shop: Shop) -> None:
     product_id = shop.product()
     media = shop.upload(product_id).json()
     assert shop.delete(f"/v1/products/{product_id}").json()["id"] == product_id
@@ -231,7 +238,7 @@ def test_a_product_is_deleted_together_with_its_media(shop):
     assert shop.get(f"/v1/media/{media['id']}").status_code == 404
 
 
-def test_an_inactive_product_disappears_and_comes_back(shop):
+def test_an_inactive_product_disappears_and_comes_back(shop: Shop) -> None:
     product_id = shop.product()
     shop.upload(product_id)
     shop.put(product_id, isActive=False)
@@ -240,7 +247,7 @@ def test_an_inactive_product_disappears_and_comes_back(shop):
     assert len(shop.search()) == 1
 
 
-def test_nothing_of_a_client_is_seen_or_touched_by_another(api, client_id):
+def test_nothing_of_a_client_is_seen_or_touched_by_another(api: Client, client_id: str) -> None:
     ours, theirs = Shop(api, f"{client_id}-a"), Shop(api, f"{client_id}-b")
     product_id = ours.product()
     media = ours.upload(product_id).json()
@@ -256,11 +263,11 @@ def test_nothing_of_a_client_is_seen_or_touched_by_another(api, client_id):
 
 
 @pytest.mark.parametrize("bad", ["%20", "a%2Fb", "-x", "x" * 129])
-def test_an_id_that_cannot_be_one_is_refused(api, bad):
+def test_an_id_that_cannot_be_one_is_refused(api: Client, bad: str) -> None:
     assert api.put(f"/v1/products/{bad}", json={"name": "x"}).status_code in (404, 422)
 
 
-def test_any_picture_can_be_a_media(shop):
+def test_any_picture_can_be_a_media(shop: Shop) -> None:
     product_id = shop.product()
     noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for form in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG"):

@@ -1,0 +1,69 @@
+"""Databases for tests: one PostgreSQL for all, fresh databases in it, and statements run on them by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, sql
+
+from server.postgres.server import EmbeddedPostgres
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of the PostgreSQL of TWINLENS_TEST_DATABASE_URL, or of an embedded one in `folder`."""
+    given = os.environ.get("TWINLENS_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # Nothing in it outlives the run, so nothing waits for the disk; that data survive is proved on others.
+    embedded = EmbeddedPostgres(folder, extra_settings=["fsync=off", "full_page_writes=off"])
+    try:
+        yield embedded.start()
+    finally:
+        discard(embedded)
+
+
+def discard(postgres: EmbeddedPostgres) -> None:
+    """Stop an embedded PostgreSQL and delete its data, which under root may lie outside the test's folder."""
+    postgres.close()
+    shutil.rmtree(postgres.cluster, ignore_errors=True)
+    postgres.cluster.with_name(postgres.cluster.name + ".running").unlink(missing_ok=True)
+
+
+def in_database(url: str, name: str) -> str:
+    """The same server, another of its databases."""
+    return conninfo.make_conninfo(url, dbname=name)
+
+
+def database_of(url: str) -> str:
+    """The name of the database."""
+    return str(conninfo.conninfo_to_dict(url)["dbname"])
+
+
+@contextmanager
+def fresh_database(url: str, template: str = "template1") -> Iterator[str]:
+    """The URL of a new database on this server, a copy of the template; dropped at the end."""
+    name = f"twinlens_test_{uuid.uuid4().hex[:12]}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(create)
+    try:
+        yield in_database(url, name)
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def run_sql(url: str, statement: str, parameters: Any = None) -> list[Any]:
+    """The rows of a statement, sent by hand as an operator or the legacy application would send it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
