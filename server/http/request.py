@@ -27,17 +27,12 @@ _DEADLINE = "deadline"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a request says beside its body, worked out once, when it arrives."""
+    """For whom a request is, how urgent it is, and until when: worked out once, as soon as its body was read."""
 
     lane: Lane
     deadline: float
     """When the call must be answered, on the clock of `time.perf_counter`."""
-    client: str | None
-    """None where neither the query nor the body has named one."""
-
-    @property
-    def client_id(self) -> str:
-        return self.client or DEFAULT_CLIENT
+    client_id: str
 
     @property
     def caller(self) -> Caller:
@@ -48,30 +43,26 @@ class Call:
         """Seconds until the deadline."""
         return self.deadline - perf_counter()
 
-    def of_client(self, named: str | None) -> Call:
-        """The same call, now that its body was read and may have named the client.
-
-        Raises BadParameter for an id that cannot be one, and where query and body disagree.
-        """
-        if not named:
-            return self
-        if self.client and self.client != named:
-            raise BadParameter("clientId is given twice, in the query and in the body, with different values.")
-        return replace(self, client=check_id("clientId", named))
-
     def in_bulk(self) -> Call:
         """The same call in the bulk lane: work that is bulk by nature is not urgent because its caller says so."""
         return replace(self, lane="bulk")
 
 
-def call_of(request: Request) -> Call:
-    """Raises BadParameter for a header that names no lane, and for a `clientId` in the query that can be no client."""
+def call_of(request: Request, named: str | None = None) -> Call:
+    """The call of a request whose body was read; `named`: the client that the body names.
+
+    Not before: an answer that comes while the body is still being sent is lost to callers who send all of it first.
+    Raises BadParameter for a header that names no lane, for a `clientId` that can be no client, and where query and
+    body name different ones.
+    """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
         raise BadParameter(f"The header {LANE_HEADER} accepts {' or '.join(LANES)}, not {lane[:40]!r}.")
     queried = request.query_params.get("clientId")
-    client = check_id("clientId", queried) if queried else None
-    return Call(lane, float(request.scope["state"][_DEADLINE]), client)
+    if queried and named and queried != named:
+        raise BadParameter("clientId is given twice, in the query and in the body, with different values.")
+    client_id = check_id("clientId", queried or named or DEFAULT_CLIENT)
+    return Call(lane, float(request.scope["state"][_DEADLINE]), client_id)
 
 
 def keep_deadline(request: Request, most: float) -> float:

@@ -10,7 +10,6 @@ from litestar.di import NamedDependency
 
 from server.artifact.artifact import Vectors
 from server.batching.embedder import Embedded, EmbeddedText
-from server.batching.fair_queue import Caller
 from server.errors import BadParameter, NoPicture
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
@@ -40,9 +39,8 @@ async def embed(request: Request, call: Call, services: Services, data: bytes) -
 )
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
     """The vector of one picture, as the legacy service gave it."""
-    call = call_of(request)
     form = await read_form(request)
-    embedded = await embed(request, call, services, form.file)
+    embedded = await embed(request, call_of(request), services, form.file)
     return EmbeddedImage(
         embedding=embedded.embedding.tolist(),
         model=services.encoder.model,
@@ -70,11 +68,10 @@ async def embeddings(request: Request, services: NamedDependency[Services]) -> R
 
     Both are of one space. The answer is JSON, or raw little-endian float32 where that is accepted.
     """
-    call = call_of(request)
     if content_type(request) == JSON:
-        vectors = await _of_texts(request, call, services)
+        vectors = await _of_texts(request, services)
     else:
-        vectors = await _of_pictures(request, call, services)
+        vectors = await _of_pictures(request, services)
     space = services.encoder.space
     if request.accept.best_match([MediaType.JSON, RAW], default=MediaType.JSON) == RAW:
         raw = np.stack(vectors).astype("<f4").tobytes()
@@ -83,25 +80,28 @@ async def embeddings(request: Request, services: NamedDependency[Services]) -> R
     return Response(Embeddings(embeddings=[vector.tolist() for vector in vectors], space=space.id))
 
 
-async def _of_texts(request: Request, call: Call, services: Services) -> list[Vectors]:
+async def _of_texts(request: Request, services: Services) -> list[Vectors]:
     texts = (await read_json(request, TextsToEmbed)).texts
-    work = services.embedder.embed_texts(texts, within=call.left, caller=_caller(call, len(texts)))
+    call = _call_for(request, len(texts))
+    work = services.embedder.embed_texts(texts, within=call.left, caller=call.caller)
     return _vectors(request, await while_here(request, work))
 
 
-async def _of_pictures(request: Request, call: Call, services: Services) -> list[Vectors]:
+async def _of_pictures(request: Request, services: Services) -> list[Vectors]:
     files = (await read_form(request)).files
     if not files:
         raise NoPicture("No picture was sent: the form needs parts named file.")
     if len(files) > MOST_FILES:
         raise BadParameter(f"The form has {len(files)} pictures; one call accepts at most {MOST_FILES}.")
-    work = services.embedder.embed_all(files, within=call.left, caller=_caller(call, len(files)))
+    call = _call_for(request, len(files))
+    work = services.embedder.embed_all(files, within=call.left, caller=call.caller)
     return _vectors(request, await while_here(request, work))
 
 
-def _caller(call: Call, count: int) -> Caller:
+def _call_for(request: Request, count: int) -> Call:
     """Whoever sends many at once is not waiting at a screen."""
-    return (call.in_bulk() if count > 1 else call).caller
+    call = call_of(request)
+    return call.in_bulk() if count > 1 else call
 
 
 def _vectors(request: Request, made: Sequence[Embedded] | Sequence[EmbeddedText]) -> list[Vectors]:

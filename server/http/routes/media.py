@@ -40,9 +40,8 @@ async def add_media(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Media]:
     """Add a picture to a product (201); the same bytes again give the media that is there (200)."""
-    call = call_of(request)
     form = await read_form(request)
-    call = call.of_client(form.read(UploadFields).client_id)
+    call = call_of(request, form.read(UploadFields).client_id)
     check_id("The product's id", product_id)
     media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
     return Response(Media.of(media), status_code=201 if created else 200)

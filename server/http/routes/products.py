@@ -23,10 +23,9 @@ async def put_product(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Product]:
     """Create a product (201) or replace its name, SKU, state and attributes (200)."""
-    call = call_of(request)
     asked = await read_json(request, ProductRequest)
     product, created = await services.catalogue.put_product(
-        call.of_client(asked.client_id).client_id,
+        call_of(request, asked.client_id).client_id,
         check_id("The product's id", product_id),
         name=asked.name,
         sku=asked.sku,

@@ -49,11 +49,10 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 
 
 async def _by_form(request: Request, services: Services) -> Response[SearchAnswer]:
-    call = call_of(request)
     form = await read_form(request)
     asked = form.read(SearchFields)
     narrowed = Filter.read(asked.filter) if asked.filter is not None else Filter()
-    call = call.of_client(asked.client_id)
+    call = call_of(request, asked.client_id)
     least = _least(asked.min_grade, services.grades)
     picture = await embed(request, call, services, form.file)
     query = Query(
@@ -69,9 +68,8 @@ async def _by_form(request: Request, services: Services) -> Response[SearchAnswe
 
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
-    call = call_of(request)
     asked = await read_json(request, SearchRequest)
-    call = call.of_client(asked.client_id)
+    call = call_of(request, asked.client_id)
     words = asked.text is not None
     grades = services.text_grades if words else services.grades
     least = _least(asked.min_grade, grades, words=words)

@@ -53,19 +53,19 @@ def test_the_client_is_that_of_the_query_or_of_the_body_or_demo() -> None:
     ):
         request = arrived(query)
         keep_deadline(request, MOST)
-        assert call_of(request).of_client(named).client_id == client
+        assert call_of(request, named).client_id == client
 
 
 def test_a_client_that_cannot_be_or_is_named_in_two_ways_is_refused() -> None:
     request = arrived("clientId=acme")
     keep_deadline(request, MOST)
     with pytest.raises(BadParameter, match="given twice"):
-        call_of(request).of_client("other")
+        call_of(request, "other")
     for query, named in (("clientId=%20", None), ("", "no client")):
         request = arrived(query)
         keep_deadline(request, MOST)
         with pytest.raises(BadParameter, match="clientId must be"):
-            call_of(request).of_client(named)
+            call_of(request, named)
 
 
 def test_a_call_is_interactive_unless_its_header_or_its_work_is_bulk() -> None:
