@@ -1,0 +1,1 @@
+"""The server: search by image over HTTP, and the operator's commands."""

@@ -1,0 +1,1 @@
+"""Graphs to an artifact on disk, proved again, listed and compared."""

@@ -1,0 +1,1 @@
+"""Towers to ONNX graphs, in each precision."""

@@ -1,0 +1,1 @@
+"""Who calls, and which ids callers may choose."""

@@ -1,0 +1,1 @@
+"""The contract with the export: what lies in an artifact, and whether it does here what it did there."""

@@ -1,0 +1,1 @@
+"""What is wrong with a database, and taking over one with the legacy schema."""

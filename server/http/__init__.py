@@ -1,0 +1,1 @@
+"""Callers: bytes in, matches out. With `server.app` the only part that knows Litestar."""

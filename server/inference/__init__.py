@@ -1,0 +1,1 @@
+"""Batches to vectors: the only part that knows ONNX Runtime."""

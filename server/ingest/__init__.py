@@ -1,0 +1,1 @@
+"""Pictures join and leave the catalogue, and the store keeps their bytes."""

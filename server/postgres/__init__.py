@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL, for those who bring none."""

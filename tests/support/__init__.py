@@ -1,0 +1,1 @@
+"""What tests share: databases, servers, pictures, checkpoints. No test lies here."""
