@@ -51,8 +51,12 @@ class Reader(Model):
 
 
 def encode(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """As a tower does for SPEC, float64[N, 192] of unit length: what is seen, in 8 x 8, less its mean."""
+    """As a tower does for SPEC, float64[N, 192] of unit length: what is seen, in 8 x 8, less its mean.
+
+    A picture of one colour gives 0.
+    """
     small = pixels.astype(np.float64).reshape(len(pixels), 8, 8, 8, 8, 3).mean((2, 4)).reshape(len(pixels), -1)
     small -= small.mean(axis=1, keepdims=True)
-    unit: NDArray[np.float64] = small / np.linalg.norm(small, axis=1, keepdims=True)
+    length = np.linalg.norm(small, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = small / np.where(length > 0, length, 1)
     return unit

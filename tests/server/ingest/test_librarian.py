@@ -119,7 +119,8 @@ async def test_an_added_picture_has_its_row_its_vector_its_bytes_and_its_thumbna
     assert (media.s3_key, media.thumbnail_key) == (f"media/acme/{media.id}.png", f"thumbnails/acme/{media.id}.webp")
     assert (media.content_type, media.width, media.height, media.bytes) == ("image/png", 8, 6, len(picture(7)))
     assert (house.folder / media.s3_key).read_bytes() == picture(7)
-    assert Image.open(house.folder / media.thumbnail_key).format == "WEBP"
+    with Image.open(house.folder / media.thumbnail_key) as thumbnail:
+        assert thumbnail.format == "WEBP"
     vector = await house.catalogue.media_vector("acme", media.id)
     assert vector is not None
     assert vector.argmax() == 7

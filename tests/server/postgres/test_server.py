@@ -92,7 +92,7 @@ def test_a_parent_that_is_killed_stops_postgres_and_the_next_start_succeeds(tmp_
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
         process.kill()
-        process.wait()
+        process.communicate()
         postgres.start()  # at once, while the old one may still be at it
     assert not lives(pid)
     assert ask(postgres.url, "SELECT n FROM kept") == 42
@@ -101,7 +101,8 @@ def test_a_parent_that_is_killed_stops_postgres_and_the_next_start_succeeds(tmp_
 def test_a_parent_that_just_ends_stops_postgres(tmp_path: Path, embedded: Embedded) -> None:
     process = parent_process(tmp_path, "sys.exit(0)")
     pid = read_pid(process)
-    assert process.wait(PATIENCE) == 0
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
     eventually(lambda: not lives(pid))
     with embedded(tmp_path) as postgres:
         assert answers(postgres.url)
