@@ -138,3 +138,19 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         if one.process.poll() is None:
             one.stop()
         discard(EmbeddedPostgres(one.data))
+
+
+@pytest.fixture(scope="session")
+def few_pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sixth of the gate's pictures, the goldens among them."""
+    from export.artifacts import publish  # with torch, which few tests need
+    from export.proof import parity
+
+    folder = tmp_path_factory.mktemp("pictures")
+    everything = sorted(parity.PICTURES.iterdir())
+    for path in everything:
+        if path.name in (*publish.GOLDENS, "LICENCES.md") or (
+            path in everything[::8] and path.stat().st_size < 200_000
+        ):
+            (folder / path.name).symlink_to(path)
+    return folder

@@ -103,5 +103,5 @@ def test_a_server_to_measure_has_its_database_in_its_tree_and_leaves_nothing_beh
 
 
 def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log() -> None:
-    with pytest.raises(RuntimeError, match="--precision takes one of"), serving(STARTER, "fp99"):
+    with pytest.raises(RuntimeError, match="--precision must be one of"), serving(STARTER, "fp99"):
         pass

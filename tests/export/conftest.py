@@ -5,36 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from export.__main__ import main
-from export.artifacts import publish
 from export.proof import parity
-from tests.support.checkpoints import tiny_clip
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An artifact, and what the export printed."""
-
-    folder: Path
-    printed: str
-
-
-@pytest.fixture(scope="session")
-def few_pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sixth of the gate's pictures, the goldens among them."""
-    folder = tmp_path_factory.mktemp("pictures")
-    everything = sorted(parity.PICTURES.iterdir())
-    for path in everything:
-        if path.name in (*publish.GOLDENS, "LICENCES.md") or (
-            path in everything[::8] and path.stat().st_size < 200_000
-        ):
-            (folder / path.name).symlink_to(path)
-    return folder
+from tests.support.checkpoints import Exported, tiny_clip
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,11 @@ from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.media import decode, to_pixels
 from server.preprocessing.text import Tokenizer
 from tests import ROOT
-from tests.export.conftest import Exported
 from tests.support.checkpoints import (
     DIMENSIONS,
     SIZE,
     VISION,
+    Exported,
     Weights,
     cosine,
     encode_alone,

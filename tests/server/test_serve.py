@@ -68,7 +68,7 @@ def test_what_was_added_is_found_after_a_restart_and_the_end_leaves_nothing_behi
     assert (first[0]["productName"], first[0]["similarity"]) == ("Keyboard", 100.0)
     children = process.children
     assert process.stop() == 0
-    assert not left(children)
+    until(lambda: not left(children))
     again = serve().ready()
     assert again.search() == first
 
@@ -112,7 +112,7 @@ def test_requests_in_flight_are_answered_when_ctrl_c_is_pressed_twice(serve: Ser
             os.killpg(process.process.pid, signal.SIGINT)
         assert process.end() in (0, 128 + signal.SIGINT)
     assert "Traceback" not in "".join(process.log)
-    assert not left(children)
+    until(lambda: not left(children))
 
 
 def left(children: Iterable[psutil.Process]) -> list[psutil.Process]:
@@ -167,7 +167,7 @@ def test_an_end_while_the_demo_catalogue_loads_is_clean_and_the_next_start_has_a
     assert "Ready after" not in "".join(process.log), "too quick to be caught loading"
     children = process.children
     assert process.stop() == 0
-    assert not left(children)
+    until(lambda: not left(children))
     assert "Traceback" not in "".join(process.log)
     again = serve("--demo", "on", products=MANY).ready()
     assert count_media(again) == MANY

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ TEXT = {
 SIGLIP_TEXT = {**TEXT, "vocab_size": 2000, "hidden_size": 64, "projection_size": 64, "eos_token_id": 1}
 
 Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An artifact, and what the export printed."""
+
+    folder: Path
+    printed: str
 
 
 def tiny_clip(
