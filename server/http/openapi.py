@@ -63,7 +63,7 @@ def _described(one: Mapping[str, Any], components: Mapping[str, Any]) -> Schema:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, int | float) else None  # as it is: a bound of whole numbers is one
 
 
 def _whole(value: object) -> int | None:

@@ -639,6 +639,9 @@ def test_openapi_declares_both_bodies_of_a_call_that_reads_by_content_type(api: 
     for path in ("/v1/search", "/v1/embeddings"):
         content = paths[path]["post"]["requestBody"]["content"]
         assert set(content) == {"multipart/form-data", "application/json"}
+    bodies = paths["/v1/search"]["post"]["requestBody"]["content"]
+    for body in bodies.values():
+        assert repr(body["schema"]["properties"]["limit"]["maximum"]) == "1000"  # whole, as the limit is
     fields = paths["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert set(fields) == {
         "text", "mediaId", "embedding", "space", "limit", "minSimilarity", "minGrade", "filter", "clientId",
