@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from server.wording import counted
+
 Outcome = Literal["answered", "refused", "failed"]
 
 STAGES = ("read", "decode", "resize", "tokenize", "queue", "encode", "search", "total")
@@ -182,7 +184,7 @@ def _generator(due: Sequence[Answer], window: Window, *, shared: bool) -> dict[s
 
 def label(load: float, mode: str) -> str:
     """`20/s`, `1 caller`, `8 callers`."""
-    return f"{load:g}/s" if mode == "open" else f"{load:g} caller{'' if load == 1 else 's'}"
+    return f"{load:g}/s" if mode == "open" else counted(round(load), "caller")
 
 
 # --- where it bends ---------------------------------------------------------------------------------------------------

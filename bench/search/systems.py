@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -53,19 +55,19 @@ class System(Protocol):
 
 
 @dataclass
-class _Postgres:
+class _Postgres(ABC):
     name: str
     title: str
     about: str
     url: str
 
-    @contextlib.asynccontextmanager
-    async def asking(self, connections: int) -> AsyncIterator[list[Ask]]:
-        raise NotImplementedError
-        yield
+    @abstractmethod
+    def asking(self, connections: int) -> AbstractAsyncContextManager[list[Ask]]:
+        """For as long as the block runs: as many functions, each of which asks over a connection of its own."""
 
+    @abstractmethod
     async def plan(self, query: Query) -> str | None:
-        raise NotImplementedError
+        """`exact` or `index`: how the system answers this query; None where it does not say."""
 
     def measure(self, queries: Sequence[Query], connections: int, seconds: float, least: int) -> Turn:
         """Ask again and again over so many connections, for that long and at least so many times."""

@@ -23,7 +23,7 @@ class Queries:
     def __init__(self, texts: dict[str, sql.SQL], parts: dict[str, sql.Composable]) -> None:
         self._texts = texts
         self._parts = parts
-        self._whole: dict[str, bytes] = {}
+        self._complete: dict[str, bytes] = {}
 
     @staticmethod
     @cache
@@ -46,9 +46,9 @@ class Queries:
 
     def __getitem__(self, name: str) -> bytes:
         """The statement of this name, for psycopg. Raises KeyError for one that is not there, or that lacks a part."""
-        if name not in self._whole:
-            self._whole[name] = self.composed(name).as_bytes(None)
-        return self._whole[name]
+        if name not in self._complete:
+            self._complete[name] = self.composed(name).as_bytes(None)
+        return self._complete[name]
 
     def composed(self, name: str, /, **parts: sql.Composable) -> sql.Composed:
         """The statement of this name with these parts put in, to be run or to be a part itself. Raises KeyError."""

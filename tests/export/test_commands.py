@@ -18,7 +18,6 @@ from export.artifacts.diff import diff
 from export.artifacts.listing import list_artifacts, show
 from export.artifacts.verify import graph_digests, verify
 from export.errors import ExportRefused
-from export.proof import parity
 from export.proof.gate import own_space
 from export.proof.speed import bench
 from server.artifact.artifact import Artifact, Space
@@ -30,12 +29,6 @@ from tests.support.artifacts import image_only, rewrite, with_words
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_words(tmp_path_factory.mktemp("artifacts") / "words")
-
-
-@pytest.fixture
-def fewer_pictures(few_pictures_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where not the gate's pictures are the point, a sixth of them will do."""
-    monkeypatch.setattr(parity, "PICTURES", few_pictures_folder)
 
 
 @pytest.fixture
@@ -88,9 +81,7 @@ def test_verify_proves_pictures_and_words_and_says_so(copy: Path, capsys: pytest
     assert "texts" in lines[3]
 
 
-def test_verify_proves_every_precision_against_fp32(
-    copy: Path, fewer_pictures: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_proves_every_precision_against_fp32(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(_stirred(copy, 0.01))
     out = capsys.readouterr().out
     assert "int8 on cpu: lowest cosine 1.0000000000" in out
@@ -99,7 +90,7 @@ def test_verify_proves_every_precision_against_fp32(
     assert "int8 on cpu uses text.fp32.onnx" in out
 
 
-def test_a_precision_that_is_too_far_from_fp32_here_must_not_share_its_space(copy: Path, fewer_pictures: None) -> None:
+def test_a_precision_that_is_too_far_from_fp32_here_must_not_share_its_space(copy: Path) -> None:
     _stirred(copy, 0.5)
     with pytest.raises(ExportRefused, match="int8 shares the space of fp32, but on this machine"):
         verify(copy)

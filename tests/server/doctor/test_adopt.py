@@ -369,7 +369,7 @@ def test_the_wait_for_an_application_that_holds_the_tables_is_limited(
     patient = Queries.read("adopt.sql")
     hasty = {name: sql.SQL(text.as_string(None).replace("'10s'", "'50ms'")) for name, text in patient._texts.items()}
     monkeypatch.setattr(patient, "_texts", hasty)
-    monkeypatch.setattr(patient, "_whole", {})
+    monkeypatch.setattr(patient, "_complete", {})
     with legacy_database(bare_database_url, real_vectors()) as connection, psycopg.connect(bare_database_url) as other:
         other.execute("SELECT FROM media LIMIT 1")
         with nothing_changed(connection), pytest.raises(DatabaseUnusable, match="Stop the older application"):
