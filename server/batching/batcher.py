@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from server.artifact.artifact import Vectors
 from server.batching.fair_queue import Caller, FairQueue, Lane
+from server.batching.priority import give_way
 from server.errors import NotReady
 from server.inference.runner import Runner
 
@@ -71,8 +72,12 @@ class Batcher:
     Use as an async context manager. When it closes, everything that waits is still answered.
     """
 
-    def __init__(self, runners: Sequence[Runner], alone: Runner | None = None) -> None:
-        """`runners` work side by side; `alone` uses all cores, for a single entry while no other waits or runs."""
+    def __init__(self, runners: Sequence[Runner], alone: Runner | None = None, *, gives_way: bool = False) -> None:
+        """`runners` work side by side; `alone` uses all cores, for a single entry while no other waits or runs.
+
+        `gives_way`: run at a lower priority than the threads of other batchers.
+        """
+        self._gives_way = gives_way
         self._runners = runners
         self._alone = alone
         self._waiting: FairQueue[_Entry] = FairQueue()
@@ -127,6 +132,8 @@ class Batcher:
 
     def _work(self, own: Runner) -> None:
         """A runner's thread: batch after batch until closing, and then until nothing waits."""
+        if self._gives_way:
+            give_way()
         while True:
             with self._condition:
                 while not (batch := self._next_batch(own)):
@@ -206,6 +213,17 @@ class Batcher:
                 self.on_batch(size, seconds)
         except Exception:  # counting must not cost a caller the answer
             _log.exception("A batch could not be counted.")
+
+
+class Lanes:
+    """Two batchers, one for each lane, where the runners of bulk work can give way to the others."""
+
+    def __init__(self, interactive: Batcher, bulk: Batcher) -> None:
+        self._batchers: dict[Lane, Batcher] = {"interactive": interactive, "bulk": bulk}
+
+    async def encode(self, given: NDArray[Any], caller: Caller = _ANYBODY) -> Encoded:
+        """As `Batcher.encode`."""
+        return await self._batchers[caller.lane].encode(given, caller)
 
 
 def _deliver(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.batching import batcher as batcher_module
-from server.batching.batcher import Batcher, Encoded
+from server.batching.batcher import Batcher, Encoded, Lanes
 from server.batching.fair_queue import Caller
 from server.errors import EncoderFailed, NotReady
 from tests.support.stand_ins import Model, Reader
@@ -269,3 +269,17 @@ async def test_where_no_search_came_lately_bulk_work_fills_its_batches(monkeypat
         model.gate.set()
         await asyncio.gather(held, *bulk)
     assert model.batches == [[1], [20, 21, 22, 23], [24, 25, 26, 27]]
+
+
+async def test_where_each_lane_has_runners_of_its_own_a_search_waits_for_no_bulk_work() -> None:
+    model, for_bulk = Model(), Model()
+    async with Batcher([model]) as interactive, Batcher([for_bulk], gives_way=True) as bulk:
+        lanes = Lanes(interactive, bulk)
+        for_bulk.gate.clear()
+        held = asyncio.create_task(lanes.encode(pixels(1), Caller("crowd", "bulk")))
+        await asyncio.to_thread(for_bulk.entered.wait, 10)
+        assert (await lanes.encode(pixels(10), Caller("shop"))).embedding.tolist() == [10.0]
+        assert not held.done()
+        for_bulk.gate.set()
+        assert (await held).embedding.tolist() == [1.0]
+    assert (model.batches, for_bulk.batches) == ([[10]], [[1]])
