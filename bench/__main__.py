@@ -16,6 +16,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("bench.search.command", "what a search finds and how quickly, for clients of every size, beside others"),
     "peers": ("bench.peers.command", "Twinlens and others like it on identical weights and pictures, in one run"),
     "profile": ("bench.profiling.command", "where a request's time goes, and what a picture costs in core-seconds"),
+    "neighbours": (
+        "bench.neighbours",
+        "what one client's bulk calls cost the searches of another",
+    ),
     "servers": ("bench.servers.command", "which HTTP server serves us best"),
     "throughput": ("bench.throughput", "how much of the bare model's speed is left over HTTP"),
     "gpu": ("bench.gpu.command", "forward passes, pictures and requests a second on a GPU"),

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.artifact.artifact import Artifact, Vectors
-from server.batching.batcher import Batcher
+from server.batching.batcher import Batcher, Lanes
 from server.batching.embedder import Embedder, Timings, Tower, Words
 from server.errors import ArtifactInvalid, EncoderFailed, MediaRejected, TextRejected
 from server.inference import graphs
@@ -90,12 +91,10 @@ async def open_engine(
             _log.warning("The optimised graphs are not used, but the artifact's own: %s", exc.sentence)
             layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
 
-        batcher = await stack.enter_async_context(Batcher(encoder.runners, encoder.alone))
-        batcher.on_batch = lambda size, _: on_batch("image", size)
+        batcher = await stack.enter_async_context(_batching(encoder, partial(on_batch, "image")))
         texts = None
         if reader is not None:
-            texts = await stack.enter_async_context(Batcher(reader.encoder.runners, reader.encoder.alone))
-            texts.on_batch = lambda size, _: on_batch("text", size)
+            texts = await stack.enter_async_context(_batching(reader.encoder, partial(on_batch, "text")))
         embedder = Embedder(
             batcher,
             artifact.spec,
@@ -118,6 +117,23 @@ class _Reader:
 
     tokenizer: Tokenizer
     encoder: TextEncoder
+
+
+@asynccontextmanager
+async def _batching(tower: Encoder | TextEncoder, on_batch: Callable[[int], None]) -> AsyncIterator[Batcher | Lanes]:
+    """What makes batches for a tower: one batcher, or one for each lane where bulk work can run at a lower priority."""
+
+    def report(size: int, _: float) -> None:
+        on_batch(size)
+
+    async with Batcher(tower.runners, tower.alone) as batcher:
+        batcher.on_batch = report
+        if not tower.for_bulk:
+            yield batcher
+            return
+        async with Batcher(tower.for_bulk, tower.for_bulk_alone, gives_way=True) as bulk:
+            bulk.on_batch = report
+            yield Lanes(batcher, bulk)
 
 
 def _serving(settings: Settings, gpu: int) -> Serving:

@@ -8,6 +8,7 @@ and their batches grow by themselves. Invariants:
 - waiting entries are divided among the free runners: of eight entries, two free runners get four each;
 - a batch holds entries of one shape, as they are: nothing is padded, so that no vector depends on its batch;
 - the `FairQueue` says which entry is next: it is in the next batch, with others of its shape;
+- bulk entries never make an interactive one wait for long: see `_most_bulk_beside`;
 - an entry whose caller has left (its future is done) is dropped before a batch is made;
 - every entry in a batch gets exactly one answer: a vector or an error.
 """
@@ -25,13 +26,22 @@ from typing import Any
 from numpy.typing import NDArray
 
 from server.artifact.artifact import Vectors
-from server.batching.fair_queue import Caller, FairQueue
+from server.batching.fair_queue import Caller, FairQueue, Lane
+from server.batching.priority import give_way
 from server.errors import NotReady
 from server.inference.runner import Runner
 
 _log = logging.getLogger(__name__)
 
 _ANYBODY = Caller()
+
+# For so long after an interactive entry another one is expected, and bulk runs are kept brief: an entry that comes just
+# after a run has begun waits until it ends.
+_EXPECTED_SECONDS = 10.0
+_BRIEF_SECONDS = 0.01
+
+# How much the latest run counts in the mean of the seconds that a run takes for each of its entries.
+_LATEST = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class Encoded:
 @dataclass(slots=True)
 class _Entry:
     given: NDArray[Any]
+    lane: Lane
     queued_at: float
     answer: asyncio.Future[Encoded]
     loop: asyncio.AbstractEventLoop
@@ -61,8 +72,12 @@ class Batcher:
     Use as an async context manager. When it closes, everything that waits is still answered.
     """
 
-    def __init__(self, runners: Sequence[Runner], alone: Runner | None = None) -> None:
-        """`runners` work side by side; `alone` uses all cores, for a single entry while no other waits or runs."""
+    def __init__(self, runners: Sequence[Runner], alone: Runner | None = None, *, gives_way: bool = False) -> None:
+        """`runners` work side by side; `alone` uses all cores, for a single entry while no other waits or runs.
+
+        `gives_way`: run at a lower priority than the threads of other batchers.
+        """
+        self._gives_way = gives_way
         self._runners = runners
         self._alone = alone
         self._waiting: FairQueue[_Entry] = FairQueue()
@@ -70,6 +85,8 @@ class Batcher:
         self._running = 0
         self._alone_runs = False
         self._open = False
+        self._interactive_at = float("-inf")
+        self._seconds_each = 0.0
         self._threads: list[Thread] = []
         self.on_batch: Callable[[int, float], None] | None = None
         """Called with the size and the seconds of each batch that ran, in the runner's thread."""
@@ -103,16 +120,20 @@ class Batcher:
         batch yet.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(given, perf_counter(), loop.create_future(), loop)
+        entry = _Entry(given, caller.lane, perf_counter(), loop.create_future(), loop)
         with self._condition:
             if not self._open:
                 raise NotReady("The server is shutting down.")
             self._waiting.add(entry, caller)
+            if caller.lane == "interactive":
+                self._interactive_at = entry.queued_at
             self._condition.notify()
         return await entry.answer
 
     def _work(self, own: Runner) -> None:
         """A runner's thread: batch after batch until closing, and then until nothing waits."""
+        if self._gives_way:
+            give_way()
         while True:
             with self._condition:
                 while not (batch := self._next_batch(own)):
@@ -123,9 +144,12 @@ class Batcher:
                 if self._alone is not None and not self._running and len(batch) == 1 and not len(self._waiting):
                     runner, self._alone_runs = self._alone, True
                 self._running += 1
+            started = perf_counter()
             self._answer(runner, batch)
+            seconds = perf_counter() - started
             with self._condition:
                 self._running -= 1
+                self._seconds_each += _LATEST * (seconds / len(batch) - self._seconds_each)
                 if self._alone_runs:
                     self._alone_runs = False
                     self._condition.notify_all()  # the other runners waited, whatever came meanwhile
@@ -142,8 +166,22 @@ class Batcher:
         if first is None:
             return []
         shape = first.given.shape
-        beside = self._waiting.fill(part - 1, lambda entry: entry.given.shape == shape)
+        beside = self._waiting.fill(
+            part - 1, lambda entry: entry.given.shape == shape, most_bulk=self._most_bulk_beside(first)
+        )
         return [first, *(entry for entry in beside if not entry.answer.done())]
+
+    def _most_bulk_beside(self, first: _Entry) -> int | None:
+        """How many bulk entries may go with this one, beside those whose turn it is; None for any number.
+
+        While interactive entries come, none go with an interactive one, which would wait for their part of the run; and
+        a run of bulk entries is as brief as a single entry, or 10 ms, where more than one fits in that.
+        """
+        if perf_counter() - self._interactive_at > _EXPECTED_SECONDS:
+            return None
+        if first.lane == "interactive":
+            return 0
+        return int(_BRIEF_SECONDS / self._seconds_each) - 1 if 0 < self._seconds_each < _BRIEF_SECONDS else 0
 
     def _answer(self, runner: Runner, batch: Sequence[_Entry]) -> None:
         """In the runner's thread: run a batch and answer each of its entries. Never raises."""
@@ -175,6 +213,17 @@ class Batcher:
                 self.on_batch(size, seconds)
         except Exception:  # counting must not cost a caller the answer
             _log.exception("A batch could not be counted.")
+
+
+class Lanes:
+    """Two batchers, one for each lane, where the runners of bulk work can give way to the others."""
+
+    def __init__(self, interactive: Batcher, bulk: Batcher) -> None:
+        self._batchers: dict[Lane, Batcher] = {"interactive": interactive, "bulk": bulk}
+
+    async def encode(self, given: NDArray[Any], caller: Caller = _ANYBODY) -> Encoded:
+        """As `Batcher.encode`."""
+        return await self._batchers[caller.lane].encode(given, caller)
 
 
 def _deliver(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:

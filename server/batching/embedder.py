@@ -20,8 +20,8 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec, Tokens, Vectors
 from server.batching.admission import Admission
-from server.batching.batcher import Batcher
-from server.batching.fair_queue import Caller
+from server.batching.batcher import Batcher, Lanes
+from server.batching.fair_queue import Caller, Lane
 from server.batching.threads import Pool
 from server.batching.vector_cache import Counted, VectorCache
 from server.errors import NoTextTower
@@ -97,7 +97,7 @@ class Words:
     """What reads texts: a tokenizer, and the batcher of the text tower."""
 
     tokenizer: Tokenizer
-    batcher: Batcher
+    batcher: Batcher | Lanes
 
 
 def _weight(data: bytes) -> float:
@@ -111,12 +111,19 @@ async def digest_of(data: bytes) -> bytes:
     return await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
 
 
+async def _digests_of(pictures: Sequence[bytes]) -> list[bytes]:
+    """As `digest_of`, of many: together they would hold up everyone else on the event loop."""
+    if len(pictures) == 1:
+        return [await digest_of(pictures[0])]
+    return await asyncio.to_thread(lambda: [hashlib.sha256(data).digest() for data in pictures])
+
+
 class Embedder:
     """Turns pictures' bytes and texts into vectors for many callers at once."""
 
     def __init__(
         self,
-        batcher: Batcher,
+        batcher: Batcher | Lanes,
         spec: PreprocessingSpec,
         *,
         max_pixels: int,
@@ -131,7 +138,10 @@ class Embedder:
         self._batcher = batcher
         self._spec = spec
         self._max_pixels = max_pixels
-        self._decoding = Pool(threads, name="decode")
+        self._decoding: Mapping[Lane, Pool] = {
+            "interactive": Pool(threads, name="decode"),
+            "bulk": Pool(threads, name="decode-bulk", gives_way=True),
+        }
         self._decoding_large = Pool(1, name="decode-large")
         self._words = words
         self._tokenizing = Pool(1, name="tokenize")
@@ -150,7 +160,8 @@ class Embedder:
         return self._words is not None
 
     def close(self) -> None:
-        self._decoding.close()
+        for pool in self._decoding.values():
+            pool.close()
         self._decoding_large.close()
         self._tokenizing.close()
 
@@ -185,7 +196,7 @@ class Embedder:
         Raises MediaRejected's kinds for the first picture that cannot be used, Overloaded before anything is begun when
         the admitted work would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
         """
-        digests = [await digest_of(data) for data in pictures]
+        digests = await _digests_of(pictures)
         known = [self._recall(digest) for digest in digests]
 
         async def embed(number: int) -> Embedded:
@@ -271,7 +282,7 @@ class Embedder:
             width, height = media.measure(data, max_pixels=self._max_pixels)
             return (work(),) if width * height <= _LARGE_PIXELS else None
 
-        if (made := await self._decoding.run(if_small, caller)) is not None:
+        if (made := await self._decoding[caller.lane].run(if_small, caller)) is not None:
             return made[0]
         return await self._decoding_large.run(work, caller)
 

@@ -49,20 +49,35 @@ class FairQueue(Generic[Entry]):
         """The next entry; None when there is none."""
         return next(iter(self.fill(1, lambda _: True)), None)
 
-    def fill(self, most: int, fits: Callable[[Entry], bool]) -> list[Entry]:
-        """The next entries that fit, at most so many. Among them, too, clients take turns."""
+    def fill(self, most: int, fits: Callable[[Entry], bool], *, most_bulk: int | None = None) -> list[Entry]:
+        """The next entries that fit, at most so many. Among them, too, clients take turns.
+
+        `most_bulk`: so many bulk entries at most, beside those whose turn it is.
+        """
         taken: list[Entry] = []
         served: Counter[tuple[Lane, str]] = Counter()
-        while len(taken) < most and (found := self._next(fits, served)) is not None:
+        spare = most if most_bulk is None else most_bulk
+        while len(taken) < most and (found := self._next(fits, served, spare=spare > 0)) is not None:
             lane, client, place = found
+            if lane == "bulk" and not self._bulk_is_due:
+                spare -= 1
             taken.append(self._remove(lane, client, place))
             served[lane, client] += 1
         return taken
 
-    def _next(self, fits: Callable[[Entry], bool], served: Counter[tuple[Lane, str]]) -> tuple[Lane, str, int] | None:
-        """Lane, client and place of the next entry that fits, of the client that was served least."""
-        bulk_first = self._since_bulk >= BULK_TURN - 1
-        for lane in reversed(LANES) if bulk_first else LANES:
+    @property
+    def _bulk_is_due(self) -> bool:
+        return self._since_bulk >= BULK_TURN - 1
+
+    def _next(
+        self, fits: Callable[[Entry], bool], served: Counter[tuple[Lane, str]], *, spare: bool = True
+    ) -> tuple[Lane, str, int] | None:
+        """Lane, client and place of the next entry that fits, of the client that was served least.
+
+        `spare`: whether bulk entries may have what interactive entries leave over, and not only their turn.
+        """
+        lanes: tuple[Lane, ...] = LANES if spare else ("interactive",)
+        for lane in ("bulk", "interactive") if self._bulk_is_due else lanes:
             least: tuple[int, str, int] | None = None
             for client, waiting in self._lanes[lane].items():
                 had = served[lane, client]

@@ -13,6 +13,7 @@ from threading import Condition, Thread
 from typing import Any, TypeVar
 
 from server.batching.fair_queue import Caller, FairQueue
+from server.batching.priority import give_way
 from server.errors import NotReady
 
 Made = TypeVar("Made")
@@ -28,7 +29,9 @@ class _Job:
 class Pool:
     """So many threads. When it closes, every job that waits is still done."""
 
-    def __init__(self, threads: int, *, name: str) -> None:
+    def __init__(self, threads: int, *, name: str, gives_way: bool = False) -> None:
+        """`gives_way`: to every thread of ordinary priority, as bulk work does to searches."""
+        self._gives_way = gives_way
         self._waiting: FairQueue[_Job] = FairQueue()
         self._condition = Condition()
         self._closing = False
@@ -63,6 +66,8 @@ class Pool:
             thread.join()
 
     def _run(self) -> None:
+        if self._gives_way:
+            give_way()
         while (job := self._next()) is not None:
             try:
                 made = job.work()

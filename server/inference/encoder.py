@@ -110,6 +110,10 @@ class _Tower:
         """Runners that may work side by side, once open. On the CPU it is one, until `lay_out` makes several."""
         self.alone: Runner | None = None
         """A runner with all threads, where each of the others has a part of them."""
+        self.for_bulk: Sequence[Runner] = ()
+        """As `runners`, for threads of lower priority; none where a run uses threads of its own."""
+        self.for_bulk_alone: Runner | None = None
+        """As `alone`, beside `for_bulk`."""
         self.device = ""
         """`cpu` or `cuda:0`, once open."""
 
@@ -186,7 +190,14 @@ class _Tower:
     def lay_out(self, layout: Layout) -> None:
         """On the CPU: make the runners of a layout, and beside several of them the runner with all threads."""
         self.runners = self.on_cpu(layout.count, layout.width, layout.batch)
-        self.alone = self.on_cpu(1, layout.alone, 1)[0] if layout.count > 1 else None
+        self.alone = self._alone(layout)
+        if layout.width == 1:
+            # They share the sessions of the others, so all that they need is memory for their batches.
+            self.for_bulk = self.on_cpu(layout.count, 1, layout.batch)
+            self.for_bulk_alone = self._alone(layout)
+
+    def _alone(self, layout: Layout) -> Runner | None:
+        return self.on_cpu(1, layout.alone, 1)[0] if layout.count > 1 else None
 
     def forget_copy(self) -> bool:
         """Have the next session load the artifact's own graph; whether an optimised copy was in use until now.
@@ -257,9 +268,9 @@ class _Tower:
                     runner([sample] * size)
 
     def close(self) -> None:
-        for runner in (*self.runners, *filter(None, [self.alone])):
+        for runner in (*self.runners, *self.for_bulk, *filter(None, [self.alone, self.for_bulk_alone])):
             runner.close()
-        self.runners, self.alone = (), None
+        self.runners, self.for_bulk, self.alone, self.for_bulk_alone = (), (), None, None
         self._sessions.clear()
 
     def __enter__(self) -> Self:

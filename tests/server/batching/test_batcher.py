@@ -10,22 +10,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from server.batching.batcher import Batcher, Encoded
+from server.batching import batcher as batcher_module
+from server.batching.batcher import Batcher, Encoded, Lanes
 from server.batching.fair_queue import Caller
 from server.errors import EncoderFailed, NotReady
 from tests.support.stand_ins import Model, Reader
 
 pytestmark = pytest.mark.anyio
 
+ANYBODY = Caller()
+
 
 def pixels(value: int) -> NDArray[np.uint8]:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-async def hold(batcher: Batcher, model: Model) -> Any:
+async def hold(batcher: Batcher, model: Model, caller: Caller = ANYBODY) -> Any:
     """Occupy the model with one picture, so that what comes now has to wait."""
     model.gate.clear()
-    held = asyncio.create_task(batcher.encode(pixels(1)))
+    held = asyncio.create_task(batcher.encode(pixels(1), caller))
     await asyncio.to_thread(model.entered.wait, 10)
     return held
 
@@ -235,4 +238,48 @@ async def test_a_bulk_load_of_one_client_does_not_stand_before_a_search_of_anoth
         search = await waiting(batcher, [10], Caller("shop"))
         model.gate.set()
         await asyncio.gather(held, *bulk, *search)
-    assert model.batches[1] == [10, 20, 21, 22]
+    assert model.batches[1] == [10]  # nor does any of it make the search's own run longer
+
+
+@pytest.mark.parametrize(
+    ("brief", "batches"),
+    [(0.0, [[1], [10], [20], [21], [22], [23]]), (60.0, [[1], [10], [20, 21, 22, 23]])],
+    ids=["an entry takes longer than a brief run", "several entries fit in a brief run"],
+)
+async def test_while_searches_come_a_run_of_bulk_work_is_brief(
+    monkeypatch: pytest.MonkeyPatch, brief: float, batches: list[list[int]]
+) -> None:
+    monkeypatch.setattr(batcher_module, "_BRIEF_SECONDS", brief)
+    model = Model(most=4)
+    async with Batcher([model]) as batcher:
+        held = await hold(batcher, model)
+        bulk = await waiting(batcher, range(20, 24), Caller("crowd", "bulk"))
+        search = await waiting(batcher, [10], Caller("shop"))
+        model.gate.set()
+        await asyncio.gather(held, *bulk, *search)
+    assert model.batches == batches
+
+
+async def test_where_no_search_came_lately_bulk_work_fills_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "_BRIEF_SECONDS", 0.0)
+    model = Model(most=4)
+    async with Batcher([model]) as batcher:
+        held = await hold(batcher, model, Caller("crowd", "bulk"))
+        bulk = await waiting(batcher, range(20, 28), Caller("crowd", "bulk"))
+        model.gate.set()
+        await asyncio.gather(held, *bulk)
+    assert model.batches == [[1], [20, 21, 22, 23], [24, 25, 26, 27]]
+
+
+async def test_where_each_lane_has_runners_of_its_own_a_search_waits_for_no_bulk_work() -> None:
+    model, for_bulk = Model(), Model()
+    async with Batcher([model]) as interactive, Batcher([for_bulk], gives_way=True) as bulk:
+        lanes = Lanes(interactive, bulk)
+        for_bulk.gate.clear()
+        held = asyncio.create_task(lanes.encode(pixels(1), Caller("crowd", "bulk")))
+        await asyncio.to_thread(for_bulk.entered.wait, 10)
+        assert (await lanes.encode(pixels(10), Caller("shop"))).embedding.tolist() == [10.0]
+        assert not held.done()
+        for_bulk.gate.set()
+        assert (await held).embedding.tolist() == [1.0]
+    assert (model.batches, for_bulk.batches) == ([[10]], [[1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from threading import Event
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from server.batching.fair_queue import Caller
+from server.batching.priority import BULK_NICENESS
 from server.batching.threads import Pool
 from server.errors import NotAPicture, NotReady
 
@@ -86,3 +88,12 @@ async def test_closing_does_what_still_waits_and_takes_nothing_more(pool: Pool, 
     assert ran == [0, 1, 2]
     with pytest.raises(NotReady):
         await pool.run(lambda: 1, Caller())
+
+
+@pytest.mark.parametrize("gives_way", [False, True])
+async def test_only_threads_that_give_way_have_a_lower_priority(gives_way: bool) -> None:
+    pool = Pool(1, name="test", gives_way=gives_way)
+    niceness = await pool.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), Caller())
+    await asyncio.to_thread(pool.close)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness == (BULK_NICENESS if gives_way and own < BULK_NICENESS else own)

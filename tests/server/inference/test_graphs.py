@@ -32,7 +32,9 @@ def encoded(cache: Path | None, pixels: NDArray[np.uint8], layout: Layout | None
             return encoder.encode(pixels)
         encoder.lay_out(layout)
         assert encoder.alone is not None
-        return np.concatenate([runner(list(pixels)) for runner in encoder.runners] + [encoder.alone([pixels[0]])])
+        assert encoder.for_bulk_alone is not None
+        wide = [encoder.alone([pixels[0]]), encoder.for_bulk_alone([pixels[0]])]
+        return np.concatenate([runner(list(pixels)) for runner in (*encoder.runners, *encoder.for_bulk)] + wide)
 
 
 def copies(cache: Path) -> list[Path]:
@@ -49,11 +51,13 @@ def test_a_copy_gives_the_very_same_vectors_and_is_made_once(tmp_path: Path, pix
     assert (copy / "graph.onnx").stat().st_mtime_ns == made
 
 
-def test_runners_side_by_side_and_the_one_that_runs_alone_give_the_very_same_vectors(
+def test_runners_side_by_side_those_for_bulk_work_and_those_that_run_alone_give_the_very_same_vectors(
     tmp_path: Path, pixels: NDArray[np.uint8]
 ) -> None:
     plain = encoded(None, pixels)
-    np.testing.assert_array_equal(encoded(tmp_path, pixels, Layout(2, 1, 8, 2)), [*plain, *plain, plain[0]])
+    np.testing.assert_array_equal(
+        encoded(tmp_path, pixels, Layout(2, 1, 8, 2)), [*plain, *plain, *plain, *plain, plain[0], plain[0]]
+    )
 
 
 def test_sessions_share_the_weights_of_a_copy(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
