@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from server.database.connections import open_pool
 from server.database.migrations import migrate
+from server.database.pool import open_pool
 from server.errors import DatabaseUnusable
 from tests.support.process import until
 

@@ -10,7 +10,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import scalar_row
 
-from server.database.connections import open_pool
+from server.database.pool import open_pool
 from server.database.runner import Runner
 from server.errors import CatalogueConflict, CatalogueUnavailable, OutcomeUnknown
 
