@@ -11,8 +11,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow
 
 from server.database.failures import translated
+from server.database.lent import Lent
 from server.database.outcome import writing
-from server.database.pool import Lent, Pool
+from server.database.pool import Pool
 from server.errors import OutcomeUnknown
 
 _log = logging.getLogger(__name__)
