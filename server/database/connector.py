@@ -41,6 +41,8 @@ _ATTEMPTS = 3
 _ATTEMPTS_APART_SECONDS = 0.3
 _QUICK_ATTEMPT_SECONDS = 2
 
+_TIMES = 3
+
 Attempts = dict[asyncio.Task[Lent], float]
 """Attempts to connect, and when each began."""
 
@@ -71,8 +73,8 @@ class Connector:
     async def close(self) -> None:
         """Give up all attempts."""
         self._closed = True
-        while self._at_work and not await end(*self._at_work):
-            pass  # those that ended may have left others to be ended
+        for _ in range(_TIMES):  # those that end may leave others to be ended
+            await end(*self._at_work)
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

@@ -74,6 +74,8 @@ def in_time(most: float, overdue: Overdue) -> Middleware:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             request: Request = Request(scope)
             left = keep_deadline(request, most)
+            if left <= 0:
+                raise DeadlineMissed
             connection = _Connection(receive, send)
             with outcome.watched() as writes:
                 handling = asyncio.ensure_future(app(scope, connection.receive, connection.send))
