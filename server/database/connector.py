@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import textwrap
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, TypeVar
@@ -31,17 +32,18 @@ Url = str | Callable[[], str]
 # PostgreSQL ends a statement after `longest`; this much later it counts as silent.
 _SILENCE_SECONDS = 1.0
 
-# While the database is away: the pause after an attempt that failed, at first and when it lasts; how many attempts run
-# beside each other where they do not fail but hang, and how far apart they begin. A connection whose first packet was
-# lost is tried again by the system only after 1, 2 and 4 seconds.
+# While the database is away: the pause after an attempt that failed, at first and when it lasts.
 _PAUSE_SECONDS = (0.05, 0.1)
 _LONG_PAUSE_SECONDS = (0.1, 0.2)
 _LONG_SECONDS = 30.0
-_ATTEMPTS = 3
-_ATTEMPTS_APART_SECONDS = 0.3
-_QUICK_ATTEMPT_SECONDS = 2
 
-_TIMES = 3
+# Where attempts do not fail but hang, others are begun beside them, so far apart, and so many are kept. A connection
+# whose first packet was lost is tried again by the system only after 1, 2 and 4 seconds.
+_APART_SECONDS = 0.3
+_ATTEMPTS = 5
+
+_CLOSING_TIMES = 3
+_REASON_CHARACTERS = 300
 
 Attempts = dict[asyncio.Task[Lent], float]
 """Attempts to connect, and when each began."""
@@ -73,7 +75,7 @@ class Connector:
     async def close(self) -> None:
         """Give up all attempts."""
         self._closed = True
-        for _ in range(_TIMES):  # those that end may leave others to be ended
+        for _ in range(_CLOSING_TIMES):  # those that end may leave others to be ended
             await end(*self._at_work)
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -86,32 +88,39 @@ class Connector:
         attempts: Attempts = {}
         try:
             if self._away_since is None:
-                attempts[self._begin(self._attempt(self._connect_timeout))] = monotonic()
-                await asyncio.wait(attempts, timeout=_ATTEMPTS_APART_SECONDS)
+                attempts[self._begin(self._attempt())] = monotonic()
+                await asyncio.wait(attempts, timeout=_APART_SECONDS)
                 if (made := self._made(attempts)) is not None:
                     return made
             async with self._one_searches:
                 return await self._search(attempts)
         finally:
             for attempt in attempts:
-                attempt.add_done_callback(_close_unused)
-            if attempts:
-                self._begin(_end_all(attempts))
+                self._give_up(attempt)
 
     async def _search(self, attempts: Attempts) -> Lent:
         """Attempt again and again, also beside attempts that hang, until one succeeds."""
+        # One attempt has all the time that a slow network may need; of the others, the oldest makes room for the next.
+        patient = next(iter(attempts), None)
         turn = 0
         while (made := self._made(attempts)) is None:
-            if len(attempts) < _ATTEMPTS:
-                # Two of three are quick ones; one has all the time that a slow network may need.
-                turn += 1
-                seconds = self._connect_timeout if turn % _ATTEMPTS == 0 else _QUICK_ATTEMPT_SECONDS
-                attempt = self._attempt(min(seconds, self._connect_timeout), turn)
-                attempts[self._begin(attempt)] = monotonic()
-            done, _ = await asyncio.wait(attempts, timeout=_ATTEMPTS_APART_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if done and all(attempt.cancelled() or attempt.exception() for attempt in done):
+            turn += 1
+            attempt = self._begin(self._attempt(turn))
+            attempts[attempt] = monotonic()
+            if patient not in attempts:
+                patient = attempt
+            if len(attempts) > _ATTEMPTS:
+                oldest = next(one for one in attempts if one is not patient)
+                del attempts[oldest]
+                self._give_up(oldest)
+            done, _ = await asyncio.wait(attempts, timeout=_APART_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if done and all(one.cancelled() or one.exception() for one in done):
                 await asyncio.sleep(self._pause())
         return made
+
+    def _give_up(self, attempt: asyncio.Task[Lent]) -> None:
+        attempt.add_done_callback(_close_unused)
+        self._begin(end(attempt))
 
     def _made(self, attempts: Attempts) -> Lent | None:
         """The connection of the first attempt that succeeded; those that failed are taken out."""
@@ -129,11 +138,11 @@ class Connector:
                 self._note_away(failure)
         return None
 
-    async def _attempt(self, seconds: int, turn: int = 0) -> Lent:
-        parameters = parameters_of(self.url, connect_timeout=seconds, turn=turn)
+    async def _attempt(self, turn: int = 0) -> Lent:
+        parameters = parameters_of(self.url, connect_timeout=self._connect_timeout, turn=turn)
         connection = await Lent.connect(**parameters, autocommit=True)
         try:
-            connection.patience = seconds
+            connection.patience = self._connect_timeout
             await _configure(connection, longest=self._longest)
             connection.patience = self._longest + _SILENCE_SECONDS
         except BaseException:
@@ -170,10 +179,6 @@ async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -
         await connection.commit()
 
 
-async def _end_all(attempts: Attempts) -> None:
-    await end(*attempts)
-
-
 def _close_unused(attempt: asyncio.Task[Lent]) -> None:
     """Close what an attempt made after another one had succeeded."""
     if not attempt.cancelled() and attempt.exception() is None:
@@ -184,4 +189,4 @@ def _reason(url: Url, failure: BaseException) -> str:
     """The failure as a line for the log. A URL that cannot be read stands in its message, so that is left out."""
     if isinstance(failure, psycopg.ProgrammingError):
         return "Its URL cannot be read, or it lacks pgvector."
-    return " ".join(str(failure).split())
+    return textwrap.shorten(str(failure), _REASON_CHARACTERS)
