@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from litestar import Litestar, get, put
@@ -130,11 +131,13 @@ async def test_what_a_handler_sends_after_its_deadline_reaches_nobody() -> None:
     async def send(message: dict[str, str]) -> None:
         sent.append(message["type"])
 
-    connection = middleware._Connection(receive, send)  # type: ignore[arg-type]
-    await connection.send({"type": "http.response.start"})  # type: ignore[arg-type]
+    start: Any = {"type": "http.response.start"}
+    body: Any = {"type": "http.response.body"}
+    connection = middleware._Connection(cast("Any", receive), cast("Any", send))
+    await connection.send(start)
     assert (sent, connection.answering) == (["http.response.start"], True)
     connection.open = False
-    await connection.send({"type": "http.response.body"})  # type: ignore[arg-type]
+    await connection.send(body)
     assert sent == ["http.response.start"]
     async with asyncio.timeout(PATIENCE):
         assert (await connection.receive())["type"] == "http.disconnect"
