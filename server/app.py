@@ -16,6 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from server.http import problems
 from server.http.middleware import in_time, observed
+from server.http.overdue import Overdue
 from server.http.routes import embeddings, health, media, page, products, search
 from server.lifespan import Services, open_services
 from server.operations.logs import log_to_stderr
@@ -72,12 +73,19 @@ def assemble(
     openapi: OpenAPIConfig | None = None,
 ) -> Litestar:
     """An app of these handlers; `lifespan` puts the Services that they use into its state."""
+    overdue = Overdue()
+
+    @asynccontextmanager
+    async def handled(_: Litestar) -> AsyncIterator[None]:
+        yield
+        await overdue.close()  # before what the handlers use is closed
+
     return Litestar(
         route_handlers=handlers,
-        lifespan=[lifespan],
+        lifespan=[lifespan, handled],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        middleware=[observed, in_time(settings.deadline)],
+        middleware=[observed, in_time(settings.deadline, overdue)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
         openapi_config=openapi,

@@ -186,8 +186,16 @@ class CatalogueBusy(CatalogueUnavailable):
     code = "database_busy"
 
 
+class CatalogueReadOnly(CatalogueUnavailable):
+    """The database accepts no changes at the moment; nothing was changed, please try again shortly."""
+
+    code = "database_read_only"
+
+
 class OutcomeUnknown(CatalogueUnavailable):
     """The connection to the database broke while it was writing; please ask again whether the change was made."""
+
+    code = "outcome_unknown"
 
 
 class CatalogueFailed(TwinlensError):

@@ -20,7 +20,8 @@ from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
-from server.database import connections
+from server.database.cancelling import end
+from server.database.pool import open_pool
 from server.engine import Engine, open_engine
 from server.errors import DatabaseUnusable
 from server.inference import gpus
@@ -90,7 +91,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         embedder = engine.embedder
         space = await _open_space_when_database_answers(settings, artifact)
         pool = await enter(
-            connections.open_pool(
+            open_pool(
                 settings.database_url or "",
                 min_size=2,
                 max_size=_POOL_SIZE,
@@ -147,14 +148,14 @@ async def _open_space_when_database_answers(settings: Settings, artifact: Artifa
 
 @asynccontextmanager
 async def _in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Run a coroutine as a task for as long as this block lasts; at its end the task is cancelled and awaited."""
+    """Run a coroutine as a task for as long as this block lasts, and end it then. Raises what the task has raised."""
     task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)
+        if task.done() and not task.cancelled():
+            task.result()
 
 
 async def _maintain_indexes(catalogue: Catalogue) -> None:

@@ -21,8 +21,8 @@ from psycopg.rows import TupleRow, dict_row
 from bench.search.workload import Halves, Workload, unit
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import SpaceRow
-from server.database.connections import open_pool
 from server.database.migrations import migrate
+from server.database.pool import open_pool
 from server.database.queries import Queries
 from server.errors import DatabaseUnusable
 from server.spaces.spaces import SpaceDescription, open_space

@@ -22,7 +22,7 @@ from bench.search.fill import FILTERED, LEGACY, OURS, QUERIES, client_id, row_of
 from bench.search.workload import LIMIT, Query
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Query as CatalogueQuery
-from server.database.connections import open_pool
+from server.database.pool import open_pool
 
 Ask = Callable[[Query], Awaitable[list[int]]]
 """Asks one query over one connection; gives the rows that were found, the best first."""

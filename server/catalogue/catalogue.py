@@ -31,8 +31,8 @@ from server.catalogue.rows import (
 )
 from server.catalogue.search import Searcher
 from server.catalogue.vectors import halves
-from server.database.connections import Pool
 from server.database.failures import translated
+from server.database.pool import Pool
 from server.database.queries import Queries
 from server.database.runner import Runner
 from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound
@@ -207,9 +207,16 @@ class Catalogue:
             async with connection:
                 await connection.execute(self._queries["analyse"])
 
-    async def ping(self) -> None:
-        """Ask the database for nothing. Raises CatalogueUnavailable when no answer comes, SpaceDropped."""
-        await self._read("ping", {}, dict_row)
+    async def ping(self, within: float | None = None) -> None:
+        """Ask the database for nothing, on a connection that is there within that many seconds.
+
+        Raises CatalogueUnavailable when no answer comes, SpaceDropped.
+        """
+
+        async def ping(connection: AsyncConnection[TupleRow]) -> None:
+            await connection.execute(self._queries["ping"])
+
+        await self._runner.read(ping, patience=within)
 
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
         return await self._runner.fetch(self._queries[name], parameters, row_factory)

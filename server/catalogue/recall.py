@@ -22,7 +22,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import blurred, mean_recall
 from server.catalogue.rows import IndexAnswer, Query, SpaceRow
-from server.database.connections import Pool, open_pool
+from server.database.pool import Pool, open_pool
 from server.database.queries import Queries
 from server.errors import DatabaseUnusable
 from server.settings import Settings

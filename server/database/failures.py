@@ -13,6 +13,7 @@ from server.errors import (
     CatalogueBusy,
     CatalogueConflict,
     CatalogueFailed,
+    CatalogueReadOnly,
     CatalogueUnavailable,
     Overloaded,
     SkuTaken,
@@ -32,6 +33,8 @@ def translated() -> Iterator[None]:
         raise CatalogueUnavailable from exc
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as exc:
         raise CatalogueBusy from exc
+    except psycopg.errors.ReadOnlySqlTransaction as exc:  # a standby, or one that its operator has made read-only
+        raise CatalogueReadOnly from exc
     except psycopg.errors.UndefinedTable as exc:  # only a space's table can be dropped while a server runs
         raise SpaceDropped from exc
     except psycopg.errors.DiskFull as exc:

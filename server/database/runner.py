@@ -10,13 +10,17 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow
 
-from server.database.connections import Pool
 from server.database.failures import translated
+from server.database.lent import Lent
+from server.database.outcome import writing
+from server.database.pool import Pool
 from server.errors import OutcomeUnknown
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Work = Callable[[AsyncConnection[TupleRow]], Awaitable[T]]
 
 
 class Runner:
@@ -31,15 +35,18 @@ class Runner:
     @property
     def url(self) -> str:
         """The database's URL, for work that needs a connection of its own."""
-        return str(self._pool.conninfo)
+        return self._pool.url
 
-    async def read(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
-        """Run work that only reads. When its connection dies, the work runs once more on another connection."""
+    async def read(self, work: Work[T], *, patience: float | None = None) -> T:
+        """Run work that only reads. When its connection dies, the work runs once more on another connection.
+
+        `patience`: seconds to wait for a connection; without it, as long as the pool has it.
+        """
         for attempt in (1, 2):
-            connection: AsyncConnection[TupleRow] | None = None
+            connection: Lent | None = None
             with translated():
                 try:
-                    async with self._pool.connection() as connection:
+                    async with self._pool.connection(patience) as connection:
                         return await work(connection)
                 except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
                     if attempt == 2 or connection is None or not connection.broken:
@@ -47,31 +54,40 @@ class Runner:
                     _log.warning("a connection to the database died and is replaced: %s", exc)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
-    async def write(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+    async def write(self, work: Work[T]) -> T:
         """Run work that writes. It runs once more when another transaction was in the way and nothing was written.
 
         A unique violation may come from a twin of this very request (ON CONFLICT watches one index; a row that another
-        transaction is just inserting can trip another index first); the second time the twin is there to be found.
-        Raises OutcomeUnknown when the connection breaks.
+        transaction is just inserting can trip another index first); the second time the twin is there to be found. A
+        connection that allows no writes may lead to a server that was the primary until a moment ago; the second time
+        runs on a new one. Raises OutcomeUnknown when the connection breaks.
         """
         for attempt in (1, 2):
-            connection: AsyncConnection[TupleRow] | None = None
             with translated():
                 try:
                     async with self._pool.connection() as connection:
-                        return await work(connection)
+                        return await self._write(work, connection)
                 except (
+                    psycopg.errors.ReadOnlySqlTransaction,
                     psycopg.errors.UniqueViolation,
                     psycopg.errors.DeadlockDetected,
                     psycopg.errors.SerializationFailure,
                 ):
                     if attempt == 2:
                         raise
-                except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-                    if connection is not None and connection.broken:
-                        raise OutcomeUnknown from exc
-                    raise
         raise AssertionError("unreachable: the second attempt returns or raises")
+
+    async def _write(self, work: Work[T], connection: Lent) -> T:
+        with writing():
+            try:
+                return await work(connection)
+            except psycopg.errors.ReadOnlySqlTransaction:
+                await self._pool.renew(connection)
+                raise
+            except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+                if connection.broken:
+                    raise OutcomeUnknown from exc
+                raise
 
     async def fetch(self, statement: bytes, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
         """The rows of a statement that only reads."""

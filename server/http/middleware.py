@@ -9,14 +9,20 @@ from time import perf_counter
 
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Middleware, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Middleware, Receive, ReceiveMessage, Scope, Send
 
-from server.errors import DeadlineMissed, TwinlensError
+from server.database import outcome
+from server.errors import DeadlineMissed, OutcomeUnknown, TwinlensError
 from server.http import problems, timing
+from server.http.overdue import Overdue
 from server.http.request import Request, keep_deadline
 from server.lifespan import Services
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+# How much longer an answer may take that was begun before its deadline, and how long an overdue handler is waited for.
+_SENDING_SECONDS = 10.0
+_ENDING_SECONDS = 0.05
 
 
 def observed(app: ASGIApp) -> ASGIApp:
@@ -57,17 +63,63 @@ def observed(app: ASGIApp) -> ASGIApp:
     return middleware
 
 
-def in_time(most: float) -> Middleware:
-    """Answer each request within its deadline, whatever is slow: the sender, the store, the database."""
+def in_time(most: float, overdue: Overdue) -> Middleware:
+    """Answer each request within its deadline, whatever is slow: the sender, the store, the database.
+
+    The handler runs as a task of its own. Where it is not done by then it is left to `overdue`, since to end it may
+    take as long as what it waits for. Raises DeadlineMissed, or OutcomeUnknown where it may have written something.
+    """
 
     def create(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+            request: Request = Request(scope)
+            left = keep_deadline(request, most)
+            if left <= 0:
+                raise DeadlineMissed
+            connection = _Connection(receive, send)
+            with outcome.watched() as writes:
+                handling = asyncio.ensure_future(app(scope, connection.receive, connection.send))
             try:
-                async with asyncio.timeout(keep_deadline(Request(scope), most)):
-                    await app(scope, receive, send)
-            except TimeoutError as exc:
-                raise DeadlineMissed from exc
+                await asyncio.wait((handling,), timeout=left)
+                if connection.answering and not handling.done():
+                    await asyncio.wait((handling,), timeout=_SENDING_SECONDS)
+                if handling.done():
+                    handling.result()
+                    return
+            finally:
+                connection.open = False
+                if not handling.done():
+                    overdue.end(handling, f"{request.method} {request.url.path!r}")
+            # Most handlers end at once, and then nothing of them is left when their answer is sent.
+            await asyncio.wait((handling,), timeout=_ENDING_SECONDS)
+            if connection.answering:
+                return  # a second answer cannot follow; the server closes the connection after half of one
+            if writes.possible:
+                raise OutcomeUnknown(
+                    "The change was not confirmed within the request's deadline, and may still be made; please ask "
+                    "again whether it was."
+                )
+            raise DeadlineMissed
 
         return middleware
 
     return create
+
+
+class _Connection:
+    """The connection of a request as its handler sees it: once it is not open any more, the caller has left."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.open = True
+        self.answering = False
+        """Whether an answer was begun."""
+
+    async def receive(self) -> ReceiveMessage:
+        return await self._receive() if self.open else {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self.open:
+            self.answering = True
+            await self._send(message)

@@ -24,6 +24,9 @@ LANE_HEADER = "Twinlens-Lane"
 
 _DEADLINE = "deadline"
 
+MOST_SECONDS = "most_seconds"
+"""The option of a handler whose requests have less time than others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -68,9 +71,10 @@ def call_of(request: Request, named: str | None = None) -> Call:
 def keep_deadline(request: Request, most: float) -> float:
     """Work out when a request that has just arrived must be answered, and keep it for `call_of`; seconds until then.
 
-    That is `most` seconds after its arrival, or fewer where its header says so. Raises BadParameter for a header that
-    is no number above 0.
+    That is `most` seconds after its arrival, or fewer where its handler or its header says so. Raises BadParameter for
+    a header that is no number above 0.
     """
+    most = min(most, float(request.route_handler.opt.get(MOST_SECONDS, most)))
     asked = request.headers.get(DEADLINE_HEADER)
     seconds = most
     if asked is not None:

@@ -13,10 +13,14 @@ from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Media, NewMedia, Product
+from server.database.cancelling import end
+from server.database.outcome import writing
 from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
+
+_CLOSING_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -31,15 +35,22 @@ class Librarian:
         self._at_work: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Wait for the work that was begun, also where its caller has left."""
-        await asyncio.gather(*self._at_work, return_exceptions=True)
+        """Wait for the work that was begun, also where its caller has left; for some seconds, and then it is ended."""
+        if self._at_work:
+            _, late = await asyncio.wait(self._at_work, timeout=_CLOSING_SECONDS)
+            await end(*late)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that must not stop between store and database when its caller leaves or its deadline passes."""
-        task = asyncio.create_task(work)
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
-        return await asyncio.shield(task)
+        with writing():
+            task = asyncio.create_task(work)
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                task.add_done_callback(_note_failure)
+                raise
 
     async def add(self, client_id: str, product_id: str, data: bytes, *, within: float) -> tuple[Media, bool]:
         """Add a picture to a product within that many seconds; the media, and whether it is new.
@@ -79,7 +90,7 @@ class Librarian:
             if picture.thumbnail is not None and new.thumbnail_key is not None:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
             media, kept = await self._catalogue.add_media(new, picture.embedding)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, asyncio.CancelledError):
             kept = True  # the row may have been committed, and must then have its bytes
             _log.warning("Kept in the media store, although the catalogue may have no row for it: %s", new.s3_key)
             raise
@@ -123,3 +134,9 @@ class Librarian:
             await self._store.delete(*(key for key in keys if key))
         except StorageFailed as exc:
             _log.warning("The catalogue has no row for it any more, but its bytes remain: %s", exc.sentence)
+
+
+def _note_failure(task: asyncio.Task[Any]) -> None:
+    """A task whose caller has left has failed: nobody else learns of it."""
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        _log.warning("A change went on after its caller had left or was answered, and failed: %s", failure)

@@ -12,4 +12,5 @@ def log_to_stderr() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     # Every connection that is lost and replaced would be a line; what matters reaches the caller as an error.
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    # So would every statement whose caller did not wait for it.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -21,8 +21,8 @@ from psycopg.rows import AsyncRowFactory, TupleRow, class_row, scalar_row
 from server.batching.embedder import Embedded, Embedder
 from server.batching.fair_queue import Caller
 from server.catalogue.rows import SpaceRow
-from server.database.connections import Pool
 from server.database.failures import translated
+from server.database.pool import Pool
 from server.errors import CatalogueBusy, EncoderFailed, MediaNotFound, MediaRejected, StorageFailed, TwinlensError
 from server.ingest.storage import MediaStore
 from server.spaces.spaces import EARLIEST, LATEST, Horizon, queries_of

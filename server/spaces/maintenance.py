@@ -17,9 +17,9 @@ from psycopg import AsyncConnection
 
 from server.batching.embedder import Embedder
 from server.catalogue.rows import SpaceRow
-from server.database.connections import Pool
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_MAINTENANCE
+from server.database.pool import Pool
 from server.errors import CatalogueUnavailable, Overloaded, SpaceDropped, StorageFailed
 from server.ingest.storage import MediaStore
 from server.spaces.backfill import Backfill
@@ -104,7 +104,7 @@ class Maintenance:
     async def _turn(self) -> AsyncIterator[None]:
         """The servers of one space take turns, so that the later ones find the vectors of the earlier ones."""
         with translated():
-            connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
+            connection = await AsyncConnection.connect(self._pool.url, autocommit=True, connect_timeout=10)
         async with connection:
             with translated():
                 locks = (LOCKS_OF_MAINTENANCE, self._space.number)

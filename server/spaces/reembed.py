@@ -23,10 +23,11 @@ from psycopg.rows import class_row, scalar_row
 from server.artifact.artifact import Artifact
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import SpaceRow
-from server.database import connections, migrations
+from server.database import migrations
 from server.database.connections import connect
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_REEMBEDDING
+from server.database.pool import open_pool
 from server.engine import open_engine
 from server.errors import ReembeddingStopped, SpaceRefused
 from server.inference import gpus
@@ -118,7 +119,7 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
             report(outcome)
             return outcome
         settings = _with_few_threads(replace(settings, model=folder))
-        pool = connections.open_pool(
+        pool = open_pool(
             url,
             min_size=1,
             max_size=6,

@@ -24,8 +24,8 @@ from server.catalogue.filters import Filter
 from server.catalogue.indexes import EFFORTS, Maintained
 from server.catalogue.rows import Match, NewMedia, Query, SpaceRow
 from server.catalogue.similarity import similarity
-from server.database.connections import Pool, open_pool
 from server.database.locks import LOCK_INDEXES, LOCKS
+from server.database.pool import Pool, open_pool
 from server.errors import (
     ArtifactInvalid,
     BadParameter,

@@ -19,7 +19,7 @@ from server.catalogue.indexes import mean_recall
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import IndexAnswer, Query
 from server.commands import recall as command_line
-from server.database.connections import open_pool
+from server.database.pool import open_pool
 from server.errors import DatabaseUnusable
 from server.settings import Settings
 from tests.support.catalogue import D, fill, open_test_space

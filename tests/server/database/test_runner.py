@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,9 +12,12 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import scalar_row
 
-from server.database.connections import open_pool
+from server.database import outcome
+from server.database.pool import open_pool
 from server.database.runner import Runner
-from server.errors import CatalogueConflict, CatalogueUnavailable, OutcomeUnknown
+from server.errors import BadParameter, CatalogueConflict, CatalogueReadOnly, CatalogueUnavailable, OutcomeUnknown
+from tests.support.databases import database_of, in_database, run_sql
+from tests.support.process import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -72,3 +77,56 @@ async def test_a_write_that_met_another_is_run_once_more(runner: Runner) -> None
 async def test_rows_are_fetched_as_the_factory_makes_them(runner: Runner) -> None:
     statement = b"SELECT generate_series(1, %(count)s)"
     assert await runner.fetch(statement, {"count": 3}, scalar_row) == [1, 2, 3]
+
+
+async def test_a_write_on_a_connection_that_became_read_only_is_run_once_more_on_a_new_one(
+    runner: Runner, database_url: str
+) -> None:
+    async def work(connection: AsyncConnection[Any]) -> int:
+        return (await connection.execute("CREATE TABLE IF NOT EXISTS written ()")).rowcount
+
+    def allow(only: str) -> None:
+        name = database_of(database_url)
+        run_sql(
+            in_database(database_url, "postgres"), f'ALTER DATABASE "{name}" SET default_transaction_read_only = {only}'
+        )
+
+    await runner._pool.wait()
+    allow("on")
+    await runner._pool.drain()
+    for _ in range(2):
+        with pytest.raises(CatalogueReadOnly):
+            await runner.write(work)
+    assert await runner.fetch(b"SELECT 1", {}, scalar_row) == [1]
+    allow("off")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(CatalogueReadOnly):
+                await runner.write(work)
+                break
+            await asyncio.sleep(0.1)
+    assert await runner.fetch(b"SELECT count(*) FROM written", {}, scalar_row) == [0]
+
+
+async def test_what_a_request_may_have_written_is_known_while_it_runs(runner: Runner) -> None:
+    async def write(connection: AsyncConnection[Any]) -> None:
+        assert writes.possible
+        await connection.execute("SELECT pg_sleep(60)")
+
+    async def fail(connection: AsyncConnection[Any]) -> None:
+        raise psycopg.errors.CheckViolation
+
+    with outcome.watched() as writes:
+        with pytest.raises(BadParameter):
+            await runner.write(fail)
+        assert not writes.possible
+        task = asyncio.create_task(runner.write(write))
+        while not writes.possible:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert writes.possible
+    with outcome.watched() as writes, pytest.raises(OutcomeUnknown):
+        await runner.write(lambda connection: connection.execute(SUICIDE))
+    assert writes.possible

@@ -23,7 +23,7 @@ from server.artifact.artifact import PreprocessingSpec, Vectors
 from server.batching.batcher import Batcher
 from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
-from server.database.connections import open_pool
+from server.database.pool import open_pool
 from server.errors import CatalogueBusy, MediaNotFound, NotAPicture, OutcomeUnknown, ProductNotFound, StorageFailed
 from server.ingest.librarian import Librarian
 from server.ingest.storage import MediaStore

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from server.catalogue.catalogue import Catalogue
-from server.database.connections import open_pool
 from server.database.migrations import migrate
+from server.database.pool import open_pool
 from server.errors import DatabaseUnusable, StartRefused
 from server.postgres.server import EmbeddedPostgres
 from server.spaces.spaces import SpaceDescription, open_space

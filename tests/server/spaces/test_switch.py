@@ -13,7 +13,7 @@ import pytest
 
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import NewMedia, Query, SpaceRow
-from server.database.connections import open_pool
+from server.database.pool import open_pool
 from server.errors import SpaceDropped, SpaceIncomplete, SpaceRefused
 from server.spaces import spaces
 from server.spaces.spaces import ListedSpace

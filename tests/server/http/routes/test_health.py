@@ -263,6 +263,7 @@ STATUS_OF = {
     errors.VectorRefused: 422,
     errors.CatalogueUnavailable: 503,
     errors.CatalogueBusy: 503,
+    errors.CatalogueReadOnly: 503,
     errors.OutcomeUnknown: 503,
     errors.CatalogueFailed: 500,
     errors.Overloaded: 503,
