@@ -19,7 +19,8 @@ async def live() -> Health:
 
 @get("/health/ready", responses=problems(503), tags=["health"])
 async def ready(services: NamedDependency[Services]) -> Readiness:
-    """The goldens passed at the start and the database answers now; otherwise 503."""
+    """The goldens passed at the start, the database answers now, and the store of pictures is there; otherwise 503."""
+    services.store.require()
     await services.catalogue.ping()
     return Readiness(
         status="ready",
