@@ -44,6 +44,7 @@ _INDEXES_EACH_SECONDS = 10.0
 # Of the looks at the indexes: one in so many is thorough.
 _THOROUGH_EACH_LOOKS = 60
 _METRICS_EACH_SECONDS = 1.0
+_STORE_EACH_SECONDS = 5.0
 
 _ALONE = Place()
 
@@ -103,7 +104,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         # The store was there when the parent started. Without it, this server still answers searches.
         standing = await _when_database_answers(partial(settle, url, store, or_away=True))
         store.on_failure = metrics.store_failed
-        await enter(_in_background(watch(store), "store"))
+        await enter(_in_background(watch(store, _STORE_EACH_SECONDS), "store"))
         pool = await enter(
             connections.open_pool(
                 url,

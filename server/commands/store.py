@@ -34,7 +34,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
         looked_for, there = mark.adopt(url, store, whatever=arguments.yes)
         print(f"{store.where} is this database's store from now on. Start the servers again.")
         if looked_for:
-            print(f"Of {looked_for} pictures that were looked for, {there} are there.")
+            print(f"Pictures looked for in it: {looked_for}; found: {there}.")
         return 0
     try:
         standing = mark.settle(url, store)

@@ -192,6 +192,7 @@ class Sweeper:
         standing: Standing,
         *,
         first: bool = True,
+        older_than: timedelta = OLDER_THAN,
         on_removed: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`first`: whether this is the worker that sweeps everything; `on_removed` is told how many objects."""
@@ -201,7 +202,7 @@ class Sweeper:
         self._sweep: Sweep | None = None
         if first:
             try:
-                self._sweep = Sweep(pool, store, standing)
+                self._sweep = Sweep(pool, store, standing, older_than=older_than)
             except SweepRefused as exc:
                 _log.warning("The store is not swept in the background: %s", exc.sentence)
 

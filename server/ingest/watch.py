@@ -9,7 +9,6 @@ import logging
 from server.errors import StorageFailed, StoreUnavailable
 from server.ingest.storage import MediaStore
 
-EACH_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
 # A store in the network may be slow once.
 _FAILURES_THAT_COUNT = 2
@@ -17,10 +16,11 @@ _FAILURES_THAT_COUNT = 2
 _log = logging.getLogger(__name__)
 
 
-async def watch(store: MediaStore, each: float = EACH_SECONDS) -> None:
+async def watch(store: MediaStore, each: float) -> None:
     """Keep `store.trouble` up to date, and log when it begins and when it ends, for as long as the server runs.
 
-    A network drive that hangs holds one look, and no other one is begun meanwhile.
+    `each`: seconds between two looks, and the most that one may take. A network drive that hangs holds one look, and no
+    other one is begun meanwhile.
     """
     failures, look = 0, None
     try:

@@ -47,8 +47,8 @@ RETURNING "s3Key" AS s3_key, "thumbnailKey" AS thumbnail_key
 DELETE FROM products WHERE id = %(id)s AND "clientId" = %(client_id)s
 
 -- lock_product --
--- Keep a product from being deleted or switched off until a media and its vector are both stored; and keep the media's
--- objects from being swept away in that time.
+-- Keep a product from being deleted or switched off until a media and its vector are both stored; and, before that, keep
+-- the media's objects from being swept away.
 SELECT pg_advisory_xact_lock_shared(%(locks)s, hashtext(%(id)s))
 FROM products
 WHERE id = %(product_id)s AND "clientId" = %(client_id)s
