@@ -271,6 +271,11 @@ class StoreUnavailable(StorageFailed):
     code = "storage_unavailable"
     retry_after = 5.0
 
+    def __init__(self, sentence: str | None = None, *, reason: str = "", known: bool = False) -> None:
+        """`known`: the log has it already, and need not repeat it for each request that is refused."""
+        super().__init__(sentence, reason=reason)
+        self.known = known
+
 
 class BytesMissing(StorageFailed):
     """The bytes of this picture are not in the media store, although the catalogue has the picture."""

@@ -73,7 +73,8 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     elif status >= 500 and status != 503:
         _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     if status == 503:
-        _log.warning("%s %r was refused for now: %s", request.method, request.url.path, error.logged)
+        level = logging.DEBUG if getattr(error, "known", False) else logging.WARNING
+        _log.log(level, "%s %r was refused for now: %s", request.method, request.url.path, error.logged)
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
     return _problem(request, status, error.code, error.sentence, headers)
 

@@ -134,7 +134,7 @@ class MediaStore:
     def require(self) -> None:
         """Raises StoreUnavailable where the store is known to be away; asks nobody."""
         if self.trouble is not None:
-            raise StoreUnavailable(reason=self.trouble.reason)
+            raise StoreUnavailable(reason=self.trouble.reason, known=True)
 
     async def look(self) -> None:
         """Make sure that the store answers and has the expected mark. Raises StoreUnavailable."""

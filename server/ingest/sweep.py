@@ -64,9 +64,9 @@ class Found:
         return self.orphans > FEW and self.orphans * 2 > self.objects
 
     def __str__(self) -> str:
-        orphans = f"{counted(self.orphans, 'object')} of {self.objects:,} that no picture of the catalogue needs"
-        beside = f", and {counted(len(self.unfinished), 'unfinished write')}" if self.unfinished else ""
-        return f"{orphans} ({self.bytes:,} bytes){beside}"
+        orphans = f"{self.orphans:,} of which no picture of the catalogue needs ({self.bytes:,} bytes)"
+        beside = f", and what {counted(len(self.unfinished), 'unfinished write')} left" if self.unfinished else ""
+        return f"{counted(self.objects, 'object')}, {orphans}{beside}"
 
 
 class Sweep:

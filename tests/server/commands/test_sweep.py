@@ -58,9 +58,9 @@ def shop(database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_dry_run_says_what_a_sweep_then_removes(shop: Shop) -> None:
     orphans = {f"media/acme/{number:032x}.png" for number in (1, 2)}
     shop.put(*orphans)
-    assert "0 objects of 3" in shop.run(sweep_command)  # younger than an hour
+    assert "3 objects, 0 of which" in shop.run(sweep_command)  # younger than an hour
     said = shop.run(sweep_command, "--dry-run", "--older-than", "0")
-    assert f"{shop.folder} holds 2 objects of 3" in said
+    assert f"{shop.folder} holds 3 objects, 2 of which" in said
     assert "10 bytes" in said
     assert shop.objects == {shop.key, *orphans}
     assert "Removed 2 objects" in shop.run(sweep_command, "--older-than", "0")
