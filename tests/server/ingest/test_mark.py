@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.errors import DatabaseUnusable, StorageFailed, StoreRefused
-from server.ingest import mark
 from server.ingest.mark import adopt, ask, settle
-from server.ingest.storage import MARK, MediaStore
+from server.ingest.storage import MARK, Mark, MediaStore
 from tests.support.databases import database_of, fresh_database, run_sql
 
 KEYS = [f"media/acme/{at:032x}.png" for at in range(3)]
@@ -199,10 +198,10 @@ def test_a_bucket_is_marked_and_told_from_others(
 
 def test_two_servers_that_mark_one_bucket_at_once_are_told_apart(s3_url: str, tmp_path: Path) -> None:
     store = MediaStore.at(f"{s3_url}-at-once", tmp_path)
-    ask(store.write_mark(mark.Mark("a" * 32)))
+    ask(store.write_mark(Mark("a" * 32)))
     with pytest.raises(StorageFailed):
-        ask(store.write_mark(mark.Mark("b" * 32)))
-    assert ask(store.read_mark()) == mark.Mark("a" * 32)
+        ask(store.write_mark(Mark("b" * 32)))
+    assert ask(store.read_mark()) == Mark("a" * 32)
 
 
 def test_no_sentence_holds_a_password(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
