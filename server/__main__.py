@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands import doctor, duplicates, migrate, reembed, spaces
+from server.commands import doctor, duplicates, migrate, reembed, spaces, store, sweep
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
 from server.errors import TwinlensError
@@ -92,6 +92,14 @@ COMMANDS = {
         "list the pictures that a client's catalogue holds more than once",
         _with_database(duplicates.run),
         duplicates.add_arguments,
+    ),
+    "store": Command(
+        "say where pictures are stored, or have the database adopt another store",
+        _with_database(store.run),
+        store.add_arguments,
+    ),
+    "sweep": Command(
+        "remove from the store what no picture of the catalogue needs", _with_database(sweep.run), sweep.add_arguments
     ),
     "database-url": Command(
         "print the URL of the database in use, also while the server runs", lambda settings, _: database_url(settings)

@@ -8,6 +8,7 @@ HTTP status each error becomes.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 
 class TwinlensError(Exception):
@@ -21,6 +22,11 @@ class TwinlensError(Exception):
     @property
     def sentence(self) -> str:
         return str(self.args[0])
+
+    @property
+    def logged(self) -> str:
+        """The sentence for the log, with what is no caller's business."""
+        return self.sentence
 
 
 # --- media: the bytes of an upload are not a picture that we can use ------------------------------------------------
@@ -257,6 +263,45 @@ class StorageFailed(TwinlensError):
 
     code = "storage_failed"
 
+    def __init__(self, sentence: str | None = None, *, reason: str = "") -> None:
+        """`reason`: what the store said, for the log."""
+        super().__init__(sentence)
+        self.reason = reason
+
+    @property
+    def logged(self) -> str:
+        return f"{self.sentence} ({self.reason})" if self.reason else self.sentence
+
+
+class StoreUnavailable(StorageFailed):
+    """The store of pictures cannot be used at the moment; please try again shortly."""
+
+    code = "storage_unavailable"
+    retry_after = 5.0
+
+    def __init__(self, sentence: str | None = None, *, reason: str = "", known: bool = False) -> None:
+        """`known`: the log has it already, and need not repeat it for each request that is refused."""
+        super().__init__(sentence, reason=reason)
+        self.known = known
+
+
+class BytesMissing(StorageFailed):
+    """The bytes of this picture are not in the media store, although the catalogue has the picture."""
+
+    code = "bytes_missing"
+    retry_after = 60.0
+
+
+class BytesRemain(StorageFailed):
+    """Some objects could not be deleted from the media store."""
+
+    code = "bytes_remain"
+
+    def __init__(self, keys: Sequence[str] = (), *, reason: str = "") -> None:
+        """`keys`: of the objects that remain."""
+        super().__init__(f"These could not be deleted from the media store: {', '.join(keys)}.", reason=reason)
+        self.keys = tuple(keys)
+
 
 # --- what stops a start ---------------------------------------------------------------------------------------------
 
@@ -289,6 +334,18 @@ class DatabaseUnusable(StartRefused):
     """The database cannot be used."""
 
     code = "database_unusable"
+
+
+class StoreRefused(StartRefused):
+    """The store of pictures cannot be used with this database."""
+
+    code = "store_refused"
+
+
+class SweepRefused(StartRefused):
+    """A sweep of the store would remove more than seems right."""
+
+    code = "sweep_refused"
 
 
 class SpaceNotLive(StartRefused):

@@ -7,19 +7,19 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
 from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
-from server.catalogue.rows import SpaceRow
 from server.database.cancelling import end
 from server.database.pool import open_pool
 from server.engine import Engine, open_engine
@@ -28,7 +28,10 @@ from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
 from server.ingest.librarian import Librarian
+from server.ingest.mark import settle
 from server.ingest.storage import MediaStore
+from server.ingest.sweep import Sweeper
+from server.ingest.watch import watch
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
 from server.operations.workers import Place, reporting_refusal
 from server.settings import Settings
@@ -42,8 +45,11 @@ _INDEXES_EACH_SECONDS = 10.0
 # Of the looks at the indexes: one in so many is thorough.
 _THOROUGH_EACH_LOOKS = 60
 _METRICS_EACH_SECONDS = 1.0
+_STORE_EACH_SECONDS = 5.0
 
 _ALONE = Place()
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ class Services:
     embedder: Embedder
     catalogue: Catalogue
     librarian: Librarian
+    store: MediaStore
     metrics: Metrics
 
     @property
@@ -89,10 +96,19 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             )
         )
         embedder = engine.embedder
-        space = await _open_space_when_database_answers(settings, artifact)
+        url = settings.database_url or ""
+        described = SpaceDescription.of(artifact, settings.precision)
+        # The space was live when the parent started. It may be the way back now, and this server still answers those
+        # who call it.
+        space = await _when_database_answers(partial(open_space, url, described, or_retired=True))
+        store = MediaStore.at(settings.media_url, settings.data / "media")
+        # The store was there when the parent started. Without it, this server still answers searches.
+        standing = await _when_database_answers(partial(settle, url, store, or_away=True))
+        store.on_failure = metrics.store_failed
+        await enter(_in_background(watch(store, _STORE_EACH_SECONDS), "store"))
         pool = await enter(
             open_pool(
-                settings.database_url or "",
+                url,
                 min_size=2,
                 max_size=_POOL_SIZE,
                 timeout=_CONNECTION_TIMEOUT_SECONDS,
@@ -101,8 +117,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         )
         catalogue = Catalogue(pool, space, recall=settings.target_recall)
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
-        store = MediaStore.at(settings.media_url, settings.data / "media")
-        librarian = Librarian(embedder, catalogue, store)
+        sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
+        await enter(_in_background(sweeper.run(), "sweep"))
+        librarian = Librarian(embedder, catalogue, store, sweeper.remember)
         stack.push_async_callback(librarian.close)
         if place.first:
             if settings.demo:
@@ -112,7 +129,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         if place.of > 1:
             await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
         _log_ready(settings, place, engine, perf_counter() - started)
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, metrics)
+        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics)
 
 
 def load_of(embedder: Embedder) -> Load:
@@ -130,15 +147,12 @@ def _gpu_of(place: Place, settings: Settings) -> int:
     return gpus.gpu_of(place.number, count) if count else 0
 
 
-async def _open_space_when_database_answers(settings: Settings, artifact: Artifact) -> SpaceRow:
-    """As `open_space`; while the database is away it is waited for, since the parent process has just used it."""
-    described = SpaceDescription.of(artifact, settings.precision)
+async def _when_database_answers(work: Callable[[], T]) -> T:
+    """As `work` in a thread; while the database is away it is waited for, since the parent process has just used it."""
     deadline = perf_counter() + _DATABASE_PATIENCE_SECONDS
     while True:
         try:
-            # The space was live when the parent started. It may be the way back now, and this server still answers
-            # those who call it.
-            return await asyncio.to_thread(open_space, settings.database_url or "", described, or_retired=True)
+            return await asyncio.to_thread(work)
         except DatabaseUnusable as exc:
             if perf_counter() > deadline:
                 raise

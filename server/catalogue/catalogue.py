@@ -32,10 +32,11 @@ from server.catalogue.rows import (
 from server.catalogue.search import Searcher
 from server.catalogue.vectors import halves
 from server.database.failures import translated
+from server.database.locks import LOCKS_OF_MEDIA
 from server.database.pool import Pool
 from server.database.queries import Queries
 from server.database.runner import Runner
-from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound
+from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -122,9 +123,10 @@ class Catalogue:
         """Add a media together with its vector; gives the stored media, and whether it is new.
 
         When the product has a media of the same bytes already, that media is given, and gets its vector in this space
-        if it has none. Raises ProductNotFound, VectorRefused.
+        if it has none. Raises ProductNotFound, VectorRefused; StoreUnavailable where the upload was held up for so long
+        that a sweep of the store has removed its bytes.
         """
-        parameters = asdict(media)
+        parameters = {**asdict(media), "locks": LOCKS_OF_MEDIA}
         vector = halves(embedding, self.space.dimensions)
 
         async def add(connection: AsyncConnection[TupleRow]) -> tuple[Media, bool]:
@@ -138,6 +140,8 @@ class Catalogue:
                     same = {**parameters, "digest": media.content_digest}
                     stored = await (await cursor.execute(self._queries["find_media_by_digest"], same)).fetchone()
                 if stored is None:
+                    if (await connection.execute(self._queries["was_swept"], parameters)).rowcount:
+                        raise StoreUnavailable("This upload took too long to be kept; please send the picture again.")
                     raise CatalogueConflict("The same picture was being deleted at this moment; please try again.")
                 await connection.execute(
                     self._queries["add_vector"],

@@ -19,6 +19,8 @@ from granian.server import Server
 from server.artifact.artifact import Artifact
 from server.database import migrations
 from server.errors import FolderInUse
+from server.ingest.mark import settle
+from server.ingest.storage import MediaStore
 from server.operations.metrics import SHARED
 from server.operations.workers import PLACES, REFUSAL_FILE, wanted
 from server.postgres.server import EmbeddedPostgres
@@ -40,6 +42,7 @@ def serve(settings: Settings) -> int:
     with open_database(settings) as url:
         migrations.migrate(url)
         open_space(url, SpaceDescription.of(artifact, settings.precision))
+        settle(url, MediaStore.at(settings.media_url, settings.data / "media"))
         return _run_workers(settings, url)
 
 

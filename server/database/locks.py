@@ -27,9 +27,13 @@ LOCKS = 0x7477696E
 LOCK_MIGRATIONS = 1
 LOCK_SPACES = 2
 LOCK_INDEXES = 3
+LOCK_STORE = 4
 # With these the second integer is the number of a space: which process re-embeds for it, and which server maintains it.
 LOCKS_OF_REEMBEDDING = LOCKS + 1
 LOCKS_OF_MAINTENANCE = LOCKS + 2
+# With these it is the hash of a media's id, held to the end of a transaction: an upload shares the lock while it adds
+# the row, and a sweep of the store has it alone while it takes the media's objects for orphans.
+LOCKS_OF_MEDIA = LOCKS + 3
 
 SECOND_LOCK_TIMEOUT_SECONDS = 0.3
 """A transaction that holds one lock waits for another one so briefly that in a deadlock it is the one that gives up."""

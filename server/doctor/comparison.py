@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.artifact.artifact import MIN_COSINE_IN_SPACE, Artifact, Vectors
-from server.errors import MediaNotFound, MediaRejected, StorageFailed
+from server.errors import MediaRejected, StorageFailed
 from server.inference.encoder import Encoder
 from server.ingest.storage import MediaStore
 from server.preprocessing import media
@@ -34,9 +34,7 @@ class Pictures:
     def __init__(self, settings: Settings, folder: Path | None = None) -> None:
         """`folder` is tried before the media store of the settings."""
         self._folder = folder
-        local = settings.data / "media"
-        # Opening a store in a folder makes the folder, and the doctor only reads.
-        self._store = MediaStore.at(settings.media_url, local) if settings.media_url or local.is_dir() else None
+        self._store = MediaStore.at(settings.media_url, settings.data / "media")
 
     def read(self, key: str) -> bytes | None:
         """The bytes of a picture, or None where it cannot be found.
@@ -49,12 +47,10 @@ class Pictures:
                 path = self._folder.joinpath(*parts[at:])
                 if path.is_file():
                     return path.read_bytes()
-        if self._store is not None:
-            try:
-                return asyncio.run(self._store.get(key))
-            except (MediaNotFound, StorageFailed):  # a store may refuse a legacy key
-                return None
-        return None
+        try:
+            return asyncio.run(self._store.get(key))
+        except StorageFailed:  # a store may refuse a legacy key
+            return None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.CallerLeft, 499),  # nobody reads it; with nginx's number, the metrics distinguish it from an answer
     (errors.NotReady, 503),
     (errors.CatalogueUnavailable, 503),
+    (errors.StoreUnavailable, 503),
+    (errors.BytesMissing, 503),
     (errors.TwinlensError, 500),
 )
 
@@ -57,17 +59,22 @@ def request_id(request: Request) -> str:
 
 def _problem(request: Request, status: int, code: str, sentence: str, headers: dict[str, str]) -> Response[Problem]:
     body = Problem(error=sentence, code=code, request_id=request_id(request))
-    headers = {**headers, REQUEST_ID_HEADER: body.request_id}
+    # What is not there now may be there in a moment, and must not be remembered as missing.
+    headers = {**headers, REQUEST_ID_HEADER: body.request_id, "Cache-Control": "no-store"}
     return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
 
 
 def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     status = status_of(error)
     headers = {}
-    if status >= 500 and status != 503:
+    if isinstance(error, errors.StorageFailed) and status != 503:
+        # What the store said is all there is to know: a traceback would add nothing.
+        _log.error("%s %r failed (request %s): %s", request.method, request.url.path, request_id(request), error.logged)
+    elif status >= 500 and status != 503:
         _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     if status == 503:
-        _log.warning("%s %r was refused for now: %s", request.method, request.url.path, error.sentence)
+        level = logging.DEBUG if getattr(error, "known", False) else logging.WARNING
+        _log.log(level, "%s %r was refused for now: %s", request.method, request.url.path, error.logged)
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
     return _problem(request, status, error.code, error.sentence, headers)
 

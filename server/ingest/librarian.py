@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from server.batching.embedder import Embedded, Embedder, digest_of
@@ -15,7 +15,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Media, NewMedia, Product
 from server.database.cancelling import end
 from server.database.outcome import writing
-from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
+from server.errors import BytesMissing, BytesRemain, OutcomeUnknown, TwinlensError
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
@@ -28,10 +28,18 @@ _log = logging.getLogger(__name__)
 class Librarian:
     """Adds pictures to products, and removes pictures and products."""
 
-    def __init__(self, embedder: Embedder, catalogue: Catalogue, store: MediaStore) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        catalogue: Catalogue,
+        store: MediaStore,
+        on_remain: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> None:
+        """`on_remain` is called with the keys of objects that no row names, and that could not be deleted."""
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
+        self._on_remain = on_remain
         self._at_work: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -49,7 +57,7 @@ class Librarian:
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
-                task.add_done_callback(_note_failure)
+                task.add_done_callback(_say_how_it_ended)  # nobody else will be told
                 raise
 
     async def add(self, client_id: str, product_id: str, data: bytes, *, within: float) -> tuple[Media, bool]:
@@ -84,9 +92,10 @@ class Librarian:
 
     async def _keep(self, new: NewMedia, data: bytes, picture: Embedded) -> tuple[Media, bool]:
         """Store the bytes first and the row last, so that every row has its bytes."""
-        kept = False
+        kept, stored = False, False
         try:
             await self._store.put(new.s3_key, data)
+            stored = True
             if picture.thumbnail is not None and new.thumbnail_key is not None:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
             media, kept = await self._catalogue.add_media(new, picture.embedding)
@@ -96,7 +105,8 @@ class Librarian:
             raise
         finally:
             if not kept:
-                await self._sweep(new.s3_key, new.thumbnail_key)
+                # Where nothing could be stored, that is what is said; that nothing could be deleted either is no news.
+                await self._discard(new.s3_key, new.thumbnail_key, quiet=not stored)
         return media, kept
 
     async def remove(self, client_id: str, media_id: str) -> Media:
@@ -105,7 +115,7 @@ class Librarian:
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        await self._sweep(media.s3_key, media.thumbnail_key)
+        await self._discard(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
@@ -114,29 +124,36 @@ class Librarian:
 
     async def _remove_product(self, client_id: str, product_id: str) -> Product:
         product = await self._catalogue.get_product(client_id, product_id)
-        await self._sweep(*await self._catalogue.delete_product(client_id, product_id))
+        await self._discard(*await self._catalogue.delete_product(client_id, product_id))
         return product
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.
 
-        Raises MediaNotFound, the kinds of MediaRejected, StorageFailed.
+        Raises MediaNotFound, the kinds of MediaRejected, and those of StorageFailed: BytesMissing where the picture is
+        lost, too.
         """
         media = await self._catalogue.get_media(client_id, media_id)
         if media.thumbnail_key is not None:
-            with contextlib.suppress(MediaNotFound):
+            with contextlib.suppress(BytesMissing):
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
 
-    async def _sweep(self, *keys: str | None) -> None:
-        """Delete objects that no row names any more."""
+    async def _discard(self, *keys: str | None, quiet: bool = False) -> None:
+        """Delete objects that no row names any more; what remains is left to those who sweep the store."""
         try:
             await self._store.delete(*(key for key in keys if key))
-        except StorageFailed as exc:
-            _log.warning("The catalogue has no row for it any more, but its bytes remain: %s", exc.sentence)
+        except BytesRemain as exc:
+            self._on_remain(exc.keys)
+            if not quiet:
+                _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.logged)
 
 
-def _note_failure(task: asyncio.Task[Any]) -> None:
-    """A task whose caller has left has failed: nobody else learns of it."""
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        _log.warning("A change went on after its caller had left or was answered, and failed: %s", failure)
+def _say_how_it_ended(task: asyncio.Task[Any]) -> None:
+    """Say why work has failed whose caller left before its end."""
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if isinstance(error, TwinlensError):
+        _log.warning("What a caller had begun, and left, was not carried out: %s", error.logged)
+    else:
+        _log.error("What a caller had begun, and left, failed", exc_info=error)

@@ -90,6 +90,17 @@ class Metrics:
             buckets=(0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.999, 1),
             registry=self.registry,
         )
+        self._store_failures = Counter(
+            "twinlens_store_failures",
+            "What the store of pictures could not do; missing: an object that a row promises is not there.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._swept = Counter(
+            "twinlens_swept_objects",
+            "Objects removed from the store because no row promises them.",
+            registry=self.registry,
+        )
         self._observed: dict[tuple[str, str], int] = {}
 
     def embedded(self, tower: str, timings: Mapping[str, float]) -> None:
@@ -104,6 +115,12 @@ class Metrics:
     def compared(self, recall: float) -> None:
         """A search was answered by an index and then exactly; `recall` is the share that the index found, 0 to 1."""
         self._recall.observe(recall)
+
+    def store_failed(self, kind: str) -> None:
+        self._store_failures.labels(kind).inc()
+
+    def swept(self, objects: int) -> None:
+        self._swept.inc(objects)
 
     def batched(self, tower: str, size: int) -> None:
         self.batch_size.labels(tower).observe(size)

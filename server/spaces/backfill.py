@@ -23,7 +23,14 @@ from server.batching.fair_queue import Caller
 from server.catalogue.rows import SpaceRow
 from server.database.failures import translated
 from server.database.pool import Pool
-from server.errors import CatalogueBusy, EncoderFailed, MediaNotFound, MediaRejected, StorageFailed, TwinlensError
+from server.errors import (
+    BytesMissing,
+    CatalogueBusy,
+    EncoderFailed,
+    MediaRejected,
+    StorageFailed,
+    TwinlensError,
+)
 from server.ingest.storage import MediaStore
 from server.spaces.spaces import EARLIEST, LATEST, Horizon, queries_of
 
@@ -203,7 +210,7 @@ class Backfill:
                 return _Made(
                     media, await self._embedder.embed(data, within=_EMBED_WITHIN_SECONDS, caller=caller), len(data)
                 )
-            except (MediaNotFound, MediaRejected) as exc:
+            except (BytesMissing, MediaRejected) as exc:
                 reason: TwinlensError = exc
                 break
             except EncoderFailed as exc:
@@ -221,11 +228,9 @@ class Backfill:
         return None
 
     async def _store_answers(self) -> bool:
-        """Whether the store answers for another key: a key from a legacy schema may be one that it cannot read."""
+        """Whether the store answers at all: a key from a legacy schema may be one that it cannot read."""
         try:
-            await self._store.get("is-anybody-there")
-        except MediaNotFound:
-            return True
+            await self._store.look()
         except StorageFailed:
             return False
         return True

@@ -31,6 +31,7 @@ from server.database.pool import open_pool
 from server.engine import open_engine
 from server.errors import ReembeddingStopped, SpaceRefused
 from server.inference import gpus
+from server.ingest.mark import settle
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
 from server.settings import Settings
@@ -106,11 +107,14 @@ def lower_priority() -> None:
 async def reembed(settings: Settings, folder: Path, url: str, options: Options, report: Report) -> Outcome:
     """Fill the space of the artifact in `folder`, then switch to it, as `options` say.
 
-    Raises ArtifactInvalid, DatabaseUnusable, SpaceRefused's kinds, CatalogueUnavailable's kinds, StorageFailed.
+    Raises ArtifactInvalid, DatabaseUnusable, SpaceRefused's kinds, StoreRefused, CatalogueUnavailable's
+    kinds, StorageFailed.
     """
     artifact = Artifact.read(folder)
     artifact.check_files(artifact.files_to_run(settings.precision))
     await asyncio.to_thread(migrations.migrate, url)
+    store = MediaStore.at(settings.media_url, settings.data / "media")
+    await asyncio.to_thread(settle, url, store)
     space = await asyncio.to_thread(spaces.register, url, SpaceDescription.of(artifact, settings.precision))
     async with _only_run(url, space), _stop_on_signals() as stop:
         found = await asyncio.to_thread(spaces.missing, url, space)
@@ -128,7 +132,6 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
         )
         decoding = settings.threads or len(os.sched_getaffinity(0))
         async with open_engine(settings, artifact, words=False, decoding=decoding) as engine, pool:
-            store = MediaStore.at(settings.media_url, settings.data / "media")
             at_once = min(_MOST_PICTURES_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_PICTURES_AT_ONCE))
             backfill = Backfill(pool, space, engine.embedder, store, at_once=at_once)
             catalogue = Catalogue(pool, space, recall=settings.target_recall)

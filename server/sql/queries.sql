@@ -47,17 +47,26 @@ RETURNING "s3Key" AS s3_key, "thumbnailKey" AS thumbnail_key
 DELETE FROM products WHERE id = %(id)s AND "clientId" = %(client_id)s
 
 -- lock_product --
--- Keep a product from being deleted or switched off until a media and its vector are both stored.
-SELECT FROM products WHERE id = %(product_id)s AND "clientId" = %(client_id)s FOR SHARE
+-- Keep a product from being deleted or switched off until a media and its vector are both stored; and, before that, keep
+-- the media's objects from being swept away.
+SELECT pg_advisory_xact_lock_shared(%(locks)s, hashtext(%(id)s))
+FROM products
+WHERE id = %(product_id)s AND "clientId" = %(client_id)s
+FOR SHARE
 
 -- add_media --
--- Add a media; no row when the product has a media of the same bytes already.
+-- Add a media; no row when the product has a media of the same bytes already, or when its objects were swept away.
 INSERT INTO media (id, "productId", "clientId", kind, "s3Key", "thumbnailKey", "contentType", bytes, width, height,
     "contentDigest")
-VALUES (%(id)s, %(product_id)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s, %(bytes)s,
-    %(width)s, %(height)s, %(content_digest)s)
+SELECT %(id)s, %(product_id)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s, %(bytes)s,
+    %(width)s, %(height)s, %(content_digest)s
+WHERE NOT EXISTS (SELECT FROM twinlens_swept WHERE "mediaId" = %(id)s)
 ON CONFLICT ("productId", "contentDigest") DO NOTHING
 RETURNING {media_columns}
+
+-- was_swept --
+-- Whether the media's objects were swept away before it got its row.
+SELECT FROM twinlens_swept WHERE "mediaId" = %(id)s
 
 -- add_vector --
 -- Store a media's vector in the space, unless it has one.

@@ -425,3 +425,19 @@ def test_the_server_needs_neither_torch_nor_the_export() -> None:
     code += "('torch', 'transformers', 'optimum', 'onnx', 'export')])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_a_volume_that_is_not_mounted_stops_the_start_with_a_sentence_and_no_folder_is_made(
+    serve: Serve, shop: Path
+) -> None:
+    (shop / "media").rename(shop / "volume")
+    process = serve(data=shop)
+    assert process.end() == 2
+    said = "".join(process.log)
+    assert "not mounted" in said
+    assert "Traceback" not in said
+    assert "Ready" not in said
+    assert not (shop / "media").exists()
+    (shop / "volume").rename(shop / "media")
+    process = serve(data=shop).ready()
+    assert process.search()[0]["similarity"] == 100.0

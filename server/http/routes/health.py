@@ -26,7 +26,8 @@ _CONNECTED_WITHIN_SECONDS = 1.5
 
 @get("/health/ready", opt={MOST_SECONDS: _ANSWERED_WITHIN_SECONDS}, responses=problems(503), tags=["health"])
 async def ready(services: NamedDependency[Services]) -> Readiness:
-    """The goldens passed at the start and the database answers now; otherwise 503."""
+    """The goldens passed at the start, the database answers now, and the store of pictures is there; otherwise 503."""
+    services.store.require()
     await services.catalogue.ping(_CONNECTED_WITHIN_SECONDS)
     return Readiness(
         status="ready",

@@ -7,108 +7,32 @@ nobody can know whether the row is there.
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
-from collections.abc import AsyncIterator, Iterator, Sequence
+import logging
+import resource
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from server.artifact.artifact import PreprocessingSpec, Vectors
-from server.batching.batcher import Batcher
-from server.batching.embedder import Embedder
-from server.catalogue.catalogue import Catalogue
-from server.database.pool import open_pool
-from server.errors import CatalogueBusy, MediaNotFound, NotAPicture, OutcomeUnknown, ProductNotFound, StorageFailed
-from server.ingest.librarian import Librarian
-from server.ingest.storage import MediaStore
-from tests.support.catalogue import D, open_test_space
+from server.errors import (
+    BytesMissing,
+    CatalogueBusy,
+    MediaNotFound,
+    NotAPicture,
+    OutcomeUnknown,
+    ProductNotFound,
+    StorageFailed,
+    StoreUnavailable,
+)
+from server.ingest.storage import MARK, Mark
 from tests.support.databases import run_sql
-from tests.support.pictures import in_format
+from tests.support.house import House, picture
 
 pytestmark = pytest.mark.anyio
-
-SPEC = PreprocessingSpec(
-    size=4, resize="squash", edge=4, resample="bilinear", rescale=1 / 255, mean=(0, 0, 0), std=(1, 1, 1)
-)
-LONG = 60.0
-
-
-def picture(value: int = 7, size: tuple[int, int] = (8, 6)) -> bytes:
-    return in_format(Image.new("L", size, value), "PNG")
-
-
-class Model:
-    """A stand-in for the model: one direction for each grey, of unit length."""
-
-    most = 16
-
-    def __call__(self, entries: Sequence[NDArray[np.uint8]]) -> Vectors:
-        return np.eye(D, dtype=np.float32)[np.stack(entries)[:, 0, 0, 0] % D]
-
-    def close(self) -> None: ...
-
-
-class House:
-    """A librarian with all that belongs to it, and what an onlooker sees of the store and the database."""
-
-    def __init__(self, librarian: Librarian, catalogue: Catalogue, folder: Path, url: str) -> None:
-        self.librarian, self.catalogue, self.folder, self.url = librarian, catalogue, folder, url
-
-    async def add(self, data: bytes | None = None, product: str = "p") -> Any:
-        return await self.librarian.add("acme", product, data or picture(), within=LONG)
-
-    @property
-    def objects(self) -> set[str]:
-        """The keys that the store holds, unfinished ones included."""
-        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
-
-    @property
-    def rows(self) -> set[tuple[str, ...]]:
-        """The keys that the database's media point at."""
-        return set(run_sql(self.url, 'SELECT "s3Key", "thumbnailKey" FROM media'))
-
-    @property
-    def consistent(self) -> bool:
-        """Whether each row has its bytes and a vector, and all bytes have their row."""
-        vectors = run_sql(self.url, "SELECT count(*) FROM image_embeddings")
-        return self.objects == {key for keys in self.rows for key in keys} and vectors == [(len(self.rows),)]
-
-    @contextmanager
-    def holding(self, product: str = "p") -> Iterator[psycopg.Connection[Any]]:
-        """Another transaction that has the product locked."""
-        with psycopg.connect(self.url) as connection:
-            connection.execute("SELECT FROM products WHERE id = %s FOR UPDATE", (product,))
-            yield connection
-            connection.rollback()
-
-    async def blocked(self, many: int = 1) -> list[int]:
-        """Backends that wait for a lock, once there are so many."""
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            while len(found := [row[0] for row in connection.execute(query.encode())]) < many:
-                await asyncio.sleep(0.005)
-        return found
-
-
-@pytest.fixture
-async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
-    folder = tmp_path / "store"
-    space = open_test_space(database_url)
-    async with Batcher([Model()]) as batcher, open_pool(database_url, min_size=1, max_size=8, timeout=30) as pool:
-        catalogue = Catalogue(pool, space)
-        embedder = Embedder(batcher, SPEC, max_pixels=1_000_000, threads=2)
-        librarian = Librarian(embedder, catalogue, MediaStore.at(None, folder))
-        await catalogue.put_product("acme", "p", name="A thing")
-        yield House(librarian, catalogue, folder, database_url)
-        await librarian.close()
-        embedder.close()
-
 
 # --- adding ----------------------------------------------------------------------------------------------------------
 
@@ -214,6 +138,76 @@ async def test_a_connection_that_breaks_during_the_write_keeps_the_bytes(
     assert house.objects >= {key, media.s3_key}
 
 
+# --- a store that is full or away ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """No file of this process may grow beyond 40 bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_full_store_is_unavailable_and_nothing_is_left_half_written(house: House) -> None:
+    with full(), pytest.raises(StoreUnavailable) as refused:
+        await house.add()
+    assert refused.value.retry_after > 0
+    assert "too large" in refused.value.reason  # what the system said, for the log
+    assert "too large" not in refused.value.sentence
+    assert (house.rows, house.objects) == (set(), set())
+    await house.add()
+    assert house.consistent
+
+
+async def test_a_volume_that_is_unmounted_is_unavailable_and_nothing_is_written_below_it(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.store.write_mark(Mark("a" * 32))
+    house.store.expected = "a" * 32
+    media, _ = await house.add(picture(1))
+    volume = house.folder.rename(house.folder.with_name("volume"))
+    house.folder.mkdir()  # what is below a mount
+    with pytest.raises(StoreUnavailable):
+        await house.add(picture(2))
+    with pytest.raises(StoreUnavailable):
+        await house.librarian.thumbnail("acme", media.id)
+    assert not list(house.folder.iterdir())
+    assert not caplog.records  # the callers have the errors, and whoever answers them says so once
+    house.folder.rmdir()
+    volume.rename(house.folder)
+    await house.add(picture(2))
+    assert await house.librarian.thumbnail("acme", media.id)
+    assert len(house.rows) == 2
+    assert house.consistent
+
+
+async def test_another_stores_volume_is_not_written_to(house: House) -> None:
+    await house.store.write_mark(Mark("b" * 32))
+    house.store.expected = "a" * 32
+    with pytest.raises(StoreUnavailable):
+        await house.add()
+    assert (house.rows, house.objects) == (set(), set())
+
+
+async def test_what_is_removed_while_the_volume_is_unmounted_is_handed_on_to_be_deleted_later(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.store.write_mark(Mark("a" * 32))
+    house.store.expected = "a" * 32
+    media, _ = await house.add()
+    remain: list[str] = []
+    house.librarian._on_remain = remain.extend
+    (house.folder / MARK).rename(house.folder.with_name(MARK))
+    (house.folder / media.s3_key).rename(house.folder.with_name("bytes"))
+    assert await house.librarian.remove("acme", media.id) == media
+    assert remain == [media.s3_key, media.thumbnail_key]
+    assert len(caplog.records) == 1
+
+
 # --- those who leave -------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +254,27 @@ async def test_a_caller_who_leaves_while_a_media_is_removed_ends_with_neither(ho
         other.rollback()
         await house.librarian.close()
     assert (house.rows, house.objects) == (set(), set())
+
+
+async def test_a_caller_who_leaves_before_a_failure_costs_one_line_and_no_exception_that_nobody_retrieved(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    media, _ = await house.add()
+    with psycopg.connect(house.url) as other:
+        other.execute("DELETE FROM media")
+        removing = asyncio.create_task(house.librarian.remove("acme", media.id))
+        await house.blocked()
+        removing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await removing
+        other.commit()
+        await house.librarian.close()
+    del removing
+    gc.collect()
+    (line,) = caplog.records
+    assert (line.name, line.exc_info) == ("server.ingest.librarian", None)
+    assert "no such media" in line.getMessage()
 
 
 # --- removing --------------------------------------------------------------------------------------------------------
@@ -329,5 +344,5 @@ async def test_a_media_whose_bytes_are_gone_too_has_no_thumbnail(house: House) -
     media, _ = await house.add()
     for key in house.objects:
         (house.folder / key).unlink()
-    with pytest.raises(MediaNotFound, match="not in the media store"):
+    with pytest.raises(BytesMissing, match="not in the media store"):
         await house.librarian.thumbnail("acme", media.id)

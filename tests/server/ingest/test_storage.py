@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
-from server.errors import BadSetting, MediaNotFound, StorageFailed
+from server.errors import BadSetting, BytesMissing, StorageFailed, StoreUnavailable
 from server.ingest.storage import MediaStore
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """An S3 that speaks the protocol over loopback; its address."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["folder", "file-url", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MediaStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> MediaStore:
+    (tmp_path / "media").mkdir()
     if request.param == "folder":
         return MediaStore.at(None, tmp_path / "media")
     if request.param == "file-url":
         return MediaStore.at(f"file://{tmp_path}/media", tmp_path / "unused")
-    import httpx
-
-    endpoint = request.getfixturevalue("s3")
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": endpoint,
-    }.items():
-        monkeypatch.setenv(name, value)
-    httpx.put(f"{endpoint}/pictures").raise_for_status()
-    return MediaStore.at("s3://pictures/twinlens", tmp_path / "unused")
+    return MediaStore.at(request.getfixturevalue("s3_url"), tmp_path / "unused")
 
 
 async def test_what_was_put_is_got_until_it_is_deleted(store: MediaStore) -> None:
@@ -50,7 +30,7 @@ async def test_what_was_put_is_got_until_it_is_deleted(store: MediaStore) -> Non
     await store.put(key, b"second")
     assert await store.get(key) == b"second"
     await store.delete(key, "media/acme/never-there.webp")
-    with pytest.raises(MediaNotFound):
+    with pytest.raises(BytesMissing):
         await store.get(key)
 
 
@@ -60,6 +40,61 @@ async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "media" / "acme").write_text("a file where a folder should be")
     with pytest.raises(StorageFailed):
         await store.put("acme/abc.webp", b"bytes")
+
+
+async def test_ids_of_clients_are_listed_as_they_were_stored(store: MediaStore) -> None:
+    """A key that was listed in another form would be taken for an orphan."""
+    keys = {f"media/{client}/{at:032x}.webp" for at, client in enumerate(("a.b", "a:b@c", "_-", "A" * 128, "x" * 3))}
+    keys |= {key.replace("media/", "thumbnails/") for key in keys}
+    for key in keys:
+        await store.put(key, b"12345")
+    for key in ("media/acme/other.png", "media/acme/deeper/00000000000000000000000000000000.png", "notes.txt"):
+        await store.put(key, b"of somebody else")
+    listed = [one for page in [page async for page in store.pages()] for one in page]
+    assert {one.key for one in listed} == keys
+    assert len(listed) == len(keys)
+    assert {one.bytes for one in listed} == {5}
+    assert all(abs(datetime.now(UTC) - one.at) < timedelta(hours=1) for one in listed)
+    await store.delete(*keys)
+    assert [page for page in [page async for page in store.pages()] if page] == []
+
+
+async def test_a_folder_that_is_not_there_is_unavailable_and_is_not_made(tmp_path: Path) -> None:
+    store = MediaStore.at(None, tmp_path / "media")
+    with pytest.raises(StoreUnavailable) as refused:
+        await store.put("media/acme/abc.webp", b"bytes")
+    assert "no folder" in refused.value.reason
+    store.expected = "a" * 32
+    with pytest.raises(StoreUnavailable):
+        await store.get("media/acme/abc.webp")
+    assert not (tmp_path / "media").exists()
+
+
+async def test_an_s3_that_does_not_answer_is_unavailable_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "top-secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    store = MediaStore.at("s3://pictures/twinlens", tmp_path)
+    async with asyncio.timeout(20):  # it refuses connections; left to itself, obstore tries for three minutes
+        with pytest.raises(StoreUnavailable) as refused:
+            await store.put("media/acme/abc.webp", b"bytes")
+    assert "top-secret" not in refused.value.logged
+    assert len(refused.value.logged.splitlines()) == 1
+
+
+async def test_a_key_that_no_store_can_have_is_a_fault_and_not_an_outage(tmp_path: Path) -> None:
+    store = MediaStore.at(None, tmp_path)
+    with pytest.raises(StorageFailed) as refused:
+        await store.get("a//../b")
+    assert not isinstance(refused.value, StoreUnavailable)
+
+
+async def test_a_bucket_that_does_not_exist_is_unavailable_and_not_missing_bytes(s3_url: str, tmp_path: Path) -> None:
+    store = MediaStore.at("s3://nowhere/twinlens", tmp_path)
+    store.expected = "a" * 32
+    for call in (store.get("media/acme/abc.webp"), store.put("media/acme/abc.webp", b"bytes"), store.look()):
+        with pytest.raises(StoreUnavailable):
+            await call
 
 
 async def test_a_url_that_names_no_store_is_a_bad_setting(tmp_path: Path) -> None:

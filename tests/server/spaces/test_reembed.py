@@ -257,7 +257,7 @@ def test_pictures_that_cannot_be_embedded_stop_the_switch_until_they_are_left_ou
     folder.add("never", None, shown=False)
     out, err, code = finished(reembed(tmp_path, database_url, opposite))
     assert (code, out) == (2, "")
-    assert "The bytes of this media are not in the media store" in err
+    assert "The bytes of this picture are not in the media store" in err
     assert re.search(r"2 could not be embedded in the space .*(gone|poem).*--leave-out-unreadable", err)
     assert spaces.choose(database_url, SPACE_OLD).live
 

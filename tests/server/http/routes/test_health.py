@@ -272,6 +272,9 @@ STATUS_OF = {
     errors.NotReady: 503,
     errors.EncoderFailed: 500,
     errors.StorageFailed: 500,
+    errors.StoreUnavailable: 503,
+    errors.BytesMissing: 503,
+    errors.BytesRemain: 500,  # never answered
     # These stop a start; none is ever answered.
     errors.StartRefused: 500,
     errors.BadSetting: 500,
@@ -280,6 +283,8 @@ STATUS_OF = {
     errors.SpaceNotLive: 500,
     errors.SpaceDropped: 503,
     errors.SpaceRefused: 500,
+    errors.StoreRefused: 500,
+    errors.SweepRefused: 500,
     errors.SpaceIncomplete: 500,
     errors.ReembeddingStopped: 500,
     errors.FolderInUse: 500,
