@@ -158,7 +158,7 @@ def contract(
             for status, (meaning, body) in answers.items()
         },
         accepts=accepts or {},
-        client=client,
+        client=client and ours,
         lane=lane,
         query=query or {},
         headers=headers or {},
