@@ -85,7 +85,11 @@ STORED_PICTURE = (
 PICTURE = (errors.NoPicture, *STORED_PICTURE, *JSON_BODY)
 TEXT = (errors.NoTextTower, errors.NoText, errors.TextTooLong, errors.TextRejected)
 # What may happen to every call, whatever it is.
-_ANYWHERE = (errors.BadParameter, *problems.answered_with(500), *problems.answered_with(503))
+_ANYWHERE: tuple[type[TwinlensError], ...] = (
+    errors.BadParameter,
+    *problems.answered_with(500),
+    *problems.answered_with(503),
+)
 
 _STATUSES = {
     400: "No picture, an unreadable one, or a body that cannot be read.",
@@ -152,7 +156,7 @@ def contract(
     """
     made = Contract(
         name=name,
-        errors=[*fails, *(_ANYWHERE if ours else ())],
+        errors=(*fails, *_ANYWHERE) if ours else fails,
         answers={
             status: (meaning, body if isinstance(body, Mapping) else {JSON: body})
             for status, (meaning, body) in answers.items()
@@ -190,8 +194,8 @@ _HEADERS = {
 }
 
 
-def document(routes: Iterable[BaseRoute], prefix: str = "") -> Json:
-    """The description of those calls of `routes` that have a contract. `prefix`: the path below which they are shown"""
+def document(routes: Iterable[BaseRoute]) -> Json:
+    """The description of those calls of `routes` that have a contract, but for the server, which the reader decides."""
     calls = list(_calls(routes))
     components = _components([contract for *_, contract in calls])
     paths: dict[str, Json] = {}
@@ -205,7 +209,6 @@ def document(routes: Iterable[BaseRoute], prefix: str = "") -> Json:
             "description": "Search by image for product catalogues.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": prefix or "/"}],
         "tags": [{"name": name, "description": meaning} for name, meaning in _TAGS.items()],
         "paths": paths,
         "components": components,
