@@ -75,7 +75,11 @@ Body = Form | type[Any]
 # --- the contract of a call -----------------------------------------------------------------------------------------
 
 # Codes that the body of a request can bring about.
-JSON_BODY = (errors.MalformedRequest, errors.UploadTooLarge, errors.UnsupportedBody)
+JSON_BODY = (
+    errors.MalformedRequest,
+    errors.UploadTooLarge,
+    *(error for error in problems.answered_with(415) if not issubclass(error, errors.MediaRejected)),
+)
 STORED_PICTURE = (
     errors.UnreadablePicture,
     errors.MediaRejected,
@@ -90,6 +94,8 @@ _ANYWHERE: tuple[type[TwinlensError], ...] = (
     *problems.answered_with(500),
     *problems.answered_with(503),
 )
+
+_KEY = "contract"
 
 _STATUSES = {
     400: "No picture, an unreadable one, or a body that cannot be read.",
@@ -168,7 +174,7 @@ def contract(
         headers=headers or {},
         ours=ours,
     )
-    return {"operation_id": name, "opt": {"contract": made}}
+    return {"operation_id": name, _KEY: made}  # a name that Litestar does not know becomes a key of the handler's `opt`
 
 
 # --- the document ---------------------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHan
         if not isinstance(route, HTTPRoute):
             continue
         for handler in route.route_handlers:
-            if (made := handler.opt.get("contract")) is None:
+            if (made := handler.opt.get(_KEY)) is None:
                 continue
             path = re.sub(r"\{(\w+)\}", lambda name: f"{{{_camel(name[1])}}}", route.path_format)
             for method in sorted(handler.http_methods - {"HEAD", "OPTIONS"}):

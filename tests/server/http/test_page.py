@@ -15,8 +15,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.support.prefix_proxy import proxied
 from tests.support.process import Process, Serve
-from tests.support.proxy import proxied
 from tests.support.serving import NewShop
 
 CHROMIUM = Path("/usr/bin/chromium")
