@@ -10,14 +10,12 @@ from pathlib import Path
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.types import ControllerRouterHandler
 
 from server.http import problems
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
-from server.http.routes import embeddings, health, media, page, products, search
+from server.http.routes import embeddings, health, media, page, products, schema, search
 from server.lifespan import Services, open_services
 from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
@@ -41,6 +39,9 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     health.metrics,
     page.page,
     page.web,
+    page.swagger_file,
+    schema.openapi,
+    schema.swagger,
 ]
 
 _ALONE = Place()
@@ -55,22 +56,13 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    openapi = OpenAPIConfig(
-        title="Twinlens",
-        version="1",
-        description="Search by image for product catalogues.",
-        path="/schema",
-        # The browsable page loads its scripts from the network, so the plain document comes first.
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), SwaggerRenderPlugin(path="/swagger")],
-    )
-    return assemble(settings, HANDLERS, opened, openapi)
+    return assemble(settings, HANDLERS, opened)
 
 
 def assemble(
     settings: Settings,
     handlers: Sequence[ControllerRouterHandler],
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
-    openapi: OpenAPIConfig | None = None,
 ) -> Litestar:
     """An app of these handlers; `lifespan` puts the Services that they use into its state."""
     overdue = Overdue()
@@ -88,7 +80,7 @@ def assemble(
         middleware=[observed, in_time(settings.deadline, overdue)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
-        openapi_config=openapi,
+        openapi_config=None,  # Litestar's own description; ours is at /schema
     )
 
 

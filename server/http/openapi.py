@@ -1,98 +1,103 @@
-"""What Litestar cannot derive for OpenAPI by itself: bodies that are read by Content-Type, and our errors."""
+"""The API's description, OpenAPI 3.1: what each call takes and gives, as its handler's `contract` says.
+
+Litestar's own generator cannot know of bodies that are read by Content-Type, nor of our errors, and it names operations
+and leaves bodies nameless in ways that make generated clients hard to read. So the document is made here, from the
+contracts and from msgspec's schemas of the structs in `wire.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import (
-    OpenAPIMediaType,
-    OpenAPIResponse,
-    Operation,
-    Parameter,
-    Reference,
-    RequestBody,
-    Schema,
-)
-from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import BaseRoute, HTTPRoute
 
-from server.http.request import DEADLINE_HEADER
+from server import errors
+from server.artifact.grades import GRADES
+from server.batching.fair_queue import LANES
+from server.errors import TwinlensError
+from server.http import examples, problems
+from server.http.bodies import JSON
+from server.http.examples import Example
+from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.wire import ClientId, Problem, SearchFields, UploadFields
 
-# --- schemas --------------------------------------------------------------------------------------------------------
+VERSION = "3.1.0"
+MEDIA_TYPE = "application/vnd.oai.openapi+json"
+
+Json = dict[str, Any]
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+# Generators look for `format`, as OpenAPI 3.0 had it; 3.1 says the same with `contentMediaType`.
+_BYTES = {"type": "string", "format": "binary"}
+_PICTURE = {
+    **_BYTES,
+    "contentMediaType": "application/octet-stream",
+    "description": "A picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
+}
 
 
-def _schema_of(kind: Any) -> Schema:
-    """The schema of a struct or another type that msgspec knows, in place, with no references."""
-    ((top,), components) = msgspec.json.schema_components([kind], ref_template="{name}")
-    return _described(top, components)
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form with a picture in its part `file`, or with several such parts, and the fields of a struct beside it."""
+
+    name: str
+    fields: type[msgspec.Struct] | None = None
+    several: bool = False
+
+    def schema(self, fields: Mapping[str, Any]) -> Json:
+        """`fields`: the schema's properties of the struct."""
+        file = {"type": "array", "items": _PICTURE, "minItems": 1} if self.several else _PICTURE
+        properties = {"file": file, **fields}
+        return {
+            "title": self.name,
+            "type": "object",
+            "properties": properties,
+            "required": ["file"],
+            "additionalProperties": False,
+        }
 
 
-def _described(one: Mapping[str, Any], components: Mapping[str, Any]) -> Schema:
-    if "$ref" in one:
-        return _described(components[one["$ref"]], components)
-    # `X | None`: an optional field
-    options = [_described(option, components) for option in one.get("anyOf", ()) if option.get("type") != "null"]
-    if len(options) == 1:
-        return options[0]
-    fields: dict[str, Reference | Schema] = {}
-    for name, field in one.get("properties", {}).items():
-        fields[name] = _described(field, components)
-    others, items = one.get("additionalProperties"), one.get("items")
-    return Schema(
-        type=OpenAPIType(one["type"]) if "type" in one else None,
-        any_of=options or None,
-        enum=one.get("enum"),
-        description=one.get("description"),
-        properties=fields or None,
-        required=one.get("required") or None,
-        additional_properties=_described(others, components) if isinstance(others, dict) else others,
-        items=_described(items, components) if isinstance(items, dict) else None,
-        default=one.get("default"),
-        minimum=_number(one.get("minimum")),
-        maximum=_number(one.get("maximum")),
-        min_length=_whole(one.get("minLength")),
-        max_length=_whole(one.get("maxLength")),
-        min_items=_whole(one.get("minItems")),
-        max_items=_whole(one.get("maxItems")),
-        max_properties=_whole(one.get("maxProperties")),
-    )
+PictureForm = Form("PictureForm")
+PicturesForm = Form("PicturesForm", several=True)
+UploadForm = Form("UploadForm", UploadFields)
+SearchForm = Form("SearchForm", SearchFields)
+
+Body = Form | type[Any]
+"""A form, a struct, `str` for text, or `bytes`."""
 
 
-def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) else None  # as it is: a bound of whole numbers is one
+# --- the contract of a call -----------------------------------------------------------------------------------------
 
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-_PICTURE = Schema(
-    type=OpenAPIType.STRING,
-    format=OpenAPIFormat.BINARY,
-    description="A picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
+# Codes that the body of a request can bring about.
+JSON_BODY = (
+    errors.MalformedRequest,
+    errors.UploadTooLarge,
+    *(error for error in problems.answered_with(415) if not issubclass(error, errors.MediaRejected)),
 )
-_BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+STORED_PICTURE = (
+    errors.UnreadablePicture,
+    errors.MediaRejected,
+    errors.NotAPicture,
+    errors.PictureTooLarge,
+)
+PICTURE = (errors.NoPicture, *STORED_PICTURE, *JSON_BODY)
+TEXT = (errors.NoTextTower, errors.NoText, errors.TextTooLong, errors.TextRejected)
+# What may happen to every call, whatever it is.
+_ANYWHERE: tuple[type[TwinlensError], ...] = (
+    errors.BadParameter,
+    *problems.answered_with(500),
+    *problems.answered_with(503),
+)
 
+_KEY = "contract"
 
-def _form(fields: type[msgspec.Struct] | None = None, file: Schema = _PICTURE) -> Schema:
-    """A form with a `file` part, and the fields of a struct beside it."""
-    beside = _schema_of(fields).properties if fields is not None else None
-    return Schema(type=OpenAPIType.OBJECT, properties={"file": file, **(beside or {})}, required=["file"])
-
-
-PictureForm = _form()
-FilesForm = _form(file=Schema(type=OpenAPIType.ARRAY, items=_PICTURE))
-UploadForm = _form(UploadFields)
-SearchForm = _form(SearchFields)
-
-
-# --- operations -----------------------------------------------------------------------------------------------------
-
-_PROBLEMS = {
+_STATUSES = {
     400: "No picture, an unreadable one, or a body that cannot be read.",
     404: "No such thing in this client's catalogue.",
     409: "It does not fit what the catalogue holds, or the vector is of another space.",
@@ -102,56 +107,286 @@ _PROBLEMS = {
     500: "A fault of ours.",
     503: "Too busy, or not in time: try again after `Retry-After` seconds.",
 }
-_CLIENT_ID = Parameter(name="clientId", param_in="query", required=False, schema=_schema_of(ClientId))
-_DEADLINE = Parameter(
-    name=DEADLINE_HEADER,
-    param_in="header",
-    required=False,
-    description="Seconds within which this request is answered or refused, if fewer than the server's own.",
-    schema=Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0),
-)
 
 
-def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """The answers for these statuses: all have the one body of errors."""
-    return {
-        status: ResponseSpec(Problem, description=_PROBLEMS[status], generate_examples=False) for status in statuses
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What a call takes and gives."""
+
+    name: str
+    """The operation id, which generators make the name of a function of."""
+    errors: Sequence[type[TwinlensError]]
+    answers: Mapping[int, tuple[str, Mapping[str, Body]]]
+    """By status: what the answer means, and its bodies by content type."""
+    accepts: Mapping[str, Body] = field(default_factory=dict)
+    """The request's bodies by content type."""
+    client: bool
+    lane: bool
+    query: Mapping[str, tuple[Any, Any]]
+    """Further parameters in the query: their types and defaults."""
+    ours: bool
+    """Whether it is a call of the API proper, with a deadline, rather than one for those who run the server."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names of headers that successful answers have, and what they say."""
+
+    @property
+    def bodies(self) -> Iterator[Body]:
+        yield from self.accepts.values()
+        for _, contents in self.answers.values():
+            yield from contents.values()
+
+    @property
+    def statuses(self) -> dict[int, list[type[TwinlensError]]]:
+        """The errors by status."""
+        found: dict[int, list[type[TwinlensError]]] = {}
+        for error in self.errors:
+            found.setdefault(problems.status_of_class(error), []).append(error)
+        return dict(sorted(found.items()))
 
 
 def contract(
-    *fails: int,
-    accepts: Mapping[str, Schema | type[msgspec.Struct]] | None = None,
-    also: Mapping[int, tuple[type[Any], str]] | None = None,
-    raw: str | None = None,
+    name: str,
+    *fails: type[TwinlensError],
+    answers: Mapping[int, tuple[str, Body | Mapping[str, Body]]],
+    accepts: Mapping[str, Body] | None = None,
     client: bool = True,
+    lane: bool = False,
+    query: Mapping[str, tuple[Any, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+    ours: bool = True,
 ) -> dict[str, Any]:
     """A handler's part of the OpenAPI document, as keyword arguments of its decorator.
 
-    `fails`: statuses of its errors beside 422, 500 and 503; `accepts`: its request bodies by content type; `also`:
-    answers beside the one of its signature, by status; `raw`: a content type of bytes that it can answer in;
-    `client`: whether it belongs to a client.
+    `fails`: its errors, beside those of every call where it is one of `ours`; an answer's body without a content type
+    is JSON.
     """
-    statuses = sorted({*fails, 422, 500, 503})
-    responses = problems(*statuses)
-    for status, (kind, description) in (also or {}).items():
-        responses[status] = ResponseSpec(kind, description=description, generate_examples=False)
-    content = {
-        kind: OpenAPIMediaType(schema=body if isinstance(body, Schema) else _schema_of(body))
-        for kind, body in (accepts or {}).items()
+    made = Contract(
+        name=name,
+        errors=(*fails, *_ANYWHERE) if ours else fails,
+        answers={
+            status: (meaning, body if isinstance(body, Mapping) else {JSON: body})
+            for status, (meaning, body) in answers.items()
+        },
+        accepts=accepts or {},
+        client=client and ours,
+        lane=lane,
+        query=query or {},
+        headers=headers or {},
+        ours=ours,
+    )
+    return {"operation_id": name, _KEY: made}  # a name that Litestar does not know becomes a key of the handler's `opt`
+
+
+# --- the document ---------------------------------------------------------------------------------------------------
+
+_REF = "#/components/schemas/{name}"
+_REQUEST_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_TAGS = {
+    "search": "From a picture, words, a media or a vector to matches.",
+    "embeddings": "From pictures and words to vectors.",
+    "products": "A client's products.",
+    "media": "The pictures of products.",
+    "health": "For those who run the server.",
+}
+# Sets of values that come more than once, or that programs will want by name.
+_ENUMS = {"ErrorCode": problems.codes(), "Grade": [*GRADES], "Lane": [*LANES]}
+_HEADERS = {
+    problems.REQUEST_ID_HEADER: (
+        "The id of this request, which the log has too: the caller's own, or a new one.",
+        _REQUEST_ID,
+    ),
+    "Server-Timing": ("Milliseconds by stage.", {"type": "string"}),
+    "Retry-After": ("Seconds after which another try is likely to succeed.", {"type": "integer", "minimum": 1}),
+}
+
+
+def document(routes: Iterable[BaseRoute]) -> Json:
+    """The description of those calls of `routes` that have a contract, but for the server, which the reader decides."""
+    calls = list(_calls(routes))
+    components = _components([contract for *_, contract in calls])
+    paths: dict[str, Json] = {}
+    for path, method, handler, made in calls:
+        paths.setdefault(path, {})[method] = _operation(path, handler, made)
+    return {
+        "openapi": VERSION,
+        "info": {
+            "title": "Twinlens",
+            "version": "1",
+            "description": "Search by image for product catalogues.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": name, "description": meaning} for name, meaning in _TAGS.items()],
+        "paths": paths,
+        "components": components,
     }
 
-    @dataclass
-    class Described(Operation):
-        def __post_init__(self) -> None:
-            if content:
-                self.request_body = RequestBody(content=content, required=True)
-            self.parameters = [*(self.parameters or []), *([_CLIENT_ID] if client else []), _DEADLINE]
-            answers = self.responses or {}
-            if 400 not in statuses:
-                answers.pop("400", None)  # Litestar's own, which never leaves this server
-            success = answers.get("200")
-            if raw and isinstance(success, OpenAPIResponse) and success.content is not None:
-                success.content[raw] = OpenAPIMediaType(schema=_BYTES)
 
-    return {"operation_class": Described, "responses": responses}
+def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHandler, Contract]]:
+    for route in routes:
+        if not isinstance(route, HTTPRoute):
+            continue
+        for handler in route.route_handlers:
+            if (made := handler.opt.get(_KEY)) is None:
+                continue
+            path = re.sub(r"\{(\w+)\}", lambda name: f"{{{_camel(name[1])}}}", route.path_format)
+            for method in sorted(handler.http_methods - {"HEAD", "OPTIONS"}):
+                yield path, method.lower(), handler, made
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(one.title() for one in others)
+
+
+def _components(contracts: Sequence[Contract]) -> Json:
+    bodies = [body for one in contracts for body in one.bodies]
+    forms = {body.name: body for body in bodies if isinstance(body, Form)}
+    structs = {body for body in bodies if not isinstance(body, Form) and body not in (str, bytes)} | {Problem}
+    schemas = _schemas(sorted(structs, key=lambda struct: struct.__name__))
+    for form in forms.values():
+        beside = _schemas([form.fields]) if form.fields is not None else {}
+        fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
+        schemas |= {**beside, form.name: form.schema(fields)}
+    schemas["Problem"]["properties"]["code"] = _named("ErrorCode")
+    schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
+    failures = {error for one in contracts for error in one.errors}
+    return {
+        "schemas": dict(sorted(schemas.items())),
+        "headers": {name: {"description": said, "schema": schema} for name, (said, schema) in _HEADERS.items()},
+        "examples": {
+            error.code: {"value": msgspec.to_builtins(examples.problem(error))}
+            for error in sorted(failures, key=lambda error: error.code)
+        },
+    }
+
+
+def _schemas(structs: Sequence[Any]) -> dict[str, Json]:
+    """The schemas of these structs, and of those that they name, by name."""
+    _, found = msgspec.json.schema_components(structs, ref_template=_REF)
+    return {name: _tidy(schema) for name, schema in found.items()}
+
+
+def _schema(kind: Any) -> Json:
+    (found,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
+    return found
+
+
+_NULL, _WHOLE, _NUMBER = {"type": "null"}, {"type": "integer"}, {"type": "number"}
+
+
+def _tidy(schema: Any) -> Any:
+    """A schema without what makes generated clients clumsy.
+
+    A field that may be left out need not be told that it may be null, which a form could not say anyway; a whole number
+    is a number; and a set of values that comes more than once gets a name.
+    """
+    if isinstance(schema, list):
+        return [_tidy(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied = {name: _tidy(value) if name != "default" else value for name, value in schema.items()}
+    if isinstance(said := tidied.get("description"), str):  # a docstring, in lines
+        tidied["description"] = " ".join(said.split())
+    if options := tidied.get("anyOf"):
+        left_out = [_WHOLE] if _NUMBER in options else []
+        if tidied.get("default", ...) is None:
+            del tidied["default"]
+            left_out.append(_NULL)
+        tidied["anyOf"] = [option for option in options if option not in left_out]
+        if len(tidied["anyOf"]) == 1:
+            tidied |= tidied.pop("anyOf")[0]
+    return next((_named(name) for name, values in _ENUMS.items() if tidied.get("enum") == values), tidied)
+
+
+def _named(name: str) -> Json:
+    return {"$ref": _REF.format(name=name)}
+
+
+def _operation(path: str, handler: HTTPRouteHandler, made: Contract) -> Json:
+    summary, _, description = (handler.fn.__doc__ or "").strip().partition("\n\n")
+    operation: Json = {
+        "operationId": made.name,
+        "tags": list(handler.tags or ()),
+        "summary": " ".join(summary.split()),
+        "description": " ".join(description.split()),
+        "parameters": list(_parameters(path, made)),
+        "requestBody": _request_body(made),
+        "responses": {str(status): answer for status, answer in _responses(made)},
+    }
+    return {name: value for name, value in operation.items() if value}
+
+
+def _parameters(path: str, made: Contract) -> Iterator[Json]:
+    for name in re.findall(r"\{(\w+)\}", path):
+        example = examples.IN_PATH[name]
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
+    for name, (kind, default) in made.query.items():
+        yield {"name": name, "in": "query", "required": False, "schema": {**_schema(kind), "default": default}}
+    if made.client:
+        yield _optional("clientId", "query", _schema(ClientId), "The client that this is about.")
+    if not made.ours:
+        return
+    seconds = {"type": "number", "exclusiveMinimum": 0}
+    yield _optional(
+        DEADLINE_HEADER,
+        "header",
+        seconds,
+        "Seconds within which this request is answered or refused, if fewer than the server's own.",
+    )
+    if made.lane:
+        said = f"`{LANES[1]}` lets those go first who wait at a screen; `{LANES[0]}` unless given."
+        yield _optional(LANE_HEADER, "header", _named("Lane"), said)
+    said = "An id for this request, which its answer and the log then have."
+    yield _optional(problems.REQUEST_ID_HEADER, "header", _REQUEST_ID, said)
+
+
+def _optional(name: str, place: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
+
+
+def _request_body(made: Contract) -> Json | None:
+    if not made.accepts:
+        return None
+    given = examples.REQUESTS[made.name]
+    return {
+        "required": True,
+        "content": {
+            kind: {"schema": _body(body), "examples": _examples(given[kind])} for kind, body in made.accepts.items()
+        },
+    }
+
+
+def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
+    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing"] if made.ours else [])]
+    for status, (meaning, contents) in made.answers.items():
+        headers = _header_refs(*usual)
+        own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}
+        content = {kind: {"schema": _body(body)} for kind, body in contents.items()}
+        if example := examples.ANSWERS.get(made.name):
+            kind = next(iter(content))
+            content[kind]["examples"] = _examples({f"{made.name}Answer": example})
+        yield status, {"description": meaning, "headers": {**headers, **own}, "content": content}
+    for status, raised in made.statuses.items():
+        content = {"schema": _body(Problem), "examples": {error.code: _example_ref(error) for error in raised}}
+        headers = _header_refs(*usual, *(["Retry-After"] if status == 503 else []))
+        yield status, {"description": _STATUSES[status], "headers": headers, "content": {JSON: content}}
+
+
+def _body(body: Body) -> Json:
+    if isinstance(body, Form):
+        return _named(body.name)
+    if body is bytes:
+        return dict(_BYTES)
+    return _schema(body)
+
+
+def _header_refs(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _example_ref(error: type[TwinlensError]) -> Json:
+    return {"$ref": f"#/components/examples/{error.code}"}
+
+
+def _examples(given: Mapping[str, Example]) -> Json:
+    return {name: {"summary": one.summary, "value": one.value} for name, one in given.items()}

@@ -16,6 +16,9 @@ from server.http.wire import Problem
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
+BAD_REQUEST = "bad_request"
+INTERNAL_ERROR = "internal_error"
+
 _log = logging.getLogger(__name__)
 
 # The first family that fits decides, so a subclass stands before its base.
@@ -48,7 +51,36 @@ _HTTP_CODES = {
 
 
 def status_of(error: errors.TwinlensError) -> int:
-    return next(status for family, status in STATUSES if isinstance(error, family))
+    return status_of_class(type(error))
+
+
+def status_of_class(error: type[errors.TwinlensError]) -> int:
+    return next(status for family, status in STATUSES if issubclass(error, family))
+
+
+def answered() -> list[type[errors.TwinlensError]]:
+    """The errors that a caller may get to read, each code once: neither those that stop a start, nor bare families."""
+    unread = (errors.StartRefused, errors.CallerLeft)
+    return [
+        error
+        for error in vars(errors).values()
+        if isinstance(error, type)
+        and issubclass(error, errors.TwinlensError)
+        and "code" in vars(error)
+        and error is not errors.TwinlensError
+        and not issubclass(error, unread)
+    ]
+
+
+def answered_with(status: int) -> list[type[errors.TwinlensError]]:
+    """Those of `answered` that become this status."""
+    return [error for error in answered() if status_of_class(error) == status]
+
+
+def codes() -> list[str]:
+    """Every code that an answer can have: ours, and those of errors that the framework raises or nobody foresaw."""
+    framework = {code for code, _ in _HTTP_CODES.values()} | {BAD_REQUEST, INTERNAL_ERROR}
+    return sorted({error.code for error in answered()} | framework)
 
 
 def request_id(request: Request) -> str:
@@ -86,7 +118,7 @@ def _framework(request: Request, error: HTTPException) -> Response[Problem]:
         return _problem(request, 422, "bad_parameter", _said(error), headers)
     if error.status_code >= 500:
         return _unforeseen(request, error)
-    code, sentence = _HTTP_CODES.get(error.status_code, ("bad_request", str(error.detail)))
+    code, sentence = _HTTP_CODES.get(error.status_code, (BAD_REQUEST, str(error.detail)))
     return _problem(request, error.status_code, code, sentence, headers)
 
 
@@ -102,7 +134,7 @@ def _said(error: ValidationException) -> str:
 def _unforeseen(request: Request, error: Exception) -> Response[Problem]:
     _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
     sentence = "Something went wrong on our side; it has been logged with this request's id."
-    return _problem(request, 500, "internal_error", sentence, {})
+    return _problem(request, 500, INTERNAL_ERROR, sentence, {})
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {

@@ -53,7 +53,10 @@ class _Request(_Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Problem(_Body, frozen=True):
-    """The one body of every error."""
+    """The one body of every error: a sentence for a person, and a code for programs.
+
+    Later versions may have further codes.
+    """
 
     error: str
     code: str
@@ -86,7 +89,7 @@ class _Search(_Request, frozen=True):
 
 
 class SearchRequest(_Search, frozen=True):
-    """Exactly one of `text`, `media_id`, and `embedding` with its `space`."""
+    """Exactly one of `text`, `mediaId`, and `embedding` with its `space`."""
 
     text: Text | None = None
     media_id: str | None = None

@@ -13,13 +13,15 @@ from server.batching.embedder import Embedded, EmbeddedText
 from server.errors import BadParameter, NoPicture
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
-from server.http.openapi import FilesForm, PictureForm, contract
+from server.http.openapi import PICTURE, TEXT, PictureForm, PicturesForm, contract
 from server.http.request import Call, Request, call_of
 from server.http.timing import note_vector
 from server.http.wire import EmbeddedImage, Embeddings, TextsToEmbed
 from server.lifespan import Services
 
 RAW = "application/octet-stream"
+SPACE_HEADER = "Twinlens-Space"
+DIMENSIONS_HEADER = "Twinlens-Dimensions"
 MOST_FILES = 256
 
 
@@ -34,7 +36,14 @@ async def embed(request: Request, call: Call, services: Services, data: bytes) -
 @post(
     "/embed-image",
     status_code=200,
-    **contract(400, 413, 415, accepts={MULTIPART: PictureForm}, client=False),
+    **contract(
+        "embedImage",
+        *PICTURE,
+        accepts={MULTIPART: PictureForm},
+        answers={200: ("The vector.", EmbeddedImage)},
+        client=False,
+        lane=True,
+    ),
     tags=["embeddings"],
 )
 async def embed_image(request: Request, services: NamedDependency[Services]) -> EmbeddedImage:
@@ -53,13 +62,19 @@ async def embed_image(request: Request, services: NamedDependency[Services]) -> 
     "/v1/embeddings",
     status_code=200,
     **contract(
-        400,
-        413,
-        415,
-        accepts={MULTIPART: FilesForm, JSON: TextsToEmbed},
-        also={200: (Embeddings, "The vectors, in the order that the pictures or texts came.")},
-        raw=RAW,
+        "embed",
+        *PICTURE,
+        *TEXT,
+        accepts={MULTIPART: PicturesForm, JSON: TextsToEmbed},
+        answers={
+            200: ("The vectors, in the order that the pictures or texts came.", {JSON: Embeddings, RAW: bytes}),
+        },
+        headers={
+            SPACE_HEADER: f"The embedding space of the vectors, where the answer is {RAW}.",
+            DIMENSIONS_HEADER: f"The numbers in each vector, where the answer is {RAW}: float32, little-endian.",
+        },
         client=False,
+        lane=True,
     ),
     tags=["embeddings"],
 )
@@ -75,7 +90,7 @@ async def embeddings(request: Request, services: NamedDependency[Services]) -> R
     space = services.encoder.space
     if request.accept.best_match([MediaType.JSON, RAW], default=MediaType.JSON) == RAW:
         raw = np.stack(vectors).astype("<f4").tobytes()
-        headers = {"Twinlens-Space": space.id, "Twinlens-Dimensions": str(space.dimensions)}
+        headers = {SPACE_HEADER: space.id, DIMENSIONS_HEADER: str(space.dimensions)}
         return Response(raw, media_type=RAW, headers=headers)
     return Response(Embeddings(embeddings=[vector.tolist() for vector in vectors], space=space.id))
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from litestar import Response, get
 from litestar.di import NamedDependency
 
-from server.http.openapi import problems
+from server.http.openapi import contract
+from server.http.problems import answered_with
 from server.http.request import MOST_SECONDS
 from server.http.wire import Health, Readiness
 from server.lifespan import Services, load_of
 from server.operations.metrics import CONTENT_TYPE
 
 
-@get("/health/live", tags=["health"])
+@get("/health/live", **contract("live", answers={200: ("The process answers.", Health)}, ours=False), tags=["health"])
 async def live() -> Health:
     """The process answers."""
     return Health(status="ok")
@@ -24,7 +25,12 @@ _ANSWERED_WITHIN_SECONDS = 2.0
 _CONNECTED_WITHIN_SECONDS = 1.5
 
 
-@get("/health/ready", opt={MOST_SECONDS: _ANSWERED_WITHIN_SECONDS}, responses=problems(503), tags=["health"])
+@get(
+    "/health/ready",
+    **contract("ready", *answered_with(503), answers={200: ("Ready.", Readiness)}, ours=False),
+    tags=["health"],
+    opt={MOST_SECONDS: _ANSWERED_WITHIN_SECONDS},
+)
 async def ready(services: NamedDependency[Services]) -> Readiness:
     """The goldens passed at the start, the database answers now, and the store of pictures is there; otherwise 503."""
     services.store.require()
@@ -39,7 +45,12 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
     )
 
 
-@get("/metrics", media_type="text/plain", tags=["health"])
+@get(
+    "/metrics",
+    media_type="text/plain",
+    **contract("metrics", answers={200: ("The metrics.", {"text/plain": str})}, ours=False),
+    tags=["health"],
+)
 async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Counters and timings in Prometheus' text format."""
     services.metrics.observe(load_of(services.embedder))

@@ -10,10 +10,11 @@ from litestar.params import FromPath, Parameter
 
 from server.access.clients import check_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
+from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound
 from server.http.bodies import MULTIPART, read_form
-from server.http.openapi import UploadForm, contract
+from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Request, call_of
-from server.http.wire import Duplicates, Match, Media, UploadFields
+from server.http.wire import Duplicates, Limit, Match, Media, UploadFields
 from server.lifespan import Services
 
 QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
@@ -26,13 +27,12 @@ _FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
     "/v1/products/{product_id:str}/media",
     status_code=201,
     **contract(
-        400,
-        404,
-        409,
-        413,
-        415,
+        "addMedia",
+        *PICTURE,
+        ProductNotFound,
+        CatalogueConflict,
         accepts={MULTIPART: UploadForm},
-        also={200: (Media, "These bytes are there already.")},
+        answers={201: ("The picture was added.", Media), 200: ("These bytes are there already.", Media)},
     ),
     tags=["media"],
 )
@@ -47,19 +47,37 @@ async def add_media(
     return Response(Media.of(media), status_code=201 if created else 200)
 
 
-@get("/v1/media/{media_id:str}", **contract(404), tags=["media"])
+@get(
+    "/v1/media/{media_id:str}",
+    **contract("getMedia", MediaNotFound, answers={200: ("The media.", Media)}),
+    tags=["media"],
+)
 async def get_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """One media."""
     return Media.of(await services.catalogue.get_media(call_of(request).client_id, media_id))
 
 
-@delete("/v1/media/{media_id:str}", status_code=200, **contract(404), tags=["media"])
+@delete(
+    "/v1/media/{media_id:str}",
+    status_code=200,
+    **contract("deleteMedia", MediaNotFound, answers={200: ("What the media was.", Media)}),
+    tags=["media"],
+)
 async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """Delete a media; the answer is what it was."""
     return Media.of(await services.librarian.remove(call_of(request).client_id, media_id))
 
 
-@get("/v1/media/{media_id:str}/duplicates", **contract(404), tags=["media"])
+@get(
+    "/v1/media/{media_id:str}/duplicates",
+    **contract(
+        "listDuplicates",
+        MediaNotFound,
+        answers={200: ("The other media that are the same picture.", Duplicates)},
+        query={"limit": (Limit, DEFAULT_LIMIT)},
+    ),
+    tags=["media"],
+)
 async def get_duplicates(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str], limit: QueryLimit = DEFAULT_LIMIT
 ) -> Duplicates:
@@ -81,7 +99,18 @@ async def get_duplicates(
     )
 
 
-@get("/v1/media/{media_id:str}/thumbnail", media_type="image/webp", **contract(400, 404, 413), tags=["media"])
+@get(
+    "/v1/media/{media_id:str}/thumbnail",
+    media_type="image/webp",
+    **contract(
+        "getThumbnail",
+        MediaNotFound,
+        *STORED_PICTURE,
+        answers={200: ("The thumbnail.", {"image/webp": bytes})},
+        headers={"Cache-Control": "How long the thumbnail may be kept: it never changes."},
+    ),
+    tags=["media"],
+)
 async def get_thumbnail(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str]
 ) -> Response[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 from litestar import MediaType, Response, get
@@ -9,13 +10,22 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.errors import NotFound
+from server.http.prefix import HEADER as PREFIX_HEADER
+from server.http.prefix import prefix_of
+from server.http.request import Request
 from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
-_FILES = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
+_FILES = {
+    "app.js": "text/javascript",
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    "swagger.js": "text/javascript",
+}
+_SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 
-# The page loads nothing from elsewhere, so the browser need not be allowed to.
-_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
+# The page loads nothing from elsewhere, so the browser need not be allowed to. Its base is named below a prefix only.
+_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'self'; frame-ancestors 'none'"
 SECURITY = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -24,13 +34,20 @@ SECURITY = {
 
 
 @get("/", include_in_schema=False)
-async def page(services: NamedDependency[Services]) -> Response[bytes]:
-    """The page: type words, or drop, paste or choose a picture, and see the matches."""
+async def page(request: Request, services: NamedDependency[Services]) -> Response[bytes]:
+    """The page: type words, or drop, paste or choose a picture, and see the matches.
+
+    Its addresses are relative. Where a proxy names its prefix they are relative to that, for a browser may be at
+    `/prefix` as well as at `/prefix/`.
+    """
     html = (WEB / "index.html").read_bytes()
     if services.embedder.reads_text:
         # Written into the page itself, so that the box for words neither appears late nor disappears again.
         html = html.replace(b'data-words="off"', b'data-words="on"', 1)
-    return Response(html, media_type=MediaType.HTML, headers={**SECURITY, "Cache-Control": "no-cache"})
+    if prefix := prefix_of(request):
+        html = html.replace(b"<head>", f'<head>\n  <base href="{escape(prefix)}/">'.encode(), 1)
+    headers = {**SECURITY, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
+    return Response(html, media_type=MediaType.HTML, headers=headers)
 
 
 @get("/web/{name:str}", include_in_schema=False)
@@ -40,3 +57,12 @@ async def web(name: FromPath[str]) -> Response[bytes]:
         raise NotFound
     headers = {**SECURITY, "Cache-Control": "no-cache"}
     return Response((WEB / name).read_bytes(), media_type=_FILES[name], headers=headers)
+
+
+@get("/web/swagger-ui/{name:str}", include_in_schema=False)
+async def swagger_file(name: FromPath[str]) -> Response[bytes]:
+    """A file of Swagger UI, for the page that shows the API's description. They are large and seldom change."""
+    if name not in _SWAGGER_FILES:
+        raise NotFound
+    headers = {**SECURITY, "Cache-Control": "public, max-age=3600"}
+    return Response((WEB / "swagger-ui" / name).read_bytes(), media_type=_SWAGGER_FILES[name], headers=headers)

@@ -7,8 +7,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.access.clients import check_id
+from server.errors import CatalogueConflict, ProductIdTaken, ProductNotFound, SkuTaken
 from server.http.bodies import JSON, read_json
-from server.http.openapi import contract
+from server.http.openapi import JSON_BODY, contract
 from server.http.request import Request, call_of
 from server.http.wire import Product, ProductRequest
 from server.lifespan import Services
@@ -16,7 +17,15 @@ from server.lifespan import Services
 
 @put(
     "/v1/products/{product_id:str}",
-    **contract(400, 409, 413, 415, accepts={JSON: ProductRequest}, also={201: (Product, "Created.")}),
+    **contract(
+        "putProduct",
+        *JSON_BODY,
+        ProductIdTaken,
+        SkuTaken,
+        CatalogueConflict,
+        accepts={JSON: ProductRequest},
+        answers={200: ("Replaced.", Product), 201: ("Created.", Product)},
+    ),
     tags=["products"],
 )
 async def put_product(
@@ -35,13 +44,22 @@ async def put_product(
     return Response(Product.of(product), status_code=201 if created else 200)
 
 
-@get("/v1/products/{product_id:str}", **contract(404), tags=["products"])
+@get(
+    "/v1/products/{product_id:str}",
+    **contract("getProduct", ProductNotFound, answers={200: ("The product.", Product)}),
+    tags=["products"],
+)
 async def get_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
     """One product."""
     return Product.of(await services.catalogue.get_product(call_of(request).client_id, product_id))
 
 
-@delete("/v1/products/{product_id:str}", status_code=200, **contract(404), tags=["products"])
+@delete(
+    "/v1/products/{product_id:str}",
+    status_code=200,
+    **contract("deleteProduct", ProductNotFound, answers={200: ("What the product was.", Product)}),
+    tags=["products"],
+)
 async def delete_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
     """Delete a product with all its media; the answer is what it was."""
     return Product.of(await services.librarian.remove_product(call_of(request).client_id, product_id))

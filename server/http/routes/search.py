@@ -14,10 +14,10 @@ from server.artifact.grades import Grades, grade_named
 from server.batching.embedder import Timings
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Query
-from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody
+from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
-from server.http.openapi import SearchForm, contract
+from server.http.openapi import PICTURE, TEXT, SearchForm, contract
 from server.http.request import Call, Request, call_of
 from server.http.routes.embeddings import embed
 from server.http.timing import ms, note, note_vector
@@ -26,7 +26,16 @@ from server.lifespan import Services
 
 
 @post(
-    "/api/search/by-image", status_code=200, **contract(400, 413, 415, accepts={MULTIPART: SearchForm}), tags=["search"]
+    "/api/search/by-image",
+    status_code=200,
+    **contract(
+        "searchByImage",
+        *PICTURE,
+        accepts={MULTIPART: SearchForm},
+        answers={200: ("The matches, best first.", SearchAnswer)},
+        lane=True,
+    ),
+    tags=["search"],
 )
 async def search_by_image(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:
     """Find the pictures that are most like this one, as the legacy service did."""
@@ -36,7 +45,17 @@ async def search_by_image(request: Request, services: NamedDependency[Services])
 @post(
     "/v1/search",
     status_code=200,
-    **contract(400, 404, 409, 413, 415, accepts={MULTIPART: SearchForm, JSON: SearchRequest}),
+    **contract(
+        "search",
+        *PICTURE,
+        *TEXT,
+        MediaNotFound,
+        SpaceMismatch,
+        VectorRefused,
+        accepts={MULTIPART: SearchForm, JSON: SearchRequest},
+        answers={200: ("The matches, best first.", SearchAnswer)},
+        lane=True,
+    ),
     tags=["search"],
 )
 async def search(request: Request, services: NamedDependency[Services]) -> Response[SearchAnswer]:

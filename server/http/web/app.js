@@ -17,7 +17,7 @@ const readsWords = document.body.dataset.words === "on"; // the server says so: 
 const number = $("min-number");
 const range = $("min-range");
 
-// ---- addresses
+// ---- addresses: all are relative, since the page may be shown below any path
 
 function withClient(path, parameters = {}) {
   const query = new URLSearchParams(parameters);
@@ -26,9 +26,9 @@ function withClient(path, parameters = {}) {
   return text ? `${path}?${text}` : path;
 }
 
-const thumbnailOf = (mediaId) => withClient(`/v1/media/${encodeURIComponent(mediaId)}/thumbnail`);
+const thumbnailOf = (mediaId) => withClient(`v1/media/${encodeURIComponent(mediaId)}/thumbnail`);
 const inAddress = ({ mediaId, text }) => (mediaId ? { mediaId } : text ? { text } : {});
-const pageOf = (query) => withClient("/", query ? inAddress(query) : {});
+const pageOf = (query) => withClient("./", query ? inAddress(query) : {});
 
 // ---- words
 
@@ -91,7 +91,7 @@ async function search(query, minSimilarity, signal) {
   const { body, headers } = requestFor(query, minSimilarity);
   let response, text;
   try {
-    response = await fetch(withClient("/v1/search"), {
+    response = await fetch(withClient("v1/search"), {
       method: "POST", body, headers: { Accept: "application/json", ...headers }, signal,
     });
     text = await response.text();

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.support.prefix_proxy import proxied
 from tests.support.process import Process, Serve
 from tests.support.serving import NewShop
 
@@ -48,19 +50,28 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def browsing(browser: Browser, process: Process) -> Iterator[Page]:
-    """The page as somebody sees it who has never been there; nothing is wrong on it that a console would show."""
+def browsing(browser: Browser, process: Process, address: str | None = None) -> Iterator[Page]:
+    """The page as somebody sees it who has never been there; nothing is wrong on it that a console would show.
+
+    `address`: where it is shown, if not at the server's own. It asks for nothing at any other server.
+    """
     complaints: list[str] = []
+    origin = urlsplit(address or process.url)[:2]
 
     def read(line: ConsoleMessage) -> None:
         if "Content Security" in line.text:
             complaints.append(line.text)
 
+    def asks(url: str) -> None:
+        if not url.startswith(("blob:", "data:")) and urlsplit(url)[:2] != origin:
+            complaints.append(f"asks for {url}")
+
     with browser.new_context(viewport={"width": 390, "height": 844}) as context:
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", read)
-        page.goto(process.url)
+        page.on("request", lambda request: asks(request.url))
+        page.goto(address or process.url)
         yield page
     assert complaints == []
 
@@ -286,3 +297,59 @@ def test_a_model_that_knows_no_words_has_a_page_without_a_box_for_them(
         no_sideways_scrolling(page)
         page.goto(f"{page.url}?text=violin")
         expect(page.get_by_test_id("error")).to_contain_text("has no text tower", timeout=20_000)
+
+
+# --- below a prefix ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prefix", "named", "address"),
+    [
+        pytest.param("/search", False, "/search/", id="no prefix named"),
+        pytest.param("/shop/de-AT/search", True, "/shop/de-AT/search", id="no slash at the end"),
+    ],
+)
+def test_below_a_prefix_a_picture_finds_its_matches_with_their_thumbnails(
+    server: Process, browser: Browser, prefix: str, named: bool, address: str
+) -> None:
+    with proxied(server.url, prefix, named=named) as proxy, browsing(browser, server, proxy.url + address) as page:
+        expect(page.locator(".brand img")).to_have_js_property("naturalWidth", 150)
+        page.get_by_test_id("file-input").set_input_files(DEMO_PICTURES / "keyboard.webp")
+        search_state(page, "done")
+        expect(page.get_by_test_id("result")).to_have_count(24)
+        thumbnail = page.get_by_test_id("result-thumbnail").first
+        page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+
+        # A match is a page of its own, also in a new tab and after a reload.
+        link = page.get_by_test_id("result").nth(1).get_by_role("link").evaluate("link => link.href")
+        assert link.startswith(f"{proxy.url}{prefix}/?mediaId=")
+        page.goto(link)
+        search_state(page, "done")
+        expect(page.get_by_test_id("result-similarity").first).to_have_text("100.0 %")
+        page.reload()
+        search_state(page, "done")
+
+        page.get_by_role("link", name="Twinlens").click()
+        search_state(page, "idle")
+        assert page.url == f"{proxy.url}{prefix}/"
+        described = page.get_by_role("link", name="API").evaluate("link => link.href")
+        assert described == f"{proxy.url}{prefix}/schema/swagger"
+        assert proxy.strays == []
+
+
+@pytest.mark.parametrize(("prefix", "slash"), [("", ""), ("/search", "/")])
+def test_the_page_of_the_api_tries_a_call_with_nothing_from_elsewhere(
+    server: Process, browser: Browser, prefix: str, slash: str
+) -> None:
+    with (
+        proxied(server.url, prefix, named=False) as proxy,
+        browsing(browser, server, f"{proxy.url}{prefix}/schema/swagger{slash}") as page,
+    ):
+        call = page.locator("#operations-products-getProduct")
+        call.get_by_role("button").first.click(timeout=60_000)
+        call.get_by_role("button", name="Try it out").click()
+        call.get_by_role("row", name="productId").get_by_role("textbox").fill("demo-keyboard")
+        call.get_by_role("button", name="Execute").click()
+        expect(call.locator(".live-responses-table")).to_contain_text('"name": "Keyboard"', timeout=60_000)
+        expect(call.locator(".request-url").first).to_contain_text(f"{proxy.url}{prefix}/v1/products/demo-keyboard")
+        assert proxy.strays == []

@@ -1,0 +1,164 @@
+"""Examples for the API's description. The tests send each one to a server, and compare each answer with its schema.
+
+They belong together: the product is put, its picture is added, and then it is found. In a form, the value of `file`
+stands for the bytes of a picture.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from server.errors import TwinlensError
+from server.http import wire
+from server.http.bodies import JSON, MULTIPART
+
+CLIENT = "acme"
+PRODUCT = "shoe-42"
+MEDIA = "5f0c1a9d3b7e4f6a8c2d1e0f9a8b7c6d"
+SPACE = "72b1084832f6d0c35a1e94f7b86d20c15e3f9a7742c8d6b10f4e5a9382716c0d"
+PICTURE = "(the bytes of a picture)"
+
+IN_PATH: Mapping[str, str] = {"productId": PRODUCT, "mediaId": MEDIA}
+"""Values of the parameters in paths."""
+
+
+class Example(NamedTuple):
+    summary: str
+    value: Any
+
+
+_FILTER = {"attributes": {"category": "shoes", "price": {"gte": 20, "lt": 60}}}
+_BY_PICTURE = {
+    "picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT}),
+    "narrowed": Example(
+        "A picture, among some products, and only what is like it",
+        {
+            "file": PICTURE,
+            "clientId": CLIENT,
+            "limit": 5,
+            "minGrade": "similar",
+            "filter": msgspec.json.encode(_FILTER).decode(),
+        },
+    ),
+}
+
+REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
+    "embedImage": {MULTIPART: {"picture": Example("A picture", {"file": PICTURE})}},
+    "embed": {
+        MULTIPART: {"pictures": Example("Two pictures", {"file": [PICTURE, PICTURE]})},
+        JSON: {"texts": Example("Two texts", {"texts": ["red shoes", "a leather bag"]})},
+    },
+    "searchByImage": {MULTIPART: _BY_PICTURE},
+    "search": {
+        MULTIPART: _BY_PICTURE,
+        JSON: {
+            "words": Example("Words", {"text": "red shoes", "clientId": CLIENT, "limit": 10}),
+            "media": Example("A picture of the catalogue", {"mediaId": MEDIA, "clientId": CLIENT}),
+            "narrowed": Example(
+                "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
+            ),
+        },
+    },
+    "putProduct": {
+        JSON: {
+            "least": Example("A name, which is all that is needed", {"name": "Red running shoe", "clientId": CLIENT}),
+            "full": Example(
+                "All that a product can have",
+                {
+                    "name": "Red running shoe",
+                    "sku": "RS-42",
+                    "isActive": True,
+                    "attributes": {"category": "shoes", "colour": ["red", "white"], "price": 49.9},
+                    "clientId": CLIENT,
+                },
+            ),
+        }
+    },
+    "addMedia": {MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})}},
+}
+"""By operation, content type and name: the bodies of requests."""
+
+_THEN = datetime(2026, 5, 4, 9, 30, tzinfo=UTC)
+_PRODUCT = wire.Product(
+    id=PRODUCT,
+    client_id=CLIENT,
+    name="Red running shoe",
+    sku="RS-42",
+    is_active=True,
+    attributes={"category": "shoes", "colour": ["red", "white"], "price": 49.9},
+    created_at=_THEN,
+    updated_at=_THEN,
+)
+_MEDIA = wire.Media(
+    id=MEDIA,
+    product_id=PRODUCT,
+    client_id=CLIENT,
+    kind="image",
+    status="ready",
+    s3_key=f"media/{CLIENT}/{MEDIA}.jpg",
+    content_type="image/jpeg",
+    bytes=48211,
+    width=800,
+    height=600,
+    content_digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    created_at=_THEN,
+)
+_MATCH = wire.Match(
+    product_id=PRODUCT,
+    product_name="Red running shoe",
+    media_id=MEDIA,
+    s3_key=f"media/{CLIENT}/{MEDIA}.jpg",
+    width=800,
+    height=600,
+    score=-1.0,
+    cosine=1.0,
+    similarity=100.0,
+    grade="identical",
+)
+_FOUND = wire.SearchAnswer(
+    results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}
+)
+_VECTOR = [0.6, 0.0, -0.8]
+
+
+def _answer(summary: str, value: msgspec.Struct) -> Example:
+    return Example(summary, msgspec.to_builtins(value))
+
+
+ANSWERS: Mapping[str, Example] = {
+    "embedImage": _answer(
+        "The vector, shortened here",
+        wire.EmbeddedImage(embedding=_VECTOR, model="starter", device="cpu", space=SPACE),
+    ),
+    "embed": _answer("The vectors, shortened here", wire.Embeddings(embeddings=[_VECTOR, _VECTOR], space=SPACE)),
+    "searchByImage": _answer("The picture found itself", _FOUND),
+    "search": _answer("The picture found itself", _FOUND),
+    "putProduct": _answer("The product", _PRODUCT),
+    "getProduct": _answer("The product", _PRODUCT),
+    "deleteProduct": _answer("What the product was", _PRODUCT),
+    "addMedia": _answer("The media", _MEDIA),
+    "getMedia": _answer("The media", _MEDIA),
+    "deleteMedia": _answer("What the media was", _MEDIA),
+    "listDuplicates": _answer("Another media of the same bytes", wire.Duplicates(exact=[_MATCH], near=[], space=SPACE)),
+    "live": _answer("Alive", wire.Health(status="ok")),
+    "ready": _answer(
+        "Ready",
+        wire.Readiness(status="ready", model="starter", device="cpu", precision="fp32", space=SPACE, text=True),
+    ),
+    "metrics": Example(
+        "A few lines of many",
+        "# HELP twinlens_requests_total Requests answered.\n# TYPE twinlens_requests_total counter\n"
+        'twinlens_requests_total{method="POST",route="/v1/search",status="200"} 42.0\n',
+    ),
+}
+"""By operation: the body of a successful answer, of its first content type."""
+
+
+def problem(error: type[TwinlensError]) -> wire.Problem:
+    """The body of this error, with the sentence that it has where nothing more is known."""
+    return wire.Problem(error=inspect.getdoc(error) or "", code=error.code, request_id="3f2a9c1e7b6d4f50")

@@ -1,0 +1,406 @@
+"""The API's description: that it is valid, complete, and true of what the server takes and gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from server.http import examples
+from server.http.routes.page import WEB
+from tests import DEMO_PICTURES, ROOT
+from tests.support.serving import Client
+
+KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
+JSON, FORM = "application/json", "multipart/form-data"
+HEALTH = {"live", "ready", "metrics"}
+
+Document = dict[str, Any]
+Operation = tuple[str, str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def schema(api: Client) -> Document:
+    found: Document = api.get("/schema").json()
+    return found
+
+
+def operations(schema: Document) -> dict[str, Operation]:
+    """By operation id: method, path and description."""
+    return {
+        call["operationId"]: (method, path, call)
+        for path, methods in schema["paths"].items()
+        for method, call in methods.items()
+    }
+
+
+def resolved(schema: Document, node: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in node:
+        found: Any = schema
+        for step in node["$ref"].removeprefix("#/").split("/"):
+            found = found[step]
+        return dict(found)
+    return node
+
+
+def body_of(schema: Document, name: str, kind: str) -> dict[str, Any]:
+    content = operations(schema)[name][2]["requestBody"]["content"]
+    return resolved(schema, content[kind]["schema"])
+
+
+def complaints(schema: Document, kind: dict[str, Any], value: Any) -> Sequence[str]:
+    """How a value differs from a schema of the document."""
+    validator = Draft202012Validator({**kind, "components": schema["components"]})
+    return [error.message for error in validator.iter_errors(value)]
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_openapi_by_the_letter(schema: Document) -> None:
+    validate(schema)
+
+
+def test_both_addresses_give_it_and_say_what_it_is(api: Client, schema: Document) -> None:
+    document = api.get("/schema/openapi.json")
+    assert document.headers["content-type"] == "application/vnd.oai.openapi+json"
+    assert document.json() == schema
+    assert api.get("/schema/").json() == schema
+
+
+def test_it_names_every_call_as_generators_like_it(schema: Document) -> None:
+    assert {name: f"{method} {path}" for name, (method, path, _) in operations(schema).items()} == {
+        "embedImage": "post /embed-image",
+        "embed": "post /v1/embeddings",
+        "searchByImage": "post /api/search/by-image",
+        "search": "post /v1/search",
+        "putProduct": "put /v1/products/{productId}",
+        "getProduct": "get /v1/products/{productId}",
+        "deleteProduct": "delete /v1/products/{productId}",
+        "addMedia": "post /v1/products/{productId}/media",
+        "getMedia": "get /v1/media/{mediaId}",
+        "deleteMedia": "delete /v1/media/{mediaId}",
+        "listDuplicates": "get /v1/media/{mediaId}/duplicates",
+        "getThumbnail": "get /v1/media/{mediaId}/thumbnail",
+        "live": "get /health/live",
+        "ready": "get /health/ready",
+        "metrics": "get /metrics",
+    }
+
+
+def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document) -> None:
+    for name, (_, _, call) in operations(schema).items():
+        refused = {status: answer for status, answer in call["responses"].items() if int(status) >= 400}
+        if name not in HEALTH:
+            assert {"422", "500", "503"} <= set(refused), name
+        for status, answer in refused.items():
+            assert answer["description"], (name, status)
+            assert ("Retry-After" in answer["headers"]) == (status == "503"), (name, status)
+            (content,) = answer["content"].values()
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert content["examples"], (name, status)
+            for code, example in content["examples"].items():
+                problem = resolved(schema, example)["value"]
+                assert problem["code"] == code
+                assert problem["error"].endswith(".") or ":" in problem["error"]
+                assert not complaints(schema, content["schema"], problem)
+    problem = schema["components"]["schemas"]["Problem"]
+    assert set(problem["properties"]) == set(problem["required"]) == {"error", "code", "requestId"}
+
+
+def test_its_codes_are_those_of_the_documentation_but_for_one_that_nobody_reads(schema: Document) -> None:
+    table = (ROOT / "docs" / "operations.md").read_text("utf-8").split("\n## Errors\n")[1]
+    documented = set(re.findall(r"^\| \d{3} \| `(\w+)` \|", table, re.MULTILINE))
+    codes = schema["components"]["schemas"]["ErrorCode"]["enum"]
+    assert set(codes) == documented - {"caller_left"}
+
+
+def test_every_call_declares_its_parameters(schema: Document) -> None:
+    for name, (_, path, call) in operations(schema).items():
+        declared = {(one["name"], one["in"]): one["required"] for one in call.get("parameters", [])}
+        expected = {(one, "path"): True for one in re.findall(r"\{(\w+)\}", path)}
+        if name not in HEALTH:
+            expected |= {("Twinlens-Deadline", "header"): False, ("X-Request-Id", "header"): False}
+            if "embed" not in name:  # a vector is nobody's
+                expected[("clientId", "query")] = False
+        if name in ("embed", "embedImage", "search", "searchByImage"):  # an upload is bulk work anyway
+            expected[("Twinlens-Lane", "header")] = False
+        if name == "listDuplicates":
+            expected[("limit", "query")] = False
+        assert declared == expected, name
+
+
+ANSWERS = {
+    "embedImage": {"200": {JSON: "EmbeddedImage"}},
+    "embed": {"200": {JSON: "Embeddings", "application/octet-stream": "binary"}},
+    "search": {"200": {JSON: "SearchAnswer"}},
+    "searchByImage": {"200": {JSON: "SearchAnswer"}},
+    "getProduct": {"200": {JSON: "Product"}},
+    "putProduct": {"200": {JSON: "Product"}, "201": {JSON: "Product"}},
+    "deleteProduct": {"200": {JSON: "Product"}},
+    "addMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
+    "getMedia": {"200": {JSON: "Media"}},
+    "deleteMedia": {"200": {JSON: "Media"}},
+    "listDuplicates": {"200": {JSON: "Duplicates"}},
+    "getThumbnail": {"200": {"image/webp": "binary"}},
+    "live": {"200": {JSON: "Health"}},
+    "ready": {"200": {JSON: "Readiness"}},
+    "metrics": {"200": {"text/plain": "string"}},
+}
+
+
+def test_it_declares_what_each_call_answers(schema: Document) -> None:
+    def of(body: dict[str, Any]) -> str:
+        kind = body["schema"]
+        return str(
+            kind["$ref"].removeprefix("#/components/schemas/") if "$ref" in kind else kind.get("format", "string")
+        )
+
+    assert {
+        name: {
+            status: {kind: of(body) for kind, body in answer["content"].items()}
+            for status, answer in call["responses"].items()
+            if int(status) < 400
+        }
+        for name, (_, _, call) in operations(schema).items()
+    } == ANSWERS
+
+
+def test_it_declares_the_headers_of_vectors_that_come_as_bytes(schema: Document) -> None:
+    headers = operations(schema)["embed"][2]["responses"]["200"]["headers"]
+    assert {"Twinlens-Space", "Twinlens-Dimensions", "Server-Timing", "X-Request-Id"} == set(headers)
+
+
+def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Document) -> None:
+    for name in ("search", "embed"):
+        assert set(operations(schema)[name][2]["requestBody"]["content"]) == {FORM, JSON}
+    by_form, by_json = (body_of(schema, "search", kind)["properties"] for kind in (FORM, JSON))
+    for fields in (by_form, by_json):
+        assert repr(fields["limit"]["maximum"]) == "1000"  # whole, as the limit is
+    assert set(by_form) == {"file", "limit", "minSimilarity", "minGrade", "filter", "clientId"}
+    assert set(by_json) == {
+        "text", "mediaId", "embedding", "space", "limit", "minSimilarity", "minGrade", "filter", "clientId",
+    }  # fmt: skip
+    grades = resolved(schema, by_json["minGrade"])
+    assert grades["enum"] == ["identical", "near-duplicate", "similar", "weak"]
+
+
+def test_it_declares_how_long_a_text_may_be(schema: Document) -> None:
+    assert body_of(schema, "search", JSON)["properties"]["text"]["maxLength"] == 10_000
+    assert body_of(schema, "embed", JSON)["properties"]["texts"]["items"]["maxLength"] == 10_000
+
+
+@pytest.mark.parametrize("name", ["embedImage", "searchByImage", "search", "addMedia"])
+def test_a_picture_in_a_form_is_binary(schema: Document, name: str) -> None:
+    file = body_of(schema, name, FORM)["properties"]["file"]
+    assert (file["type"], file["format"]) == ("string", "binary")
+
+
+def test_many_pictures_in_a_form_are_a_list_of_binaries(schema: Document) -> None:
+    files = body_of(schema, "embed", FORM)["properties"]["file"]
+    assert (files["type"], files["items"]["format"]) == ("array", "binary")
+
+
+# --- that it is true --------------------------------------------------------------------------------------------------
+
+
+def request_of(kind: str, value: dict[str, Any], media_id: str) -> dict[str, Any]:
+    """An example's body as httpx sends it."""
+    if kind == JSON:
+        return {"json": {name: media_id if one == examples.MEDIA else one for name, one in value.items()}}
+    assert kind == FORM
+    files = value["file"] if isinstance(value["file"], list) else [value["file"]]
+    assert set(files) == {examples.PICTURE}
+    return {
+        "files": [("file", ("shoe.webp", KEYBOARD, "image/webp")) for _ in files],
+        "data": {name: str(one) for name, one in value.items() if name != "file"},
+    }
+
+
+def agrees(schema: Document, name: str, response: httpx.Response) -> None:
+    """The answer is one that the document has for this call: its status, its type, its body and its headers."""
+    declared = operations(schema)[name][2]["responses"]
+    status = str(response.status_code)
+    assert status in declared, (name, status, response.text)
+    kind = response.headers["content-type"].partition(";")[0]
+    assert kind in declared[status]["content"], (name, kind)
+    body = declared[status]["content"][kind]
+    if kind == JSON:
+        assert not complaints(schema, body["schema"], response.json()), (name, response.text)
+    assert {"X-Request-Id"} <= set(declared[status]["headers"])
+    ours = {one for one in response.headers if one.startswith(("twinlens-", "x-", "retry-", "server-timing"))}
+    assert ours <= {one.lower() for one in declared[status]["headers"]}, (name, status)
+    if response.is_error:
+        assert response.json()["code"] in body["examples"], (name, response.text)
+
+
+def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api: Client, schema: Document) -> None:
+    calls = operations(schema)
+    media_id = examples.MEDIA
+    sent: list[str] = []
+
+    def send(name: str, body: dict[str, Any]) -> httpx.Response:
+        method, path, call = calls[name]
+        for one in call.get("parameters", []):
+            if one["in"] == "path":
+                value = media_id if one["example"] == examples.MEDIA else one["example"]
+                path = path.replace(f"{{{one['name']}}}", value)
+        response = api.request(method, path, params={} if body else {"clientId": examples.CLIENT}, **body)
+        assert response.status_code in (200, 201), (name, body, response.text)
+        agrees(schema, name, response)
+        sent.append(name)
+        return response
+
+    def every_example(name: str) -> Iterator[httpx.Response]:
+        content = calls[name][2]["requestBody"]["content"]
+        for kind, described in content.items():
+            assert described["examples"], (name, kind)
+            for example in described["examples"].values():
+                assert not complaints(schema, described["schema"], example["value"]), (name, example)
+                yield send(name, request_of(kind, example["value"], media_id))
+
+    def first_and_again(name: str) -> None:
+        """As any number of clients may do one after the other."""
+        for response in [*every_example(name), *every_example(name)]:
+            assert response.json()["clientId"] == examples.CLIENT
+
+    first_and_again("putProduct")
+    first_and_again("addMedia")
+    media_id = [response.json()["id"] for response in every_example("addMedia")][-1]
+    for name in ("embedImage", "embed", "searchByImage", "search"):
+        for response in every_example(name):
+            found = response.json().get("results", [])
+            assert "embed" in name or found == [] or found[0]["productId"] == examples.PRODUCT
+    for name in ("getProduct", "getMedia", "listDuplicates", "getThumbnail", *HEALTH, "deleteMedia", "deleteProduct"):
+        send(name, {})
+    assert set(sent) == set(calls)
+
+
+def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> None:
+    for name, (_, _, call) in operations(schema).items():
+        for status, answer in call["responses"].items():
+            for kind, body in answer["content"].items():
+                shown = [resolved(schema, one)["value"] for one in body.get("examples", {}).values()]
+                assert shown or kind in ("image/webp", "application/octet-stream"), (name, status, kind)
+                for value in shown:
+                    assert not complaints(schema, body["schema"], value), (name, status, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "request_", "status"),
+    [
+        ("embedImage", "/embed-image", {"files": {"file": b"text"}}, 415),
+        ("embedImage", "/embed-image", {"files": {"file": KEYBOARD[:200]}}, 400),
+        ("embedImage", "/embed-image", {"files": {"file": b"x" * 5_000_000}}, 413),
+        ("embedImage", "/embed-image", {"content": b"x"}, 415),
+        ("embed", "/v1/embeddings", {"json": {"texts": []}}, 422),
+        ("embed", "/v1/embeddings", {"json": {"texts": ["x" * 20_000]}}, 422),
+        ("embed", "/v1/embeddings", {"files": {"file": KEYBOARD}, "headers": {"Twinlens-Deadline": "1e-7"}}, 503),
+        ("search", "/v1/search", {"json": {"text": " "}}, 422),
+        ("search", "/v1/search", {"json": {"mediaId": "none"}}, 404),
+        ("search", "/v1/search", {"json": {"embedding": [1.0], "space": "other"}}, 409),
+        ("search", "/v1/search", {"content": b"{", "headers": {"content-type": JSON}}, 400),
+        ("searchByImage", "/api/search/by-image", {"data": {"limit": "1"}, "files": {"other": b""}}, 422),
+        ("putProduct", "/v1/products/demo-keyboard?clientId=another", {"json": {"name": "x"}}, 409),
+        ("putProduct", "/v1/products/x", {"json": {"naem": "x"}}, 422),
+        ("addMedia", "/v1/products/none/media", {"files": {"file": KEYBOARD}}, 404),
+        ("getProduct", "/v1/products/none", {}, 404),
+        ("deleteProduct", "/v1/products/none", {}, 404),
+        ("getMedia", "/v1/media/none", {}, 404),
+        ("deleteMedia", "/v1/media/none", {}, 404),
+        ("listDuplicates", "/v1/media/none/duplicates?limit=0", {}, 422),
+        ("listDuplicates", "/v1/media/none/duplicates", {}, 404),
+        ("getThumbnail", "/v1/media/none/thumbnail", {}, 404),
+    ],
+)
+def test_every_error_is_one_that_the_document_has_for_its_call(
+    api: Client, schema: Document, name: str, path: str, request_: dict[str, Any], status: int
+) -> None:
+    method, _, _ = operations(schema)[name]
+    response = api.request(method, path, **request_)
+    assert response.status_code == status, response.text
+    agrees(schema, name, response)
+
+
+def test_vectors_as_bytes_agree_with_the_document(api: Client, schema: Document) -> None:
+    accept = {"Accept": "application/octet-stream"}
+    response = api.post("/v1/embeddings", files={"file": KEYBOARD}, headers=accept)
+    agrees(schema, "embed", response)
+    assert len(response.content) == 4 * int(response.headers["Twinlens-Dimensions"])
+
+
+# --- below a prefix ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "server"),
+    [
+        ([], "/"),
+        (["/search"], "/search"),
+        (["/search/"], "/search"),
+        (["/shop/search-2.0/~a_b"], "/shop/search-2.0/~a_b"),
+        (["/caf%C3%A9"], "/caf%C3%A9"),
+        (["/shop, /search"], "/shop/search"),
+        (["/shop", "/search"], "/shop/search"),
+        (["/"], "/"),
+        # What nobody else may put into an answer of ours:
+        (["search"], "/"),
+        (["//elsewhere.example"], "/"),
+        (["/, //elsewhere.example"], "/"),
+        (["/\\elsewhere.example"], "/"),
+        (["https://elsewhere.example/"], "/"),
+        (["/a/../b"], "/"),
+        (["/a/%2e%2E/b"], "/"),
+        (["/a/."], "/"),
+        (["/a//b"], "/"),
+        (['/"><script>alert(1)</script>'], "/"),
+        (["/a b"], "/"),
+        (["/a?b"], "/"),
+        (["/a#b"], "/"),
+        (["/a%"], "/"),
+        (["/" + "a" * 600], "/"),
+    ],
+)
+def test_its_server_is_the_prefix_that_a_proxy_names_if_that_is_a_plain_path(
+    api: Client, sent: list[str], server: str
+) -> None:
+    headers = [("X-Forwarded-Prefix", value) for value in sent]
+    response = api.get("/schema", headers=headers)
+    assert response.json()["servers"] == [{"url": server}]
+    assert response.headers["Vary"] == "X-Forwarded-Prefix"
+    page = api.get("/", headers=headers)
+    assert re.findall(r"<base[^>]*>", page.text) == ([] if server == "/" else [f'<base href="{server}/">'])
+    assert "alert(1)" not in page.text
+    assert page.headers["Vary"] == "X-Forwarded-Prefix"
+
+
+# --- the page that shows it -------------------------------------------------------------------------------------------
+
+
+def test_the_page_that_shows_it_takes_its_files_from_this_server(api: Client) -> None:
+    page = api.get("/schema/swagger")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    files = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(files) == 5
+    for file in files:
+        assert not file.startswith(("/", "http"))
+        assert api.get(f"/schema/{file}").status_code == 200, file
+
+
+def test_with_a_slash_at_its_end_the_address_of_that_page_leads_to_the_page(api: Client) -> None:
+    response = api.get("/schema/swagger/", follow_redirects=False)
+    assert (response.status_code, response.headers["Location"]) == (307, "../swagger")
+
+
+def test_the_files_of_swagger_ui_are_with_their_licence() -> None:
+    folder = WEB / "swagger-ui"
+    assert "Apache License" in (folder / "LICENSE").read_text("utf-8")
+    assert "swagger-ui" in (folder / "NOTICE").read_text("utf-8")
+    bundle = (folder / "swagger-ui-bundle.js").read_text("utf-8")
+    assert (folder / re.findall(r"please see (\S+)", bundle)[0]).exists()

@@ -1,0 +1,131 @@
+"""Clients that others' tools generate from the API's description, used against a running server."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import DEMO_PICTURES
+from tests.support.databases import fresh_database
+from tests.support.process import Process
+
+PICTURE = DEMO_PICTURES / "keyboard.webp"
+TYPESCRIPT = Path(__file__).parent / "typescript"
+
+# A thumbnail is bytes of a type that the generator does not know.
+CONFIG = "post_hooks: []\ncontent_type_overrides:\n  image/webp: application/octet-stream\n"
+
+
+@pytest.fixture(scope="module")
+def server(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with fresh_database(postgres_url, template_database) as url:
+        process = Process(tmp_path_factory.mktemp("clients"), "--database-url", url)
+        try:
+            yield process.ready()
+        finally:
+            process.stop()
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
+    server: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    address = f"{server.url}/schema/openapi.json"
+    options = ("--meta", "none", "--output-path", "generated_twinlens", "--config", "config.yaml", "--fail-on-warning")
+    run(sys.executable, "-m", "openapi_python_client", "generate", "--url", address, *options, folder=tmp_path)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    models: Any = importlib.import_module("generated_twinlens.models")
+    types: Any = importlib.import_module("generated_twinlens.types")
+    connect: Any = importlib.import_module("generated_twinlens").Client
+    picture = PICTURE.read_bytes()
+
+    def call(tag: str, name: str, *path: str, **given: Any) -> Any:
+        """A generated function of this name: its status and its answer."""
+        answer = importlib.import_module(f"generated_twinlens.api.{tag}.{name}").sync_detailed(
+            *path, client=client, **given
+        )
+        return int(answer.status_code), answer.parsed
+
+    def file(data: bytes = picture) -> Any:
+        return types.File(io.BytesIO(data), "shoe.webp", "image/webp")
+
+    with connect(base_url=server.url, timeout=60, raise_on_unexpected_status=True) as client:
+        attributes = models.ProductRequestAttributes.from_dict({"category": "shoes", "price": 49.9})
+        product = models.ProductRequest(name="Red running shoe", client_id="python", attributes=attributes)
+        status, put = call("products", "put_product", "py-shoe", body=product)
+        assert (status, put.name, put.attributes["price"]) == (201, "Red running shoe", 49.9)
+
+        form = models.UploadForm(file=file(), client_id="python")
+        status, media = call("media", "add_media", "py-shoe", body=form)
+        assert (status, media.status, media.product_id) == (201, "ready", "py-shoe")
+
+        asked = models.SearchForm(file=file(), client_id="python", limit=3, min_grade=models.Grade.SIMILAR)
+        status, found = call("search", "search_by_image", body=asked, twinlens_lane=models.Lane.INTERACTIVE)
+        assert (status, found.results[0].media_id, found.results[0].similarity) == (200, media.id, 100.0)
+        assert found.results[0].grade is models.Grade.IDENTICAL
+        assert found.plan is models.SearchAnswerPlan.EXACT
+
+        price = models.Range(gte=20, lt=60)
+        narrowed = models.Filter(attributes=models.FilterAttributes.from_dict({"price": price.to_dict()}))
+        by_media = models.SearchRequest(media_id=media.id, client_id="python", filter_=narrowed)
+        status, found = call("search", "search", body=by_media, twinlens_deadline=60.0)
+        assert (status, [match.media_id for match in found.results]) == (200, [media.id])
+
+        status, vectors = call("embeddings", "embed", body=models.PicturesForm(file=[file(), file()]))
+        assert (status, len(vectors.embeddings), vectors.space) == (200, 2, found.space)
+        status, thumbnail = call("media", "get_thumbnail", media.id, client_id="python")
+        assert (status, thumbnail.payload.read(4)) == (200, b"RIFF")
+        status, metrics = call("health", "metrics")
+        assert "twinlens_requests_total" in metrics
+
+        refusals = [
+            call("embeddings", "embed_image", body=models.PictureForm(file=file(b"text"))),
+            call("media", "get_media", "none", client_id="python"),
+            call("search", "search", body=models.SearchRequest()),
+        ]
+        assert all(isinstance(problem, models.Problem) for _, problem in refusals)
+        assert [(status, problem.code) for status, problem in refusals] == [
+            (415, models.ErrorCode.NOT_A_PICTURE),
+            (404, models.ErrorCode.MEDIA_NOT_FOUND),
+            (422, models.ErrorCode.BAD_PARAMETER),
+        ]
+
+
+@pytest.mark.slow  # it installs a compiler
+@pytest.mark.skipif(
+    not (shutil.which("npm") and shutil.which("node")) and not os.environ.get("CI"), reason="needs node and npm"
+)
+def test_the_types_of_openapi_typescript_compile_strictly_and_openapi_fetch_uses_them(
+    server: Process, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(TYPESCRIPT, tmp_path / "typescript")
+    quietly = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+    run("npm", "install", *quietly, folder=folder)
+    run("npm", "run", "generate", "--", f"{server.url}/schema/openapi.json", folder=folder)
+    run("npm", "run", "build", folder=folder)
+    printed = json.loads(run("node", "built/use.js", server.url, PICTURE, folder=folder))
+    assert printed == {
+        "found": [["ts-shoe", "identical"], ["ts-shoe", "identical"]],
+        "similarity": 100,
+        "dimensions": [512, 512],
+        "thumbnail": True,
+        "codes": {"notAPicture": "not_a_picture", "noSuchMedia": "media_not_found"},
+        "expected": True,
+    }
