@@ -15,6 +15,9 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.types import ControllerRouterHandler
 
 from server.http import problems
+from server.http.draining import draining
+from server.http.memory import BodyMemory, within_memory
+from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.routes import embeddings, health, media, page, products, search
 from server.lifespan import Services, open_services
@@ -44,6 +47,9 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
 
 _ALONE = Place()
 
+# So much is read of a body after its answer, also where bodies must be small.
+_DRAINED_BYTES = 64_000_000
+
 
 def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
     """The server as an ASGI app. Opens nothing yet: its lifespan does. `place`: among several workers."""
@@ -62,7 +68,7 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
         # The browsable page loads its scripts from the network, so the plain document comes first.
         render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), SwaggerRenderPlugin(path="/swagger")],
     )
-    return assemble(settings, HANDLERS, opened, openapi)
+    return assemble(settings, HANDLERS, opened, openapi, workers=place.of)
 
 
 def assemble(
@@ -70,18 +76,33 @@ def assemble(
     handlers: Sequence[ControllerRouterHandler],
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
     openapi: OpenAPIConfig | None = None,
+    *,
+    workers: int = 1,
 ) -> Litestar:
-    """An app of these handlers; `lifespan` puts the Services that they use into its state."""
-    return Litestar(
+    """An app of these handlers; `lifespan` puts the Services that they use into its state.
+
+    `workers`: how many of its kind share the memory for bodies.
+    """
+    memory = BodyMemory(settings.memory_of_bodies // workers, settings.max_upload)
+    app = Litestar(
         route_handlers=handlers,
         lifespan=[lifespan],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        middleware=[observed, in_time(settings.deadline)],
+        # The outer one first. A handler keeps its room for as long as it runs, also beyond its deadline.
+        middleware=[in_time(settings.deadline), within_memory(memory)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
         openapi_config=openapi,
     )
+    # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
+    app.asgi_handler = draining(observed(heads(app.asgi_handler)), most=_most_drained(settings))
+    return app
+
+
+def _most_drained(settings: Settings) -> int:
+    """Bytes of a body after its answer: also of one that is too large, unless by far."""
+    return max(4 * settings.max_upload, _DRAINED_BYTES)
 
 
 def from_environment() -> Litestar:

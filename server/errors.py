@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import inspect
 
+# Characters: what an object store says of a failure may be a page.
+_LONGEST_CAUSE = 300
+
 
 class TwinlensError(Exception):
     """Something went wrong."""
@@ -21,6 +24,15 @@ class TwinlensError(Exception):
     @property
     def sentence(self) -> str:
         return str(self.args[0])
+
+    @property
+    def line(self) -> str:
+        """The sentence and what it was raised from, on one line: for the log, which needs no traceback then."""
+        causes, cause = [self.sentence], self.__cause__
+        while cause is not None and (text := " ".join(str(cause).split())):
+            causes.append(f"{type(cause).__name__}: {text[:_LONGEST_CAUSE]}")
+            cause = cause.__cause__
+        return " Cause: ".join("".join(one if one.isprintable() else "?" for one in text) for text in causes)
 
 
 # --- media: the bytes of an upload are not a picture that we can use ------------------------------------------------
@@ -113,6 +125,12 @@ class UnsupportedBody(TwinlensError):
     """This call does not read bodies of the request's Content-Type."""
 
     code = "unsupported_body"
+
+
+class UnsupportedEncoding(UnsupportedBody):
+    """The body is compressed in a way that is not read here."""
+
+    code = "unsupported_encoding"
 
 
 # --- catalogue: the request makes sense but does not fit what the catalogue holds -----------------------------------

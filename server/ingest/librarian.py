@@ -13,7 +13,7 @@ from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Media, NewMedia, Product
-from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed
+from server.errors import MediaNotFound, OutcomeUnknown, StorageFailed, TwinlensError
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
@@ -39,7 +39,11 @@ class Librarian:
         task = asyncio.create_task(work)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell)
+            raise
 
     async def add(self, client_id: str, product_id: str, data: bytes, *, within: float) -> tuple[Media, bool]:
         """Add a picture to a product within that many seconds; the media, and whether it is new.
@@ -79,6 +83,11 @@ class Librarian:
             if picture.thumbnail is not None and new.thumbnail_key is not None:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
             media, kept = await self._catalogue.add_media(new, picture.embedding)
+        except StorageFailed:
+            kept = True  # nothing that the store would delete either; a second line in the log would say the same
+            with contextlib.suppress(StorageFailed):
+                await self._store.delete(*(key for key in (new.s3_key, new.thumbnail_key) if key))
+            raise
         except OutcomeUnknown:
             kept = True  # the row may have been committed, and must then have its bytes
             _log.warning("Kept in the media store, although the catalogue may have no row for it: %s", new.s3_key)
@@ -122,4 +131,14 @@ class Librarian:
         try:
             await self._store.delete(*(key for key in keys if key))
         except StorageFailed as exc:
-            _log.warning("The catalogue has no row for it any more, but its bytes remain: %s", exc.sentence)
+            _log.warning("The catalogue has no row for it any more, but its bytes remain: %s", exc.line)
+
+
+def _tell(task: asyncio.Task[Any]) -> None:
+    """Log what went wrong after the caller had left: nobody else learns of it."""
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if isinstance(error, TwinlensError):
+        _log.warning("A change was not completed, and its caller had left: %s", error.line)
+    else:
+        _log.error("A change failed, and its caller had left.", exc_info=error)
