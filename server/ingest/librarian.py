@@ -135,10 +135,10 @@ class Librarian:
 
 
 def _tell(task: asyncio.Task[Any]) -> None:
-    """Log what went wrong after the caller had left: nobody else learns of it."""
+    """Log what went wrong after the request had ended, with its caller gone or its deadline over: nobody else can."""
     if task.cancelled() or (error := task.exception()) is None:
         return
     if isinstance(error, TwinlensError):
-        _log.warning("A change was not completed, and its caller had left: %s", error.line)
+        _log.warning("A change failed after its request had ended: %s", error.line)
     else:
-        _log.error("A change failed, and its caller had left.", exc_info=error)
+        _log.error("A change failed after its request had ended.", exc_info=error)
