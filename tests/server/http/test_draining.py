@@ -90,8 +90,9 @@ console.log(JSON.stringify(seen));
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is missing")
 def test_nodes_fetch_has_its_answer(server: Process) -> None:
-    cases = [(path, headers, size * MB + 1) for _, path, headers in EARLY.values() for size in SIZES]
-    expected = [status for status, _, _ in EARLY.values() for _ in SIZES for _ in range(8)]
+    early = [EARLY[name] for name in list(EARLY)[:4]]
+    cases = [(path, headers, size * MB + 1) for _, path, headers in early for size in SIZES]
+    expected = [status for status, _, _ in early for _ in SIZES for _ in range(8)]
     done = subprocess.run(
         ["node", "--input-type=module", "-", server.url, json.dumps(cases)],
         input=NODE,

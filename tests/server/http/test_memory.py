@@ -191,7 +191,7 @@ SENDERS = 200
 BODY = 8_000_000
 BOUND = 24_000_000
 # Beside the bodies: what each connection holds unread, and what answering searches takes.
-MARGIN = 60_000_000
+MARGIN = 120_000_000
 
 
 def flood(server: Process, stop: threading.Event) -> Counter[str]:
