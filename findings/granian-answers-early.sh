@@ -13,9 +13,9 @@
 # the body then.
 #
 # Why it matters: users with large pictures see "network error" where they should see "too large" or "try again",
-# and clients repeat what can never succeed. Read and drop what is left of the body, up to some bound. To
-# answer first and read on is better than to read first: nobody waits, and a client that asks for leave with
-# `Expect: 100-continue` need not send. Clients that read while they write may still see the status; the client here writes first, as many do.
+# and clients repeat what can never succeed. Read and drop what is left of the body, up to some bound. To answer first
+# and read on is better than to read first: nobody waits, and a client that asks for leave with `Expect: 100-continue`
+# need not send. Clients that read while they write may still see the status; the client here writes first, as many do.
 #
 # Seen:
 #   granian 2.8.7 uvicorn 0.54.0 h11 0.16.0

@@ -31,7 +31,7 @@ _GRACE_SECONDS = 2.0
 _ROOM = "room"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     room: Room
     need: int
