@@ -13,6 +13,9 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from server.http import problems
+from server.http.draining import draining
+from server.http.memory import BodyMemory, within_memory
+from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.routes import embeddings, health, media, page, products, schema, search
@@ -46,6 +49,9 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
 
 _ALONE = Place()
 
+# So much is read of a body after its answer, also where bodies must be small.
+_DRAINED_BYTES = 64_000_000
+
 
 def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
     """The server as an ASGI app. Opens nothing yet: its lifespan does. `place`: among several workers."""
@@ -56,15 +62,21 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    return assemble(settings, HANDLERS, opened)
+    return assemble(settings, HANDLERS, opened, workers=place.of)
 
 
 def assemble(
     settings: Settings,
     handlers: Sequence[ControllerRouterHandler],
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
+    *,
+    workers: int = 1,
 ) -> Litestar:
-    """An app of these handlers; `lifespan` puts the Services that they use into its state."""
+    """An app of these handlers; `lifespan` puts the Services that they use into its state.
+
+    `workers`: how many of its kind share the memory for bodies.
+    """
+    memory = BodyMemory(settings.memory_of_bodies // workers, settings.max_upload)
     overdue = Overdue()
 
     @asynccontextmanager
@@ -72,16 +84,25 @@ def assemble(
         yield
         await overdue.close()  # before what the handlers use is closed
 
-    return Litestar(
+    app = Litestar(
         route_handlers=handlers,
         lifespan=[lifespan, handled],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        middleware=[observed, in_time(settings.deadline, overdue)],
+        # The outer one first. A handler keeps its room for as long as it runs, also beyond its deadline.
+        middleware=[in_time(settings.deadline, overdue), within_memory(memory)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
+    # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
+    app.asgi_handler = draining(observed(heads(app.asgi_handler)), most=_most_drained(settings))
+    return app
+
+
+def _most_drained(settings: Settings) -> int:
+    """Bytes of a body after its answer: also of one that is too large, unless by far."""
+    return max(4 * settings.max_upload, _DRAINED_BYTES)
 
 
 def from_environment() -> Litestar:

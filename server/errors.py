@@ -10,6 +10,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 
+# Characters: what an object store says of a failure may be a page.
+_LONGEST_CAUSE = 300
+
 
 class TwinlensError(Exception):
     """Something went wrong."""
@@ -24,9 +27,13 @@ class TwinlensError(Exception):
         return str(self.args[0])
 
     @property
-    def logged(self) -> str:
-        """The sentence for the log, with what is no caller's business."""
-        return self.sentence
+    def line(self) -> str:
+        """The sentence and what it was raised from, on one line: for the log, which needs no traceback then."""
+        causes, cause = [self.sentence], self.__cause__
+        while cause is not None and (text := " ".join(str(cause).split())):
+            causes.append(f"{type(cause).__name__}: {text[:_LONGEST_CAUSE]}")
+            cause = cause.__cause__
+        return " Cause: ".join("".join(one if one.isprintable() else "?" for one in text) for text in causes)
 
 
 # --- media: the bytes of an upload are not a picture that we can use ------------------------------------------------
@@ -119,6 +126,12 @@ class UnsupportedBody(TwinlensError):
     """This call does not read bodies of the request's Content-Type."""
 
     code = "unsupported_body"
+
+
+class UnsupportedEncoding(UnsupportedBody):
+    """The body is compressed in a way that is not read here."""
+
+    code = "unsupported_encoding"
 
 
 # --- catalogue: the request makes sense but does not fit what the catalogue holds -----------------------------------
@@ -269,7 +282,7 @@ class StorageFailed(TwinlensError):
         self.reason = reason
 
     @property
-    def logged(self) -> str:
+    def line(self) -> str:
         return f"{self.sentence} ({self.reason})" if self.reason else self.sentence
 
 

@@ -23,7 +23,7 @@ from server.catalogue.recall import Sampler
 from server.database.cancelling import end
 from server.database.pool import open_pool
 from server.engine import Engine, open_engine
-from server.errors import DatabaseUnusable
+from server.errors import DatabaseUnusable, TwinlensError
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -177,6 +177,8 @@ async def _maintain_indexes(catalogue: Catalogue) -> None:
     for number in itertools.count():
         try:
             await catalogue.maintain_indexes(thorough=number % _THOROUGH_EACH_LOOKS == 0)
+        except TwinlensError as exc:
+            _log.warning("The indexes could not be maintained; another try follows: %s", exc.line)
         except Exception:
             _log.exception("The indexes could not be maintained; another try follows.")
         await asyncio.sleep(_INDEXES_EACH_SECONDS)

@@ -23,6 +23,9 @@ MAX_PIXELS = 64_000_000
 
 _MANY = 1024
 
+# So many of the largest bodies are held at a time, by default.
+_BODIES = 16
+
 Decoder = Literal["pillow", "nvimagecodec"]
 
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -54,6 +57,10 @@ def _few_or_auto(text: str) -> int | None:
 
 def _size_or_none(text: str) -> int:
     return 0 if text.strip() == "0" else _size(text)
+
+
+def _size_or_auto(text: str) -> int | None:
+    return None if text.strip().lower() == "auto" else _size(text)
 
 
 def _port(text: str) -> int:
@@ -133,6 +140,9 @@ class Settings:
     )
     deadline: float = _setting(30.0, _seconds, "seconds within which a request is answered or refused")
     max_upload: int = _setting(32_000_000, _size, "largest request body, in bytes")
+    body_memory: int | None = _setting(
+        None, _size_or_auto, "memory for request bodies, all together, or auto: 16 times the largest body"
+    )
     max_pixels: int = _setting(MAX_PIXELS, _count, "most pixels of a picture, width x height")
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback although callers need no key")
@@ -164,7 +174,13 @@ class Settings:
                 raise BadSetting(f"{label} must be {exc}, not {text!r}.") from exc
         settings = cls(**values)
         settings.check_network()
+        settings.check_memory()
         return settings
+
+    @property
+    def memory_of_bodies(self) -> int:
+        """Bytes of request bodies that all workers together hold at a time."""
+        return self.body_memory or _BODIES * self.max_upload
 
     @property
     def exposed(self) -> bool:
@@ -177,6 +193,14 @@ class Settings:
             raise BadSetting(
                 f"{variable_of('host')} is {self.host}, which others can reach, and callers need no key. Listen on "
                 f"127.0.0.1, or set {variable_of('trust_network')}=on where a gateway in front decides who may call."
+            )
+
+    def check_memory(self) -> None:
+        """Raises BadSetting for so little memory that two of the largest bodies do not fit."""
+        if self.memory_of_bodies < 2 * self.max_upload:
+            raise BadSetting(
+                f"{variable_of('body_memory')} must be at least twice {variable_of('max_upload')}, which is "
+                f"{self.max_upload:,} bytes, not {self.body_memory:,}."
             )
 
 

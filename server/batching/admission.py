@@ -84,7 +84,8 @@ class Admission:
             except TimeoutError as exc:
                 raise DeadlineMissed(retry_after=max(1.0, self._backlog(caller))) from exc
             except BaseExceptionGroup as exc:
-                raise self._first_failure(tasks) from exc
+                failure = self._first_failure(tasks)
+                raise failure from failure.__cause__ or exc
         return [task.result() for task in tasks]
 
     @asynccontextmanager

@@ -200,8 +200,7 @@ class Batcher:
                 for entry in batch:
                     if not entry.answer.done():
                         self._answer(runner, [entry])
-            else:
-                _log.exception("A picture or a text could not be encoded.", exc_info=exc)
+            else:  # whoever asked for it logs it, with the request that it was for
                 batch[0].loop.call_soon_threadsafe(_fail, batch[0], exc)
         else:
             self._report(len(batch), seconds)

@@ -77,7 +77,7 @@ class VectorCache(Generic[Key, Kept, Made]):
         if flight is None:
             self.made += 1
             flight = self._flights[key] = _Flight(asyncio.create_task(make()))
-            flight.task.add_done_callback(lambda _: self._forget(key, flight))
+            flight.task.add_done_callback(lambda _: self._end(key, flight))
         else:
             self.joined += 1
         flight.waiting += 1
@@ -88,6 +88,11 @@ class VectorCache(Generic[Key, Kept, Made]):
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)  # at once: a new caller must not join work that is being cancelled
                 flight.task.cancel()
+
+    def _end(self, key: Hashable, flight: _Flight[Made]) -> None:
+        if not flight.task.cancelled():
+            flight.task.exception()  # looked at, also where all its callers have left: asyncio would log it otherwise
+        self._forget(key, flight)
 
     def _forget(self, key: Hashable, flight: _Flight[Made]) -> None:
         if self._flights.get(key) is flight:

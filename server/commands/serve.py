@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 # A worker that still drains after the deadline of a request and this margin is killed.
 _DRAIN_MARGIN_SECONDS = 10
+
+# What a connection may hold that nobody has read yet, its headers among it. Each of a thousand senders fills as much.
+_CONNECTION_BUFFER_BYTES = 65_536
 
 
 def serve(settings: Settings) -> int:
@@ -94,6 +98,7 @@ def _run_workers(settings: Settings, url: str) -> int:
             port=settings.port,
             interface=Interfaces.ASGI,
             http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(max_buffer_size=_CONNECTION_BUFFER_BYTES),
             websockets=False,
             workers=count,
             respawn_failed_workers=True,

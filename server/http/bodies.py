@@ -5,6 +5,7 @@ A route that accepts either a form or JSON reads by Content-Type; a Litestar han
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +15,8 @@ from litestar.exceptions import InternalServerException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from server.errors import BadParameter, CallerLeft, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
+from server.http.encodings import inflated
+from server.http.memory import room_of
 from server.http.request import Request
 from server.http.timing import note_read
 
@@ -26,6 +29,9 @@ JSON = "application/json"
 _MOST_PARTS = 300
 # A vector of 4,000 numbers as text is a tenth of this; parsing much more would delay everyone else.
 _LARGEST_JSON = 1_000_000
+
+# Some write it before UTF-8, to say that it is UTF-8.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ def content_type(request: Request) -> str:
 
 
 async def read_form(request: Request) -> Form:
-    """The form's `file` parts and its other fields. Raises UnsupportedBody, MalformedRequest, BadParameter.
+    """The form's `file` parts and its other fields.
+
+    Raises UnsupportedBody, MalformedRequest, BadParameter, UploadTooLarge, Overloaded.
 
     Litestar's own reader treats a part without a plain file name as text, and keeps large ones in temporary files.
     """
@@ -93,24 +101,40 @@ async def read_form(request: Request) -> Form:
 async def _parts(request: Request, boundary: str) -> AsyncIterator[tuple[MultipartSegment, bytes]]:
     """Each part with its bytes, as soon as it is complete."""
     part: MultipartSegment | None = None
-    chunks: list[bytes] = []
+    data = io.BytesIO()
     with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
         async for chunk in _stream(request):
             for event in parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
-                    part, chunks = event, []
+                    part, data = event, io.BytesIO()
                 elif event:
-                    chunks.append(bytes(event))
+                    data.write(event)
                 elif part is not None:
-                    yield part, b"".join(chunks)
+                    yield part, data.getvalue()  # its own buffer, where pieces that are joined would be there twice
+                    data = io.BytesIO()
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises CallerLeft when it breaks off."""
+    """The body as it comes, decompressed, and counted in the server's memory.
+
+    Raises UnsupportedEncoding, UploadTooLarge, Overloaded, MalformedRequest, and CallerLeft when it breaks off.
+    """
+    room = room_of(request)
+    most = request.route_handler.resolve_request_max_body_size() or 0
+    chunks = inflated(_received(request), request.headers.get("content-encoding", ""), most)
+    while (chunk := await room.next(chunks)) is not None:
+        yield chunk
+
+
+async def _received(request: Request) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
-            yield chunk
+            if chunk:
+                yield chunk
     except InternalServerException as exc:  # Litestar raises it here for nothing else
+        if "transfer-encoding" in request.headers:
+            # The server says the same of a chunk that cannot be read, whose sender is there, as of one who has left.
+            raise MalformedRequest("The body ended in the midst of its chunks, or one of them cannot be read.") from exc
         raise CallerLeft from exc
 
 
@@ -119,9 +143,12 @@ def _short(name: str | None) -> str:
 
 
 async def read_json(request: Request, kind: type[Fields]) -> Fields:
-    """The JSON body as `kind`. Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter."""
+    """The JSON body as `kind`. Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded."""
     if content_type(request) != JSON:
         raise UnsupportedBody(f"Send the body as {JSON}.")
+    charset = request.content_type[1].get("charset", "utf-8")
+    if charset.strip("\"'").lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedBody(f"Send JSON as UTF-8: the charset {_short(charset)} is not read here.")
     body = bytearray()
     async for chunk in _stream(request):
         body += chunk
@@ -129,7 +156,7 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
             raise UploadTooLarge(f"A JSON body may have at most {_LARGEST_JSON:,} bytes.")
     note_read(request.scope)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body.removeprefix(_BYTE_ORDER_MARK), type=kind)
     except msgspec.ValidationError as exc:
         raise BadParameter(_plain(str(exc))) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

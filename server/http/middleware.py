@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Middleware, Receive, ReceiveMessage, Scope, Send
 
 from server.database import outcome
-from server.errors import DeadlineMissed, OutcomeUnknown, TwinlensError
+from server.errors import DeadlineMissed, OutcomeUnknown
 from server.http import problems, timing
 from server.http.overdue import Overdue
 from server.http.request import Request, keep_deadline
@@ -20,13 +20,19 @@ from server.lifespan import Services
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
+# Any word can be sent as a method, and each would make a series of its own in the metrics.
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+
 # How much longer an answer may take that was begun before its deadline, and how long an overdue handler is waited for.
 _SENDING_SECONDS = 10.0
 _ENDING_SECONDS = 0.05
 
 
 def observed(app: ASGIApp) -> ASGIApp:
-    """Give each request an id (the caller's own, where that is short and plain), and count and time its answer."""
+    """Give each request an id (the caller's own, where that is short and plain), and count and time its answer.
+
+    Goes around the whole app, so that an address that does not exist has its id and is counted as well.
+    """
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -36,14 +42,7 @@ def observed(app: ASGIApp) -> ASGIApp:
         request_id = asked.decode() if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = timing.begin(scope)
-
-        def count(status: int) -> None:
-            services: Services | None = getattr(scope["litestar_app"].state, "services", None)
-            if services is not None:
-                # The template, not the path: each id in a path would make a series of its own.
-                route = scope.get("path_template") or "(none)"
-                services.metrics.requests.labels(scope["method"], route, status).inc()
-                services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -51,14 +50,15 @@ def observed(app: ASGIApp) -> ASGIApp:
                 headers[problems.REQUEST_ID_HEADER] = request_id
                 if stages := timing.header(scope):
                     headers["Server-Timing"] = stages
-                count(message["status"])
+                services: Services | None = getattr(scope["litestar_app"].state, "services", None)
+                if services is not None:
+                    # The template, not the path: each id in a path would make a series of its own.
+                    route = scope.get("path_template") or "(none)"
+                    services.metrics.requests.labels(method, route, message["status"]).inc()
+                    services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
             await send(message)
 
-        try:
-            await app(scope, receive, counted)
-        except TwinlensError as exc:  # raised by a middleware below, and answered above this one
-            count(problems.status_of(exc))
-            raise
+        await app(scope, receive, counted)
 
     return middleware
 

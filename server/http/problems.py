@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
 from server import errors
+from server.http.encodings import GZIP
 from server.http.request import Request
 from server.http.wire import Problem
 
@@ -84,7 +85,7 @@ def codes() -> list[str]:
 
 
 def request_id(request: Request) -> str:
-    """The id that the middleware gave this request. Where no route matched, no middleware ran: it gets an id here."""
+    """The id that the middleware gave this request."""
     state = request.scope.setdefault("state", {})
     return str(state.setdefault("request_id", uuid.uuid4().hex))
 
@@ -99,15 +100,18 @@ def _problem(request: Request, status: int, code: str, sentence: str, headers: d
 def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     status = status_of(error)
     headers = {}
-    if isinstance(error, errors.StorageFailed) and status != 503:
-        # What the store said is all there is to know: a traceback would add nothing.
-        _log.error("%s %r failed (request %s): %s", request.method, request.url.path, request_id(request), error.logged)
-    elif status >= 500 and status != 503:
-        _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
+    if status >= 500:
+        # What failed is known by name: its sentence and its cause say all that a traceback would.
+        level, how = (logging.WARNING, "was refused for now") if status == 503 else (logging.ERROR, "failed")
+        if getattr(error, "known", False):  # the log has said so already
+            level = logging.DEBUG
+        _log.log(
+            level, "%s %r %s (request %s): %s", request.method, request.url.path, how, request_id(request), error.line
+        )
     if status == 503:
-        level = logging.DEBUG if getattr(error, "known", False) else logging.WARNING
-        _log.log(level, "%s %r was refused for now: %s", request.method, request.url.path, error.logged)
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+    if isinstance(error, errors.UnsupportedEncoding):
+        headers["Accept-Encoding"] = GZIP
     return _problem(request, status, error.code, error.sentence, headers)
 
 
@@ -119,6 +123,8 @@ def _framework(request: Request, error: HTTPException) -> Response[Problem]:
     if error.status_code >= 500:
         return _unforeseen(request, error)
     code, sentence = _HTTP_CODES.get(error.status_code, (BAD_REQUEST, str(error.detail)))
+    if error.detail == "Invalid host header":
+        sentence = "The header Host is not one that a server can have."
     return _problem(request, error.status_code, code, sentence, headers)
 
 
@@ -126,9 +132,15 @@ def _said(error: ValidationException) -> str:
     """Which parameter is wrong, and how; Litestar's own sentence only names the address."""
     parts = error.extra if isinstance(error.extra, list) else []
     said = [
-        f"{one['key']}: {str(one['message']).replace('`', '')}" for one in parts if {"key", "message"} <= one.keys()
+        f"{one['key']}: {_begun_small(str(one['message']).replace('`', ''))}"
+        for one in parts
+        if {"key", "message"} <= one.keys()
     ]
     return f"{'; '.join(said)}." if said else str(error.detail)
+
+
+def _begun_small(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _unforeseen(request: Request, error: Exception) -> Response[Problem]:

@@ -54,7 +54,6 @@ class Call:
 def call_of(request: Request, named: str | None = None) -> Call:
     """The call of a request whose body was read; `named`: the client that the body names.
 
-    Not before: an answer that comes while the body is still being sent is lost to callers who send all of it first.
     Raises BadParameter for a header that names no lane, for a `clientId` that can be no client, and where query and
     body name different ones.
     """

@@ -146,7 +146,7 @@ class Librarian:
         except BytesRemain as exc:
             self._on_remain(exc.keys)
             if not quiet:
-                _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.logged)
+                _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
 
 
 def _say_how_it_ended(task: asyncio.Task[Any]) -> None:
@@ -154,6 +154,6 @@ def _say_how_it_ended(task: asyncio.Task[Any]) -> None:
     if task.cancelled() or (error := task.exception()) is None:
         return
     if isinstance(error, TwinlensError):
-        _log.warning("What a caller had begun, and left, was not carried out: %s", error.logged)
+        _log.warning("What a caller had begun, and left, was not carried out: %s", error.line)
     else:
         _log.error("What a caller had begun, and left, failed", exc_info=error)

@@ -219,7 +219,7 @@ class Sweeper:
                 if self._sweep is not None and self._store.trouble is None and await self._sweep.take_turn():
                     await self.sweep()
             except (CatalogueUnavailable, StorageFailed) as exc:
-                _log.info("Another sweep of the store follows later: %s", exc.logged)
+                _log.info("Another sweep of the store follows later: %s", exc.line)
             except Exception:
                 _log.exception("The sweep of the store failed; another one follows.")
 

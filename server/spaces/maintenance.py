@@ -64,7 +64,7 @@ class Maintenance:
                 _log.warning("The space of this server has been dropped: nothing is left to embed for.")
                 return
             except (CatalogueUnavailable, StorageFailed, Overloaded) as exc:
-                _log.info("Another look for pictures that the space lacks follows soon: %s", exc.sentence)
+                _log.info("Another look for pictures that the space lacks follows soon: %s", exc.line)
                 seconds = FOLLOW_EACH_SECONDS
             except Exception:
                 _log.exception("The look for pictures that the space lacks failed; another one follows.")

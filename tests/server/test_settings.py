@@ -41,6 +41,8 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ("WORKERS", "auto", None),
         ("CACHE", "0", 0),
         ("CACHE", "1 MB", 1_000_000),
+        ("BODY_MEMORY", "auto", None),
+        ("BODY_MEMORY", "1GB", 1_000_000_000),
     ],
 )
 def test_values_are_read_as_people_write_them(name: str, text: str, value: bool | float | int | str | None) -> None:
@@ -70,6 +72,14 @@ def test_a_bad_value_names_the_setting_and_the_values_it_accepts(name: str, text
         Settings.read({f"TWINLENS_{name}": text})
     assert f"TWINLENS_{name} must be" in caught.value.sentence
     assert repr(text) in caught.value.sentence
+
+
+def test_the_memory_of_bodies_follows_the_largest_body_and_has_room_for_two() -> None:
+    assert Settings.read({}).memory_of_bodies == 512_000_000
+    assert Settings.read({"TWINLENS_MAX_UPLOAD": "2GB"}).memory_of_bodies == 32_000_000_000
+    assert Settings.read({"TWINLENS_BODY_MEMORY": "64MB"}).memory_of_bodies == 64_000_000
+    with pytest.raises(BadSetting, match="TWINLENS_BODY_MEMORY must be at least twice TWINLENS_MAX_UPLOAD"):
+        Settings.read({"TWINLENS_BODY_MEMORY": "63MB"})
 
 
 def test_a_misspelt_variable_is_not_ignored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,3 +114,29 @@ async def test_work_that_nobody_waits_for_is_stopped_and_nobody_joins_it() -> No
     work.gate.set()
     assert await next_one == "made"
     assert (work.began, work.ended) == (2, 1)
+
+
+async def test_work_that_fails_as_it_is_cancelled_is_no_error_that_nobody_looked_at() -> None:
+    never_looked_at: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: never_looked_at.append(context))
+
+    async def work() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise EncoderFailed from None
+        return "never"
+
+    cache = Cache(LARGE)
+    task = asyncio.create_task(cache.join("key", work))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(3):
+        await asyncio.sleep(0)
+    del task
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not never_looked_at

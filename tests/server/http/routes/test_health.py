@@ -157,6 +157,7 @@ STATUS_OF = {
     errors.TextTooLong: 422,
     errors.MalformedRequest: 400,
     errors.UnsupportedBody: 415,
+    errors.UnsupportedEncoding: 415,
     errors.NotFound: 404,
     errors.ProductNotFound: 404,
     errors.MediaNotFound: 404,

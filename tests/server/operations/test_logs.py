@@ -1,0 +1,87 @@
+"""One event is one line of the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import psycopg
+
+from server.operations.logs import OncePerMinute
+from tests.support.databases import in_database
+from tests.support.process import KEYBOARD, Serve, until
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(name: str, text: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.WARNING, __file__, 1, text, args, None)
+
+
+def test_the_same_line_of_those_who_try_again_comes_once_a_minute() -> None:
+    clock = Clock()
+    once = OncePerMinute(clock)
+    again = ("server.spaces.maintenance", "Another look follows: %s", "away")
+    assert once.filter(record(*again))
+    assert not once.filter(record(*again))
+    assert once.filter(record("server.spaces.maintenance", "Another look follows: %s", "another cause"))
+    clock.now += 61
+    assert once.filter(record(*again))
+
+
+def test_lines_about_requests_are_never_left_out() -> None:
+    once = OncePerMinute(Clock())
+    for _ in range(3):
+        assert once.filter(record("server.http.problems", "the same"))
+
+
+def spoken(log: list[str]) -> list[str]:
+    """The lines after the start, without their times and the requests' ids."""
+    start = next(number for number, line in enumerate(log) if "Ready after" in line)
+    return [re.sub(r"^\S+ \S+ |\(request \w+\)", "", line).strip() for line in log[start + 1 :]]
+
+
+def test_uploads_that_the_store_fails_are_a_line_each_at_most(
+    serve: Serve, database_url: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    server = serve("--database-url", database_url, "--media-url", str(store)).ready()
+    with server.client() as client:
+        client.put("/v1/products/p", json={"name": "A keyboard"}).raise_for_status()
+        shutil.rmtree(store, ignore_errors=True)
+        store.write_text("a file where the store was")
+        for number in range(4):
+            answer = client.post("/v1/products/p/media", files={"file": KEYBOARD + bytes([number])})
+            assert answer.json()["code"] == "storage_unavailable"
+    assert server.stop() == 0
+    lines = spoken(server.log)
+    # A line for the store that is away, and one for each upload that came before the server had noticed.
+    assert 1 <= len(lines) <= 5
+    assert all("WARNING" in line or "ERROR" in line for line in lines)
+
+
+def test_an_outage_of_the_database_is_a_few_lines_and_no_traceback(serve: Serve, database_url: str) -> None:
+    server = serve("--database-url", database_url, "--deadline", "2").ready()
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    with (
+        psycopg.connect(in_database(database_url, "postgres"), autocommit=True) as connection,
+        server.client() as client,
+    ):
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        for _ in range(3):
+            assert client.get("/v1/products/p").status_code == 503
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        until(lambda: client.get("/health/ready").status_code == 200)
+    assert server.stop() == 0
+    lines = spoken(server.log)
+    assert not [line for line in lines if "Traceback" in line or line.startswith("File")]
+    assert len([line for line in lines if "The database is away" in line]) == 1
+    assert len([line for line in lines if "The database is back" in line]) == 1
