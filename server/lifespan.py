@@ -22,7 +22,7 @@ from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
 from server.database import connections
 from server.engine import Engine, open_engine
-from server.errors import DatabaseUnusable
+from server.errors import DatabaseUnusable, SessionNeeded
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -96,9 +96,11 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 max_size=_POOL_SIZE,
                 timeout=_CONNECTION_TIMEOUT_SECONDS,
                 longest=settings.deadline,
+                pooling=settings.pooling,
             )
         )
-        catalogue = Catalogue(pool, space, recall=settings.target_recall)
+        direct = connections.direct_of(settings, settings.database_url or "")
+        catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct)
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         librarian = Librarian(embedder, catalogue, store)
@@ -107,7 +109,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             await enter(_in_background(_maintain_indexes(catalogue), "indexes"))
-            await enter(_in_background(Maintenance(pool, space, embedder, store).run(), "missing vectors"))
+            await enter(
+                _in_background(Maintenance(pool, space, embedder, store, direct=direct).run(), "missing vectors")
+            )
         if place.of > 1:
             await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
         _log_ready(settings, place, engine, perf_counter() - started)
@@ -162,6 +166,9 @@ async def _maintain_indexes(catalogue: Catalogue) -> None:
     for number in itertools.count():
         try:
             await catalogue.maintain_indexes(thorough=number % _THOROUGH_EACH_LOOKS == 0)
+        except SessionNeeded as exc:
+            _log.warning("This server builds no indexes, so large clients' searches are exact. %s", exc.sentence)
+            return
         except Exception:
             _log.exception("The indexes could not be maintained; another try follows.")
         await asyncio.sleep(_INDEXES_EACH_SECONDS)

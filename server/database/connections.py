@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection, Connection, conninfo
+from psycopg import AsyncConnection, conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from server.database.locks import LOCK_TIMEOUT_SECONDS
+from server.database import session
+from server.database.session import AsyncSessionConnection, SessionConnection
 from server.errors import DatabaseUnusable
+from server.settings import Pooling, Settings
 
 _log = logging.getLogger(__name__)
 
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+Pool = AsyncConnectionPool[AsyncSessionConnection]
 
 MOST_WAITING = 256
 """Callers that wait for a connection; more are refused at once."""
 
+# Poolers know the encoding as well, so it can be said at once.
+_AS_ALWAYS: Mapping[str, Any] = {"autocommit": True, "client_encoding": "UTF8"}
+_CONNECTED_WITHIN_SECONDS = 10
 
-def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0) -> Pool:
+
+def open_pool(
+    url: str, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0, pooling: Pooling = "auto"
+) -> Pool:
     """A pool of autocommit connections that know pgvector's types; closed until entered with `async with`.
 
-    `timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run. A connection
-    is checked before it is lent, so that one that a restart of PostgreSQL broke is replaced before a caller gets it.
+    `timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run; `pooling`:
+    what a pooler between us and PostgreSQL gives a connection (see session.py). A connection is checked before it is
+    lent, so that one that a restart of PostgreSQL broke is replaced before a caller gets it.
     """
     return AsyncConnectionPool(
         url,
@@ -40,8 +50,9 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
         timeout=timeout,
         max_waiting=MOST_WAITING,
         name="catalogue",
-        kwargs={"autocommit": True, "connect_timeout": max(2, round(timeout))},
-        configure=partial(_configure, longest=longest),
+        connection_class=AsyncSessionConnection,
+        kwargs={**_AS_ALWAYS, "connect_timeout": max(2, round(timeout))},
+        configure=partial(_configure, longest=longest, pooling=pooling),
         check=_check,
         # The pool doubles its pauses between attempts; after an outage of minutes the next attempt would be minutes
         # away. Giving up soon and checking the pool again keeps the pauses within a few seconds.
@@ -50,14 +61,9 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
     )
 
 
-async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -> None:
+async def _configure(connection: AsyncSessionConnection, *, longest: float, pooling: Pooling) -> None:
+    await session.configure(connection, longest=longest, pooling=pooling)
     await register_vector_async(connection)
-    await connection.execute(f"SET lock_timeout = {round(LOCK_TIMEOUT_SECONDS * 1000)}".encode())
-    await connection.execute(f"SET statement_timeout = {round(longest * 1000)}".encode())
-    # A partial index is chosen only when the plan knows the client; a generic plan, made after five runs, does not.
-    await connection.execute("SET plan_cache_mode = force_custom_plan")
-    # Compiling a plan takes longer than any search of ours.
-    await connection.execute("SET jit = off")
     if not connection.autocommit:
         await connection.commit()
 
@@ -74,9 +80,41 @@ async def _check_pool(pool: AsyncConnectionPool[Any]) -> None:
     await pool.check()
 
 
+@dataclass(frozen=True)
+class Direct:
+    """Where to go with work that one session of PostgreSQL must do throughout; `pooling`: as in `open_pool`."""
+
+    url: str
+    pooling: Pooling = "auto"
+
+
+def direct_of(settings: Settings, url: str) -> Direct:
+    """The direct URL that the settings give beside the database's, `url`; that one where they give none."""
+    if settings.direct_database_url is not None:
+        return Direct(settings.direct_database_url)
+    return Direct(url, settings.pooling)
+
+
+@asynccontextmanager
+async def connection_of_its_own(
+    url: str, *, pooling: Pooling = "auto", wait: int = _CONNECTED_WITHIN_SECONDS
+) -> AsyncIterator[AsyncSessionConnection]:
+    """One autocommit connection whose statements may run as long as they need. Raises psycopg's errors.
+
+    `wait`: seconds within which PostgreSQL must have answered. `pooling`: as in `open_pool`.
+    """
+    opened = await AsyncSessionConnection.connect(url, connect_timeout=wait, prepare_threshold=None, **_AS_ALWAYS)
+    async with opened as connection:
+        await session.configure(connection, longest=None, pooling=pooling)
+        yield connection
+
+
 @contextmanager
-def connect(url: str) -> Iterator[Connection[TupleRow]]:
+def connect(url: str, *, lasting: bool = False, pooling: Pooling = "auto") -> Iterator[SessionConnection]:
     """One plain autocommit connection, for commands and for the start of a server.
+
+    `lasting`: for work that does not work with another session for each transaction; whether it has one for all of
+    them, `per_transaction` says then. `pooling`: as in `open_pool`.
 
     Raises DatabaseUnusable, in a sentence that never holds the password, when the database cannot be reached or a
     statement fails.
@@ -89,7 +127,10 @@ def connect(url: str) -> Iterator[Connection[TupleRow]]:
             "The database URL cannot be read; it should look like postgresql://user:password@host:5432/name."
         ) from None
     try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        with SessionConnection.connect(
+            url, connect_timeout=_CONNECTED_WITHIN_SECONDS, prepare_threshold=None, **_AS_ALWAYS
+        ) as connection:
+            session.configure_single(connection, lasting=lasting, pooling=pooling)
             yield connection
     except psycopg.Error as exc:
         reason = str(exc).strip()
