@@ -361,6 +361,20 @@ class SweepRefused(StartRefused):
     code = "sweep_refused"
 
 
+class SessionNeeded(DatabaseUnusable):
+    """This needs one session of PostgreSQL throughout, which a pooler of transactions does not give."""
+
+    code = "session_needed"
+
+    def __init__(self, what: str) -> None:
+        """`what`: what needs the session, as the beginning of a sentence."""
+        super().__init__(
+            f"{what} one session of PostgreSQL throughout, and the pooler in front of the database gives each "
+            "transaction another one. Give the URL that leads to PostgreSQL itself as TWINLENS_DIRECT_DATABASE_URL, "
+            "beside TWINLENS_DATABASE_URL; or say TWINLENS_POOLING=session, if the pooler keeps sessions after all."
+        )
+
+
 class SpaceNotLive(StartRefused):
     """The artifact's embedding space is not the one that the database holds."""
 

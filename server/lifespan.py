@@ -21,9 +21,10 @@ from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.database.cancelling import end
+from server.database.connections import direct_of
 from server.database.pool import open_pool
 from server.engine import Engine, open_engine
-from server.errors import DatabaseUnusable, TwinlensError
+from server.errors import DatabaseUnusable, SessionNeeded, TwinlensError
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -113,9 +114,11 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 max_size=_POOL_SIZE,
                 timeout=_CONNECTION_TIMEOUT_SECONDS,
                 longest=settings.deadline,
+                pooling=settings.pooling,
             )
         )
-        catalogue = Catalogue(pool, space, recall=settings.target_recall)
+        direct = direct_of(settings, settings.database_url or "")
+        catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct)
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
         await enter(_in_background(sweeper.run(), "sweep"))
@@ -125,7 +128,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             await enter(_in_background(_maintain_indexes(catalogue), "indexes"))
-            await enter(_in_background(Maintenance(pool, space, embedder, store).run(), "missing vectors"))
+            await enter(
+                _in_background(Maintenance(pool, space, embedder, store, direct=direct).run(), "missing vectors")
+            )
         if place.of > 1:
             await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
         _log_ready(settings, place, engine, perf_counter() - started)
@@ -177,6 +182,9 @@ async def _maintain_indexes(catalogue: Catalogue) -> None:
     for number in itertools.count():
         try:
             await catalogue.maintain_indexes(thorough=number % _THOROUGH_EACH_LOOKS == 0)
+        except SessionNeeded as exc:
+            _log.warning("This server builds no indexes, so large clients' searches are exact. %s", exc.sentence)
+            return
         except TwinlensError as exc:
             _log.warning("The indexes could not be maintained; another try follows: %s", exc.line)
         except Exception:

@@ -28,6 +28,8 @@ _BODIES = 16
 
 Decoder = Literal["pillow", "nvimagecodec"]
 
+Pooling = Literal["auto", "session", "transaction"]
+
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -135,6 +137,12 @@ class Settings:
     )
     cache: int = _setting(64_000_000, _size_or_none, "bytes of memory for vectors that may be asked for again; 0: none")
     database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
+    direct_database_url: str | None = _setting(
+        None, str, "the same database without a pooler in between, for what a pooler hinders", secret=True
+    )
+    pooling: Pooling = _setting(
+        "auto", _one_of(get_args(Pooling)), "how a pooler before the database works: session, transaction, or auto"
+    )
     media_url: str | None = _setting(
         None, str, "store of the media's bytes; a folder in DATA when not given", secret=True
     )

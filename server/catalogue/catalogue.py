@@ -31,6 +31,7 @@ from server.catalogue.rows import (
 )
 from server.catalogue.search import Searcher
 from server.catalogue.vectors import halves
+from server.database.connections import Direct, connection_of_its_own
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_MEDIA
 from server.database.pool import Pool
@@ -48,14 +49,14 @@ class Catalogue:
     CatalogueUnavailable, and BadParameter for a text that the database cannot hold.
     """
 
-    def __init__(self, pool: Pool, space: SpaceRow, *, recall: float = 0.99) -> None:
+    def __init__(self, pool: Pool, space: SpaceRow, *, recall: float = 0.99, direct: Direct | None = None) -> None:
         """`recall`: the share of an exact search's matches that a search through an index must find on average; below
-        1."""
+        1. `direct`: where indexes are built and measured; without it, where the pool connects to."""
         self.space = space
         self._runner = Runner(pool)
         queries = Queries.read("queries.sql").of(space.table)
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
-        self.searcher = Searcher(self._queries, self._runner, space, recall)
+        self.searcher = Searcher(self._queries, self._runner, space, recall, direct or Direct(self._runner.url))
 
     # --- products ----------------------------------------------------------------------------------------------------
 
@@ -207,8 +208,7 @@ class Catalogue:
         By itself it does so about a minute later.
         """
         with translated():
-            connection = await AsyncConnection.connect(self._runner.url, autocommit=True, connect_timeout=10)
-            async with connection:
+            async with connection_of_its_own(self._runner.url) as connection:
                 await connection.execute(self._queries["analyse"])
 
     async def ping(self, within: float | None = None) -> None:

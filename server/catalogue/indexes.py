@@ -26,8 +26,10 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow, class_row, scalar_row
 
 from server.catalogue.rows import DEFAULT_LIMIT, SpaceRow
+from server.database.connections import Direct, connection_of_its_own
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.queries import Queries
+from server.errors import SessionNeeded
 from server.wording import counted
 
 _log = logging.getLogger(__name__)
@@ -134,29 +136,28 @@ class Indexes:
         """Have the next search of this transaction use the index, with this `ef_search`, 1 to 1000."""
         await connection.execute(self._queries["set_search_effort"], {"ef_search": ef_search})
 
-    async def maintain(self, url: str, threshold: int, *, thorough: bool = True) -> Maintained:
+    async def maintain(self, direct: Direct, threshold: int, *, thorough: bool = True) -> Maintained:
         """Give each client with at least `threshold` active media an index; drop those no longer needed.
 
         An index is dropped when its client has less than half the threshold. Indexes that an interrupted build left
         behind are dropped and built again. Maintenance opens connections of its own, lasts minutes at worst, and blocks
         neither searches nor writes. It does nothing while another process maintains the indexes. Unless it is to be
         `thorough`, it also does nothing while little was written since the last time, since counting the clients'
-        vectors reads an index of them all. Raises psycopg's errors.
+        vectors reads an index of them all. Raises psycopg's errors, and SessionNeeded behind a pooler of transactions.
         """
-        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
-            # A build lasts as long as it lasts, whatever limit the role or the database has for statements.
-            await connection.execute("SET statement_timeout = 0")
+        async with connection_of_its_own(direct.url, pooling=direct.pooling) as connection:
+            if connection.per_transaction is not None:  # CREATE INDEX CONCURRENTLY is no part of a transaction
+                raise SessionNeeded("To build an index takes")
             cursor = connection.cursor(row_factory=scalar_row)
             await cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, LOCK_INDEXES))
             if not await cursor.fetchone():
                 return Maintained(busy=True)
-            await connection.execute("SET plan_cache_mode = force_custom_plan")
             written = await self._count_changes(connection)
             last, self._maintained_at = self._maintained_at, None
             if not thorough and last is not None and abs(written - last) < threshold // 10:
                 self._maintained_at = last
                 return Maintained()
-            done = await self._maintain(connection, url, threshold)
+            done = await self._maintain(connection, direct, threshold)
             self._maintained_at = written
             return done
 
@@ -172,7 +173,7 @@ class Indexes:
             await connection.execute(self._queries["analyse"])
         return changes.written
 
-    async def _maintain(self, connection: AsyncConnection[TupleRow], url: str, threshold: int) -> Maintained:
+    async def _maintain(self, connection: AsyncConnection[TupleRow], direct: Direct, threshold: int) -> Maintained:
         await register_vector_async(connection)
         cursor = connection.cursor(row_factory=class_row(_LargeClient))
         await cursor.execute(self._queries["list_large_clients"], {"least": max(1, threshold // 2)})
@@ -193,7 +194,7 @@ class Indexes:
         for client in clients:
             known = present.get(self.name_of(client.client_id))
             if known is None and client.vectors >= threshold:
-                await self._build(connection, url, client)
+                await self._build(connection, direct, client)
                 built.append(client.client_id)
             elif known is not None and self._is_outdated(known, client.vectors):
                 await self._measure(connection, client)
@@ -207,7 +208,7 @@ class Indexes:
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    async def _build(self, connection: AsyncConnection[TupleRow], url: str, client: _LargeClient) -> None:
+    async def _build(self, connection: AsyncConnection[TupleRow], direct: Direct, client: _LargeClient) -> None:
         name = self.name_of(client.client_id)
         create = self._queries.composed(
             "create_index", index=sql.Identifier(name), client=sql.Literal(client.client_id)
@@ -220,8 +221,9 @@ class Indexes:
         _log.info(
             "building the index %s over %s of the client %s", name, counted(client.vectors, "vector"), client.client_id
         )
+        pid = await (await connection.cursor(row_factory=scalar_row).execute("SELECT pg_backend_pid()")).fetchone()
         try:
-            async with self._reporting(url, connection.info.backend_pid, name, client.vectors):
+            async with self._reporting(direct, pid, name, client.vectors):
                 try:
                     await connection.execute(create)
                 except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory) as exc:
@@ -238,9 +240,9 @@ class Indexes:
         await self._measure(connection, client)
 
     @contextlib.asynccontextmanager
-    async def _reporting(self, url: str, pid: int, name: str, count: int) -> AsyncIterator[None]:
+    async def _reporting(self, direct: Direct, pid: int | None, name: str, count: int) -> AsyncIterator[None]:
         """Log how far the index is, while the block builds it on the connection of the backend `pid`."""
-        task = asyncio.create_task(self._report(url, pid, name, count))
+        task = asyncio.create_task(self._report(direct, pid, name, count))
         try:
             yield
         finally:
@@ -248,12 +250,12 @@ class Indexes:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _report(self, url: str, pid: int, name: str, count: int) -> None:
+    async def _report(self, direct: Direct, pid: int | None, name: str, count: int) -> None:
         began = time.monotonic()
         try:
             while True:
                 await asyncio.sleep(_REPORT_EVERY)
-                async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+                async with connection_of_its_own(direct.url, pooling=direct.pooling) as connection:
                     cursor = connection.cursor(row_factory=class_row(_Build))
                     build = await (await cursor.execute(self._queries["progress"], {"pid": pid})).fetchone()
                 if build is None:

@@ -115,7 +115,7 @@ class ClientRecall:
 
 async def measure(settings: Settings, url: str) -> list[ClientRecall]:
     """The recall of each client that has an index, the largest client first. Raises DatabaseUnusable."""
-    async with open_pool(url, min_size=1, max_size=2, timeout=10.0, longest=_LONGEST) as pool:
+    async with open_pool(url, min_size=1, max_size=2, timeout=10.0, longest=_LONGEST, pooling=settings.pooling) as pool:
         queries = Queries.read("recall.sql")
         async with pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(SpaceRow))

@@ -17,6 +17,7 @@ from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Ind
 from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import similarity
 from server.catalogue.vectors import halves
+from server.database.connections import Direct
 from server.database.failures import translated
 from server.database.queries import Queries
 from server.database.runner import Runner
@@ -68,15 +69,16 @@ class _FromIndex:
 class Searcher:
     """Searches one embedding space. Every method may raise CatalogueUnavailable."""
 
-    def __init__(self, queries: Queries, runner: Runner, space: SpaceRow, recall: float) -> None:
+    def __init__(self, queries: Queries, runner: Runner, space: SpaceRow, recall: float, direct: Direct) -> None:
         """`queries`: of this space. `recall`: the share of an exact search's matches that a search through an index
-        must find on average; below 1."""
+        must find on average; below 1. `direct`: where indexes are built."""
         self.on_index_answer: Callable[[IndexAnswer], None] | None = None
         """Called with each search that an index answered."""
         self._queries = queries
         self._runner = runner
         self._space = space
         self._indexes = Indexes(space, recall)
+        self._direct = direct
         self._statements = {
             near: queries.composed("search", near=queries.composed(near)).as_bytes(None)
             for near in ("near_exactly", "near_exactly_where", "near_by_index")
@@ -214,10 +216,10 @@ class Searcher:
     async def maintain_indexes(self, threshold: int = INDEX_THRESHOLD, *, thorough: bool = True) -> Maintained:
         """Give each client with at least `threshold` active media an index of its own; drop those no longer needed.
 
-        As `Indexes.maintain` has it.
+        As `Indexes.maintain` has it. Raises SessionNeeded.
         """
         with translated():
-            done = await self._indexes.maintain(self._runner.url, threshold, thorough=thorough)
+            done = await self._indexes.maintain(self._direct, threshold, thorough=thorough)
         if done != Maintained():
             self._known_at = float("-inf")
         return done

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server.artifact.artifact import Artifact
 from server.database import migrations
-from server.database.connections import connect
+from server.database.connections import connect, direct_of
 from server.doctor.adopt import LEAST_SAMPLE, SAMPLE, adopt
 from server.doctor.comparison import Pictures
 from server.doctor.legacy import kind_of
@@ -40,7 +40,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     """
     if arguments.adopt:
         _adopt(settings, url, arguments.media, max(LEAST_SAMPLE, arguments.sample))
-    applied = [f"applied {name}" for name in migrations.migrate(url)]
+    applied = [f"applied {name}" for name in migrations.migrate_directly(settings, url)]
     if applied:
         print("\n".join(applied))
     elif not arguments.adopt:
@@ -58,7 +58,9 @@ def _adopt(settings: Settings, url: str, media: Path | None, sample: int) -> Non
         raise DatabaseUnusable(f"There is no folder {media} to read pictures from.")
     pictures = Pictures(settings, media)
     artifact = Artifact.read(settings.model)
-    with connect(url) as connection:
+    direct = direct_of(settings, url)
+    migrations.require_same_database(direct, url)
+    with connect(direct.url, lasting=True, pooling=direct.pooling) as connection:
         migrations.begin_migrating(connection)
         kind = kind_of(connection)
         if kind == "empty":

@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
     artifact = Artifact.read(settings.model)
     artifact.check_files(artifact.files_to_run(settings.precision))
     with open_database(settings) as url:
-        migrations.migrate(url)
+        migrations.migrate_directly(settings, url)
         open_space(url, SpaceDescription.of(artifact, settings.precision))
         settle(url, MediaStore.at(settings.media_url, settings.data / "media"))
         return _run_workers(settings, url)

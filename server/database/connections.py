@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import psycopg
-from psycopg import Connection
-from psycopg.rows import TupleRow
 
+from server.database import session
 from server.database.parameters import parameters_of
+from server.database.session import AsyncSessionConnection, SessionConnection
 from server.errors import DatabaseUnusable
+from server.settings import Pooling, Settings
 
-_CONNECT_TIMEOUT_SECONDS = 10
+# Poolers know the encoding as well, so it can be said at once.
+_AS_ALWAYS: Mapping[str, Any] = {"autocommit": True, "client_encoding": "UTF8"}
+_CONNECTED_WITHIN_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Where to go with work that one session of PostgreSQL must do throughout; `pooling`: as in `open_pool`."""
+
+    url: str
+    pooling: Pooling = "auto"
+
+
+def direct_of(settings: Settings, url: str) -> Direct:
+    """The direct URL that the settings give beside the database's, `url`; that one where they give none."""
+    if settings.direct_database_url is not None:
+        return Direct(settings.direct_database_url)
+    return Direct(url, settings.pooling)
+
+
+@asynccontextmanager
+async def connection_of_its_own(
+    url: str, *, pooling: Pooling = "auto", wait: int = _CONNECTED_WITHIN_SECONDS
+) -> AsyncIterator[AsyncSessionConnection]:
+    """One autocommit connection whose statements may run as long as they need. Raises psycopg's errors.
+
+    `wait`: seconds within which PostgreSQL must have answered. `pooling`: as in `open_pool`.
+    """
+    parameters = {**parameters_of(url, connect_timeout=wait), **_AS_ALWAYS}
+    opened = await AsyncSessionConnection.connect(**parameters, prepare_threshold=None)
+    async with opened as connection:
+        await session.configure(connection, longest=None, pooling=pooling)
+        yield connection
 
 
 @contextmanager
-def connect(url: str) -> Iterator[Connection[TupleRow]]:
+def connect(url: str, *, lasting: bool = False, pooling: Pooling = "auto") -> Iterator[SessionConnection]:
     """One plain autocommit connection, for commands and for the start of a server.
+
+    `lasting`: for work that does not work with another session for each transaction; whether it has one for all of
+    them, `per_transaction` says then. `pooling`: as in `open_pool`.
 
     Raises DatabaseUnusable, in a sentence that never holds the password, when the database cannot be reached or a
     statement fails.
     """
     try:
-        parameters = parameters_of(url, connect_timeout=_CONNECT_TIMEOUT_SECONDS)
+        parameters = parameters_of(url, connect_timeout=_CONNECTED_WITHIN_SECONDS)
     except psycopg.ProgrammingError:
         # The message repeats the URL, so it is left out together with its traceback.
         raise DatabaseUnusable(
             "The database URL cannot be read; it should look like postgresql://user:password@host:5432/name."
         ) from None
     try:
-        with psycopg.connect(**parameters, autocommit=True) as connection:
+        with SessionConnection.connect(**{**parameters, **_AS_ALWAYS}, prepare_threshold=None) as connection:
+            session.configure_single(connection, lasting=lasting, pooling=pooling)
             yield connection
     except psycopg.Error as exc:
         reason = str(exc).strip()

@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 from psycopg_pool import PoolClosed
 
+from server.database import session
 from server.database.cancelling import end
 from server.database.lent import Lent
-from server.database.locks import LOCK_TIMEOUT_SECONDS
 from server.database.parameters import parameters_of
 from server.errors import TwinlensError
+from server.settings import Pooling
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +51,11 @@ Attempts = dict[asyncio.Task[Lent], float]
 class Connector:
     """Makes the connections of one pool, however long the database is away."""
 
-    def __init__(self, url: Url, *, connect_timeout: int, longest: float) -> None:
+    def __init__(self, url: Url, *, connect_timeout: int, longest: float, pooling: Pooling = "auto") -> None:
         self._url = url
         self._connect_timeout = connect_timeout
         self._longest = longest
+        self._pooling = pooling
         self._away_since: float | None = None
         self._found_at = float("-inf")
         self._one_searches = asyncio.Lock()
@@ -140,10 +140,11 @@ class Connector:
 
     async def _attempt(self, turn: int = 0) -> Lent:
         parameters = parameters_of(self.url, connect_timeout=self._connect_timeout, turn=turn)
-        connection = await Lent.connect(**parameters, autocommit=True)
+        connection = await Lent.connect(**{**parameters, "autocommit": True, "client_encoding": "UTF8"})
         try:
             connection.patience = self._connect_timeout
-            await _configure(connection, longest=self._longest)
+            await session.configure(connection, longest=self._longest, pooling=self._pooling)
+            await register_vector_async(connection)
             connection.patience = self._longest + _SILENCE_SECONDS
         except BaseException:
             await connection.close()
@@ -165,18 +166,6 @@ class Connector:
         if self._away_since is not None:
             _log.warning("The database is back after %.1f s.", monotonic() - self._away_since)
             self._away_since = None
-
-
-async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -> None:
-    await register_vector_async(connection)
-    await connection.execute(f"SET lock_timeout = {round(LOCK_TIMEOUT_SECONDS * 1000)}".encode())
-    await connection.execute(f"SET statement_timeout = {round(longest * 1000)}".encode())
-    # A partial index is chosen only when the plan knows the client; a generic plan, made after five runs, does not.
-    await connection.execute("SET plan_cache_mode = force_custom_plan")
-    # Compiling a plan takes longer than any search of ours.
-    await connection.execute("SET jit = off")
-    if not connection.autocommit:
-        await connection.commit()
 
 
 def _close_unused(attempt: asyncio.Task[Lent]) -> None:

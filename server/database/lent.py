@@ -6,10 +6,11 @@ import select
 from typing import TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, generators
+from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout
-from psycopg.rows import TupleRow
+
+from server.database.session import AsyncSessionConnection
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ _PROBE_SECONDS = 0.3
 """Within which a server must give a sign of life."""
 
 
-class Lent(AsyncConnection[TupleRow]):
+class Lent(AsyncSessionConnection):
     """A connection of a pool. It waits for the server no longer than its patience, and is closed then."""
 
     patience = 10.0

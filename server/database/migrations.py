@@ -11,17 +11,23 @@ from pathlib import Path
 
 import psycopg
 from psycopg import Connection
-from psycopg.rows import TupleRow, class_row, scalar_row
+from psycopg.rows import TupleRow, args_row, class_row, scalar_row
 
-from server.database.connections import connect
+from server.database.connections import Direct, connect, direct_of
 from server.database.locks import LOCK_MIGRATIONS, LOCKS
-from server.database.queries import SQL
-from server.errors import DatabaseUnusable
+from server.database.queries import SQL, Queries
+from server.database.session import SessionConnection
+from server.errors import BadSetting, DatabaseUnusable, SessionNeeded
+from server.settings import Pooling, Settings
 
 _log = logging.getLogger(__name__)
 
 OLDEST_PGVECTOR = (0, 8, 4)
 """Earlier ones have a buffer overflow, and HNSW indexes that vacuum corrupts."""
+
+
+_IDENTITY = Queries.read("session.sql")["identity"]
+_MIGRATING = "To change the database's schema takes"
 
 
 @dataclass(frozen=True)
@@ -59,32 +65,78 @@ def load_migrations(folder: Path = SQL) -> list[Migration]:
     return migrations
 
 
-def migrate(url: str, folder: Path = SQL) -> list[str]:
+def migrate(url: str, folder: Path = SQL, *, pooling: Pooling = "auto") -> list[str]:
     """Bring the database at `url` to this version's schema; gives the names of the migrations that it applied.
 
     Any number of processes may call it at once: one works, the others wait and find nothing left to do. Raises
     DatabaseUnusable when the database cannot be reached, has no pgvector or one that is too old, is newer than this
-    code, or was made by a migration that has changed since.
+    code, or was made by a migration that has changed since; SessionNeeded when there is something to do, and a pooler
+    of transactions is in between.
     """
     migrations = load_migrations(folder)
-    with connect(url) as connection:
-        begin_migrating(connection)
+    with connect(url, lasting=True, pooling=pooling) as connection:
+        # Behind a pooler of transactions it is only made sure that nothing is left to do.
+        if connection.per_transaction is None or not _has_begun(connection):
+            begin_migrating(connection)
         with connection.cursor(row_factory=class_row(_Applied)) as cursor:
             query = "SELECT number, name, digest FROM twinlens_migrations ORDER BY number"
             applied = cursor.execute(query).fetchall()
         _require_known(applied, migrations)
         known = {one.number for one in applied}
         pending = [migration for migration in migrations if migration.number not in known]
+        if pending and connection.per_transaction is not None:
+            raise SessionNeeded(_MIGRATING)
         for migration in pending:
             apply(connection, migration)
     return [migration.name for migration in pending]
 
 
-def begin_migrating(connection: Connection[TupleRow]) -> None:
+def migrate_directly(settings: Settings, url: str) -> list[str]:
+    """As `migrate`, for the database of the settings, `url`, through the direct URL where they give one.
+
+    Raises BadSetting when that one leads to another database.
+    """
+    direct = direct_of(settings, url)
+    require_same_database(direct, url)
+    return migrate(direct.url, pooling=direct.pooling)
+
+
+def require_same_database(direct: Direct, url: str) -> None:
+    """Raises BadSetting when the direct URL leads to another database than `url`: its catalogue would be hidden there.
+
+    Where PostgreSQL does not tell who it is, nothing is refused.
+    """
+    if direct.url == url:
+        return
+    one, other = _identity(direct.url), _identity(url)
+    if one is not None and other is not None and one != other:
+        raise BadSetting(
+            f"TWINLENS_DIRECT_DATABASE_URL leads to another database ({one[2]}) than TWINLENS_DATABASE_URL "
+            f"({other[2]}). Both must lead to the same one, the first without a pooler in between."
+        )
+
+
+def _identity(url: str) -> tuple[int, int, str] | None:
+    """Cluster and database, as numbers that no other has, and the database's name."""
+    with connect(url) as connection:
+        try:
+            return connection.cursor(row_factory=args_row(lambda *row: row)).execute(_IDENTITY).fetchone()
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported):
+            return None
+
+
+def _has_begun(connection: SessionConnection) -> bool:
+    cursor = connection.cursor(row_factory=scalar_row)
+    return bool(cursor.execute("SELECT to_regclass('twinlens_migrations') IS NOT NULL").fetchone())
+
+
+def begin_migrating(connection: SessionConnection) -> None:
     """Until the connection is closed, let no other process migrate; and make what every migration relies on.
 
-    Raises DatabaseUnusable when there is no pgvector, or one that is too old.
+    Raises DatabaseUnusable when there is no pgvector, or one that is too old, SessionNeeded.
     """
+    if connection.per_transaction is not None:
+        raise SessionNeeded(_MIGRATING)
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_MIGRATIONS))
     _require_pgvector(connection)
     connection.execute(

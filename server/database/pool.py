@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from server.database.connector import Connector, Url
 from server.database.lent import Lent
 from server.database.parameters import parameters_of
+from server.settings import Pooling
 
 MOST_WAITING = 256
 """Callers that wait for a connection; more are refused at once."""
@@ -33,10 +34,19 @@ class Pool(AsyncConnectionPool[Lent]):
     """A pool of autocommit connections that know pgvector's types; closed until entered with `async with`."""
 
     def __init__(
-        self, url: Url, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0, name: str = "catalogue"
+        self,
+        url: Url,
+        *,
+        min_size: int,
+        max_size: int,
+        timeout: float,
+        longest: float = 30.0,
+        pooling: Pooling = "auto",
+        name: str = "catalogue",
     ) -> None:
-        """`timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run."""
-        self._connector = Connector(url, connect_timeout=max(2, round(timeout)), longest=longest)
+        """`timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run;
+        `pooling`: what a pooler between us and PostgreSQL gives a connection (see session.py)."""
+        self._connector = Connector(url, connect_timeout=max(2, round(timeout)), longest=longest, pooling=pooling)
         self._renewed_at = float("-inf")
         super().__init__(
             open=False,
@@ -98,7 +108,14 @@ class Pool(AsyncConnectionPool[Lent]):
 
 
 def open_pool(
-    url: Url, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0, name: str = "catalogue"
+    url: Url,
+    *,
+    min_size: int,
+    max_size: int,
+    timeout: float,
+    longest: float = 30.0,
+    pooling: Pooling = "auto",
+    name: str = "catalogue",
 ) -> Pool:
     """As `Pool`. Enter it with `async with`."""
-    return Pool(url, min_size=min_size, max_size=max_size, timeout=timeout, longest=longest, name=name)
+    return Pool(url, min_size=min_size, max_size=max_size, timeout=timeout, longest=longest, pooling=pooling, name=name)

@@ -41,7 +41,7 @@ def examine(
     artifact = Artifact.read(settings.model)
     pictures = Pictures(settings, media)
     with connect(url) as connection:
-        connection.execute("SET default_transaction_read_only = on")
+        connection.only_read()
         kind = kind_of(connection)
         if kind == "empty":
             raise DatabaseUnusable(

@@ -75,12 +75,12 @@ Body = Form | type[Any]
 # --- the contract of a call -----------------------------------------------------------------------------------------
 
 # Codes that the body of a request can bring about.
-JSON_BODY = (
+JSON_BODY: tuple[type[TwinlensError], ...] = (
     errors.MalformedRequest,
     errors.UploadTooLarge,
     *(error for error in problems.answered_with(415) if not issubclass(error, errors.MediaRejected)),
 )
-STORED_PICTURE = (
+STORED_PICTURE: tuple[type[TwinlensError], ...] = (
     errors.UnreadablePicture,
     errors.MediaRejected,
     errors.NotAPicture,

@@ -9,14 +9,15 @@ legacy schema are embedded in the same way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from psycopg import AsyncConnection
-
 from server.batching.embedder import Embedder
 from server.catalogue.rows import SpaceRow
+from server.database.advisory import held
+from server.database.connections import Direct
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_MAINTENANCE
 from server.database.pool import Pool
@@ -40,8 +41,11 @@ _log = logging.getLogger(__name__)
 class Maintenance:
     """Embeds what a server's own space lacks, a few pictures at a time, in the bulk lane behind interactive callers."""
 
-    def __init__(self, pool: Pool, space: SpaceRow, embedder: Embedder, store: MediaStore) -> None:
-        self._pool = pool
+    def __init__(
+        self, pool: Pool, space: SpaceRow, embedder: Embedder, store: MediaStore, *, direct: Direct | None = None
+    ) -> None:
+        """`direct`: where this server takes its turn with others; without it, where the pool connects to."""
+        self._direct = direct or Direct(pool.url)
         self._space = space
         self._backfill = Backfill(pool, space, embedder, store, at_once=_PICTURES_AT_ONCE)
         # Media that were added below this transaction have been looked at, or are left to the sweep.
@@ -102,11 +106,12 @@ class Maintenance:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """The servers of one space take turns, so that the later ones find the vectors of the earlier ones."""
-        with translated():
-            connection = await AsyncConnection.connect(self._pool.url, autocommit=True, connect_timeout=10)
-        async with connection:
+        """The servers of one space take turns, so that the later ones find the vectors of the earlier ones.
+
+        Behind a pooler of transactions, without a direct URL, they do not: two may then embed the same picture.
+        """
+        lock = (LOCKS_OF_MAINTENANCE, self._space.number)
+        async with contextlib.AsyncExitStack() as stack:
             with translated():
-                locks = (LOCKS_OF_MAINTENANCE, self._space.number)
-                await connection.execute("SELECT pg_advisory_lock(%s, %s)", locks)
+                await stack.enter_async_context(held(self._direct.url, lock, pooling=self._direct.pooling))
             yield

@@ -17,19 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from psycopg import AsyncConnection
-from psycopg.rows import class_row, scalar_row
+from psycopg.rows import class_row
 
 from server.artifact.artifact import Artifact
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import SpaceRow
-from server.database import migrations
-from server.database.connections import connect
+from server.database import connections, migrations
+from server.database.advisory import held_if_free
+from server.database.connections import Direct, connect
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_REEMBEDDING
 from server.database.pool import open_pool
 from server.engine import open_engine
-from server.errors import ReembeddingStopped, SpaceRefused
+from server.errors import ReembeddingStopped, SessionNeeded, SpaceRefused
 from server.inference import gpus
 from server.ingest.mark import settle
 from server.ingest.storage import MediaStore
@@ -112,11 +112,12 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
     """
     artifact = Artifact.read(folder)
     artifact.check_files(artifact.files_to_run(settings.precision))
-    await asyncio.to_thread(migrations.migrate, url)
+    direct = connections.direct_of(settings, url)
+    await asyncio.to_thread(migrations.migrate_directly, settings, url)
     store = MediaStore.at(settings.media_url, settings.data / "media")
     await asyncio.to_thread(settle, url, store)
     space = await asyncio.to_thread(spaces.register, url, SpaceDescription.of(artifact, settings.precision))
-    async with _only_run(url, space), _stop_on_signals() as stop:
+    async with _only_run(direct, space), _stop_on_signals() as stop:
         found = await asyncio.to_thread(spaces.missing, url, space)
         if space.live and not options.follow and not found.total:
             outcome = Outcome(space, "complete")
@@ -129,12 +130,13 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
             max_size=6,
             timeout=_CONNECTION_TIMEOUT_SECONDS,
             longest=_STATEMENT_TIMEOUT_SECONDS,
+            pooling=settings.pooling,
         )
         decoding = settings.threads or len(os.sched_getaffinity(0))
         async with open_engine(settings, artifact, words=False, decoding=decoding) as engine, pool:
             at_once = min(_MOST_PICTURES_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_PICTURES_AT_ONCE))
             backfill = Backfill(pool, space, engine.embedder, store, at_once=at_once)
-            catalogue = Catalogue(pool, space, recall=settings.target_recall)
+            catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct)
             return await _Reembedding(url, catalogue, backfill, options, stop, report).run(found.total)
 
 
@@ -173,15 +175,12 @@ async def _stop_on_signals() -> AsyncIterator[_Stop]:
 
 
 @contextlib.asynccontextmanager
-async def _only_run(url: str, space: SpaceRow) -> AsyncIterator[None]:
+async def _only_run(direct: Direct, space: SpaceRow) -> AsyncIterator[None]:
     """One process at a time re-embeds for a space; the database releases the lock when the process dies."""
-    with translated():
-        connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=10)
-    async with connection:
+    lock = (LOCKS_OF_REEMBEDDING, space.number)
+    async with contextlib.AsyncExitStack() as stack:
         with translated():
-            locks = (LOCKS_OF_REEMBEDDING, space.number)
-            cursor = connection.cursor(row_factory=scalar_row)
-            locked = await (await cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", locks)).fetchone()
+            locked = await stack.enter_async_context(held_if_free(direct.url, lock, pooling=direct.pooling))
         if not locked:
             raise SpaceRefused(
                 f"Another process is re-embedding for the space {space.short_id} at this moment: let it go on, or stop "
@@ -273,8 +272,11 @@ class _Reembedding:
     async def _prepare(self) -> None:
         """Give PostgreSQL the statistics and the indexes that the first search needs."""
         await self._catalogue.analyse()
-        while (await self._catalogue.maintain_indexes()).busy and not self._stop.is_set():
-            await self._pause()  # a server is building one
+        try:
+            while (await self._catalogue.maintain_indexes()).busy and not self._stop.is_set():
+                await self._pause()  # a server is building one
+        except SessionNeeded as exc:
+            _log.warning("The large clients' searches are exact, and slow, until they have indexes. %s", exc.sentence)
 
     async def _switch(self) -> bool:
         """Make the space live; False when a signal came first."""

@@ -57,9 +57,8 @@ def test_a_name_that_is_no_statement_is_refused() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_statement_has_a_sentence(file: str) -> None:
-    parts = {
-        one: sql.SQL("x") for one in ("near", "found", "index", "client", "table", "name", "wanted", "column", "type")
-    }
+    names = ("near", "found", "index", "client", "table", "name", "wanted", "column", "type", "until_end")
+    parts = {one: sql.SQL("x") for one in names}
     queries = Queries.read(file).of("x")
     queries = queries.including(*(name for name in queries.names if name.endswith("_columns")))
     for name in queries.names:

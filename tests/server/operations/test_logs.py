@@ -48,9 +48,7 @@ def spoken(log: list[str]) -> list[str]:
     return [re.sub(r"^\S+ \S+ |\(request \w+\)", "", line).strip() for line in log[start + 1 :]]
 
 
-def test_uploads_that_the_store_fails_are_a_line_each_at_most(
-    serve: Serve, database_url: str, tmp_path: Path
-) -> None:
+def test_uploads_that_the_store_fails_are_a_line_each_at_most(serve: Serve, database_url: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
     server = serve("--database-url", database_url, "--media-url", str(store)).ready()
     with server.client() as client:

@@ -1,0 +1,335 @@
+"""What we rely on in a session of PostgreSQL, and connections on which every statement finds it so.
+
+An operator can give a role or a database other defaults than PostgreSQL's own: dates in the German form, another time
+zone, no triggers, a limit of a second for each statement. So each connection of ours sets what our statements and
+psycopg's reading of their results rely on. What is the operator's business stays as it is: memory, costs, logs,
+synchronous_commit, and whether the database is read-only.
+
+A pooler in transaction mode (pgbouncer, Supabase, Neon) gives each transaction whichever session is free. What one
+transaction sets for the session, a stranger's next transaction would find, and ours would not. On such a connection
+every transaction therefore begins with our settings, which end with it; a statement outside a transaction becomes one.
+Sent in one go with its begin and its end, it takes one round trip as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import psycopg
+from psycopg import (
+    AsyncConnection,
+    AsyncCursor,
+    AsyncPipeline,
+    AsyncTransaction,
+    Connection,
+    Cursor,
+    IsolationLevel,
+    Pipeline,
+    Transaction,
+    pq,
+    sql,
+)
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.rows import TupleRow
+
+from server.database.locks import LOCK_TIMEOUT_SECONDS
+from server.database.pooling import find_out, known
+from server.database.queries import Queries
+from server.settings import Pooling
+
+_IDLE_IN_TRANSACTION_SECONDS = 60.0
+
+_ON_EVERY_CONNECTION: Mapping[str, str] = {
+    # How values are written and read. psycopg reads times in the ISO form only.
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # What a transaction is. Our ON CONFLICT and FOR SHARE look at what others have committed meanwhile.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "exit_on_error": "off",
+    # Triggers carry a product's changes into the spaces; row-level security filters and does not raise.
+    "session_replication_role": "origin",
+    "row_security": "on",
+    # A partial index is chosen only when the plan knows the client; a generic plan, made after five runs, does not.
+    "plan_cache_mode": "force_custom_plan",
+    # Compiling a plan takes longer than any search of ours.
+    "jit": "off",
+    # Searches go through indexes, or deliberately not; set_search_effort and the switch of spaces decide the rest.
+    **{
+        f"enable_{plan}": "on"
+        for plan in (
+            *("seqscan", "indexscan", "indexonlyscan", "bitmapscan", "sort"),
+            *("nestloop", "hashjoin", "mergejoin", "hashagg", "material"),
+        )
+    },
+    # Anything else leaves out rows at random when an index of attributes answers.
+    "gin_fuzzy_search_limit": "0",
+    # With fewer, an index gives short lists, and each search is answered a second time.
+    "hnsw.max_scan_tuples": "20000",
+    "hnsw.ef_search": "40",
+    "hnsw.iterative_scan": "off",
+    # A connection of ours is closed by us: that of a pool waits for its next use, one that holds a lock for its end.
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+
+_QUERIES = Queries.read("session.sql")
+_COMMIT = b"COMMIT"
+
+
+def wanted(longest: float | None) -> dict[str, str]:
+    """The settings of a connection on which a statement may run for `longest` seconds.
+
+    None: for as long as it needs. Then it also waits for locks as long as it must, and may leave a transaction open.
+    """
+    if longest is None:
+        limits = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "0")
+    else:
+        limits = {
+            "statement_timeout": f"{round(longest * 1000)}ms",
+            "lock_timeout": f"{round(LOCK_TIMEOUT_SECONDS * 1000)}ms",
+            # A process of ours that hangs must not hold its locks for ever.
+            "idle_in_transaction_session_timeout": f"{round(max(longest, _IDLE_IN_TRANSACTION_SECONDS) * 1000)}ms",
+        }
+    return {**_ON_EVERY_CONNECTION, **limits}
+
+
+class _Local:
+    """What the two kinds of connection have in common."""
+
+    info: psycopg.ConnectionInfo
+    pgconn: Any
+    isolation_level: IsolationLevel | None
+    read_only: bool | None
+
+    per_transaction: bytes | None = None
+    """The statement that begins each transaction, where a pooler gives each one another session; else None."""
+
+    @property
+    def _unsettled(self) -> bool:
+        """Whether what is sent next begins a transaction that lacks our settings."""
+        return (
+            self.per_transaction is not None
+            and self.info.transaction_status == pq.TransactionStatus.IDLE
+            and self.pgconn.pipeline_status == pq.PipelineStatus.OFF
+        )
+
+    def _begin(self) -> bytes:
+        level = (self.isolation_level or IsolationLevel.READ_COMMITTED).name.replace("_", " ")
+        return f"BEGIN ISOLATION LEVEL {level}{' READ ONLY' if self.read_only else ''}".encode()
+
+
+# --- connections of asyncio ------------------------------------------------------------------------------------------
+
+
+class AsyncSessionConnection(_Local, AsyncConnection[TupleRow]):
+    """An autocommit connection whose statements all find our settings, once it has been configured."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cursor_factory = _AsyncCursor
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
+        """As psycopg's. Outside a transaction it is one, with our settings, and still one round trip."""
+        if not self._unsettled:
+            async with super().pipeline() as pipeline:
+                yield pipeline
+            return
+        plain = AsyncCursor(self)
+        try:
+            async with super().pipeline() as pipeline:
+                await plain.execute(self._begin())
+                await plain.execute(self.per_transaction or b"")
+                yield pipeline
+                await plain.execute(_COMMIT)
+        except Exception:  # whoever is cancelled gives the connection back, or closes it, without waiting for it
+            with contextlib.suppress(psycopg.Error):
+                await self.rollback()
+            raise
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncIterator[AsyncTransaction]:
+        """As psycopg's; it begins with our settings where the session does not have them."""
+        if not self._unsettled:
+            async with super().transaction(savepoint_name, force_rollback) as transaction:
+                yield transaction
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            # psycopg's own `transaction`, called within a pipeline, would keep the pipeline open as long as itself.
+            transaction = AsyncTransaction(self, savepoint_name, force_rollback)
+            async with super().pipeline():
+                await stack.enter_async_context(transaction)
+                await AsyncCursor(self).execute(self.per_transaction or b"")
+            yield transaction
+
+
+class _AsyncCursor(AsyncCursor[Any]):
+    """A cursor whose statement is a transaction with our settings where it would be one without them."""
+
+    async def execute(self, *arguments: Any, **options: Any) -> Self:
+        connection = self.connection
+        if not isinstance(connection, AsyncSessionConnection) or not connection._unsettled:
+            return await super().execute(*arguments, **options)
+        async with connection.pipeline():
+            return await super().execute(*arguments, **options)
+
+
+async def configure(
+    connection: AsyncSessionConnection, *, longest: float | None = 30.0, pooling: Pooling = "auto"
+) -> None:
+    """Have every statement of this new connection find our settings.
+
+    `longest`: seconds that a statement may run; None: as long as it needs. `pooling`: what a pooler in between, if
+    there is one, gives a connection: a session of its own, or one for each transaction; `auto` finds it out. Raises
+    psycopg's errors, such as InsufficientPrivilege where a default must be another one and this role may not set it.
+    """
+    cursor: AsyncCursor[Any] = AsyncCursor(connection)
+    async with connection.transaction():
+        await cursor.execute(_QUERIES["use_default_path"])
+        await cursor.execute(_QUERIES["look"])
+        pid, path = await cursor.fetchone() or (0, "")
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
+    per_transaction = known(connection.info, pid, pooling)
+    if per_transaction is None:
+        per_transaction = await find_out(connection.info)
+    if per_transaction:
+        connection.prepare_threshold = None
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        connection.per_transaction = _settle(longest, path, per_transaction=True)
+    else:
+        await cursor.execute(_settle(longest, path))
+
+
+# --- connections without asyncio -------------------------------------------------------------------------------------
+
+
+class SessionConnection(_Local, Connection[TupleRow]):
+    """As `AsyncSessionConnection`, without asyncio."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cursor_factory = _Cursor
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Pipeline]:
+        """As `AsyncSessionConnection.pipeline`."""
+        if not self._unsettled:
+            with super().pipeline() as pipeline:
+                yield pipeline
+            return
+        plain = Cursor(self)
+        try:
+            with super().pipeline() as pipeline:
+                plain.execute(self._begin())
+                plain.execute(self.per_transaction or b"")
+                yield pipeline
+                plain.execute(_COMMIT)
+        except Exception:
+            with contextlib.suppress(psycopg.Error):
+                self.rollback()
+            raise
+
+    @contextmanager
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Transaction]:
+        """As `AsyncSessionConnection.transaction`."""
+        if not self._unsettled:
+            with super().transaction(savepoint_name, force_rollback) as transaction:
+                yield transaction
+            return
+        with contextlib.ExitStack() as stack:
+            transaction = Transaction(self, savepoint_name, force_rollback)
+            with super().pipeline():
+                stack.enter_context(transaction)
+                Cursor(self).execute(self.per_transaction or b"")
+            yield transaction
+
+    def only_read(self) -> None:
+        """Have PostgreSQL refuse every write of this connection from now on."""
+        self.read_only = True
+        if self.per_transaction is None:  # a statement outside a transaction knows nothing of `read_only`
+            self.execute("SET default_transaction_read_only = on")
+
+
+class _Cursor(Cursor[Any]):
+    """As `_AsyncCursor`, without asyncio."""
+
+    def execute(self, *arguments: Any, **options: Any) -> Self:
+        connection = self.connection
+        if not isinstance(connection, SessionConnection) or not connection._unsettled:
+            return super().execute(*arguments, **options)
+        with connection.pipeline():
+            return super().execute(*arguments, **options)
+
+
+def configure_single(connection: SessionConnection, *, lasting: bool = False, pooling: Pooling = "auto") -> None:
+    """As `configure`, for a connection whose statements may run as long as they need.
+
+    What works within transactions works behind every pooler; only where the session must be a `lasting` one is it found
+    out how a pooler works.
+    """
+    cursor: Cursor[Any] = Cursor(connection)
+    with connection.transaction():
+        cursor.execute(_QUERIES["use_default_path"])
+        cursor.execute(_QUERIES["look"])
+        pid, path = cursor.fetchone() or (0, "")
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
+    per_transaction = known(connection.info, pid, pooling)
+    if per_transaction is None:
+        per_transaction = _find_out(connection.info) if lasting else True
+    if per_transaction:
+        connection.prepare_threshold = None
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+        connection.per_transaction = _settle(None, path, per_transaction=True)
+    else:
+        cursor.execute(_settle(None, path))
+
+
+def _find_out(info: psycopg.ConnectionInfo) -> bool:
+    with ThreadPoolExecutor(1) as pool:  # the caller's thread may run a loop of asyncio already
+        return pool.submit(lambda: asyncio.run(find_out(info))).result()
+
+
+# --- the statement, and times ----------------------------------------------------------------------------------------
+
+
+def _settle(longest: float | None, path: str, *, per_transaction: bool = False) -> bytes:
+    settings = {**wanted(longest), "search_path": path}
+    rows = [sql.SQL("({}, {})").format(sql.Literal(name), sql.Literal(value)) for name, value in settings.items()]
+    return _QUERIES.composed(
+        "settle",
+        wanted=sql.SQL(", ").join(rows),
+        until_end=sql.SQL("true" if per_transaction else "false"),
+    ).as_bytes(None)
+
+
+class _UtcLoader(Loader):
+    """Times as our sessions write them: in the ISO form and in UTC.
+
+    psycopg's own loader asks the connection for its form and zone. What is set within a transaction that is sent in one
+    go, the connection learns of too late.
+    """
+
+    def load(self, data: Buffer) -> datetime:
+        """The time; raises psycopg.DataError for one that Python cannot hold, such as infinity."""
+        text = bytes(data).decode()
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except ValueError as exc:
+            raise psycopg.DataError(f"a time that cannot be read: {text!r}") from exc
