@@ -283,6 +283,10 @@ class DatabaseUnusable(StartRefused):
     code = "database_unusable"
 
 
+class DatabaseUnfit(DatabaseUnusable):
+    """The database answers, and is not one that Twinlens can work with as it is: waiting does not change that."""
+
+
 class SpaceNotLive(StartRefused):
     """The artifact's embedding space is not the one that the database holds."""
 

@@ -26,6 +26,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow, class_row, scalar_row
 
 from server.catalogue.rows import DEFAULT_LIMIT, SpaceRow
+from server.database.connections import widen_search_path
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.queries import Queries
 from server.wording import counted
@@ -146,6 +147,7 @@ class Indexes:
         async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
             # A build lasts as long as it lasts, whatever limit the role or the database has for statements.
             await connection.execute("SET statement_timeout = 0")
+            await widen_search_path(connection)
             cursor = connection.cursor(row_factory=scalar_row)
             await cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, LOCK_INDEXES))
             if not await cursor.fetchone():

@@ -16,7 +16,8 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from server.database.locks import LOCK_TIMEOUT_SECONDS
-from server.errors import DatabaseUnusable
+from server.database.queries import Queries
+from server.errors import DatabaseUnfit, DatabaseUnusable
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
 
 
 async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -> None:
+    await widen_search_path(connection)
     await register_vector_async(connection)
     await connection.execute(f"SET lock_timeout = {round(LOCK_TIMEOUT_SECONDS * 1000)}".encode())
     await connection.execute(f"SET statement_timeout = {round(longest * 1000)}".encode())
@@ -74,25 +76,54 @@ async def _check_pool(pool: AsyncConnectionPool[Any]) -> None:
     await pool.check()
 
 
+async def widen_search_path(connection: AsyncConnection[TupleRow]) -> None:
+    """Have the session find pgvector, and the catalogue, in whichever schema they lie."""
+    await connection.execute(Queries.read("preconditions.sql")["widen_search_path"])
+
+
+async def try_connection(url: str, *, patience: float, longest: float) -> None:
+    """Open a connection as the pool does, within so many seconds, and close it.
+
+    Raises DatabaseUnfit when the connection is there and cannot be set up, which another try would not change, and
+    DatabaseUnusable when the database cannot be reached at the moment.
+    """
+    try:
+        within = max(2, round(patience))
+        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=within) as connection:
+            await _configure(connection, longest=longest)
+    except psycopg.OperationalError as exc:
+        raise DatabaseUnusable(f"The database cannot be used: {_reason(exc, url)}") from exc
+    except psycopg.Error as exc:
+        raise DatabaseUnfit(f"Connections to the database cannot be set up for searches: {_reason(exc, url)}") from exc
+
+
 @contextmanager
 def connect(url: str) -> Iterator[Connection[TupleRow]]:
     """One plain autocommit connection, for commands and for the start of a server.
 
     Raises DatabaseUnusable, in a sentence that never holds the password, when the database cannot be reached or a
-    statement fails.
+    statement fails; DatabaseUnfit where waiting would not change that.
     """
     try:
-        password = conninfo.conninfo_to_dict(url).get("password")
+        conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         # The message repeats the URL, so it is left out together with its traceback.
         raise DatabaseUnusable(
             "The database URL cannot be read; it should look like postgresql://user:password@host:5432/name."
         ) from None
     try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        # Whatever the database's encoding is, sentences about it are read as text.
+        with psycopg.connect(url, autocommit=True, connect_timeout=10, client_encoding="utf8") as connection:
+            connection.execute(Queries.read("preconditions.sql")["widen_search_path"])
             yield connection
+    except psycopg.ProgrammingError as exc:  # a right or a table is missing, say: the same statement would fail again
+        raise DatabaseUnfit(f"The database cannot be used: {exc.diag.message_primary or _reason(exc, url)}") from exc
     except psycopg.Error as exc:
-        reason = str(exc).strip()
-        if password:
-            reason = reason.replace(str(password), "***")
-        raise DatabaseUnusable(f"The database cannot be used: {reason}") from exc
+        raise DatabaseUnusable(f"The database cannot be used: {_reason(exc, url)}") from exc
+
+
+def _reason(error: psycopg.Error, url: str) -> str:
+    """What went wrong, without the password of the URL."""
+    reason = str(error).strip()
+    password = conninfo.conninfo_to_dict(url).get("password")
+    return reason.replace(str(password), "***") if password else reason

@@ -109,7 +109,8 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
     """
     artifact = Artifact.read(folder)
     artifact.check_files(artifact.files_to_run(settings.precision))
-    await asyncio.to_thread(migrations.migrate, url)
+    # Servers may be running, and of an older version.
+    await asyncio.to_thread(migrations.require_migrated, url, writing=True)
     space = await asyncio.to_thread(spaces.register, url, SpaceDescription.of(artifact, settings.precision))
     async with _only_run(url, space), _stop_on_signals() as stop:
         found = await asyncio.to_thread(spaces.missing, url, space)
