@@ -7,12 +7,13 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
@@ -21,8 +22,9 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
 from server.database import connections
+from server.database.preconditions import require_catalogue
 from server.engine import Engine, open_engine
-from server.errors import DatabaseUnusable
+from server.errors import CatalogueUnavailable, DatabaseUnfit, DatabaseUnusable
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -37,6 +39,7 @@ from server.spaces.spaces import SpaceDescription, open_space
 _POOL_SIZE = 8
 _CONNECTION_TIMEOUT_SECONDS = 5.0
 _DATABASE_PATIENCE_SECONDS = 600.0
+_DATABASE_ASKED_EACH_SECONDS = 1.0
 _INDEXES_EACH_SECONDS = 10.0
 # Of the looks at the indexes: one in so many is thorough.
 _THOROUGH_EACH_LOOKS = 60
@@ -45,6 +48,8 @@ _METRICS_EACH_SECONDS = 1.0
 _ALONE = Place()
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,10 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncIterator[Services]:
-    """Artifact, engine, space, pool, catalogue, store: opened in this order. Raises StartRefused's kinds."""
+    """Artifact, engine, space, pool, catalogue, store: opened in this order. Raises StartRefused's kinds.
+
+    They are there once a connection of the pool has answered.
+    """
     started = perf_counter()
     metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
     artifact = Artifact.read(settings.model)
@@ -88,7 +96,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             )
         )
         embedder = engine.embedder
-        space = await _open_space_when_database_answers(settings, artifact)
+        space = await _when_database_answers(partial(_open_space, settings, artifact))
         pool = await enter(
             connections.open_pool(
                 settings.database_url or "",
@@ -99,6 +107,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             )
         )
         catalogue = Catalogue(pool, space, recall=settings.target_recall)
+        await _when_database_answers(partial(_answer_once, catalogue, settings))
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         librarian = Librarian(embedder, catalogue, store)
@@ -129,20 +138,49 @@ def _gpu_of(place: Place, settings: Settings) -> int:
     return gpus.gpu_of(place.number, count) if count else 0
 
 
-async def _open_space_when_database_answers(settings: Settings, artifact: Artifact) -> SpaceRow:
-    """As `open_space`; while the database is away it is waited for, since the parent process has just used it."""
-    described = SpaceDescription.of(artifact, settings.precision)
+async def _when_database_answers(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`; while the database is away it is waited for, since the parent process has just used it.
+
+    Raises what waiting would not change at once, and the last reason when the patience is over.
+    """
     deadline = perf_counter() + _DATABASE_PATIENCE_SECONDS
     while True:
         try:
-            # The space was live when the parent started. It may be the way back now, and this server still answers
-            # those who call it.
-            return await asyncio.to_thread(open_space, settings.database_url or "", described, or_retired=True)
+            return await work()
+        except DatabaseUnfit:
+            raise
         except DatabaseUnusable as exc:
             if perf_counter() > deadline:
                 raise
             _log.warning("Waiting for the database: %s", exc.sentence)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_DATABASE_ASKED_EACH_SECONDS)
+
+
+async def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
+    """As `open_space`, of a database whose catalogue this role can read. Raises as it, and DatabaseUnfit."""
+    url = settings.database_url or ""
+    described = SpaceDescription.of(artifact, settings.precision)
+
+    def work() -> SpaceRow:
+        with connections.connect(url) as connection:
+            require_catalogue(connection)
+        # The space was live when the parent started. It may be the way back now, and this server still answers those
+        # who call it.
+        return open_space(url, described, or_retired=True)
+
+    return await asyncio.to_thread(work)
+
+
+async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
+    """That the pool has a connection, on which the database answers. Raises DatabaseUnfit, DatabaseUnusable."""
+    try:
+        await catalogue.ping()
+    except CatalogueUnavailable as exc:
+        # Why the pool has no connection it tells its log alone.
+        await connections.try_connection(
+            settings.database_url or "", patience=_CONNECTION_TIMEOUT_SECONDS, longest=settings.deadline
+        )
+        raise DatabaseUnusable(exc.sentence) from exc
 
 
 @asynccontextmanager
