@@ -1,7 +1,8 @@
 """python -m server: serve, and the operator's commands.
 
 The parent process owns the embedded PostgreSQL and the workers; each worker owns everything else (see lifespan.py).
-Order of the start: settings, artifact, database, migrations, space, workers. The end goes the other way round.
+Order of the start: settings, artifact, database, a look at all that speaks against it, migrations, space, workers. The
+end goes the other way round.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands import doctor, duplicates, migrate, reembed, spaces, store, sweep
+from server.commands import doctor, duplicates, migrate, postgres, reembed, spaces, store, sweep
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
 from server.errors import TwinlensError
@@ -74,6 +75,18 @@ def _with_database(
     return run_with_database
 
 
+def _with_embedded_database(
+    run: Callable[[Settings, argparse.Namespace, str], int],
+) -> Callable[[Settings, argparse.Namespace], int]:
+    """For a command that works on the embedded database alone."""
+
+    def run_with_database(settings: Settings, arguments: argparse.Namespace) -> int:
+        postgres.refuse_other_databases(settings)
+        return _with_database(run)(settings, arguments)
+
+    return run_with_database
+
+
 COMMANDS = {
     "serve": Command("serve until stopped (the default)", lambda settings, _: serve(settings)),
     "migrate": Command("bring the database's schema up to date", _with_database(migrate.run), migrate.add_arguments),
@@ -100,6 +113,11 @@ COMMANDS = {
     ),
     "sweep": Command(
         "remove from the store what no picture of the catalogue needs", _with_database(sweep.run), sweep.add_arguments
+    ),
+    "postgres": Command(
+        "run a program of PostgreSQL's, such as psql or pg_dump, on the embedded database",
+        _with_embedded_database(postgres.run),
+        postgres.add_arguments,
     ),
     "database-url": Command(
         "print the URL of the database in use, also while the server runs", lambda settings, _: database_url(settings)

@@ -21,7 +21,7 @@ from PIL import Image
 from server.artifact.artifact import Artifact, Vectors
 from server.batching.batcher import Batcher, Lanes
 from server.batching.embedder import Embedder, Timings, Tower, Words
-from server.errors import ArtifactInvalid, EncoderFailed, MediaRejected, TextRejected
+from server.errors import ArtifactInvalid, EncoderFailed, MediaRejected, TextRejected, TwinlensError
 from server.inference import graphs
 from server.inference.cores import Layout, find, plain, remembered
 from server.inference.encoder import Encoder, Serving, TextEncoder
@@ -109,6 +109,20 @@ async def open_engine(
         embedder.on_embedded = on_embedded
         stack.push_async_callback(asyncio.to_thread, embedder.close)
         yield Engine(encoder, embedder, layout, lowest)
+
+
+def try_model(settings: Settings) -> str | None:
+    """Open the settings' model, prove it by its goldens, close it: None, or the sentence why it cannot be served."""
+
+    async def try_it() -> None:
+        async with open_engine(settings, Artifact.read(settings.model)):
+            pass
+
+    try:
+        asyncio.run(try_it())
+    except TwinlensError as exc:
+        return exc.sentence
+    return None
 
 
 @dataclass(frozen=True, slots=True)

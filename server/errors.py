@@ -375,6 +375,10 @@ class SessionNeeded(DatabaseUnusable):
         )
 
 
+class DatabaseUnfit(DatabaseUnusable):
+    """The database answers, and is not one that Twinlens can work with as it is: waiting does not change that."""
+
+
 class SpaceNotLive(StartRefused):
     """The artifact's embedding space is not the one that the database holds."""
 

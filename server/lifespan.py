@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,13 @@ from server.artifact.grades import Grades
 from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
+from server.catalogue.rows import SpaceRow
 from server.database.cancelling import end
-from server.database.connections import direct_of
+from server.database.connections import connect, direct_of, try_connection
 from server.database.pool import open_pool
+from server.database.preconditions import require_catalogue
 from server.engine import Engine, open_engine
-from server.errors import DatabaseUnusable, SessionNeeded, TwinlensError
+from server.errors import CatalogueUnavailable, DatabaseUnfit, DatabaseUnusable, SessionNeeded, TwinlensError
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -42,6 +44,7 @@ from server.spaces.spaces import SpaceDescription, open_space
 _POOL_SIZE = 8
 _CONNECTION_TIMEOUT_SECONDS = 5.0
 _DATABASE_PATIENCE_SECONDS = 600.0
+_DATABASE_ASKED_EACH_SECONDS = 1.0
 _INDEXES_EACH_SECONDS = 10.0
 # Of the looks at the indexes: one in so many is thorough.
 _THOROUGH_EACH_LOOKS = 60
@@ -80,7 +83,10 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncIterator[Services]:
-    """Artifact, engine, space, pool, catalogue, store: opened in this order. Raises StartRefused's kinds."""
+    """Artifact, engine, space, pool, catalogue, store: opened in this order. Raises StartRefused's kinds.
+
+    They are there once a connection of the pool has answered.
+    """
     started = perf_counter()
     metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
     artifact = Artifact.read(settings.model)
@@ -98,13 +104,10 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         )
         embedder = engine.embedder
         url = settings.database_url or ""
-        described = SpaceDescription.of(artifact, settings.precision)
-        # The space was live when the parent started. It may be the way back now, and this server still answers those
-        # who call it.
-        space = await _when_database_answers(partial(open_space, url, described, or_retired=True))
+        space = await _when_database_answers(partial(_open_space, settings, artifact))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         # The store was there when the parent started. Without it, this server still answers searches.
-        standing = await _when_database_answers(partial(settle, url, store, or_away=True))
+        standing = await _when_database_answers(partial(asyncio.to_thread, settle, url, store, or_away=True))
         store.on_failure = metrics.store_failed
         await enter(_in_background(watch(store, _STORE_EACH_SECONDS), "store"))
         pool = await enter(
@@ -117,8 +120,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 pooling=settings.pooling,
             )
         )
-        direct = direct_of(settings, settings.database_url or "")
+        direct = direct_of(settings, url)
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct)
+        await _when_database_answers(partial(_answer_once, catalogue, settings))
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
         await enter(_in_background(sweeper.run(), "sweep"))
@@ -152,17 +156,52 @@ def _gpu_of(place: Place, settings: Settings) -> int:
     return gpus.gpu_of(place.number, count) if count else 0
 
 
-async def _when_database_answers(work: Callable[[], T]) -> T:
-    """As `work` in a thread; while the database is away it is waited for, since the parent process has just used it."""
+async def _when_database_answers(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`; while the database is away it is waited for, since the parent process has just used it.
+
+    Raises what waiting would not change at once, and the last reason when the patience is over.
+    """
     deadline = perf_counter() + _DATABASE_PATIENCE_SECONDS
     while True:
         try:
-            return await asyncio.to_thread(work)
+            return await work()
+        except DatabaseUnfit:
+            raise
         except DatabaseUnusable as exc:
             if perf_counter() > deadline:
                 raise
             _log.warning("Waiting for the database: %s", exc.sentence)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_DATABASE_ASKED_EACH_SECONDS)
+
+
+async def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
+    """As `open_space`, of a database whose catalogue this role can read. Raises as it, and DatabaseUnfit."""
+    url = settings.database_url or ""
+    described = SpaceDescription.of(artifact, settings.precision)
+
+    def work() -> SpaceRow:
+        with connect(url) as connection:
+            require_catalogue(connection)
+        # The space was live when the parent started. It may be the way back now, and this server still answers those
+        # who call it.
+        return open_space(url, described, or_retired=True)
+
+    return await asyncio.to_thread(work)
+
+
+async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
+    """That the pool has a connection, on which the database answers. Raises DatabaseUnfit, DatabaseUnusable."""
+    try:
+        await catalogue.ping()
+    except CatalogueUnavailable as exc:
+        # Why the pool has no connection it tells its log alone.
+        await try_connection(
+            settings.database_url or "",
+            patience=_CONNECTION_TIMEOUT_SECONDS,
+            longest=settings.deadline,
+            pooling=settings.pooling,
+        )
+        raise DatabaseUnusable(exc.sentence) from exc
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import msgspec
 
 from server.access.clients import DEFAULT_CLIENT
 from server.catalogue.duplicates import Copy, Report, find
+from server.database.migrations import require_migrated
 from server.errors import BadParameter
 from server.operations.progress import Progress
 from server.settings import Settings
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     """Print what `find` finds; 0. Raises BadParameter where `--near` is asked for and the space has no grades."""
+    require_migrated(url)
     report = find(
         settings,
         url,

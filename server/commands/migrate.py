@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from server.artifact.artifact import Artifact
-from server.database import migrations
+from server.database import migrations, preconditions
 from server.database.connections import connect, direct_of
 from server.doctor.adopt import LEAST_SAMPLE, SAMPLE, adopt
 from server.doctor.comparison import Pictures
@@ -16,7 +16,9 @@ from server.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--adopt", action="store_true", help="take over the tables of the older system")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--adopt", action="store_true", help="take over the tables of the older system")
+    what.add_argument("--check", action="store_true", help="say what would be applied, and change nothing")
     parser.add_argument(
         "--media",
         type=Path,
@@ -34,10 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
-    """Bring the database's schema up to date, with `--adopt` that of a legacy database; the exit code, always 0.
+    """Bring the database's schema up to date, with `--adopt` that of a legacy database; the exit code.
 
-    Raises DatabaseUnusable, and with `--adopt` ArtifactInvalid.
+    It is 0; with `--check` 1 where there is something to apply. Raises DatabaseUnusable, and with `--adopt`
+    ArtifactInvalid.
     """
+    if arguments.check:
+        return _check(url)
     if arguments.adopt:
         _adopt(settings, url, arguments.media, max(LEAST_SAMPLE, arguments.sample))
     applied = [f"applied {name}" for name in migrations.migrate_directly(settings, url)]
@@ -46,6 +51,22 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     elif not arguments.adopt:
         print("The schema is up to date.")
     return 0
+
+
+def _check(url: str) -> int:
+    with connect(url) as connection:
+        state = migrations.look(connection)
+    if not state.pending:
+        print("The schema is up to date.")
+        return 0
+    for migration in state.pending:
+        print(f"would apply {migration.name}: {migration.about}")
+    if state.applied:
+        print(
+            "Servers of the version before that run go on. Once these are applied, a server of that version cannot be "
+            "started on the database any more: the way back is a backup."
+        )
+    return 1
 
 
 def _adopt(settings: Settings, url: str, media: Path | None, sample: int) -> None:
@@ -61,7 +82,8 @@ def _adopt(settings: Settings, url: str, media: Path | None, sample: int) -> Non
     direct = direct_of(settings, url)
     migrations.require_same_database(direct, url)
     with connect(direct.url, lasting=True, pooling=direct.pooling) as connection:
-        migrations.begin_migrating(connection)
+        migrations.lock_migrations(connection)
+        preconditions.require_writable(connection)
         kind = kind_of(connection)
         if kind == "empty":
             raise DatabaseUnusable(

@@ -9,11 +9,13 @@ import sys
 from dataclasses import asdict
 
 from server.catalogue.recall import measure
+from server.database.migrations import require_migrated
 from server.settings import Settings
 
 
 def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     """`doctor --recall`: 0 where every client's recall is what it should be, 1 where one's is not."""
+    require_migrated(url)
     found = asyncio.run(measure(settings, url))
     poor = [one for one in found if one.recall < settings.target_recall or one.short]
     if arguments.json:

@@ -9,6 +9,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,17 +18,20 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from server.artifact.artifact import Artifact
 from server.database import migrations
-from server.errors import FolderInUse
-from server.ingest.mark import settle
+from server.engine import try_model
+from server.errors import FolderInUse, StartRefused
+from server.ingest import mark
 from server.ingest.storage import MediaStore
 from server.operations.metrics import SHARED
 from server.operations.workers import PLACES, REFUSAL_FILE, wanted
 from server.postgres.server import EmbeddedPostgres
 from server.settings import Settings, variable_of
-from server.spaces.spaces import SpaceDescription, open_space
+from server.spaces.spaces import SpaceDescription, open_space, require_live
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +49,38 @@ def serve(settings: Settings) -> int:
     artifact = Artifact.read(settings.model)
     artifact.check_files(artifact.files_to_run(settings.precision))
     with open_database(settings) as url:
-        migrations.migrate_directly(settings, url)
-        open_space(url, SpaceDescription.of(artifact, settings.precision))
-        settle(url, MediaStore.at(settings.media_url, settings.data / "media"))
+        described = SpaceDescription.of(artifact, settings.precision)
+        store = MediaStore.at(settings.media_url, settings.data / "media")
+
+        def last_look(connection: Connection[TupleRow]) -> None:
+            require_live(connection, described)
+            mark.look(connection, store)
+            _prove_model(settings)
+
+        migrations.migrate_directly(settings, url, last_look=last_look)
+        open_space(url, described)
+        mark.settle(url, store)
         return _run_workers(settings, url)
+
+
+def _prove_model(settings: Settings) -> None:
+    """That the model can be served on this machine, by opening it in a process that then ends.
+
+    An older version cannot be started on a database that has been migrated, so a model that fails here must fail before
+    that. Raises StartRefused.
+    """
+    _log.info("The database is of an older version. Before it is changed, the model is tried.")
+    try:
+        # Spawned, since this process has threads; and apart, since it needs no model's memory and no GPU.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            refusal = process.submit(try_model, settings).result()
+    except BrokenProcessPool as exc:
+        raise StartRefused(
+            "The database is of an older version and was not changed: the process that tried the model died. It may "
+            "have had too little memory."
+        ) from exc
+    if refusal is not None:
+        raise StartRefused(refusal)
 
 
 def database_url(settings: Settings) -> int:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     """List the spaces, switch to one, or drop one. Raises SpaceRefused's kinds, DatabaseUnusable."""
-    migrations.migrate_directly(settings, url)
+    migrations.require_migrated(url, writing=arguments.what != "list")
     if arguments.what == "list":
         _print_list(url)
         return 0

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg import conninfo
 
 from server.database import session
 from server.database.parameters import parameters_of
 from server.database.session import AsyncSessionConnection, SessionConnection
-from server.errors import DatabaseUnusable
+from server.errors import DatabaseUnfit, DatabaseUnusable
 from server.settings import Pooling, Settings
 
 # Poolers know the encoding as well, so it can be said at once.
@@ -37,17 +39,34 @@ def direct_of(settings: Settings, url: str) -> Direct:
 
 @asynccontextmanager
 async def connection_of_its_own(
-    url: str, *, pooling: Pooling = "auto", wait: int = _CONNECTED_WITHIN_SECONDS
+    url: str, *, pooling: Pooling = "auto", wait: int = _CONNECTED_WITHIN_SECONDS, longest: float | None = None
 ) -> AsyncIterator[AsyncSessionConnection]:
-    """One autocommit connection whose statements may run as long as they need. Raises psycopg's errors.
+    """One autocommit connection beside those of the pool. Raises psycopg's errors.
 
-    `wait`: seconds within which PostgreSQL must have answered. `pooling`: as in `open_pool`.
+    `wait`: seconds within which PostgreSQL must have answered; `longest`: seconds that a statement may run, None: as
+    long as it needs. `pooling`: as in `open_pool`.
     """
     parameters = {**parameters_of(url, connect_timeout=wait), **_AS_ALWAYS}
     opened = await AsyncSessionConnection.connect(**parameters, prepare_threshold=None)
     async with opened as connection:
-        await session.configure(connection, longest=None, pooling=pooling)
+        await session.configure(connection, longest=longest, pooling=pooling)
         yield connection
+
+
+async def try_connection(url: str, *, patience: float, longest: float, pooling: Pooling = "auto") -> None:
+    """Open a connection as the pool does, within so many seconds, and close it.
+
+    Raises DatabaseUnfit when the connection is there and cannot be set up, which another try would not change, and
+    DatabaseUnusable when the database cannot be reached at the moment.
+    """
+    try:
+        wait = max(2, round(patience))
+        async with connection_of_its_own(url, pooling=pooling, wait=wait, longest=longest) as connection:
+            await register_vector_async(connection)
+    except psycopg.OperationalError as exc:
+        raise DatabaseUnusable(f"The database cannot be used: {_reason(exc, url)}") from exc
+    except psycopg.Error as exc:
+        raise DatabaseUnfit(f"Connections to the database cannot be set up for searches: {_reason(exc, url)}") from exc
 
 
 @contextmanager
@@ -58,7 +77,7 @@ def connect(url: str, *, lasting: bool = False, pooling: Pooling = "auto") -> It
     them, `per_transaction` says then. `pooling`: as in `open_pool`.
 
     Raises DatabaseUnusable, in a sentence that never holds the password, when the database cannot be reached or a
-    statement fails.
+    statement fails; DatabaseUnfit where waiting would not change that.
     """
     try:
         parameters = parameters_of(url, connect_timeout=_CONNECTED_WITHIN_SECONDS)
@@ -71,8 +90,14 @@ def connect(url: str, *, lasting: bool = False, pooling: Pooling = "auto") -> It
         with SessionConnection.connect(**{**parameters, **_AS_ALWAYS}, prepare_threshold=None) as connection:
             session.configure_single(connection, lasting=lasting, pooling=pooling)
             yield connection
+    except psycopg.ProgrammingError as exc:  # a right or a table is missing, say: the same statement would fail again
+        raise DatabaseUnfit(f"The database cannot be used: {exc.diag.message_primary or _reason(exc, url)}") from exc
     except psycopg.Error as exc:
-        reason = str(exc).strip()
-        if password := parameters.get("password"):
-            reason = reason.replace(str(password), "***")
-        raise DatabaseUnusable(f"The database cannot be used: {reason}") from exc
+        raise DatabaseUnusable(f"The database cannot be used: {_reason(exc, url)}") from exc
+
+
+def _reason(error: psycopg.Error, url: str) -> str:
+    """What went wrong, without the password of the URL."""
+    reason = str(error).strip()
+    password = conninfo.conninfo_to_dict(url).get("password")
+    return reason.replace(str(password), "***") if password else reason

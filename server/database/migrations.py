@@ -5,25 +5,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import psycopg
 from psycopg import Connection
-from psycopg.rows import TupleRow, args_row, class_row, scalar_row
+from psycopg.rows import TupleRow, args_row, class_row
 
+from server.database import preconditions
 from server.database.connections import Direct, connect, direct_of
 from server.database.locks import LOCK_MIGRATIONS, LOCKS
 from server.database.queries import SQL, Queries
 from server.database.session import SessionConnection
-from server.errors import BadSetting, DatabaseUnusable, SessionNeeded
+from server.errors import BadSetting, DatabaseUnfit, DatabaseUnusable, SessionNeeded
 from server.settings import Pooling, Settings
 
 _log = logging.getLogger(__name__)
 
-OLDEST_PGVECTOR = (0, 8, 4)
-"""Earlier ones have a buffer overflow, and HNSW indexes that vacuum corrupts."""
+_MADE = re.compile(r"^CREATE (?:TABLE|VIEW) (\w+)", flags=re.MULTILINE)
 
 
 _IDENTITY = Queries.read("session.sql")["identity"]
@@ -37,6 +38,17 @@ class Migration:
     number: int
     name: str
     text: str
+
+    @property
+    def makes(self) -> list[str]:
+        """The tables and views that it makes."""
+        return _MADE.findall(self.text)
+
+    @property
+    def about(self) -> str:
+        """The first sentence of the comment at its head."""
+        head = " ".join(line.removeprefix("--").strip() for line in takewhile(_is_comment, self.text.splitlines()))
+        return head.partition(". ")[0].rstrip(".")
 
     @property
     def digest(self) -> str:
@@ -53,6 +65,18 @@ class _Applied:
     digest: str
 
 
+@dataclass(frozen=True)
+class State:
+    """What a database has, by name, and what it still lacks of a version's migrations."""
+
+    applied: list[str]
+    pending: list[Migration]
+
+
+LastLook = Callable[[Connection[TupleRow]], None]
+"""Raises what speaks against changing the database's schema."""
+
+
 def load_migrations(folder: Path = SQL) -> list[Migration]:
     """The migrations of `folder`, in order. Raises DatabaseUnusable when two share a number."""
     migrations = [
@@ -65,40 +89,41 @@ def load_migrations(folder: Path = SQL) -> list[Migration]:
     return migrations
 
 
-def migrate(url: str, folder: Path = SQL, *, pooling: Pooling = "auto") -> list[str]:
+def migrate(url: str, folder: Path = SQL, *, pooling: Pooling = "auto", last_look: LastLook | None = None) -> list[str]:
     """Bring the database at `url` to this version's schema; gives the names of the migrations that it applied.
 
+    Whatever speaks against it is looked for first, and then nothing is written. `last_look` is called where a catalogue
+    that is there is about to be changed; what it raises keeps the catalogue as it is.
+
     Any number of processes may call it at once: one works, the others wait and find nothing left to do. Raises
-    DatabaseUnusable when the database cannot be reached, has no pgvector or one that is too old, is newer than this
-    code, or was made by a migration that has changed since; SessionNeeded when there is something to do, and a pooler
-    of transactions is in between.
+    DatabaseUnusable when the database cannot be reached, does not meet the preconditions, is newer than this code, or
+    was made by a migration that has changed since; SessionNeeded when there is something to do, and a pooler of
+    transactions is in between.
     """
-    migrations = load_migrations(folder)
     with connect(url, lasting=True, pooling=pooling) as connection:
         # Behind a pooler of transactions it is only made sure that nothing is left to do.
-        if connection.per_transaction is None or not _has_begun(connection):
-            begin_migrating(connection)
-        with connection.cursor(row_factory=class_row(_Applied)) as cursor:
-            query = "SELECT number, name, digest FROM twinlens_migrations ORDER BY number"
-            applied = cursor.execute(query).fetchall()
-        _require_known(applied, migrations)
-        known = {one.number for one in applied}
-        pending = [migration for migration in migrations if migration.number not in known]
-        if pending and connection.per_transaction is not None:
-            raise SessionNeeded(_MIGRATING)
-        for migration in pending:
+        if connection.per_transaction is None:
+            lock_migrations(connection)
+        state = look(connection, folder)
+        if state.pending:
+            if connection.per_transaction is not None:
+                raise SessionNeeded(_MIGRATING)
+            if state.applied and last_look is not None:
+                last_look(connection)
+            prepare(connection)
+        for migration in state.pending:
             apply(connection, migration)
-    return [migration.name for migration in pending]
+    return [migration.name for migration in state.pending]
 
 
-def migrate_directly(settings: Settings, url: str) -> list[str]:
+def migrate_directly(settings: Settings, url: str, *, last_look: LastLook | None = None) -> list[str]:
     """As `migrate`, for the database of the settings, `url`, through the direct URL where they give one.
 
     Raises BadSetting when that one leads to another database.
     """
     direct = direct_of(settings, url)
     require_same_database(direct, url)
-    return migrate(direct.url, pooling=direct.pooling)
+    return migrate(direct.url, pooling=direct.pooling, last_look=last_look)
 
 
 def require_same_database(direct: Direct, url: str) -> None:
@@ -125,20 +150,50 @@ def _identity(url: str) -> tuple[int, int, str] | None:
             return None
 
 
-def _has_begun(connection: SessionConnection) -> bool:
-    cursor = connection.cursor(row_factory=scalar_row)
-    return bool(cursor.execute("SELECT to_regclass('twinlens_migrations') IS NOT NULL").fetchone())
+def require_migrated(url: str, *, writing: bool = False) -> None:
+    """That the database has this version's schema, without changing it; `writing`: and that it can be written to.
 
-
-def begin_migrating(connection: SessionConnection) -> None:
-    """Until the connection is closed, let no other process migrate; and make what every migration relies on.
-
-    Raises DatabaseUnusable when there is no pgvector, or one that is too old, SessionNeeded.
+    For commands beside servers, some of which may be of an older version. Raises DatabaseUnusable.
     """
+    with connect(url) as connection:
+        preconditions.require_catalogue(connection)
+        if writing:
+            preconditions.require_writable(connection)
+        state = _state(connection, load_migrations())
+        if state.pending:
+            raise DatabaseUnfit(
+                f"The database is of an older version of Twinlens (it lacks {state.pending[0].name}), and this command "
+                "does not change that. Make a backup, then bring it up to date: python -m server migrate"
+            )
+
+
+def lock_migrations(connection: SessionConnection) -> None:
+    """Until the connection is closed, let no other process migrate. Raises SessionNeeded."""
     if connection.per_transaction is not None:
         raise SessionNeeded(_MIGRATING)
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, LOCK_MIGRATIONS))
-    _require_pgvector(connection)
+
+
+def look(connection: Connection[TupleRow], folder: Path = SQL) -> State:
+    """Which migrations the database has and lacks, once nothing speaks against applying them. Writes nothing.
+
+    Raises DatabaseUnfit.
+    """
+    preconditions.require_writable(connection)
+    state = _state(connection, load_migrations(folder))
+    names = [name for migration in state.pending for name in migration.makes]
+    if taken := preconditions.names_taken(connection, names):
+        raise DatabaseUnfit(
+            f"The database holds tables that Twinlens did not make ({', '.join(taken)}). If they are of the legacy "
+            "schema, python -m server doctor reports on them, and python -m server migrate --adopt takes them over; if "
+            "not, give Twinlens a database of its own."
+        )
+    return state
+
+
+def prepare(connection: Connection[TupleRow]) -> None:
+    """Make what every migration relies on."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
     connection.execute(
         """
         CREATE TABLE IF NOT EXISTS twinlens_migrations (
@@ -151,36 +206,29 @@ def begin_migrating(connection: SessionConnection) -> None:
     )
 
 
-def _require_pgvector(connection: Connection[TupleRow]) -> None:
-    try:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    except psycopg.errors.InsufficientPrivilege as exc:
-        raise DatabaseUnusable(
-            "The database has no pgvector yet, and this user may not add it: let an administrator run "
-            "CREATE EXTENSION vector in it once."
-        ) from exc
-    except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as exc:
-        raise DatabaseUnusable("The database server does not have the extension pgvector: install it there.") from exc
-    with connection.cursor(row_factory=scalar_row) as cursor:
-        found = cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    version = str(found or "0")
-    if tuple(int(part) for part in re.findall(r"\d+", version)) < OLDEST_PGVECTOR:
-        raise DatabaseUnusable(
-            f"The database has pgvector {version}, whose indexes can be corrupted; at least "
-            f"{'.'.join(map(str, OLDEST_PGVECTOR))} is needed: install it, then run ALTER EXTENSION vector UPDATE."
-        )
+def _state(connection: Connection[TupleRow], migrations: list[Migration]) -> State:
+    applied: list[_Applied] = []
+    if preconditions.migrations_are_recorded(connection):
+        with connection.cursor(row_factory=class_row(_Applied)) as cursor:
+            query = "SELECT number, name, digest FROM twinlens_migrations ORDER BY number"
+            applied = cursor.execute(query).fetchall()
+    _require_known(applied, migrations)
+    known = {one.number for one in applied}
+    return State(
+        [one.name for one in applied], [migration for migration in migrations if migration.number not in known]
+    )
 
 
 def _require_known(applied: list[_Applied], migrations: list[Migration]) -> None:
     known = {migration.number: migration for migration in migrations}
     for one in applied:
         if one.number not in known:
-            raise DatabaseUnusable(
+            raise DatabaseUnfit(
                 f"The database is newer than this version of Twinlens: it holds the migration {one.name}, which is "
                 "unknown here. Start the newer version, or restore an older backup."
             )
         if known[one.number].digest != one.digest:
-            raise DatabaseUnusable(
+            raise DatabaseUnfit(
                 f"The migration {known[one.number].name} is not the one that made this database: an applied migration "
                 "must not change. Restore the file, and put the change in a new migration."
             )
@@ -202,12 +250,10 @@ def apply(connection: Connection[TupleRow], migration: Migration, text: str | No
             )
     except psycopg.OperationalError:
         raise
-    except psycopg.errors.DuplicateTable as exc:
-        raise DatabaseUnusable(
-            f"The database holds tables that Twinlens did not make ({exc.diag.message_primary}). If they are of the "
-            "legacy schema, python -m server doctor reports on them, and python -m server migrate --adopt takes them "
-            "over; if not, give Twinlens a database of its own."
-        ) from exc
     except psycopg.Error as exc:
         raise DatabaseUnusable(f"The migration {migration.name} failed, and nothing of it was kept: {exc}") from exc
     _log.info("applied migration %s", migration.name)
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("--")

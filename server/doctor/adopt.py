@@ -124,6 +124,7 @@ def adopt(
     """
     try:
         with connection.transaction():
+            migrations.prepare(connection)
             adoption = Adoption(connection)
             adoption.convert()
             first, *others = load_migrations()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from server.artifact.artifact import Artifact
 from server.database.connections import connect
+from server.database.preconditions import require_readable
 from server.doctor.comparison import Pictures
 from server.doctor.examination import Examination
 from server.doctor.examine_legacy import examine_legacy
@@ -42,6 +43,7 @@ def examine(
     pictures = Pictures(settings, media)
     with connect(url) as connection:
         connection.only_read()
+        require_readable(connection)
         kind = kind_of(connection)
         if kind == "empty":
             raise DatabaseUnusable(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from psycopg.rows import TupleRow, kwargs_row
 
 from server.artifact.artifact import Artifact
 from server.catalogue.rows import SpaceRow
-from server.database.migrations import OLDEST_PGVECTOR
+from server.database.preconditions import OLDEST_PGVECTOR, SAFE_IVFFLAT, dotted, is_unicode, look, version_of
 from server.database.queries import Queries
 from server.doctor.comparison import Comparison, Pictures, StoredVector, compare
 from server.doctor.report import Finding, Report
@@ -139,20 +138,54 @@ class Examination:
         if count:
             self.findings.append(fault.finding(count, examples))
 
-    def check_pgvector(self) -> None:
-        """Add a finding when pgvector is older than what Twinlens needs."""
+    def check_server(self) -> None:
+        """Add what is wrong with the database, whatever it holds: its encoding, its pgvector."""
+        self._check_encoding()
+        self._check_pgvector()
+
+    def _check_encoding(self) -> None:
+        seen = look(self.connection)
+        self.add(
+            Fault(
+                name="encoding",
+                of=1,
+                unit="databases",
+                sentence=f"The database is encoded in {seen.encoding}; UTF8 is needed",
+                effect="Names that this encoding lacks cannot be stored; SQL_ASCII keeps bytes that may be no text at "
+                "all. Twinlens does not start on it.",
+                remedy="make a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 LOCALE 'C', and "
+                "restore a dump of this one into it (pg_dump --encoding=UTF8)",
+            ),
+            [] if is_unicode(seen.encoding) else [seen.database],
+        )
+
+    def _check_pgvector(self) -> None:
         (version,) = self.values("pgvector")
-        too_old = tuple(map(int, re.findall(r"\d+", version))) < OLDEST_PGVECTOR
+        too_old = version_of(version) < OLDEST_PGVECTOR
         self.add(
             Fault(
                 name="old-pgvector",
                 of=1,
                 unit="databases",
-                sentence=f"pgvector is {version}; at least {'.'.join(map(str, OLDEST_PGVECTOR))} is needed",
+                sentence=f"pgvector is {version}; at least {dotted(OLDEST_PGVECTOR)} is needed",
                 effect="A vacuum can corrupt an HNSW index: searches then lose rows, and nothing says so.",
                 remedy="install a newer pgvector on the database server, then ALTER EXTENSION vector UPDATE",
             ),
             [version] if too_old else [],
+        )
+        if version_of(version) >= SAFE_IVFFLAT:
+            return
+        self.look_for(
+            Fault(
+                name="unsafe-ivfflat",
+                of=len(self.values("unsafe_ivfflat")),
+                unit="IVFFlat indexes",
+                sentence=f"IVFFlat indexes under pgvector {version}: {{count}} of {{of}}",
+                effect=f"Before pgvector {dotted(SAFE_IVFFLAT)}, building or rebuilding one can write beyond a buffer "
+                "of the database server. Twinlens makes and uses none.",
+                remedy=f"DROP INDEX, if nothing else needs it; or install pgvector {dotted(SAFE_IVFFLAT)} or newer on "
+                "the database server, then ALTER EXTENSION vector UPDATE, before any of them is built again",
+            )
         )
 
     def compare_with_pictures(self, stored: list[StoredVector]) -> Comparison:

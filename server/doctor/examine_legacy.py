@@ -50,7 +50,7 @@ def examine_legacy(examination: Examination, tables: Tables) -> Report:
         f"{counts.media:,} media, {counts.vectors:,} vectors. Only read, never written.\n"
         f"Compared with the artifact {examination.artifact.manifest.name} ({examination.dimensions} dimensions)."
     )
-    examination.check_pgvector()
+    examination.check_server()
     _check_vectors(examination, counts)
     sample = examination.stored_vectors("sample_legacy")
     _check_randomness(examination, sample)

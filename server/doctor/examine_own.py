@@ -43,7 +43,7 @@ def examine_own(examination: Examination) -> Report:
         f"A Twinlens database: {counts.products:,} products of {counted(counts.clients, 'client')}, "
         f"{counts.images:,} images"
     )
-    examination.check_pgvector()
+    examination.check_server()
     _check_migrations(examination)
     given = examination.artifact.space(examination.settings.precision)
     live = _find_live_space(examination)

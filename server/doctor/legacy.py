@@ -43,7 +43,7 @@ class _Column:
 def kind_of(connection: Connection[TupleRow]) -> Kind:
     """Whose tables these are. Raises DatabaseUnusable where they are neither a legacy system's nor Twinlens' own."""
     queries = Queries.read("legacy.sql")
-    # The table twinlens_migrations proves nothing: a plain `migrate` that was refused leaves it behind.
+    # The table twinlens_migrations proves nothing: in older versions a `migrate` that was refused left it behind.
     if connection.execute(queries["find_spaces"]).fetchone() != (None,):
         return "twinlens"
     kinds: dict[str, str] = dict(connection.execute(queries["list_tables"], {"names": list(NEEDED)}).fetchall())

@@ -86,8 +86,8 @@ STORED_PICTURE: tuple[type[TwinlensError], ...] = (
     errors.NotAPicture,
     errors.PictureTooLarge,
 )
-PICTURE = (errors.NoPicture, *STORED_PICTURE, *JSON_BODY)
-TEXT = (errors.NoTextTower, errors.NoText, errors.TextTooLong, errors.TextRejected)
+PICTURE: tuple[type[TwinlensError], ...] = (errors.NoPicture, *STORED_PICTURE, *JSON_BODY)
+TEXT: tuple[type[TwinlensError], ...] = (errors.NoTextTower, errors.NoText, errors.TextTooLong, errors.TextRejected)
 # What may happen to every call, whatever it is.
 _ANYWHERE: tuple[type[TwinlensError], ...] = (
     errors.BadParameter,

@@ -68,6 +68,20 @@ def settle(url: str, store: MediaStore, *, or_away: bool = False) -> Standing:
         return Standing(found.id, own=database is not None and found.database == database)
 
 
+def look(connection: Connection[TupleRow], store: MediaStore) -> None:
+    """That the store can be the one of a database that is about to be migrated. Writes nothing. Raises StoreRefused."""
+    recorded = _scalar(connection, "recorded") if _scalar(connection, "known") else None
+    try:
+        if recorded is not None:
+            found = ask(store.read_mark())
+            if found is None or found.id != recorded:
+                raise StoreRefused(_lost(store) if found is None else _foreign(store))
+        elif (keys := _promised(connection)) and ask(store.read_mark()) is None and not any(ask(_all(store, keys))):
+            raise StoreRefused(_without(store, len(keys)))
+    except StorageFailed as exc:
+        raise StoreRefused(_away(store, exc.reason)) from exc
+
+
 def adopt(url: str, store: MediaStore, *, whatever: bool = False) -> tuple[int, int]:
     """Make this store the database's from now on, and no other database's; where it is a folder, make it.
 
@@ -116,10 +130,7 @@ def _first(connection: Connection[TupleRow], store: MediaStore, found: Mark | No
     if found is None:
         looked_for, there = _sample(connection, store)
         if looked_for and not there:
-            raise StoreRefused(
-                f"The database has pictures, and none of {looked_for} that were looked for is in {store.where}: most "
-                f"likely a volume is not mounted there, or it is not the place. Nothing was written. {_REMEDY}"
-            )
+            raise StoreRefused(_without(store, looked_for))
         if looked_for != there:
             _log.warning("Of %d pictures looked for in %s, %d are there.", looked_for, store.where, there)
         mark = Mark(uuid.uuid4().hex, database)
@@ -134,11 +145,17 @@ def _first(connection: Connection[TupleRow], store: MediaStore, found: Mark | No
 
 def _sample(connection: Connection[TupleRow], store: MediaStore) -> tuple[int, int]:
     """How many pictures were looked for, and how many are there. Where the database has none, the folder is made."""
-    with connection.cursor(row_factory=scalar_row) as cursor:
-        keys = cursor.execute(_queries()["promised"], {"count": _SAMPLE}).fetchall()
+    keys = _promised(connection)
     if not keys:
         store.make()
     return len(keys), sum(ask(_all(store, keys)))
+
+
+def _promised(connection: Connection[TupleRow]) -> list[str]:
+    """Where the newest and the oldest pictures of the database are to be found in its store."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        keys: list[str] = cursor.execute(_queries()["promised"], {"count": _SAMPLE}).fetchall()
+    return keys
 
 
 async def _all(store: MediaStore, keys: list[str]) -> list[bool]:
@@ -180,6 +197,13 @@ def _away(store: MediaStore, reason: str) -> str:
     return (
         f"The store of pictures at {store.where} cannot be used: {reason}. Nothing was started. Mount it, or name "
         "the right place with TWINLENS_MEDIA_URL or TWINLENS_DATA, and see that this user may read and write there."
+    )
+
+
+def _without(store: MediaStore, looked_for: int) -> str:
+    return (
+        f"The database has pictures, and none of {looked_for} that were looked for is in {store.where}: most likely a "
+        f"volume is not mounted there, or it is not the place. Nothing was written. {_REMEDY}"
     )
 
 

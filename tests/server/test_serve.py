@@ -24,10 +24,14 @@ import psutil
 import psycopg
 import pytest
 
+from server.artifact.artifact import Artifact
+from server.database.migrations import load_migrations
 from server.postgres.server import EmbeddedPostgres
+from server.spaces.spaces import SpaceDescription
 from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
-from tests.support.databases import discard
+from tests.support.databases import applied, contents, discard
 from tests.support.process import Process, Serve, until
+from tests.support.spaces import older_database
 
 FEW = 24
 MANY = 96
@@ -381,6 +385,26 @@ def test_a_golden_that_drifts_stops_the_start_and_names_the_link(
     refused = serve(data=shop, model=drifting(tmp_path / "drifted", change))
     assert refused.end() == 2
     assert f"(link: {link})" in " ".join("".join(refused.log).split())
+
+
+def test_a_refused_upgrade_leaves_the_database_to_the_version_before(
+    serve: Serve, bare_database_url: str, tmp_path: Path
+) -> None:
+    space = SpaceDescription.of(Artifact.read(STARTER), "fp32")
+    older = older_database(bare_database_url, tmp_path / "sql", space)
+    before = contents(bare_database_url)
+    other = other_artifact(tmp_path / "other")
+    drifting(tmp_path / "drifted", turned_vector)
+    for model, said in (("other", other), ("drifted", "(link: pixels to vector)")):
+        refused = serve("--database-url", bare_database_url, model=tmp_path / model)
+        assert refused.end() == 2
+        log = " ".join("".join(refused.log).split())
+        assert said in log
+        assert "Traceback" not in log
+        assert contents(bare_database_url) == before
+    assert applied(bare_database_url) == older
+    serve("--database-url", bare_database_url).ready()
+    assert applied(bare_database_url) == [one.name for one in load_migrations()]
 
 
 def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve: Serve, shop: Path) -> None:

@@ -67,3 +67,44 @@ def run_sql(url: str, statement: str, parameters: Any = None) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def role(url: str) -> Iterator[str]:
+    """The name of a role that may log in and nothing else; dropped at the end, with its rights in this database."""
+    name = f"twinlens_role_{uuid.uuid4().hex[:8]}"
+    run_sql(url, f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
+    try:
+        yield name
+    finally:
+        run_sql(url, f"DROP OWNED BY {name}")
+        run_sql(url, f"DROP ROLE {name}")
+
+
+def as_role(url: str, name: str) -> str:
+    """The same database, for a role of `role`."""
+    return conninfo.make_conninfo(url, user=name, password="x")
+
+
+def contents(url: str) -> set[tuple[str, str]]:
+    """All that is in a database, by kind and name: what a refusal must leave as it is."""
+    found = run_sql(
+        url,
+        """
+        SELECT 'relation', oid::regclass::text FROM pg_class WHERE oid >= 16384
+        UNION ALL SELECT 'function', oid::regprocedure::text FROM pg_proc WHERE oid >= 16384
+        UNION ALL SELECT 'extension', extname FROM pg_extension
+        UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
+        """,
+    )
+    return {(_text(kind), _text(name)) for kind, name in found}
+
+
+def applied(url: str) -> list[str]:
+    """The names of the migrations that a database has."""
+    return [name for (name,) in run_sql(url, "SELECT name FROM twinlens_migrations ORDER BY number")]
+
+
+def _text(value: str | bytes) -> str:
+    """A database encoded in SQL_ASCII gives bytes."""
+    return value.decode() if isinstance(value, bytes) else value

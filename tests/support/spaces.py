@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import psycopg
 
 from server.catalogue.rows import SpaceRow
+from server.database.migrations import load_migrations, migrate
 from server.spaces import spaces
 from server.spaces.spaces import ListedSpace, SpaceDescription, State
 from tests.support.databases import run_sql
@@ -24,6 +26,19 @@ def described(space_id: str) -> SpaceDescription:
 def open_old(url: str) -> SpaceRow:
     """The space OLD, which an empty database accepts as its live one."""
     return spaces.open_space(url, described(OLD))
+
+
+def older_database(url: str, folder: Path, space: SpaceDescription | None = None) -> list[str]:
+    """Make the database one of the first version, with a live space; the names of its migrations.
+
+    `folder`: one that is not there yet, for that version's migrations. `space`: OLD unless given.
+    """
+    folder.mkdir()
+    (first, *_) = load_migrations()
+    (folder / f"{first.name}.sql").write_text(first.text, encoding="utf-8")
+    names = migrate(url, folder)
+    spaces.open_space(url, space or described(OLD))
+    return names
 
 
 def register_new(url: str) -> ListedSpace:

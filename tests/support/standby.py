@@ -64,7 +64,7 @@ class Standby:
         cluster.mkdir(mode=0o700)
         if account is not None:
             os.chown(cluster, account.uid, account.gid)
-        program = str(reachable_binaries(account) / "pg_basebackup")
+        program = str(reachable_binaries(account, cluster) / "pg_basebackup")
         source = conninfo.make_conninfo(self.primary.url, dbname="replication")
         options = [f"--pgdata={cluster}", f"--dbname={source}", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
         done = subprocess.run(

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
 from server.commands import spaces as command_line
-from server.errors import SpaceRefused
+from server.errors import DatabaseUnfit, SpaceRefused
 from server.settings import Settings
-from tests.support.spaces import NEW, OLD, add_media, open_old, register_new
+from tests.support.databases import contents
+from tests.support.spaces import NEW, OLD, add_media, older_database, open_old, register_new
+
+
+def test_a_list_does_not_migrate(bare_database_url: str, tmp_path: Path) -> None:
+    older_database(bare_database_url, tmp_path / "sql")
+    before = contents(bare_database_url)
+    parser = argparse.ArgumentParser()
+    command_line.add_arguments(parser)
+    for words in ([], ["switch", OLD[:6]]):
+        with pytest.raises(DatabaseUnfit, match="python -m server migrate"):
+            command_line.run(Settings(), parser.parse_args(words), bare_database_url)
+    assert contents(bare_database_url) == before
 
 
 def test_the_command_lists_switches_and_drops_by_the_beginning_of_an_id(

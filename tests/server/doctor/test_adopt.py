@@ -22,6 +22,7 @@ from server.database.queries import Queries
 from server.doctor import adopt
 from server.errors import ArtifactInvalid, DatabaseUnusable
 from tests import DEMO_PICTURES, ROOT, STARTER
+from tests.support.databases import contents
 from tests.support.legacy import (
     LEGACY_SQL,
     MAPPED_SCHEMA,
@@ -37,7 +38,8 @@ Rows = list[tuple[Any, ...]]
 
 
 def adopt_database(url: str, folder: Path, media: Path | None = DEMO_PICTURES, sample: int = 64, **others: Any) -> int:
-    return migrate.run(settings(url, folder, **others), argparse.Namespace(adopt=True, media=media, sample=sample), url)
+    arguments = argparse.Namespace(adopt=True, check=False, media=media, sample=sample)
+    return migrate.run(settings(url, folder, **others), arguments, url)
 
 
 def ask(connection: psycopg.Connection[Any], query: str) -> Rows:
@@ -376,9 +378,11 @@ def test_the_wait_for_an_application_that_holds_the_tables_is_limited(
             adopt_database(bare_database_url, tmp_path)
 
 
-def test_an_empty_database_has_nothing_to_adopt(bare_database_url: str, tmp_path: Path) -> None:
+def test_an_empty_database_has_nothing_to_adopt_and_stays_empty(bare_database_url: str, tmp_path: Path) -> None:
+    before = contents(bare_database_url)
     with pytest.raises(DatabaseUnusable, match="holds no tables of the older system"):
         adopt_database(bare_database_url, tmp_path)
+    assert contents(bare_database_url) == before
 
 
 def test_of_migration_1_only_the_two_tables_are_left_out() -> None:

@@ -13,6 +13,7 @@ import pytest
 from server.doctor.doctor import examine
 from server.errors import DatabaseUnusable
 from tests import ROOT, STARTER
+from tests.support.databases import database_of, fresh_database, run_sql
 from tests.support.legacy import legacy_database, random_vectors, settings
 
 
@@ -31,6 +32,32 @@ def test_a_database_that_is_no_catalogue_is_refused_in_plain_words(bare_database
         )
         with pytest.raises(DatabaseUnusable, match=r"of the type real\[\], not pgvector's vector"):
             examine(settings(bare_database_url, tmp_path), bare_database_url)
+
+
+def test_ivfflat_indexes_are_a_finding_before_the_pgvector_that_builds_them_safely(
+    bare_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = "CREATE SCHEMA other; CREATE TABLE other.texts (embedding vector(3)); "
+    build += "CREATE INDEX lists ON other.texts USING ivfflat (embedding vector_ip_ops) WITH (lists = 2)"
+
+    def found() -> dict[str, tuple[int, list[str]]]:
+        seen = examine(settings(bare_database_url, tmp_path), bare_database_url)
+        return {one.name: (one.count, list(one.examples)) for one in seen.findings if "ivfflat" in one.name}
+
+    with legacy_database(bare_database_url, random_vectors(), build):
+        monkeypatch.setattr("server.doctor.examination.SAFE_IVFFLAT", (99, 0, 0))
+        assert found() == {"unsafe-ivfflat": (1, ["other.lists"])}
+        monkeypatch.setattr("server.doctor.examination.SAFE_IVFFLAT", (0, 8, 4))
+        assert found() == {}
+
+
+def test_an_encoding_that_lacks_names_is_a_finding(postgres_url: str, tmp_path: Path) -> None:
+    with fresh_database(postgres_url) as url:
+        run_sql(postgres_url, f"DROP DATABASE {database_of(url)}")
+        run_sql(postgres_url, f"CREATE DATABASE {database_of(url)} TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'")
+        with legacy_database(url, random_vectors()):
+            names = {one.name for one in examine(settings(url, tmp_path), url).findings}
+    assert names == {"encoding", "random-vectors"}
 
 
 def test_the_command_reports_by_its_exit_code_and_changes_nothing(bare_database_url: str, tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_each_fault_is_found_counted_and_named(name: str, bare_database_url: str
     with legacy_database(bare_database_url, real_vectors(), change):
         found = look(bare_database_url, tmp_path)
     # A fault such as NULL or a second vector shows as two kinds at most; nothing else is found.
-    assert set(found) - {name} <= {"media-without-vectors", "orphan-vectors", "other-dimensions"}
+    others = {"unsafe-ivfflat"} if name == "ivfflat-index" else set()  # with a pgvector before 0.8.7
+    assert set(found) - {name} - others <= {"media-without-vectors", "orphan-vectors", "other-dimensions"}
     assert (found[name].count, found[name].examples) == (count, examples)
     assert found[name].of >= count
 

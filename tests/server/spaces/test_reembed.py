@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import re
@@ -18,12 +19,17 @@ import pytest
 from PIL import Image
 
 from server.artifact.artifact import Artifact
+from server.errors import DatabaseUnfit
+from server.settings import Settings
+from server.spaces import reembed as reembedding
 from server.spaces import spaces
 from server.spaces.spaces import SpaceDescription
 from server.spaces.switch import drop, switch
 from tests import DEMO_PICTURES, ROOT, STARTER
 from tests.support import artifacts
+from tests.support.databases import contents
 from tests.support.process import KEYBOARD, PATIENCE, Process, Serve, until
+from tests.support.spaces import older_database
 
 SPACE_OLD = Artifact.read(STARTER).space("fp32").id
 TEAPOT = (DEMO_PICTURES / "teapot.webp").read_bytes()
@@ -273,6 +279,15 @@ def test_pictures_that_cannot_be_embedded_stop_the_switch_until_they_are_left_ou
         shown = connection.execute("SELECT count(*) FROM image_embeddings").fetchone()
     assert records == [("gone", 2), ("never", 2), ("poem", 2)]
     assert shown == (2,)
+
+
+def test_it_does_not_migrate_under_servers_of_the_version_before(bare_database_url: str, tmp_path: Path) -> None:
+    older_database(bare_database_url, tmp_path / "sql")
+    before = contents(bare_database_url)
+    work = reembedding.reembed(Settings(data=tmp_path), STARTER, bare_database_url, reembedding.Options(), print)
+    with pytest.raises(DatabaseUnfit, match="python -m server migrate"):
+        asyncio.run(work)
+    assert contents(bare_database_url) == before
 
 
 def test_it_stops_at_a_signal_and_does_not_run_twice_at_once(opposite: Path, database_url: str, tmp_path: Path) -> None:
