@@ -6,7 +6,9 @@ SELECT current_database()::text AS database, current_user::text AS role,
     current_setting('server_version') AS version, current_setting('server_version_num')::integer AS version_number,
     (SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()) AS encoding,
     pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::boolean AS read_only,
-    current_setting('search_path') AS search_path, current_schema()::text AS schema,
+    (SELECT reset_val FROM pg_settings WHERE name = 'search_path') AS search_path,
+    -- Every session of ours searches the schema of temporary tables as the last one.
+    CASE WHEN current_schema() NOT LIKE 'pg\_temp%%' THEN current_schema()::text END AS schema,
     coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create
 
 -- pgvector --

@@ -107,8 +107,11 @@ async def test_a_database_that_connections_cannot_be_set_up_for_is_not_waited_fo
             pass
 
 
-async def test_a_search_path_that_leads_nowhere_is_not_waited_for(database_url: str, tmp_path: Path) -> None:
-    run_sql(database_url, f"ALTER DATABASE {database_of(database_url)} SET search_path = nowhere")
-    with pytest.raises(DatabaseUnfit, match="leads to no schema"):
+async def test_a_search_path_that_does_not_lead_to_the_catalogue_is_not_waited_for(
+    database_url: str, tmp_path: Path
+) -> None:
+    run_sql(database_url, f"CREATE SCHEMA app; ALTER DATABASE {database_of(database_url)} SET search_path = app")
+    run_sql(database_url, "CREATE SCHEMA ours; ALTER EXTENSION vector SET SCHEMA ours")
+    with pytest.raises(DatabaseUnfit, match="does not lead"):
         async with asyncio.timeout(PATIENCE), open_services(settings_for(database_url, tmp_path)):
             pass

@@ -20,7 +20,7 @@ from server.database.connections import Direct, connect, connection_of_its_own
 from server.database.locks import LOCKS
 from server.database.migrations import migrate, migrate_directly
 from server.database.pool import open_pool
-from server.errors import BadSetting, DatabaseUnusable, SessionNeeded
+from server.errors import BadSetting, SessionNeeded
 from server.settings import Pooling, Settings
 from tests.support import artifacts
 from tests.support.catalogue import D, fill, open_test_space
@@ -29,6 +29,7 @@ from tests.support.flow import KEYBOARD, use_everything
 from tests.support.odd_defaults import make_odd
 from tests.support.pgbouncer import needs_pgbouncer, pooled
 from tests.support.process import Serve
+from tests.support.spaces import older_database
 from tests.support.vectors import UnitVectors
 
 pytestmark = needs_pgbouncer
@@ -223,16 +224,16 @@ async def test_a_lock_goes_with_the_process_that_holds_it(pooler: str, database_
 # --- what needs a session says so ------------------------------------------------------------------------------------
 
 
-def test_migrations_are_refused_behind_a_pooler_of_transactions(bare_database_url: str) -> None:
+def test_migrations_are_refused_behind_a_pooler_of_transactions(bare_database_url: str, tmp_path: Path) -> None:
     with pooled(bare_database_url, "transaction") as url:
         with pytest.raises(SessionNeeded, match="TWINLENS_DIRECT_DATABASE_URL"):
             migrate(url)
         assert run_sql(bare_database_url, "SELECT to_regclass('twinlens_migrations')") == [(None,)]
+        older_database(bare_database_url, tmp_path / "sql")
+        with pytest.raises(SessionNeeded, match="TWINLENS_DIRECT_DATABASE_URL"):
+            migrate(url)
         migrate(bare_database_url)
         assert migrate(url) == []
-        run_sql(bare_database_url, "DELETE FROM twinlens_migrations WHERE number = 3")
-        with pytest.raises(DatabaseUnusable, match="TWINLENS_DIRECT_DATABASE_URL"):
-            migrate(url)
     assert locks(bare_database_url) == []
 
 

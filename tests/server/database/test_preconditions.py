@@ -120,7 +120,7 @@ def test_tables_of_another_role_are_refused_until_it_is_a_member_of_that_role(da
         run_sql(database_url, f"ALTER TABLE media OWNER TO {owner}")
         for table in ("products", "twinlens_spaces", "twinlens_migrations", "image_embeddings", "twinlens_indexes"):
             run_sql(database_url, f"ALTER TABLE {table} OWNER TO {owner}")
-        for table in ("twinlens_recall", "twinlens_unreadable"):
+        for table in ("twinlens_recall", "twinlens_unreadable", "twinlens_store", "twinlens_swept"):
             run_sql(database_url, f"ALTER TABLE {table} OWNER TO {owner}")
         with refused(database_url, f"belongs to {owner}.*GRANT {owner} TO {other}"):
             migrate(as_role(database_url, other))
@@ -140,9 +140,18 @@ def test_a_search_path_that_leads_nowhere_is_refused(bare_database_url: str) -> 
 
 def test_a_catalogue_beyond_the_search_path_is_not_made_a_second_time(database_url: str) -> None:
     name = database_of(database_url)
-    run_sql(database_url, f"CREATE SCHEMA app; ALTER DATABASE {name} SET search_path = app")
+    run_sql(database_url, f"CREATE SCHEMA app; CREATE SCHEMA ours; ALTER DATABASE {name} SET search_path = app")
+    run_sql(database_url, "ALTER EXTENSION vector SET SCHEMA ours")  # else its schema leads to the catalogue
     with refused(database_url, r"lies in the schema public.*\(app.*SET search_path = public"):
         migrate(database_url)
+
+
+@pytest.mark.parametrize("path", ["app", "nowhere"])
+def test_a_catalogue_in_pgvectors_schema_is_found_whatever_the_search_path(database_url: str, path: str) -> None:
+    name = database_of(database_url)
+    run_sql(database_url, f"CREATE SCHEMA app; ALTER DATABASE {name} SET search_path = {path}")
+    assert migrate(database_url) == []
+    require_migrated(database_url)
 
 
 def test_a_schema_that_comes_to_lie_before_the_catalogue_does_not_hide_it(database_url: str) -> None:
