@@ -29,7 +29,7 @@ from server.ingest import demo
 from server.ingest.librarian import Librarian
 from server.ingest.storage import MediaStore
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
-from server.operations.workers import Place, reporting_refusal
+from server.operations.workers import Place, report_ready, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
@@ -91,7 +91,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         space = await _open_space_when_database_answers(settings, artifact)
         pool = await enter(
             connections.open_pool(
-                settings.database_url or "",
+                lambda: settings.current("database_url") or "",
                 min_size=2,
                 max_size=_POOL_SIZE,
                 timeout=_CONNECTION_TIMEOUT_SECONDS,
@@ -111,6 +111,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         if place.of > 1:
             await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
         _log_ready(settings, place, engine, perf_counter() - started)
+        report_ready()
         yield Services(settings, engine.encoder, embedder, catalogue, librarian, metrics)
 
 
@@ -137,7 +138,9 @@ async def _open_space_when_database_answers(settings: Settings, artifact: Artifa
         try:
             # The space was live when the parent started. It may be the way back now, and this server still answers
             # those who call it.
-            return await asyncio.to_thread(open_space, settings.database_url or "", described, or_retired=True)
+            return await asyncio.to_thread(
+                open_space, settings.current("database_url") or "", described, or_retired=True
+            )
         except DatabaseUnusable as exc:
             if perf_counter() > deadline:
                 raise

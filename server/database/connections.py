@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from server.database.locks import LOCK_TIMEOUT_SECONDS
 from server.errors import DatabaseUnusable
+from server.secrets import redacted, secrets_of
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ MOST_WAITING = 256
 """Callers that wait for a connection; more are refused at once."""
 
 
-def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest: float = 30.0) -> Pool:
+def open_pool(
+    url: str | Callable[[], str], *, min_size: int, max_size: int, timeout: float, longest: float = 30.0
+) -> Pool:
     """A pool of autocommit connections that know pgvector's types; closed until entered with `async with`.
 
+    `url`: or a function that gives it, which is called for each new connection, so that a password may change.
     `timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run. A connection
     is checked before it is lent, so that one that a restart of PostgreSQL broke is replaced before a caller gets it.
     """
@@ -48,6 +52,12 @@ def open_pool(url: str, *, min_size: int, max_size: int, timeout: float, longest
         reconnect_timeout=3.0,
         reconnect_failed=_check_pool,
     )
+
+
+def current_url(pool: Pool) -> str:
+    """The URL that the pool's next connection would use."""
+    url: str | Callable[[], str] = pool.conninfo  # type: ignore[assignment]  # ours is never asynchronous
+    return url() if callable(url) else url
 
 
 async def _configure(connection: AsyncConnection[TupleRow], *, longest: float) -> None:
@@ -82,7 +92,7 @@ def connect(url: str) -> Iterator[Connection[TupleRow]]:
     statement fails.
     """
     try:
-        password = conninfo.conninfo_to_dict(url).get("password")
+        conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         # The message repeats the URL, so it is left out together with its traceback.
         raise DatabaseUnusable(
@@ -92,7 +102,5 @@ def connect(url: str) -> Iterator[Connection[TupleRow]]:
         with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
             yield connection
     except psycopg.Error as exc:
-        reason = str(exc).strip()
-        if password:
-            reason = reason.replace(str(password), "***")
+        reason = redacted(str(exc).strip(), secrets_of(url))
         raise DatabaseUnusable(f"The database cannot be used: {reason}") from exc

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow
 
-from server.database.connections import Pool
+from server.database.connections import Pool, current_url
 from server.database.failures import translated
 from server.errors import OutcomeUnknown
 
@@ -31,7 +31,7 @@ class Runner:
     @property
     def url(self) -> str:
         """The database's URL, for work that needs a connection of its own."""
-        return str(self._pool.conninfo)
+        return current_url(self._pool)
 
     async def read(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
         """Run work that only reads. When its connection dies, the work runs once more on another connection."""

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Callable
+from types import TracebackType
 
 
-def log_to_stderr() -> None:
-    """Plain lines on standard error, for the parent and for each worker."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+class _Formatter(logging.Formatter):
+    """Of lines, tracebacks included, from which secrets are removed."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
+
+
+def log_to_stderr(redact: Callable[[str], str] = str) -> None:
+    """Plain lines on standard error, for the parent and for each worker; each passes through `redact` first."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(redact))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Granian has handlers of its own, which would print a traceback as it is.
+    granian = logging.getLogger("_granian")
+    granian.handlers.clear()
+    granian.propagate = True
+
+    def print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+    sys.excepthook = print_redacted
     # Every connection that is lost and replaced would be a line; what matters reaches the caller as an error.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

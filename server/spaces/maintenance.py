@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 
 from server.batching.embedder import Embedder
 from server.catalogue.rows import SpaceRow
-from server.database.connections import Pool
+from server.database.connections import Pool, current_url
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_MAINTENANCE
 from server.errors import CatalogueUnavailable, Overloaded, SpaceDropped, StorageFailed
@@ -104,7 +104,7 @@ class Maintenance:
     async def _turn(self) -> AsyncIterator[None]:
         """The servers of one space take turns, so that the later ones find the vectors of the earlier ones."""
         with translated():
-            connection = await AsyncConnection.connect(str(self._pool.conninfo), autocommit=True, connect_timeout=10)
+            connection = await AsyncConnection.connect(current_url(self._pool), autocommit=True, connect_timeout=10)
         async with connection:
             with translated():
                 locks = (LOCKS_OF_MAINTENANCE, self._space.number)
