@@ -307,8 +307,8 @@ class SpaceNotLive(StartRefused):
             f"The artifact makes vectors of the embedding space {artifact}, but the live space of this database is "
             f"{live}. Vectors of different spaces cannot be compared, so nothing was started. Embed the catalogue with "
             "this artifact, while other servers go on, and switch to it: python -m server reembed --artifact "
-            f"{shlex.quote(path)} - or start with the artifact of the live space, or keep the new one's catalogue apart by "
-            "giving another TWINLENS_DATA (or TWINLENS_DATABASE_URL)."
+            f"{shlex.quote(path)} - or start with the artifact of the live space, or keep the new one's catalogue "
+            "apart by giving another TWINLENS_DATA (or TWINLENS_DATABASE_URL)."
         )
         self.artifact, self.live = artifact, live
 

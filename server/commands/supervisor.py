@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from granian.server import MPServer
 from server.errors import WorkerEnded
 
 _log = logging.getLogger(__name__)
+
+# What granian logs goes where everything else goes, in the parent and in its workers.
+_LOGGING: Mapping[str, Any] = {"loggers": {"_granian": {"propagate": True}}}
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -40,7 +43,9 @@ class Supervisor(MPServer):
     """
 
     def __init__(self, *arguments: Any, is_ready: Callable[[], bool], **options: Any) -> None:
-        super().__init__(*arguments, respawn_failed_workers=True, **options)
+        super().__init__(*arguments, respawn_failed_workers=True, log_dictconfig=dict(_LOGGING), **options)
+        # Said here with the pause, in one line.
+        logging.getLogger("_granian").addFilter(lambda line: not line.getMessage().startswith("Unexpected exit from"))
         self._is_ready = is_ready
         self._deaths = [_Deaths() for _ in range(self.workers)]
         self.failure: WorkerEnded | None = None

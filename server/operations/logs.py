@@ -25,10 +25,6 @@ def log_to_stderr(redact: Callable[[str], str] = str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(redact))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # Granian has handlers of its own, which would print a traceback as it is.
-    granian = logging.getLogger("_granian")
-    granian.handlers.clear()
-    granian.propagate = True
 
     def print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
