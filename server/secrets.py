@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,14 +11,29 @@ from urllib.parse import unquote
 _HIDDEN = "***"
 _SHORT = 4
 
-_ESCAPES = "In a user's name or a password, write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25."
+_ESCAPES = "In a user's name or a password, write @ as %40, / as %2F, : as %3A, ? as %3F and % as %25."
 
 # Parameters of a PostgreSQL URL that are secret; the others may be printed.
 _SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
-def read_secret(path: Path) -> str:
-    """What a file of one line holds, without the line's end. Raises ValueError with what is wrong, and no contents."""
+def read_secret(path: Path, patience: float = 0.0) -> str:
+    """What a file of one line holds, without the line's end. Raises ValueError with what is wrong, and no contents.
+
+    `patience`: seconds in which a file that is missing or empty may come, since one that is replaced by hand may be
+    either for a moment.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _read_secret(path)
+        except ValueError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _read_secret(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
@@ -33,25 +49,29 @@ def read_secret(path: Path) -> str:
 
 
 def check_database_url(text: str) -> str:
-    """The URL as it is. Raises ValueError where a part of its password would be taken for a host, port or parameter.
+    """The URL as it is. Raises ValueError where a part of its password would be taken for a host, port or database.
 
     libpq repeats those in its errors. Not a word of the URL is in ours.
     """
-    if "\0" in text:
-        raise ValueError("text without null characters")
     if not text.startswith(("postgresql://", "postgres://")):
         return text
     rest = text.split("://", 1)[1]
     if re.search(r"%(?![0-9A-Fa-f]{2})|%00", rest):
         raise ValueError(f"a URL in which each % begins an escape such as %40. {_ESCAPES}")
-    authority, tail = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]  # matches all
-    path = tail.split("?", 1)[0]
-    if authority.count("@") > 1 or "@" in path or "#" in rest:
-        raise ValueError(f"a URL with one @, before the host, and no #. {_ESCAPES}")
-    for host in authority.rpartition("@")[2].split(","):
-        if not re.fullmatch(r"(\[[0-9A-Fa-f:.%]*\]|[^\[\]:\s]*)(:[0-9]{0,5})?", host):
+    where = rest[len(_credentials(rest)) :].removeprefix("@").partition("?")[0]
+    hosts, _, path = where.partition("/")
+    if "@" in hosts or "@" in path:
+        raise ValueError(f"a URL with one @, before the host. {_ESCAPES}")
+    for host in hosts.split(","):
+        if not re.fullmatch(r"(\[[^\[\]/]*\]|[^\[\]:\s]*)(:[0-9]{0,5})?", host):
             raise ValueError(f"a URL whose host and port read like db.example:5432. {_ESCAPES}")
     return text
+
+
+def _credentials(rest: str) -> str:
+    """What libpq takes for user and password: all that is before an @ to which no / comes first."""
+    found = re.match(r"([^@/]*)@", rest)
+    return found[1] if found else ""
 
 
 def secrets_of(url: str | None) -> set[str]:
@@ -66,10 +86,9 @@ def secrets_of(url: str | None) -> set[str]:
         found = {quote or bare for quote, bare in quoted}
         return {form for one in found for form in (one, re.sub(r"\\(.)", r"\1", one)) if form}
     scheme, _, rest = url.partition("://")
-    authority, _, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
-    written = {authority.partition(":")[2]} if authority else set()
+    written = {_credentials(rest).partition(":")[2]}
     database = scheme in ("postgresql", "postgres")
-    for pair in rest.partition("?")[2].split("&"):
+    for pair in rest[len(_credentials(rest)) :].partition("?")[2].split("&"):
         name, _, value = pair.partition("=")
         if not database or unquote(name) in _SECRET_PARAMETERS:
             written.add(value)

@@ -125,6 +125,9 @@ def _home() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
+# A file that is just being replaced is awaited at a start.
+_PATIENCE_SECONDS = 1.0
+
 HOME = _home()
 _DATA = ".twinlens"
 
@@ -226,7 +229,7 @@ class Settings:
             if (path := values.get(file_of(name))) is not None:
                 if name in values:
                     raise BadSetting(f"{given[name][0]} and {given[file_of(name)][0]} are both given: leave one out.")
-                values[name] = _from_file(name, path, given[file_of(name)][0])
+                values[name] = _from_file(name, path, given[file_of(name)][0], _PATIENCE_SECONDS)
         if "data" not in values:
             _check_for_data_of_before()
         settings = cls(**values)
@@ -308,10 +311,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _from_file(name: str, path: Path, label: str) -> str:
+def _from_file(name: str, path: Path, label: str, patience: float = 0.0) -> str:
     """The value of a setting whose file this is. Raises BadSetting."""
     try:
-        text = read_secret(path)
+        text = read_secret(path, patience)
     except ValueError as exc:
         raise BadSetting(f"{label}: {exc}.") from None
     try:

@@ -42,8 +42,8 @@ class Supervisor(MPServer):
     `is_ready`: whether a worker has become ready. `failure` is set when one ended before that.
     """
 
-    def __init__(self, *arguments: Any, is_ready: Callable[[], bool], **options: Any) -> None:
-        super().__init__(*arguments, respawn_failed_workers=True, log_dictconfig=dict(_LOGGING), **options)
+    def __init__(self, target: str, *, is_ready: Callable[[], bool], **options: Any) -> None:
+        super().__init__(target, log_dictconfig=dict(_LOGGING), **options)
         # Said here with the pause, in one line.
         logging.getLogger("_granian").addFilter(lambda line: not line.getMessage().startswith("Unexpected exit from"))
         self._is_ready = is_ready
@@ -52,7 +52,8 @@ class Supervisor(MPServer):
 
     def signal_handler_reload(self, *_: Any) -> None:
         """SIGHUP ends the server as SIGTERM does: a worker beside one that still serves would find its place taken."""
-        self.signal_handler_interrupt()
+        self.interrupt_signal = True
+        self.main_loop_interrupt.set()
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         """Until a signal: wait for deaths, and start again whichever worker is due."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -29,6 +30,11 @@ def log_to_stderr(redact: Callable[[str], str] = str) -> None:
     def print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
+    def print_of_thread(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is not None and failed.exc_type is not SystemExit:
+            print_redacted(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
     sys.excepthook = print_redacted
+    threading.excepthook = print_of_thread
     # Every connection that is lost and replaced would be a line; what matters reaches the caller as an error.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

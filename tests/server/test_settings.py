@@ -224,17 +224,18 @@ def test_workers_get_the_file_and_not_what_is_in_it(tmp_path: Path) -> None:
     assert Settings.read(environment) == read
 
 
-@pytest.mark.parametrize("password", ["s3@ret", "s3/ret", "s3?ret", "s3#ret", "s3%ret", "@s3ret", "s3ret@", "a:s3@ret"])
+@pytest.mark.parametrize("password", ["s3@ret", "s3/ret", "s3%ret", "77/ret", "@s3ret", "s3ret@", "a:s3@ret"])
 def test_a_password_that_is_not_escaped_is_refused_without_a_word_of_it(password: str) -> None:
     with pytest.raises(BadSetting, match="@ as %40") as caught:
         Settings.read({"TWINLENS_DATABASE_URL": f"postgresql://shop:{password}@db.example:5432/shop"})
-    assert not re.search("s3|ret", caught.value.sentence.replace("secret", ""))
+    assert not re.search("s3|ret|77", caught.value.sentence.replace("secret", ""))
 
 
 @pytest.mark.parametrize(
     "url",
     [
         "postgresql://shop:p%40ss%2F@db.example:5432/shop",
+        "postgresql://shop:a?b#c[d@db.example:5432/shop",
         "postgres://shop@[::1]:5432/shop?sslmode=require",
         "postgresql://shop:p:w@one:5432,two,three:5434/shop?target_session_attrs=read-write",
         "postgresql:///shop?host=/run/postgresql",

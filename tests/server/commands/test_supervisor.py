@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
+from functools import partial
 
 import psutil
 import pytest
@@ -15,6 +15,11 @@ from tests.support.process import Process, Serve, until
 def workers(process: Process) -> list[psutil.Process]:
     children = psutil.Process(process.process.pid).children()
     return [one for one in children if one.is_running() and "spawn_main" in " ".join(_command(one))]
+
+
+def others(process: Process, before: list[psutil.Process], count: int) -> bool:
+    """Whether so many workers run that did not before."""
+    return len(set(workers(process)) - set(before)) == count
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -32,7 +37,7 @@ def test_workers_that_are_killed_twice_at_once_come_back_and_the_end_is_clean(se
         assert len(before) == count
         for one in before:
             one.kill()
-        until(lambda before=before: len(set(workers(process)) - set(before)) == count)
+        until(partial(others, process, before, count))
     process.ready(times=2 * count)
     with process.client() as client:
         assert client.get("/health/ready").status_code == 200
@@ -69,7 +74,7 @@ def test_a_start_that_a_worker_refuses_ends_with_its_sentence_and_without_secret
     assert "Traceback" not in said
 
 
-def test_a_terminal_that_is_closed_ends_the_server_cleanly(serve: Serve, tmp_path: Path) -> None:
+def test_a_terminal_that_is_closed_ends_the_server_cleanly(serve: Serve) -> None:
     process = serve().ready()
     os.kill(process.process.pid, signal.SIGHUP)
     assert process.end() == 0
