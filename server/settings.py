@@ -261,10 +261,13 @@ class Settings:
         Each `python -m server` in it gets the flags that lead to the same data as this run's.
         """
         flags, unsaid = self._flags()
-        whole = re.sub(r"python -m server\b(?! --)", lambda _: " ".join(["python -m server", *flags]), text)
+        # Redacted first: a password may be a word that stands in a path, too, and the path must stay what it is.
+        whole = re.sub(
+            r"python -m server\b(?! --)", lambda _: " ".join(["python -m server", *flags]), self.redact(text)
+        )
         if unsaid and "python -m server" in text:
             whole = f"{whole.rstrip()}\n(with {' and '.join(unsaid)} in the environment, as for this run)"
-        return self.redact(whole)
+        return whole
 
     def _flags(self) -> tuple[list[str], list[str]]:
         """What a command needs to find this run's data: flags, and the variables that are too secret to be flags."""

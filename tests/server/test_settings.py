@@ -262,6 +262,8 @@ def test_commands_in_sentences_never_show_a_password(tmp_path: Path) -> None:
     assert "s3cret" not in said
     assert "--database-url" not in said
     assert "TWINLENS_DATABASE_URL" in said
+    weak = Settings(database_url="postgresql://shop:twinlens@db/shop", data=Path("/srv/twinlens"))
+    assert "python -m server --data /srv/twinlens migrate" in weak.printable("twinlens: python -m server migrate")
     path = secret_file(tmp_path, URL)
     read = Settings.read({"TWINLENS_DATABASE_URL_FILE": str(path)})
     assert read.printable("python -m server migrate") == f"python -m server --database-url-file {path} migrate"
