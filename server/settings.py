@@ -266,7 +266,7 @@ class Settings:
             r"python -m server\b(?! --)", lambda _: " ".join(["python -m server", *flags]), self.redact(text)
         )
         if unsaid and "python -m server" in text:
-            whole = f"{whole.rstrip()}\n(with {' and '.join(unsaid)} in the environment, as for this run)"
+            whole = f"{whole.rstrip()} (with {' and '.join(unsaid)} in the environment, as for this run)"
         return whole
 
     def _flags(self) -> tuple[list[str], list[str]]:
