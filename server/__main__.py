@@ -1,8 +1,8 @@
 """python -m server: serve, and the operator's commands.
 
 The parent process owns the embedded PostgreSQL and the workers; each worker owns everything else (see lifespan.py).
-Order of the start: settings, artifact, database, a look at all that speaks against it, migrations, space, workers. The
-end goes the other way round.
+Order of the start: settings, address, artifact, database, a look at all that speaks against it, migrations, space,
+store, workers. The end goes the other way round.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     # SIGTERM must run what closes and cleans up, also before the server has its own handlers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    printable: Callable[[str], str] = str
     try:
         settings = Settings.read(os.environ, flags_of(given))
+        printable = settings.printable
+        log_to_stderr(settings.redact)
         return COMMANDS[given.command or "serve"].run(settings, given)
     except TwinlensError as error:
-        print(f"twinlens: {error.sentence}", file=sys.stderr)
+        print(f"twinlens: {printable(error.sentence)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

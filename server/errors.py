@@ -8,6 +8,7 @@ HTTP status each error becomes.
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Sequence
 
 # Characters: what an object store says of a failure may be a page.
@@ -331,6 +332,18 @@ class FolderInUse(StartRefused):
     code = "folder_in_use"
 
 
+class AddressRefused(StartRefused):
+    """The server cannot listen at this address."""
+
+    code = "address_refused"
+
+
+class WorkerEnded(StartRefused):
+    """A worker process ended before it was ready."""
+
+    code = "worker_ended"
+
+
 class BadSetting(StartRefused):
     """A setting has a value that makes no sense."""
 
@@ -389,9 +402,9 @@ class SpaceNotLive(StartRefused):
         super().__init__(
             f"The artifact makes vectors of the embedding space {artifact}, but the live space of this database is "
             f"{live}. Vectors of different spaces cannot be compared, so nothing was started. Embed the catalogue with "
-            f"this artifact, while other servers go on, and switch to it: python -m server reembed --artifact {path} "
-            "- or start with the artifact of the live space, or keep the new one's catalogue apart by giving another "
-            "TWINLENS_DATA (or TWINLENS_DATABASE_URL)."
+            "this artifact, while other servers go on, and switch to it: python -m server reembed --artifact "
+            f"{shlex.quote(path)} - or start with the artifact of the live space, or keep the new one's catalogue "
+            "apart by giving another TWINLENS_DATA (or TWINLENS_DATABASE_URL)."
         )
         self.artifact, self.live = artifact, live
 

@@ -31,12 +31,12 @@ from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
 from server.ingest.librarian import Librarian
-from server.ingest.mark import settle
+from server.ingest.mark import Standing, settle
 from server.ingest.storage import MediaStore
 from server.ingest.sweep import Sweeper
 from server.ingest.watch import watch
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
-from server.operations.workers import Place, reporting_refusal
+from server.operations.workers import Place, report_ready, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
@@ -103,11 +103,13 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             )
         )
         embedder = engine.embedder
-        url = settings.database_url or ""
-        space = await _when_database_answers(partial(_open_space, settings, artifact))
+
+        def url() -> str:
+            return settings.current("database_url") or ""
+
+        space = await _when_database_answers(partial(asyncio.to_thread, _open_space, settings, artifact))
         store = MediaStore.at(settings.media_url, settings.data / "media")
-        # The store was there when the parent started. Without it, this server still answers searches.
-        standing = await _when_database_answers(partial(asyncio.to_thread, settle, url, store, or_away=True))
+        standing = await _when_database_answers(partial(asyncio.to_thread, _settle, settings, store))
         store.on_failure = metrics.store_failed
         await enter(_in_background(watch(store, _STORE_EACH_SECONDS), "store"))
         pool = await enter(
@@ -120,7 +122,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 pooling=settings.pooling,
             )
         )
-        direct = direct_of(settings, url)
+        direct = direct_of(settings, url())
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
@@ -138,6 +140,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         if place.of > 1:
             await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
         _log_ready(settings, place, engine, perf_counter() - started)
+        report_ready()
         yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics)
 
 
@@ -174,19 +177,19 @@ async def _when_database_answers(work: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(_DATABASE_ASKED_EACH_SECONDS)
 
 
-async def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
+def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
     """As `open_space`, of a database whose catalogue this role can read. Raises as it, and DatabaseUnfit."""
-    url = settings.database_url or ""
-    described = SpaceDescription.of(artifact, settings.precision)
+    url = settings.current("database_url") or ""
+    with connect(url) as connection:
+        require_catalogue(connection)
+    # The space was live when the parent started. It may be the way back now, and this server still answers those who
+    # call it.
+    return open_space(url, SpaceDescription.of(artifact, settings.precision), or_retired=True)
 
-    def work() -> SpaceRow:
-        with connect(url) as connection:
-            require_catalogue(connection)
-        # The space was live when the parent started. It may be the way back now, and this server still answers those
-        # who call it.
-        return open_space(url, described, or_retired=True)
 
-    return await asyncio.to_thread(work)
+def _settle(settings: Settings, store: MediaStore) -> Standing:
+    """As `settle`. The store was there when the parent started; without it, this server still answers searches."""
+    return settle(settings.current("database_url") or "", store, or_away=True)
 
 
 async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
@@ -196,7 +199,7 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
     except CatalogueUnavailable as exc:
         # Why the pool has no connection it tells its log alone.
         await try_connection(
-            settings.database_url or "",
+            settings.current("database_url") or "",
             patience=_CONNECTION_TIMEOUT_SECONDS,
             longest=settings.deadline,
             pooling=settings.pooling,

@@ -1,13 +1,16 @@
 """Settings: what an operator may choose when the server starts. The only reader of the environment.
 
 Each setting is a field here, a variable `TWINLENS_<NAME>` and a flag `--<name>` of `python -m server`; a flag wins
-over the variable. A new setting needs one line here and one in docs/operations.md (a test compares them).
+over the variable. A new setting needs one line here and one in docs/operations.md (a test compares them). One that may
+hold a secret has a second one beside it, `<name>_file`, for the file that holds its value.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,8 +18,13 @@ from typing import Any, Literal, get_args
 
 from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
+from server.secrets import check_database_url, read_secret, redacted, secrets_of
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "TWINLENS_"
+TEST_PREFIX = f"{PREFIX}TEST_"
+"""Of variables that are the tests' and no settings."""
 
 MAX_PIXELS = 64_000_000
 """The most pixels of a picture, by default; the export reads no larger ones either."""
@@ -107,8 +115,52 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
+def _path(text: str) -> Path:
+    """Relative to the working directory, and written in full, so that it means the same wherever it is read again."""
+    return Path(text).absolute()
+
+
+def _store(text: str) -> str:
+    return text if "://" in text else str(_path(text))
+
+
+def _home() -> Path:
+    """Where the defaults lie: the checkout with this code, whatever the working directory is.
+
+    Where the code was copied somewhere without the checkout's pyproject.toml, such as into an environment that may be
+    thrown away, it is the working directory.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+# A file that is just being replaced is awaited at a start.
+_PATIENCE_SECONDS = 1.0
+
+HOME = _home()
+_DATA = ".twinlens"
+
+
+def variable_of(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def file_of(name: str) -> str:
+    """The setting that names the file in which the value of this one lies."""
+    return f"{name}_file"
+
+
 def _setting(default: object, parse: Callable[[str], Any], about: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"parse": parse, "about": about})
+    return field(default=default, repr=not secret, metadata={"parse": parse, "about": about, "secret": secret})
+
+
+def _in_file(name: str) -> Any:
+    """For a setting that may hold a secret: the file that holds its value."""
+    return _setting(None, _path, f"file with the value of {flag_of(name)}; read again whenever it is needed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +169,8 @@ class Settings:
 
     host: str = _setting("127.0.0.1", str, "address to listen on")
     port: int = _setting(8000, _port, "port to listen on")
-    data: Path = _setting(Path(".twinlens"), Path, "folder of the embedded database, the media and the caches")
-    model: Path = _setting(Path("models/starter"), Path, "folder of the model artifact")
+    data: Path = _setting(HOME / _DATA, _path, "folder of the embedded database, the media and the caches")
+    model: Path = _setting(HOME / "models" / "starter", _path, "folder of the model artifact")
     precision: Precision = _setting("fp32", _one_of(get_args(Precision)), "variant of the towers to run")
     device: Device = _setting("auto", _one_of(get_args(Device)), "auto (CUDA where available), cpu or cuda")
     workers: int | None = _setting(None, _few_or_auto, "processes that serve, or auto: one, or some for each GPU")
@@ -136,16 +188,24 @@ class Settings:
         0.99, _share, "mean share of an exact search's matches that a search through an index should find; below 1"
     )
     cache: int = _setting(64_000_000, _size_or_none, "bytes of memory for vectors that may be asked for again; 0: none")
-    database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
-    direct_database_url: str | None = _setting(
-        None, str, "the same database without a pooler in between, for what a pooler hinders", secret=True
+    database_url: str | None = _setting(
+        None, check_database_url, "PostgreSQL with pgvector; embedded when not given", secret=True
     )
+    database_url_file: Path | None = _in_file("database_url")
+    direct_database_url: str | None = _setting(
+        None,
+        check_database_url,
+        "the same database without a pooler in between, for what a pooler hinders",
+        secret=True,
+    )
+    direct_database_url_file: Path | None = _in_file("direct_database_url")
     pooling: Pooling = _setting(
         "auto", _one_of(get_args(Pooling)), "how a pooler before the database works: session, transaction, or auto"
     )
     media_url: str | None = _setting(
-        None, str, "store of the media's bytes; a folder in DATA when not given", secret=True
+        None, _store, "store of the media's bytes; a folder in DATA when not given", secret=True
     )
+    media_url_file: Path | None = _in_file("media_url")
     deadline: float = _setting(30.0, _seconds, "seconds within which a request is answered or refused")
     max_upload: int = _setting(32_000_000, _size, "largest request body, in bytes")
     body_memory: int | None = _setting(
@@ -159,18 +219,24 @@ class Settings:
     def read(cls, environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:
         """Settings from `TWINLENS_*` variables and flags. Raises BadSetting with the setting and the values it accepts.
 
-        An empty variable counts as not set. An unknown TWINLENS_ variable is an error: it is most likely misspelt.
+        An empty variable counts as not set. An unknown TWINLENS_ variable is an error: it is most likely misspelt. The
+        variables in which Kubernetes names a service that is called twinlens are left out.
         """
         known = {one.name: one for one in fields(cls)}
-        given: dict[str, Any] = {}
+        given: dict[str, tuple[str, str]] = {}
+        links = []
         for variable, text in environment.items():
             name = variable.removeprefix(PREFIX).lower()
-            if not variable.startswith(PREFIX) or variable.startswith(f"{PREFIX}TEST_"):
+            if not text or not variable.startswith(PREFIX) or variable.startswith(TEST_PREFIX):
                 continue
-            if name not in known:
-                raise BadSetting(f"{variable} is not a setting. There are: {', '.join(map(variable_of, known))}.")
-            if text:
+            if _is_service_link(variable, text):
+                links.append(variable)
+            elif name in known:
                 given[name] = (variable, text)
+            else:
+                raise BadSetting(f"{variable} is not a setting. There are: {', '.join(map(variable_of, known))}.")
+        if links:
+            _log.info("Left out, since Kubernetes set them for a service of this name: %s", ", ".join(sorted(links)))
         for name, flag in (flags or {}).items():
             if flag is not None:
                 given[name] = (flag_of(name), flag)
@@ -179,11 +245,76 @@ class Settings:
             try:
                 values[name] = known[name].metadata["parse"](text)
             except ValueError as exc:
-                raise BadSetting(f"{label} must be {exc}, not {text!r}.") from exc
+                shown = "" if known[name].metadata["secret"] else f", not {text!r}"
+                raise BadSetting(f"{label} must be {exc}{shown}{'' if str(exc).endswith('.') else '.'}") from None
+        for name in _SECRET:
+            if (path := values.get(file_of(name))) is not None:
+                if name in values:
+                    raise BadSetting(f"{given[name][0]} and {given[file_of(name)][0]} are both given: leave one out.")
+                values[name] = _from_file(name, path, given[file_of(name)][0], _PATIENCE_SECONDS)
+        if "data" not in values:
+            _check_for_data_of_before()
         settings = cls(**values)
         settings.check_network()
         settings.check_memory()
         return settings
+
+    def current(self, name: str) -> str | None:
+        """The value of a setting that may hold a secret, as it is now: where a file holds it, the file is read again.
+
+        A file that cannot be read, as it may be while it is being replaced, counts as not changed.
+        """
+        known: str | None = getattr(self, name)
+        path: Path | None = getattr(self, file_of(name))
+        if path is None:
+            return known
+        try:
+            return _from_file(name, path, variable_of(file_of(name)))
+        except BadSetting as exc:
+            _log.warning("The last known value is used: %s", exc.sentence)
+            return known
+
+    def redact(self, text: str) -> str:
+        """The text without any part of a setting that nobody may read. Every way out uses this: logs and commands."""
+        return redacted(text, self._secrets())
+
+    def printable(self, text: str) -> str:
+        """A text for an operator: without secrets, and with commands that can be run as they are.
+
+        Each `python -m server` in it gets the flags that lead to the same data as this run's.
+        """
+        flags, unsaid = self._flags()
+        # Redacted first: a password may be a word that stands in a path, too, and the path must stay what it is.
+        whole = re.sub(
+            r"python -m server\b(?! --)", lambda _: " ".join(["python -m server", *flags]), self.redact(text)
+        )
+        if unsaid and "python -m server" in text:
+            whole = f"{whole.rstrip()} (with {' and '.join(unsaid)} in the environment, as for this run)"
+        return whole
+
+    def _flags(self) -> tuple[list[str], list[str]]:
+        """What a command needs to find this run's data: flags, and the variables that are too secret to be flags."""
+        flags, unsaid = [], []
+        for name in ("data", "model", "precision", *_SECRET, *map(file_of, _SECRET)):
+            value = getattr(self, name)
+            if value == _DEFAULTS[name] or (name in _SECRET and getattr(self, file_of(name)) is not None):
+                continue
+            if name in _SECRET and secrets_of(value):
+                unsaid.append(variable_of(name))
+            else:
+                flags += [flag_of(name), shlex.quote(str(value))]
+        return flags, unsaid
+
+    def _secrets(self) -> set[str]:
+        found: set[str] = set()
+        for name in _SECRET:
+            found |= secrets_of(getattr(self, name))
+            if (path := getattr(self, file_of(name))) is not None:
+                try:
+                    found |= secrets_of(read_secret(path))
+                except ValueError:
+                    continue  # said where the value is needed
+        return found
 
     @property
     def memory_of_bodies(self) -> int:
@@ -219,9 +350,47 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def variable_of(name: str) -> str:
-    return PREFIX + name.upper()
+def _from_file(name: str, path: Path, label: str, patience: float = 0.0) -> str:
+    """The value of a setting whose file this is. Raises BadSetting."""
+    try:
+        text = read_secret(path, patience)
+    except ValueError as exc:
+        raise BadSetting(f"{label}: {exc}.") from None
+    try:
+        value: str = next(one for one in fields(Settings) if one.name == name).metadata["parse"](text)
+    except ValueError as exc:
+        raise BadSetting(f"The file {path} ({label}) must hold {exc}{'' if str(exc).endswith('.') else '.'}") from None
+    return value
 
 
-def flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
+# For a service of the name `twinlens`, or one that begins with it, Kubernetes sets these in every container of the
+# namespace. One of them has the name of a setting; its value tells.
+_SERVICE = rf"{PREFIX[:-1]}(_[A-Z0-9_]+)?"
+_TRANSPORT = "(TCP|UDP|SCTP)"
+_LINK_NAME = re.compile(
+    rf"{_SERVICE}_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]{{1,5}}_{_TRANSPORT}(_PROTO|_PORT|_ADDR)?)"
+)
+_LINK_TO_PORT = re.compile(rf"{_SERVICE}_PORT")
+_LINK_VALUE = re.compile(rf"{_TRANSPORT}://\S+:[0-9]{{1,5}}", re.IGNORECASE)
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    return bool(
+        _LINK_NAME.fullmatch(variable) or (_LINK_TO_PORT.fullmatch(variable) and _LINK_VALUE.fullmatch(text.strip()))
+    )
+
+
+def _check_for_data_of_before() -> None:
+    """Raises BadSetting where the default once named a folder that is there: without it the data would be hidden."""
+    here = Path.cwd() / _DATA
+    if here != HOME / _DATA and any((here / name).exists() for name in ("postgres", "postgres.location", "media")):
+        raise BadSetting(
+            f"There is a data folder {here}, which was the default in this working directory before; the default is "
+            f"{HOME / _DATA} now, in whatever directory the server is started. So that neither is mistaken for the "
+            f"other, name the one you mean: {flag_of('data')} {shlex.quote(str(here))} or {flag_of('data')} "
+            f"{shlex.quote(str(HOME / _DATA))}."
+        )
+
+
+_DEFAULTS = {one.name: one.default for one in fields(Settings)}
+_SECRET = tuple(one.name for one in fields(Settings) if one.metadata["secret"])

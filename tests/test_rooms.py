@@ -30,6 +30,7 @@ SERVER = (
     "database",
     "access",
     "settings",
+    "secrets",
     "artifact",
     "errors",
     "wording",
@@ -114,7 +115,7 @@ def test_the_server_never_imports_the_export_nor_what_only_the_export_needs() ->
         ("argparse", ("server.commands.", "server.__main__")),
         ("psycopg_pool", ("server.database.",)),
         ("obstore", ("server.ingest.storage",)),
-        ("granian", ("server.commands.serve",)),
+        ("granian", ("server.commands.serve", "server.commands.supervisor")),
     ],
 )
 def test_a_library_has_one_home(foreign: str, where: tuple[str, ...]) -> None:

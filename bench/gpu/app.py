@@ -33,6 +33,7 @@ from server.http.routes.embeddings import embed_image
 from server.inference import gpus
 from server.inference.encoder import Serving
 from server.lifespan import Services
+from server.operations.address import held
 from server.operations.logs import log_to_stderr
 from server.operations.metrics import Metrics
 from server.operations.workers import settle, take_place
@@ -55,18 +56,19 @@ def main() -> int:
     settings.data.mkdir(parents=True, exist_ok=True)
     os.environ[_FLAGS] = json.dumps(flags)
     multiprocessing.set_start_method("spawn", force=True)
-    Server(
-        "bench.gpu.app:from_environment",
-        factory=True,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        workers=_given().workers,
-        workers_kill_timeout=10,
-        log_level=LogLevels.warning,
-    ).serve()
+    with held(settings.host, settings.port) as address:
+        Server(
+            "bench.gpu.app:from_environment",
+            factory=True,
+            address=address.host,
+            port=address.port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            workers=_given().workers,
+            workers_kill_timeout=10,
+            log_level=LogLevels.warning,
+        ).serve()
     return 0
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from server.artifact.artifact import Artifact
 from server.commands.flags import add_flags, flags_of
 from server.database import migrations
+from server.operations.address import held
 from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES
 from server.postgres.server import EmbeddedPostgres
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = Settings.read(os.environ, flags)
+    with held(settings.host, settings.port):
+        pass  # it is free; the server that follows would not share it
     artifact = Artifact.read(settings.model)
     with EmbeddedPostgres(settings.data) as postgres, tempfile.TemporaryDirectory(prefix="twinlens-") as places:
         migrations.migrate(postgres.url)

@@ -41,6 +41,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     if arguments.recall:
         return recall.run(settings, arguments, url)
     report = examine(settings, url, media=arguments.media, sample=arguments.sample, progress=_print_progress)
+    report = report.told(settings.printable)
     print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() if arguments.json else as_text(report))
     return 1 if report.findings else 0
 

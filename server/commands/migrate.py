@@ -90,6 +90,6 @@ def _adopt(settings: Settings, url: str, media: Path | None, sample: int) -> Non
                 "The database holds no tables of the older system. For an empty catalogue: python -m server migrate."
             )
         if kind == "legacy":
-            print("\n".join(adopt(connection, settings, artifact, pictures, sample)))
+            print(settings.printable("\n".join(adopt(connection, settings, artifact, pictures, sample))))
         else:
             print("This is a Twinlens database already: there is nothing to adopt.")

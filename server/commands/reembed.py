@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from server.settings import Settings
@@ -27,11 +29,13 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     """Re-embed and switch. Raises as `server.spaces.reembed.reembed`."""
     lower_priority()
     options = Options(not arguments.no_switch, arguments.leave_out_unreadable, arguments.follow)
-    outcome = asyncio.run(reembed(settings, arguments.artifact, url, options, _print))
+    outcome = asyncio.run(
+        reembed(settings, arguments.artifact, url, options, partial(_print, printable=settings.printable))
+    )
     return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
 
 
-def _print(event: Unreadable | Outcome) -> None:
+def _print(event: Unreadable | Outcome, printable: Callable[[str], str] = str) -> None:
     if isinstance(event, Unreadable):
         reasons = "\n".join(f"  {one.media:>8,}  {one.reason} (such as {one.example})" for one in event.reasons)
         print(f"These could not be embedded:\n{reasons}", file=sys.stderr)
@@ -42,7 +46,7 @@ def _print(event: Unreadable | Outcome) -> None:
             file=sys.stderr,
         )
     else:
-        print(_sentence(event), flush=True)
+        print(printable(_sentence(event)), flush=True)
 
 
 def _sentence(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""python -m server serve: PostgreSQL, migrations, the space, then the worker processes; and the end in reverse."""
+"""python -m server serve: the address, PostgreSQL, migrations, the space, then the workers; and the end in reverse."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server import Server
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from server.artifact.artifact import Artifact
+from server.commands.supervisor import Supervisor
 from server.database import migrations
 from server.engine import try_model
 from server.errors import FolderInUse, StartRefused
 from server.ingest import mark
 from server.ingest.storage import MediaStore
+from server.operations.address import Address, held
 from server.operations.metrics import SHARED
-from server.operations.workers import PLACES, REFUSAL_FILE, wanted
+from server.operations.open_files import most_connections
+from server.operations.workers import PLACES, REFUSAL_FILE, wanted, was_ready
 from server.postgres.server import EmbeddedPostgres
-from server.settings import Settings, variable_of
+from server.settings import PREFIX, TEST_PREFIX, Settings, file_of, variable_of
 from server.spaces.spaces import SpaceDescription, open_space, require_live
 
 _log = logging.getLogger(__name__)
 
 # A worker that still drains after the deadline of a request and this margin is killed.
 _DRAIN_MARGIN_SECONDS = 10
+# Within which the head of a request must come, counted from the answer before. So long, because a proxy that keeps
+# connections open, for 60 s as a rule, must be the one who closes them: else it sends requests into closed ones.
+_HEAD_SECONDS = 75
 
 # What a connection may hold that nobody has read yet, its headers among it. Each of a thousand senders fills as much.
 _CONNECTION_BUFFER_BYTES = 65_536
@@ -46,21 +51,27 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered."""
     if settings.exposed:
         _log.warning("Listening on %s without keys: whoever can reach it can read and delete.", settings.host)
-    artifact = Artifact.read(settings.model)
-    artifact.check_files(artifact.files_to_run(settings.precision))
-    with open_database(settings) as url:
-        described = SpaceDescription.of(artifact, settings.precision)
-        store = MediaStore.at(settings.media_url, settings.data / "media")
+    with held(settings.host, settings.port) as address:
+        artifact = Artifact.read(settings.model)
+        artifact.check_files(artifact.files_to_run(settings.precision))
+        with open_database(settings) as url:
+            _make_ready(settings, artifact, url)
+            return _run_workers(replace(settings, port=address.port), url, address)
 
-        def last_look(connection: Connection[TupleRow]) -> None:
-            require_live(connection, described)
-            mark.look(connection, store)
-            _prove_model(settings)
 
-        migrations.migrate_directly(settings, url, last_look=last_look)
-        open_space(url, described)
-        mark.settle(url, store)
-        return _run_workers(settings, url)
+def _make_ready(settings: Settings, artifact: Artifact, url: str) -> None:
+    """Bring the database to this version's schema, and make sure of the space and the store. Raises StartRefused."""
+    described = SpaceDescription.of(artifact, settings.precision)
+    store = MediaStore.at(settings.media_url, settings.data / "media")
+
+    def last_look(connection: Connection[TupleRow]) -> None:
+        require_live(connection, described)
+        mark.look(connection, store)
+        _prove_model(settings)
+
+    migrations.migrate_directly(settings, url, last_look=last_look)
+    open_space(url, described)
+    mark.settle(url, store)
 
 
 def _prove_model(settings: Settings) -> None:
@@ -110,11 +121,13 @@ def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
         yield postgres.url
 
 
-def _run_workers(settings: Settings, url: str) -> int:
+def _run_workers(settings: Settings, url: str, address: Address) -> int:
     # Spawned, not forked: this process has threads (one watches PostgreSQL), and locks do not survive a fork.
     multiprocessing.set_start_method("spawn", force=True)
     with tempfile.TemporaryDirectory(prefix="twinlens-") as folder:
         refusal = Path(folder) / "refusal"
+        for name in [one for one in os.environ if one.startswith(PREFIX) and not one.startswith(TEST_PREFIX)]:
+            del os.environ[name]
         os.environ.update(_environment(settings, url))
         os.environ[REFUSAL_FILE] = str(refusal)
         os.environ[PLACES] = folder
@@ -124,31 +137,41 @@ def _run_workers(settings: Settings, url: str) -> int:
             shared = Path(folder) / "metrics"
             shared.mkdir()
             os.environ[SHARED] = str(shared)
-        server = Server(
+        connections = most_connections()
+        server = Supervisor(
             "server.app:from_environment",
             factory=True,
-            address=settings.host,
-            port=settings.port,
+            address=address.host,
+            port=address.port,
             interface=Interfaces.ASGI,
             http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(max_buffer_size=_CONNECTION_BUFFER_BYTES),
             websockets=False,
             workers=count,
-            respawn_failed_workers=True,
+            backlog=connections,
+            backpressure=connections,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=_HEAD_SECONDS * 1000, max_buffer_size=_CONNECTION_BUFFER_BYTES
+            ),
+            is_ready=lambda: was_ready(Path(folder)),
             workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN_SECONDS,
             log_level=LogLevels.warning,
         )
         with contextlib.suppress(SystemExit):
             server.serve()
         if refusal.exists():
-            print(f"twinlens: {refusal.read_text()}", file=sys.stderr)
+            print(f"twinlens: {settings.printable(refusal.read_text())}", file=sys.stderr)
             return 2
+        if server.failure is not None:
+            raise server.failure
         return 0 if server.interrupt_signal else 1
 
 
 def _environment(settings: Settings, url: str) -> dict[str, str]:
-    """All settings as variables, those of flags included, for the workers."""
+    """All settings as variables, those of flags included, for the workers: no secret that lies in a file."""
     values = {one.name: getattr(settings, one.name) for one in fields(settings)} | {"database_url": url}
+    for one in fields(settings):
+        if one.metadata["secret"] and values[file_of(one.name)] is not None:
+            values[one.name] = None  # the workers read the file
     return {variable_of(name): _as_text(value) for name, value in values.items()}
 
 

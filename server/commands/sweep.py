@@ -42,7 +42,12 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
 
     async def sweep() -> None:
         pool = open_pool(
-            url, min_size=1, max_size=2, timeout=_CONNECTION_TIMEOUT_SECONDS, longest=_STATEMENT_TIMEOUT_SECONDS
+            url,
+            min_size=1,
+            max_size=2,
+            timeout=_CONNECTION_TIMEOUT_SECONDS,
+            longest=_STATEMENT_TIMEOUT_SECONDS,
+            pooling=settings.pooling,
         )
         async with pool:
             one = Sweep(pool, store, standing, older_than=arguments.older_than)

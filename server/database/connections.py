@@ -9,12 +9,12 @@ from typing import Any
 
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import conninfo
 
 from server.database import session
-from server.database.parameters import parameters_of
+from server.database.parameters import Url, parameters_of
 from server.database.session import AsyncSessionConnection, SessionConnection
 from server.errors import DatabaseUnfit, DatabaseUnusable
+from server.secrets import redacted, secrets_of
 from server.settings import Pooling, Settings
 
 # Poolers know the encoding as well, so it can be said at once.
@@ -26,15 +26,20 @@ _CONNECTED_WITHIN_SECONDS = 10
 class Direct:
     """Where to go with work that one session of PostgreSQL must do throughout; `pooling`: as in `open_pool`."""
 
-    url: str
+    source: Url
+    """The URL, or where to ask for it before each connection: a password may change meanwhile."""
     pooling: Pooling = "auto"
+
+    @property
+    def url(self) -> str:
+        return self.source if isinstance(self.source, str) else self.source()
 
 
 def direct_of(settings: Settings, url: str) -> Direct:
     """The direct URL that the settings give beside the database's, `url`; that one where they give none."""
     if settings.direct_database_url is not None:
-        return Direct(settings.direct_database_url)
-    return Direct(url, settings.pooling)
+        return Direct(lambda: settings.current("direct_database_url") or "")
+    return Direct(lambda: settings.current("database_url") or url, settings.pooling)
 
 
 @asynccontextmanager
@@ -97,7 +102,5 @@ def connect(url: str, *, lasting: bool = False, pooling: Pooling = "auto") -> It
 
 
 def _reason(error: psycopg.Error, url: str) -> str:
-    """What went wrong, without the password of the URL."""
-    reason = str(error).strip()
-    password = conninfo.conninfo_to_dict(url).get("password")
-    return reason.replace(str(password), "***") if password else reason
+    """What went wrong, without anything secret."""
+    return redacted(str(error).strip(), secrets_of(url))

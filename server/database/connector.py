@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import textwrap
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -17,16 +17,13 @@ from psycopg_pool import PoolClosed
 from server.database import session
 from server.database.cancelling import end
 from server.database.lent import Lent
-from server.database.parameters import parameters_of
+from server.database.parameters import Url, parameters_of
 from server.errors import TwinlensError
 from server.settings import Pooling
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-Url = str | Callable[[], str]
-"""The URL of a database, or where to ask for it before each connection: a password may change meanwhile."""
 
 # PostgreSQL ends a statement after `longest`; this much later it counts as silent.
 _SILENCE_SECONDS = 1.0

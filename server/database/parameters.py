@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from psycopg import conninfo
+
+Url = str | Callable[[], str]
+"""The URL of a database, or where to ask for it before each connection: a password may change meanwhile."""
 
 _DEFAULTS: Mapping[str, Any] = {
     # A peer that has vanished without a word is noticed after 10 + 3 x 5 seconds of silence,

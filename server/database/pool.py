@@ -13,9 +13,9 @@ from typing import cast
 from psycopg import conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from server.database.connector import Connector, Url
+from server.database.connector import Connector
 from server.database.lent import Lent
-from server.database.parameters import parameters_of
+from server.database.parameters import Url, parameters_of
 from server.settings import Pooling
 
 MOST_WAITING = 256

@@ -8,6 +8,7 @@ embedded again. All of it is one transaction: whatever goes wrong, the database 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -352,8 +353,8 @@ class Adoption:
         if missing:
             where = "TWINLENS_MEDIA_URL" if settings.media_url else f"{settings.data / 'media'} (TWINLENS_MEDIA_URL)"
             lines.append(
-                f"Next: python -m server reembed --artifact {settings.model}, or start the server, which does it "
-                f"beside its work. Both read the pictures from {where}, by their s3Key."
+                f"Next: python -m server reembed --artifact {shlex.quote(str(settings.model))}, or start the server, "
+                f"which does it beside its work. Both read the pictures from {where}, by their s3Key."
             )
         else:
             lines.append("Next: start the server.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -89,7 +90,7 @@ class Examination:
     @property
     def reembed(self) -> str:
         """The command that embeds the pictures with the artifact."""
-        return f"python -m server reembed --artifact {self.settings.model}"
+        return f"python -m server reembed --artifact {shlex.quote(str(self.settings.model))}"
 
     @property
     def adopt_and_embed(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from textwrap import wrap
 
 import msgspec
@@ -30,6 +31,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     sample: int
     findings: list[Finding]
     notes: list[str]
+
+    def told(self, printable: Callable[[str], str]) -> Report:
+        """The same report, with each sentence in which a command may stand made `printable`."""
+        return msgspec.structs.replace(
+            self,
+            findings=[msgspec.structs.replace(one, remedy=printable(one.remedy)) for one in self.findings],
+            notes=[printable(one) for one in self.notes],
+        )
 
 
 def as_text(report: Report) -> str:

@@ -30,6 +30,8 @@ PLACES = "_TWINLENS_PLACES"
 REFUSAL_FILE = "_TWINLENS_REFUSAL"
 """The variable that names the file in which a worker leaves the sentence why it cannot start."""
 
+_READY = "ready"
+
 # Cores that a worker in front of a GPU keeps busy: one with Python, the others with decoding. Estimated, not measured.
 _CORES_BEFORE_A_GPU = 4
 
@@ -66,6 +68,17 @@ def take_place(folder: Path, of: int) -> Place:
         else:
             return Place(number, of)  # the file stays open: its lock holds the number
     raise StartRefused(f"There are {of} workers already.")
+
+
+def report_ready() -> None:
+    """In a worker: let the parent know that workers can become ready, so that it starts one that dies again."""
+    if (folder := os.environ.get(PLACES)) is not None:
+        (Path(folder) / _READY).touch()
+
+
+def was_ready(folder: Path) -> bool:
+    """In the parent: whether a worker has become ready. `folder`: that of the workers' numbers."""
+    return (folder / _READY).exists()
 
 
 def cores_of(place: Place, cores: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ def _incomplete(space: ListedSpace, found: Missing) -> SpaceIncomplete:
     return SpaceIncomplete(
         f"Nothing was switched: {found.untried:,} pictures are not embedded in the space {space.short_id} yet and "
         f"would be lost to every search ({examples}). This embeds them and then switches: python -m server reembed "
-        f"--artifact {space.artifact_path}"
+        f"--artifact {shlex.quote(space.artifact_path)}"
     )
 
 

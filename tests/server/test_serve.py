@@ -29,6 +29,7 @@ from server.database.migrations import load_migrations
 from server.postgres.server import EmbeddedPostgres
 from server.spaces.spaces import SpaceDescription
 from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
+from tests.support.changed_artifacts import other_artifact, rewrite_manifest
 from tests.support.databases import applied, contents, discard
 from tests.support.process import Process, Serve, until
 from tests.support.spaces import older_database
@@ -305,26 +306,6 @@ def test_two_servers_on_one_folder_are_refused(serve: Serve, shop: Path) -> None
     assert "".join(second.log).count("twinlens: ") == 1
     with first.client() as client:
         assert client.get("/health/ready").status_code == 200
-
-
-def other_artifact(folder: Path) -> str:
-    """The starter with another space: what an export of other weights looks like to the server."""
-    shutil.copytree(STARTER, folder)
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    other = "f" * 64
-    manifest["space"]["id"] = other
-    for variant in manifest["precisions"].values():
-        variant["space"] = other
-    rewrite_manifest(folder, manifest)
-    return other
-
-
-def rewrite_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    data = json.dumps(manifest).encode()
-    (folder / "manifest.json").write_bytes(data)
-    with contextlib.suppress(FileNotFoundError):
-        sidecar = folder / "manifest.sha256"
-        sidecar.write_text(re.sub(r"[0-9a-f]{64}", hashlib.sha256(data).hexdigest(), sidecar.read_text()))
 
 
 def test_another_artifact_on_a_filled_database_stops_with_both_spaces_named(

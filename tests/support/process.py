@@ -42,7 +42,7 @@ class Process:
         `products`: how many the demo catalogue has, keyboard and teapot among them; all unless given.
         """
         self.data = data
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         module = "server" if products is None else few_products.__name__
         command = [sys.executable, "-m", module, "--data", str(data), "--model", str(model), "--port", str(self.port)]
@@ -142,7 +142,7 @@ class Serve(Protocol):
     ) -> Process: ...
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

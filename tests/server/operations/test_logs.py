@@ -1,15 +1,19 @@
-"""One event is one line of the log."""
+"""Log lines: one event is one line, and what is secret is in none of them, tracebacks included."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from server.operations.logs import OncePerMinute
+from tests import ROOT
 from tests.support.databases import in_database
 from tests.support.process import KEYBOARD, Serve, until
 
@@ -83,3 +87,29 @@ def test_an_outage_of_the_database_is_a_few_lines_and_no_traceback(serve: Serve,
     assert not [line for line in lines if "Traceback" in line or line.startswith("File")]
     assert len([line for line in lines if "The database is away" in line]) == 1
     assert len([line for line in lines if "The database is back" in line]) == 1
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+SETUP = """
+import logging
+from server.operations.logs import log_to_stderr
+from server.settings import Settings
+log_to_stderr(Settings(database_url="postgresql://shop:h%40shhush@db/shop").redact)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "logging.getLogger('psycopg.pool').error(\"error connecting in 'catalogue': %s\", 'no h@shhush here')",
+        "logging.getLogger('_granian').error('startup failed: h%40shhush')",
+        "try:\n    raise ValueError('h@shhush')\nexcept ValueError:\n    logging.exception('It failed.')",
+        "raise ValueError('h@shhush')",
+        "import threading; threading.Thread(target=lambda: int('h@shhush')).start()",
+    ],
+)
+def test_a_secret_is_in_no_line_whichever_way_it_takes(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"{SETUP}\n{code}"], cwd=ROOT, capture_output=True, text=True)
+    assert "***" in done.stderr
+    assert "hush" not in done.stderr
