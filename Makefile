@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 # Every TWINLENS_ variable reaches the server by itself; `make serve PORT=9000` works as well.
-SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL MEDIA_URL DEADLINE MAX_UPLOAD MAX_PIXELS DEMO TRUST_NETWORK
+SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL READ_DATABASE_URL MEDIA_URL DEADLINE MAX_UPLOAD MAX_PIXELS DEMO TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
 .PHONY: serve test slow bench setup check format clean

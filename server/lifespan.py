@@ -21,6 +21,8 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
 from server.database import connections
+from server.database.replica import Replica
+from server.database.runner import Runner
 from server.engine import Engine, open_engine
 from server.errors import DatabaseUnusable
 from server.inference import gpus
@@ -98,7 +100,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 longest=settings.deadline,
             )
         )
-        catalogue = Catalogue(pool, space, recall=settings.target_recall)
+        replica = await enter(_replica(settings, Runner(pool), metrics))
+        catalogue = Catalogue(pool, space, recall=settings.target_recall, replica=replica)
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         librarian = Librarian(embedder, catalogue, store)
@@ -127,6 +130,22 @@ def _gpu_of(place: Place, settings: Settings) -> int:
     """The number of the worker's GPU; 0 where the model runs on the CPU."""
     count = gpus.usable(settings.device)
     return gpus.gpu_of(place.number, count) if count else 0
+
+
+def _replica(
+    settings: Settings, primary: Runner, metrics: Metrics
+) -> contextlib.AbstractAsyncContextManager[Replica | None]:
+    """What searches run on beside the primary, where there is such a setting."""
+    if settings.read_database_url is None:
+        return contextlib.nullcontext()
+    return Replica(
+        settings.read_database_url,
+        primary,
+        # Where it has not answered by then, there is time left to ask the primary.
+        longest=settings.deadline / 3,
+        on_read=metrics.read_of_search,
+        on_use=metrics.replica_used,
+    )
 
 
 async def _open_space_when_database_answers(settings: Settings, artifact: Artifact) -> SpaceRow:

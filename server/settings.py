@@ -128,6 +128,9 @@ class Settings:
     )
     cache: int = _setting(64_000_000, _size_or_none, "bytes of memory for vectors that may be asked for again; 0: none")
     database_url: str | None = _setting(None, str, "PostgreSQL with pgvector; embedded when not given", secret=True)
+    read_database_url: str | None = _setting(
+        None, str, "streaming standbys of that PostgreSQL, for searches; none when not given", secret=True
+    )
     media_url: str | None = _setting(
         None, str, "store of the media's bytes; a folder in DATA when not given", secret=True
     )

@@ -34,6 +34,7 @@ from server.catalogue.vectors import halves
 from server.database.connections import Pool
 from server.database.failures import translated
 from server.database.queries import Queries
+from server.database.replica import Replica
 from server.database.runner import Runner
 from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound
 
@@ -47,14 +48,14 @@ class Catalogue:
     CatalogueUnavailable, and BadParameter for a text that the database cannot hold.
     """
 
-    def __init__(self, pool: Pool, space: SpaceRow, *, recall: float = 0.99) -> None:
+    def __init__(self, pool: Pool, space: SpaceRow, *, recall: float = 0.99, replica: Replica | None = None) -> None:
         """`recall`: the share of an exact search's matches that a search through an index must find on average; below
-        1."""
+        1. `replica`: where searches run, and nothing else."""
         self.space = space
         self._runner = Runner(pool)
         queries = Queries.read("queries.sql").of(space.table)
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
-        self.searcher = Searcher(self._queries, self._runner, space, recall)
+        self.searcher = Searcher(self._queries, self._runner, space, recall, replica)
 
     # --- products ----------------------------------------------------------------------------------------------------
 

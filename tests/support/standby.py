@@ -116,8 +116,9 @@ class Standby:
             self.resume_replay()
 
     def catch_up(self) -> None:
-        """Wait until it shows all that the primary has written up to now."""
-        position = ask(self.primary.url, "SELECT pg_current_wal_insert_lsn()::text")
+        """Wait until it shows all that the primary has committed up to now."""
+        # The position of the next insertion may lie behind the head of a page that has no record in it yet.
+        position = ask(self.primary.url, "SELECT pg_current_wal_flush_lsn()::text")
         eventually(lambda: self._shows(position))
 
     def _shows(self, position: str) -> bool:
