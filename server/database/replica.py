@@ -27,7 +27,7 @@ from server.database.connections import Pool, open_pool
 from server.database.queries import Queries
 from server.database.runner import Runner, fetching
 from server.database.shared import Shared
-from server.errors import CatalogueUnavailable, DatabaseUnusable, TwinlensError
+from server.errors import CatalogueFailed, DatabaseUnusable, TwinlensError
 
 _log = logging.getLogger(__name__)
 
@@ -204,12 +204,12 @@ class Replica:
             self._lent.discard(connection)
 
     def _stop_using(self, fault: Exception) -> None:
-        """Send reads to the primary from now on; also those under way, where the standby is not just behind."""
+        """Send reads to the primary from now on; also those under way, unless what they wait for will come."""
         if self._fault is None or self._fault.done():
             return
         self._fault.set_result(fault)
         self._pool = None
-        if not isinstance(fault, _Behind):
+        if not isinstance(fault, (_Behind, TwinlensError)):
             for connection in self._lent:
                 break_off(connection)
 
@@ -277,10 +277,10 @@ class Replica:
                 self._note("behind", "is behind")
             except _Unfit as exc:
                 self._note("unfit", str(exc))
-            except CatalogueUnavailable:
-                pass  # the primary is away, which says nothing about the standby
-            except (psycopg.Error, TwinlensError) as exc:
+            except (psycopg.Error, CatalogueFailed) as exc:
                 self._note("failed", f"cannot be used: {str(exc.__cause__ or exc).strip().partition(chr(10))[0]}")
+            except TwinlensError:
+                pass  # the primary is away or busy, which says nothing about the standby
             except Exception:
                 _log.exception("The read replica could not be looked after; another try follows.")
             if loop.time() - began > _STEADY_SECONDS:
