@@ -26,7 +26,7 @@ from server.database.runner import Runner
 from server.errors import BadParameter, CatalogueUnavailable, DatabaseUnusable
 from server.postgres.server import EmbeddedPostgres
 from tests.support.catalogue import D, open_test_space
-from tests.support.databases import discard, fresh_database, in_database, run_sql
+from tests.support.databases import database_of, discard, fresh_database, in_database, run_sql
 from tests.support.process import KEYBOARD
 from tests.support.serving import serving
 from tests.support.standby import BRIEF_REPLAY_CONFLICTS, Standby, follow
@@ -95,7 +95,7 @@ def place_on(pair: Pair) -> Iterator[Place]:
         migrate(url)
         space = open_test_space(url)
         pair.standby.catch_up()
-        yield Place(url, in_database(pair.standby.url, conninfo.conninfo_to_dict(url)["dbname"] or ""), space)
+        yield Place(url, in_database(pair.standby.url, database_of(url)), space)
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ def test_a_picture_that_one_server_has_stored_is_found_by_another_that_searches_
     with fresh_database(servers.primary.url) as url:
         migrate(url)
         servers.standby.catch_up()
-        replica = in_database(servers.standby.url, conninfo.conninfo_to_dict(url)["dbname"] or "")
+        replica = in_database(servers.standby.url, database_of(url))
         with serving(url, tmp_path) as one, serving(url, tmp_path, read_database_url=replica) as other:
             for number in range(20):
                 one.put(f"/v1/products/p{number}", json={"name": "Keyboard"}).raise_for_status()
