@@ -41,8 +41,9 @@ class Row:
     kind: str
     answered: int = 0
     refused: int = 0
-    others: dict[str, int] = field(default_factory=dict)
-    """Neither a 2xx nor a 503."""
+    """With 503."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """What the answers were that were no 2xx, refusals among them."""
     longest: float = 0.0
     """Seconds until the answer that took longest, of whatever kind."""
     first_search: float | None = None
@@ -78,8 +79,8 @@ async def measure(stage: Stage, kinds: Sequence[str], pace: float) -> tuple[list
     there += [await traffic.search(product) for product in traffic.media]
     return rows, {
         "acknowledged": len(there),
-        "lost": sum(one.status in ("404", "wrong") for one in there),
-        "unanswered": sum(not one.answered and one.status not in ("404", "wrong") for one in there),
+        "lost": sum(one.status.startswith(("404", "wrong")) for one in there),
+        "unanswered": sum(not one.answered and not one.status.startswith(("404", "wrong")) for one in there),
         "wrong answers": wrong,
     }
 
@@ -105,11 +106,12 @@ def row_of(name: str, asked: Sequence[Asked], back: float, failed: str | None = 
         return min(came, default=None)
 
     statuses = Counter(one.status for one in asked if not one.answered)
+    refusals = {status: count for status, count in statuses.items() if status.startswith("503")}
     return Row(
         kind=name,
         answered=sum(one.answered for one in asked),
-        refused=statuses.pop("503", 0),
-        others=dict(statuses),
+        refused=sum(refusals.values()),
+        reasons=dict(statuses),
         longest=max((one.came - one.sent for one in asked), default=0.0),
         first_search=first("search"),
         first_write=first("write"),
@@ -124,9 +126,9 @@ HEAD = f"{'break':39}{'2xx':>6}{'503':>6}{'other':>7}{'longest':>9}{'search':>9}
 def line_of(row: Row) -> str:
     """A row as text; times in seconds but for those from the moment when it was possible again, in milliseconds."""
     first, write = ("-" if one is None else f"{one * 1000:.0f} ms" for one in (row.first_search, row.first_write))
-    notes = [f"{count} x {what}" for what, count in row.others.items()] + ([row.failed] if row.failed else [])
+    notes = [f"{count} x {what}" for what, count in row.reasons.items()] + ([row.failed] if row.failed else [])
     return (
-        f"{row.kind:39}{row.answered:6}{row.refused:6}{sum(row.others.values()):7}{row.longest:7.2f} s"
+        f"{row.kind:39}{row.answered:6}{row.refused:6}{sum(row.reasons.values()) - row.refused:7}{row.longest:7.2f} s"
         f"{first:>9}{write:>9}{row.last_refusal:6.1f} s  {', '.join(notes)}"
     ).rstrip()
 

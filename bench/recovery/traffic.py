@@ -23,7 +23,8 @@ class Asked:
     sent: float
     came: float
     status: str
-    """The status; or the error, for one that had no answer; or `wrong`, for a picture that did not find itself."""
+    """The status, with the code of an error; or what broke, for one that had no answer; or `wrong`, for a picture that
+    did not find itself."""
 
     @property
     def answered(self) -> bool:
@@ -94,7 +95,7 @@ class Traffic:
                 try:
                     writer.write(whole)
                     head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
-                    status = head.split()[1].decode() if head else "closed"
+                    status = _status(head, answer)
                 finally:
                     writer.close()
         except OSError as exc:  # TimeoutError is one as well
@@ -107,3 +108,12 @@ class Traffic:
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+
+
+def _status(head: bytes, body: bytes) -> str:
+    """The status, and the code of an error; `cut short` where the connection ended too early."""
+    try:
+        status, said = head.split()[1].decode(), json.loads(body)
+        return status if status < "400" else f"{status} {said['code']}"
+    except (ValueError, LookupError, TypeError):
+        return "cut short"

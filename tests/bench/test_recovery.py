@@ -35,14 +35,15 @@ def test_a_break_is_measured_and_nothing_acknowledged_is_lost(
 def test_a_row_counts_from_when_an_answer_was_possible_again() -> None:
     asked = [
         Asked("search", 0.0, 0.5, "200"),
-        Asked("search", 1.0, 1.2, "503"),
+        Asked("search", 1.0, 1.2, "503 overloaded"),
         Asked("write", 1.0, 4.5, "ConnectionRefusedError"),
         Asked("search", 1.5, 3.25, "200"),
         Asked("search", 4.0, 4.1, "200"),
         Asked("write", 4.0, 5.0, "201"),
     ]
     row = row_of("a break", asked, 3.0)
-    assert (row.answered, row.refused, row.others) == (4, 1, {"ConnectionRefusedError": 1})
+    assert (row.answered, row.refused) == (4, 1)
+    assert row.reasons == {"503 overloaded": 1, "ConnectionRefusedError": 1}
     assert (row.longest, row.first_search, row.first_write, row.last_refusal) == (3.5, 0.25, 2.0, 1.5)
     assert "250 ms" in line_of(row)
     assert "1 x ConnectionRefusedError" in line_of(row)
