@@ -25,6 +25,8 @@ from server.database.cancelling import end
 from server.database.connections import connect, direct_of, try_connection
 from server.database.pool import open_pool
 from server.database.preconditions import require_catalogue
+from server.database.replica import Replica
+from server.database.runner import Runner
 from server.engine import Engine, open_engine
 from server.errors import CatalogueUnavailable, DatabaseUnfit, DatabaseUnusable, SessionNeeded, TwinlensError
 from server.inference import gpus
@@ -123,7 +125,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             )
         )
         direct = direct_of(settings, url())
-        catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct)
+        replica = await enter(_replica(settings, Runner(pool), metrics))
+        catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
         await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
@@ -157,6 +160,22 @@ def _gpu_of(place: Place, settings: Settings) -> int:
     """The number of the worker's GPU; 0 where the model runs on the CPU."""
     count = gpus.usable(settings.device)
     return gpus.gpu_of(place.number, count) if count else 0
+
+
+def _replica(
+    settings: Settings, primary: Runner, metrics: Metrics
+) -> contextlib.AbstractAsyncContextManager[Replica | None]:
+    """What searches run on beside the primary, where there is such a setting."""
+    if settings.read_database_url is None:
+        return contextlib.nullcontext()
+    return Replica(
+        lambda: settings.current("read_database_url") or "",
+        primary,
+        # Where it has not answered by then, there is time left to ask the primary.
+        longest=settings.deadline / 3,
+        on_read=metrics.read_of_search,
+        on_use=metrics.replica_used,
+    )
 
 
 async def _when_database_answers(work: Callable[[], Awaitable[T]]) -> T:

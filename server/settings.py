@@ -199,6 +199,13 @@ class Settings:
         secret=True,
     )
     direct_database_url_file: Path | None = _in_file("direct_database_url")
+    read_database_url: str | None = _setting(
+        None,
+        check_database_url,
+        "streaming standbys of that PostgreSQL, for searches; none when not given",
+        secret=True,
+    )
+    read_database_url_file: Path | None = _in_file("read_database_url")
     pooling: Pooling = _setting(
         "auto", _one_of(get_args(Pooling)), "how a pooler before the database works: session, transaction, or auto"
     )

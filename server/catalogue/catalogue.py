@@ -36,6 +36,7 @@ from server.database.failures import translated
 from server.database.locks import LOCKS_OF_MEDIA
 from server.database.pool import Pool
 from server.database.queries import Queries
+from server.database.replica import Replica
 from server.database.runner import Runner
 from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound, StoreUnavailable
 
@@ -49,14 +50,25 @@ class Catalogue:
     CatalogueUnavailable, and BadParameter for a text that the database cannot hold.
     """
 
-    def __init__(self, pool: Pool, space: SpaceRow, *, recall: float = 0.99, direct: Direct | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        space: SpaceRow,
+        *,
+        recall: float = 0.99,
+        direct: Direct | None = None,
+        replica: Replica | None = None,
+    ) -> None:
         """`recall`: the share of an exact search's matches that a search through an index must find on average; below
-        1. `direct`: where indexes are built and measured; without it, where the pool connects to."""
+        1. `direct`: where indexes are built and measured; without it, where the pool connects to. `replica`: where
+        searches run, and nothing else."""
         self.space = space
         self._runner = Runner(pool)
         queries = Queries.read("queries.sql").of(space.table)
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
-        self.searcher = Searcher(self._queries, self._runner, space, recall, direct or Direct(self._runner.url))
+        self.searcher = Searcher(
+            self._queries, self._runner, space, recall, direct or Direct(self._runner.url), replica
+        )
 
     # --- products ----------------------------------------------------------------------------------------------------
 

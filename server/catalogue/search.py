@@ -20,6 +20,7 @@ from server.catalogue.vectors import halves
 from server.database.connections import Direct
 from server.database.failures import translated
 from server.database.queries import Queries
+from server.database.replica import Replica
 from server.database.runner import Runner
 from server.errors import BadParameter
 
@@ -69,13 +70,23 @@ class _FromIndex:
 class Searcher:
     """Searches one embedding space. Every method may raise CatalogueUnavailable."""
 
-    def __init__(self, queries: Queries, runner: Runner, space: SpaceRow, recall: float, direct: Direct) -> None:
+    def __init__(
+        self,
+        queries: Queries,
+        runner: Runner,
+        space: SpaceRow,
+        recall: float,
+        direct: Direct,
+        replica: Replica | None = None,
+    ) -> None:
         """`queries`: of this space. `recall`: the share of an exact search's matches that a search through an index
-        must find on average; below 1. `direct`: where indexes are built."""
+        must find on average; below 1. `direct`: where indexes are built. `replica`: what searches run on, and the list
+        of indexes is read from; all else runs on `runner`."""
         self.on_index_answer: Callable[[IndexAnswer], None] | None = None
         """Called with each search that an index answered."""
         self._queries = queries
         self._runner = runner
+        self._reads = replica or runner
         self._space = space
         self._indexes = Indexes(space, recall)
         self._direct = direct
@@ -166,7 +177,7 @@ class Searcher:
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
         statement = self._statements["near_exactly" if query.filter == Filter() else "near_exactly_where"]
         asked = {**parameters, "candidates": query.limit + MARGIN}
-        return [row.match for row in await self._runner.fetch(statement, asked, _ranked_row)]
+        return [row.match for row in await self._reads.fetch(statement, asked, _ranked_row)]
 
     async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
@@ -203,7 +214,7 @@ class Searcher:
                 await cursor.execute(self._statements["near_by_index"], asked)
             return await cursor.fetchall()
 
-        rows = await self._runner.read(search)
+        rows = await self._reads.read(search)
         matches = [row.match for row in rows]
         if len(rows) < limit:
             return _FromIndex(matches, certain=False)
@@ -227,7 +238,7 @@ class Searcher:
     async def _known_indexes(self) -> Mapping[str, Index]:
         """The indexes that are complete, by name. An outdated answer costs time, never matches."""
         if time.monotonic() - self._known_at > INDEXES_KNOWN_FOR:
-            listed = await self._runner.read(self._indexes.listed)
+            listed = await self._reads.read(self._indexes.listed)
             self._known = {index.name: index for index in listed if index.valid}
             self._known_at = time.monotonic()
         return self._known

@@ -48,11 +48,14 @@ Attempts = dict[asyncio.Task[Lent], float]
 class Connector:
     """Makes the connections of one pool, however long the database is away."""
 
-    def __init__(self, url: Url, *, connect_timeout: int, longest: float, pooling: Pooling = "auto") -> None:
+    def __init__(
+        self, url: Url, *, connect_timeout: int, longest: float, pooling: Pooling = "auto", name: str = "database"
+    ) -> None:
         self._url = url
         self._connect_timeout = connect_timeout
         self._longest = longest
         self._pooling = pooling
+        self._name = name
         self._away_since: float | None = None
         self._found_at = float("-inf")
         self._one_searches = asyncio.Lock()
@@ -156,12 +159,14 @@ class Connector:
     def _note_away(self, failure: BaseException) -> None:
         if self._away_since is None:
             self._away_since = monotonic()
-            _log.warning("The database is away; it is looked for until it is back. %s", _reason(self._url, failure))
+            _log.warning(
+                "The %s is away; it is looked for until it is back. %s", self._name, _reason(self._url, failure)
+            )
 
     def _note_found(self) -> None:
         self._found_at = monotonic()
         if self._away_since is not None:
-            _log.warning("The database is back after %.1f s.", monotonic() - self._away_since)
+            _log.warning("The %s is back after %.1f s.", self._name, monotonic() - self._away_since)
             self._away_since = None
 
 

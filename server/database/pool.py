@@ -42,11 +42,14 @@ class Pool(AsyncConnectionPool[Lent]):
         timeout: float,
         longest: float = 30.0,
         pooling: Pooling = "auto",
-        name: str = "catalogue",
+        name: str = "database",
     ) -> None:
         """`timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run;
-        `pooling`: what a pooler between us and PostgreSQL gives a connection (see session.py)."""
-        self._connector = Connector(url, connect_timeout=max(2, round(timeout)), longest=longest, pooling=pooling)
+        `pooling`: what a pooler between us and PostgreSQL gives a connection (see session.py); `name`:
+        of what it leads to."""
+        self._connector = Connector(
+            url, connect_timeout=max(2, round(timeout)), longest=longest, pooling=pooling, name=name
+        )
         self._renewed_at = float("-inf")
         super().__init__(
             open=False,
@@ -115,7 +118,7 @@ def open_pool(
     timeout: float,
     longest: float = 30.0,
     pooling: Pooling = "auto",
-    name: str = "catalogue",
+    name: str = "database",
 ) -> Pool:
     """As `Pool`. Enter it with `async with`."""
     return Pool(url, min_size=min_size, max_size=max_size, timeout=timeout, longest=longest, pooling=pooling, name=name)

@@ -91,9 +91,16 @@ class Runner:
 
     async def fetch(self, statement: bytes, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
         """The rows of a statement that only reads."""
+        return await self.read(fetching(statement, parameters, row_factory))
 
-        async def read(connection: AsyncConnection[TupleRow]) -> list[T]:
-            cursor = connection.cursor(row_factory=row_factory)
-            return await (await cursor.execute(statement, parameters)).fetchall()
 
-        return await self.read(read)
+def fetching(
+    statement: bytes, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]
+) -> Callable[[AsyncConnection[TupleRow]], Awaitable[list[T]]]:
+    """Work for `Runner.read`: the rows of a statement, as the factory makes them."""
+
+    async def fetch(connection: AsyncConnection[TupleRow]) -> list[T]:
+        cursor = connection.cursor(row_factory=row_factory)
+        return await (await cursor.execute(statement, parameters)).fetchall()
+
+    return fetch

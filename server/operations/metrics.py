@@ -101,6 +101,19 @@ class Metrics:
             "Objects removed from the store because no row promises them.",
             registry=self.registry,
         )
+        self._search_reads = Counter(
+            "twinlens_search_reads",
+            "Reads of searches, where there is a read replica, by where and why they were answered there.",
+            ["server", "why"],
+            registry=self.registry,
+        )
+        self._replica_wait = Histogram(
+            "twinlens_replica_wait_seconds",
+            "Time before a read could begin on the read replica.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+            registry=self.registry,
+        )
+        self._replica_used = self._gauge("twinlens_replica_used", "Workers that send searches to the read replica.")
         self._observed: dict[tuple[str, str], int] = {}
 
     def embedded(self, tower: str, timings: Mapping[str, float]) -> None:
@@ -111,6 +124,17 @@ class Metrics:
         # A search belongs to no tower: it may come with a vector of its own.
         self.stage_seconds.labels("search", "").observe(seconds)
         self._plans.labels(plan).inc()
+
+    def read_of_search(self, answered: str, waited: float) -> None:
+        """A read of a search: `answered` is "replica", or why the primary did; `waited`, in seconds, until it began."""
+        if answered == "replica":
+            self._search_reads.labels("replica", "").inc()
+            self._replica_wait.observe(waited)
+        else:
+            self._search_reads.labels("primary", answered).inc()
+
+    def replica_used(self, used: bool) -> None:
+        self._replica_used.set(used)
 
     def compared(self, recall: float) -> None:
         """A search was answered by an index and then exactly; `recall` is the share that the index found, 0 to 1."""
