@@ -19,8 +19,8 @@ from psycopg import AsyncConnection, conninfo
 
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import NewMedia, Query, SpaceRow
-from server.database.pool import open_pool
 from server.database.migrations import migrate
+from server.database.pool import open_pool
 from server.database.replica import Replica
 from server.database.runner import Runner
 from server.errors import BadParameter, CatalogueUnavailable, DatabaseUnusable
