@@ -7,13 +7,13 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
@@ -21,7 +21,6 @@ from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
-from server.database.cancelling import end
 from server.database.connections import connect, direct_of, try_connection
 from server.database.pool import open_pool
 from server.database.preconditions import require_catalogue
@@ -37,6 +36,7 @@ from server.ingest.mark import Standing, settle
 from server.ingest.storage import MediaStore
 from server.ingest.sweep import Sweeper
 from server.ingest.watch import watch
+from server.operations.background import Background
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
 from server.operations.workers import Place, report_ready, reporting_refusal
 from server.settings import Settings
@@ -113,7 +113,6 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         store = MediaStore.at(settings.media_url, settings.data / "media")
         standing = await _when_database_answers(partial(asyncio.to_thread, _settle, settings, store))
         store.on_failure = metrics.store_failed
-        await enter(_in_background(watch(store, _STORE_EACH_SECONDS), "store"))
         pool = await enter(
             open_pool(
                 url,
@@ -128,20 +127,20 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         replica = await enter(_replica(settings, Runner(pool), metrics))
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
-        await enter(_in_background(Sampler(catalogue, metrics.compared).run(), "recall"))
+        background = await enter(Background())
+        background.begin(watch(store, _STORE_EACH_SECONDS), "store")
+        background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
-        await enter(_in_background(sweeper.run(), "sweep"))
+        background.begin(sweeper.run(), "sweep")
         librarian = Librarian(embedder, catalogue, store, sweeper.remember)
-        stack.push_async_callback(librarian.close)
+        background.close_beside(librarian.close)
         if place.first:
             if settings.demo:
                 await demo.load(catalogue, librarian)
-            await enter(_in_background(_maintain_indexes(catalogue), "indexes"))
-            await enter(
-                _in_background(Maintenance(pool, space, embedder, store, direct=direct).run(), "missing vectors")
-            )
+            background.begin(_maintain_indexes(catalogue), "indexes")
+            background.begin(Maintenance(pool, space, embedder, store, direct=direct).run(), "missing vectors")
         if place.of > 1:
-            await enter(_in_background(_share_metrics(metrics, embedder), "metrics"))
+            background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
         yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics)
@@ -224,18 +223,6 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
             pooling=settings.pooling,
         )
         raise DatabaseUnusable(exc.sentence) from exc
-
-
-@asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Run a coroutine as a task for as long as this block lasts, and end it then. Raises what the task has raised."""
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        await end(task)
-        if task.done() and not task.cancelled():
-            task.result()
 
 
 async def _maintain_indexes(catalogue: Catalogue) -> None:

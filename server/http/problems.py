@@ -60,8 +60,8 @@ def status_of_class(error: type[errors.TwinlensError]) -> int:
 
 
 def answered() -> list[type[errors.TwinlensError]]:
-    """The errors that a caller may get to read, each code once: neither those that stop a start, nor bare families."""
-    unread = (errors.StartRefused, errors.CallerLeft)
+    """The errors that a caller may read, each code once: neither what stops a start or stays inside, nor families."""
+    unread = (errors.StartRefused, errors.CallerLeft, errors.BytesRemain)
     return [
         error
         for error in vars(errors).values()

@@ -20,7 +20,7 @@ from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
 
-_CLOSING_SECONDS = 5.0
+_CLOSING_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
 

@@ -50,7 +50,9 @@ def server(database: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory)
 
 
 def flags(database: EmbeddedPostgres) -> tuple[str, ...]:
-    return ("--database-url", database.url, "--deadline", str(DEADLINE))
+    """Its servers share a store as well, which only one database may have."""
+    store = database.data / "media"
+    return ("--database-url", database.url, "--media-url", str(store), "--deadline", str(DEADLINE))
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ def test_a_media_names_its_exact_and_near_duplicates(api: Any, client_id: str) -
     for limit in ("0", "1001", "some"):
         refused = api.get(f"/v1/media/{ids[0]}/duplicates", params={**query, "limit": limit})
         assert (refused.status_code, refused.json()["code"]) == (422, "bad_parameter")
-        assert refused.json()["error"].startswith("limit: Expected int")
+        assert refused.json()["error"].startswith("limit: expected int")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

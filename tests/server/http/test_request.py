@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import pytest
+from litestar.handlers import HTTPRouteHandler
 
 from server.batching.fair_queue import Caller
 from server.errors import BadParameter
@@ -17,7 +19,8 @@ MOST = 30.0
 def arrived(query: str = "", **headers: str) -> Request:
     """A request of which the clock runs already."""
     sent = [(f"twinlens-{name}".encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": "/", "query_string": query.encode(), "headers": sent}
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "query_string": query.encode()}
+    scope |= {"headers": sent, "route_handler": HTTPRouteHandler(path="/", http_method="POST")}
     timing.begin(scope)  # type: ignore[arg-type]
     return Request(scope)  # type: ignore[arg-type]
 

@@ -166,10 +166,12 @@ def test_a_start_that_fails_says_what_the_log_says(tmp_path: Path, embedded: Emb
     postgres = embedded(tmp_path)
     with postgres:
         pass
-    (postgres.cluster / "PG_VERSION").write_text("9.0\n")
-    with pytest.raises(DatabaseUnusable, match=r"(?s)did not start.*incompatible"):
+    settings = postgres.cluster / "postgresql.conf"
+    sound = settings.read_text()
+    settings.write_text("no setting\n")
+    with pytest.raises(DatabaseUnusable, match=r"(?s)did not start.*unrecognized configuration"):
         postgres.start()
-    (postgres.cluster / "PG_VERSION").write_text("18\n")
+    settings.write_text(sound)
     with postgres:
         assert answers(postgres.url)
 

@@ -94,7 +94,7 @@ def test_the_chapter_on_upgrading_brings_a_catalogue_to_the_next_version(
     chapter = (ROOT / "docs/operations.md").read_text(encoding="utf-8").partition("### The next PostgreSQL")[2]
     commands = re.findall(r"^    (\S.*)$", chapter.partition("\n## ")[0], re.MULTILINE)
     assert commands.pop() == "python -m server", "the last one serves"
-    path = f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT}"
+    path = f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT} TWINLENS_DATA=.twinlens"
     script = "\n".join(["set -e", path, *commands])
     done = subprocess.run(["bash", "-c", script], cwd=public_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

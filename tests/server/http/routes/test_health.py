@@ -193,6 +193,10 @@ STATUS_OF = {
     errors.SpaceIncomplete: 500,
     errors.ReembeddingStopped: 500,
     errors.FolderInUse: 500,
+    errors.AddressRefused: 500,
+    errors.WorkerEnded: 500,
+    errors.DatabaseUnfit: 500,
+    errors.SessionNeeded: 500,
 }
 
 
