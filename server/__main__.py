@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.read(os.environ, flags_of(given))
         printable = settings.printable
-        log_to_stderr(settings.redact)
+        log_to_stderr(settings.printable)
         return COMMANDS[given.command or "serve"].run(settings, given)
     except TwinlensError as error:
         print(f"twinlens: {printable(error.sentence)}", file=sys.stderr)

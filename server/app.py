@@ -111,7 +111,7 @@ def from_environment() -> Litestar:
     belong_to_parent()
     with reporting_refusal():
         settings = Settings.read(os.environ)
-        log_to_stderr(settings.redact)
+        log_to_stderr(settings.printable)
         place = take_place(Path(os.environ[PLACES]), wanted(settings))
         if place.of > 1:
             settle(place)

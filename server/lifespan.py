@@ -132,7 +132,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
         background.begin(sweeper.run(), "sweep")
-        librarian = Librarian(embedder, catalogue, store, sweeper.remember)
+        librarian = Librarian(embedder, catalogue, store, sweeper.remember, own=standing.own)
         background.close_beside(librarian.close)
         if place.first:
             if settings.demo:

@@ -64,10 +64,12 @@ def _make_ready(settings: Settings, artifact: Artifact, url: str) -> None:
     described = SpaceDescription.of(artifact, settings.precision)
     store = MediaStore.at(settings.media_url, settings.data / "media")
 
-    def last_look(connection: Connection[TupleRow]) -> None:
-        require_live(connection, described)
-        mark.look(connection, store)
-        _prove_model(settings)
+    def last_look(connection: Connection[TupleRow], catalogue: bool) -> None:
+        if catalogue:
+            require_live(connection, described)
+        mark.look(connection, store, catalogue=catalogue)
+        if catalogue:
+            _prove_model(settings)
 
     migrations.migrate_directly(settings, url, last_look=last_look)
     open_space(url, described)

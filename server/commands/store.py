@@ -39,7 +39,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     try:
         standing = mark.settle(url, store)
     except StoreRefused as exc:
-        print(exc.sentence)
+        print(settings.printable(exc.sentence))
         return 1
     print(f"{store.where} is this database's store, with the mark {standing.id}.")
     if not standing.own:

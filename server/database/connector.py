@@ -18,6 +18,7 @@ from server.database import session
 from server.database.cancelling import end
 from server.database.lent import Lent
 from server.database.parameters import Url, parameters_of
+from server.database.pooling import forget
 from server.errors import TwinlensError
 from server.settings import Pooling
 
@@ -159,6 +160,7 @@ class Connector:
     def _note_away(self, failure: BaseException) -> None:
         if self._away_since is None:
             self._away_since = monotonic()
+            forget()
             _log.warning(
                 "The %s is away; it is looked for until it is back. %s", self._name, _reason(self._url, failure)
             )

@@ -73,8 +73,8 @@ class State:
     pending: list[Migration]
 
 
-LastLook = Callable[[Connection[TupleRow]], None]
-"""Raises what speaks against changing the database's schema."""
+LastLook = Callable[[Connection[TupleRow], bool], None]
+"""Raises what speaks against changing the database's schema. It is told whether a catalogue is there."""
 
 
 def load_migrations(folder: Path = SQL) -> list[Migration]:
@@ -92,8 +92,8 @@ def load_migrations(folder: Path = SQL) -> list[Migration]:
 def migrate(url: str, folder: Path = SQL, *, pooling: Pooling = "auto", last_look: LastLook | None = None) -> list[str]:
     """Bring the database at `url` to this version's schema; gives the names of the migrations that it applied.
 
-    Whatever speaks against it is looked for first, and then nothing is written. `last_look` is called where a catalogue
-    that is there is about to be changed; what it raises keeps the catalogue as it is.
+    Whatever speaks against it is looked for first, and then nothing is written. `last_look` is called where the schema
+    is about to be changed; what it raises keeps the database as it is.
 
     Any number of processes may call it at once: one works, the others wait and find nothing left to do. Raises
     DatabaseUnusable when the database cannot be reached, does not meet the preconditions, is newer than this code, or
@@ -108,8 +108,8 @@ def migrate(url: str, folder: Path = SQL, *, pooling: Pooling = "auto", last_loo
         if state.pending:
             if connection.per_transaction is not None:
                 raise SessionNeeded(_MIGRATING)
-            if state.applied and last_look is not None:
-                last_look(connection)
+            if last_look is not None:
+                last_look(connection, bool(state.applied))
             prepare(connection)
         for migration in state.pending:
             apply(connection, migration)

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from server.database.connector import Connector
 from server.database.lent import Lent
 from server.database.parameters import Url, parameters_of
+from server.database.pooling import forget
 from server.settings import Pooling
 
 MOST_WAITING = 256
@@ -91,6 +92,7 @@ class Pool(AsyncConnectionPool[Lent]):
         """Replace this connection and all others that may be like it: they belong to a server that has changed."""
         if max(than.made_at, monotonic() - _RENEWED_SECONDS) > self._renewed_at:
             self._renewed_at = monotonic()
+            forget()
             await self.drain()
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - psycopg_pool's

@@ -22,7 +22,12 @@ _ASKED = "abbabaabbaababba"
 _ANSWERED_WITHIN_SECONDS = 3.0
 
 _found: dict[str, bool] = {}
-"""What was found out, by the address: a pooler does not change its ways while we run, and each connection asks."""
+"""What was found out, by the address, since each connection asks."""
+
+
+def forget() -> None:
+    """Find it out anew for the next connection: a pooler that was away may have come back with another mode."""
+    _found.clear()
 
 
 def known(info: ConnectionInfo, pid: int, pooling: Pooling) -> bool | None:

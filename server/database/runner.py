@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# What was prepared on a connection is not there: a pooler has begun to give it other sessions. Nothing was done then.
+_OF_ANOTHER_SESSION = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
+
 Work = Callable[[AsyncConnection[TupleRow]], Awaitable[T]]
 
 
@@ -48,6 +51,10 @@ class Runner:
                 try:
                     async with self._pool.connection(patience) as connection:
                         return await work(connection)
+                except _OF_ANOTHER_SESSION:
+                    if attempt == 2 or connection is None:
+                        raise
+                    await self._pool.renew(connection)
                 except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
                     if attempt == 2 or connection is None or not connection.broken:
                         raise
@@ -68,6 +75,7 @@ class Runner:
                     async with self._pool.connection() as connection:
                         return await self._write(work, connection)
                 except (
+                    *_OF_ANOTHER_SESSION,
                     psycopg.errors.ReadOnlySqlTransaction,
                     psycopg.errors.UniqueViolation,
                     psycopg.errors.DeadlockDetected,
@@ -81,7 +89,7 @@ class Runner:
         with writing():
             try:
                 return await work(connection)
-            except psycopg.errors.ReadOnlySqlTransaction:
+            except (psycopg.errors.ReadOnlySqlTransaction, *_OF_ANOTHER_SESSION):
                 await self._pool.renew(connection)
                 raise
             except (psycopg.OperationalError, psycopg.InterfaceError) as exc:

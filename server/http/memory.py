@@ -21,6 +21,7 @@ from server.http.request import Request
 SMALL = 1_000_000
 """Bytes: a body that declares no more is small."""
 
+_TINY = 65_536  # bytes: a sixteenth is kept for bodies that are no larger
 _FIRST = 65_536  # bytes of a large body that are read before it has room
 _PATIENCE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
@@ -61,11 +62,15 @@ class BodyMemory:
     async def give(self, room: Room, need: int) -> None:
         """Wait until so many more bytes fit, and hold them for this room. Raises Overloaded."""
         queue = self._large if room.large else self._small
-        if not queue and self._fits(room, need):
+        # Of small bodies the smallest goes first: one of a few KB never waits behind many that are almost large.
+        place = len(queue)
+        if not room.large:
+            place = next((at for at, one in enumerate(queue) if one.room.whole > room.whole), place)
+        if place == 0 and self._fits(room, need):
             self._hold(room, need)
             return
         waiting = _Waiting(room, need, asyncio.get_running_loop().create_future())
-        queue.append(waiting)
+        queue.insert(place, waiting)
         room.waits = True
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -85,7 +90,9 @@ class BodyMemory:
                 self._serve()
 
     def _bound(self, room: Room) -> int:
-        return self._most - self._most // 8 if room.large else self._most
+        if room.large:
+            return self._most - self._most // 8
+        return self._most if room.whole <= _TINY else self._most - self._most // 16
 
     def _fits(self, room: Room, need: int) -> bool:
         return self.held + need <= self._bound(room)
@@ -125,7 +132,7 @@ class Room:
 
     def __init__(self, memory: BodyMemory, whole: int) -> None:
         self._memory = memory
-        self._whole = whole
+        self.whole = whole
         self.large = whole > SMALL
         self.held = 0
         self.received = 0
@@ -178,7 +185,7 @@ class Room:
         self._latest = _now()
         if self.received > self.held:
             begun = self.large and self.received > _FIRST
-            await self._memory.give(self, (max(self._whole, self.received) if begun else self.received) - self.held)
+            await self._memory.give(self, (max(self.whole, self.received) if begun else self.received) - self.held)
         return chunk
 
     def close(self) -> None:

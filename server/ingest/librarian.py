@@ -34,8 +34,12 @@ class Librarian:
         catalogue: Catalogue,
         store: MediaStore,
         on_remain: Callable[[Sequence[str]], None] = lambda _: None,
+        *,
+        own: bool = True,
     ) -> None:
-        """`on_remain` is called with the keys of objects that no row names, and that could not be deleted."""
+        """`on_remain` is called with the keys of objects that no row names, and that could not be deleted. `own`:
+        whether the store is this database's own; where it is that of which this one is a copy, its pictures stay."""
+        self._own = own
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
@@ -115,7 +119,8 @@ class Librarian:
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        await self._discard(media.s3_key, media.thumbnail_key)
+        if self._own:
+            await self._discard(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
@@ -124,7 +129,9 @@ class Librarian:
 
     async def _remove_product(self, client_id: str, product_id: str) -> Product:
         product = await self._catalogue.get_product(client_id, product_id)
-        await self._discard(*await self._catalogue.delete_product(client_id, product_id))
+        keys = await self._catalogue.delete_product(client_id, product_id)
+        if self._own:
+            await self._discard(*keys)
         return product
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:

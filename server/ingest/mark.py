@@ -68,16 +68,30 @@ def settle(url: str, store: MediaStore, *, or_away: bool = False) -> Standing:
         return Standing(found.id, own=database is not None and found.database == database)
 
 
-def look(connection: Connection[TupleRow], store: MediaStore) -> None:
-    """That the store can be the one of a database that is about to be migrated. Writes nothing. Raises StoreRefused."""
+def look(connection: Connection[TupleRow], store: MediaStore, *, catalogue: bool) -> None:
+    """That the store can be the one of a database that is about to be migrated. Raises StoreRefused.
+
+    `catalogue`: whether there is one. Changes nothing in the database. Where pictures are promised, the store gets its
+    mark here, which shows that it can be written to.
+    """
     recorded = _scalar(connection, "recorded") if _scalar(connection, "known") else None
+    keys = _promised(connection) if catalogue else []
+    if recorded is None and not keys and store.folder is not None and not store.folder.exists():
+        return
     try:
+        found, database = ask(store.read_mark()), identity(connection)
         if recorded is not None:
-            found = ask(store.read_mark())
             if found is None or found.id != recorded:
                 raise StoreRefused(_lost(store) if found is None else _foreign(store))
-        elif (keys := _promised(connection)) and ask(store.read_mark()) is None and not any(ask(_all(store, keys))):
-            raise StoreRefused(_without(store, len(keys)))
+        elif found is not None:
+            if database is None or found.database != database:
+                raise StoreRefused(_foreign(store))
+        elif not keys:
+            _require_empty(store)
+        elif not any(ask(_all(store, keys))):
+            raise StoreRefused(_without(store, len(keys), _REMEDY_BEFORE))
+        else:
+            ask(store.write_mark(Mark(uuid.uuid4().hex, database)))
     except StorageFailed as exc:
         raise StoreRefused(_away(store, exc.reason)) from exc
 
@@ -93,6 +107,11 @@ def adopt(url: str, store: MediaStore, *, whatever: bool = False) -> tuple[int, 
         try:
             store.make()
             looked_for, there = _sample(connection, store)
+            if not looked_for and not whatever and ask(store.holds_pictures()):
+                raise StoreRefused(
+                    f"The database has no pictures, and {store.where} holds some, which a sweep would then remove. "
+                    "Where nobody needs them any more, add --yes."
+                )
             if looked_for and not there and not whatever:
                 raise StoreRefused(
                     f"The database has pictures, and none of {looked_for} that were looked for is in {store.where}. "
@@ -131,6 +150,8 @@ def _first(connection: Connection[TupleRow], store: MediaStore, found: Mark | No
         looked_for, there = _sample(connection, store)
         if looked_for and not there:
             raise StoreRefused(_without(store, looked_for))
+        if not looked_for:
+            _require_empty(store)
         if looked_for != there:
             _log.warning("Of %d pictures looked for in %s, %d are there.", looked_for, store.where, there)
         mark = Mark(uuid.uuid4().hex, database)
@@ -141,6 +162,17 @@ def _first(connection: Connection[TupleRow], store: MediaStore, found: Mark | No
         mark = found  # a start ended between the mark in the store and the record in the database
     connection.execute(_queries()["record"], {"id": mark.id})
     return mark
+
+
+def _require_empty(store: MediaStore) -> None:
+    """That a database without pictures does not take over a store that holds some. Raises StoreRefused."""
+    if ask(store.holds_pictures()):
+        raise StoreRefused(
+            f"The database has no pictures, and the store at {store.where} holds some: most likely it is another "
+            "database's, or this is not the database that you mean (TWINLENS_DATABASE_URL, TWINLENS_DATA). Nothing was "
+            "written there. Give an empty place with TWINLENS_MEDIA_URL; or, where nobody needs these pictures any "
+            "more, remove them first."
+        )
 
 
 def _sample(connection: Connection[TupleRow], store: MediaStore) -> tuple[int, int]:
@@ -191,6 +223,11 @@ _REMEDY = (
     "Mount it, or name the right place with TWINLENS_MEDIA_URL or TWINLENS_DATA. Where the pictures have moved without "
     "their mark, or are lost for good: python -m server store --adopt, with the settings of this start."
 )
+_REMEDY_BEFORE = (
+    "Mount it, or name the right place with TWINLENS_MEDIA_URL or TWINLENS_DATA. Where the pictures are lost for good: "
+    "python -m server migrate, after which the version before cannot be started any more, and then python -m server "
+    "store --adopt --yes."
+)
 
 
 def _away(store: MediaStore, reason: str) -> str:
@@ -200,10 +237,10 @@ def _away(store: MediaStore, reason: str) -> str:
     )
 
 
-def _without(store: MediaStore, looked_for: int) -> str:
+def _without(store: MediaStore, looked_for: int, remedy: str = "") -> str:
     return (
         f"The database has pictures, and none of {looked_for} that were looked for is in {store.where}: most likely a "
-        f"volume is not mounted there, or it is not the place. Nothing was written. {_REMEDY}"
+        f"volume is not mounted there, or it is not the place. Nothing was written. {remedy or _REMEDY}"
     )
 
 

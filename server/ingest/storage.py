@@ -206,6 +206,13 @@ class MediaStore:
             return False
         return True
 
+    async def holds_pictures(self) -> bool:
+        """Whether there is any object of ours."""
+        async for page in self.pages():
+            if page:
+                return True
+        return False
+
     async def delete(self, *keys: str) -> None:
         """Delete objects; a key without an object is no error.
 

@@ -61,7 +61,7 @@ class Found:
     @property
     def suspicious(self) -> bool:
         """Whether most of the store looks like orphans: then it is more likely that the database lacks rows."""
-        return self.orphans > FEW and self.orphans * 2 > self.objects
+        return self.orphans * 2 > self.objects and (self.orphans > FEW or self.orphans == self.objects)
 
     def __str__(self) -> str:
         orphans = f"{self.orphans:,} of which no picture of the catalogue needs ({self.bytes:,} bytes)"
@@ -240,7 +240,8 @@ class Sweeper:
         if self._sweep is None:
             return 0
         found, orphans = await self._sweep.look(pause=_PAUSE_SECONDS)
-        if found.orphans > max(FEW, found.objects // _SHARE) or found.orphans > len(orphans):
+        few = found.orphans <= max(FEW, found.objects // _SHARE) and found.orphans <= len(orphans)
+        if found.suspicious or not few:
             _log.warning(
                 "The store of pictures holds %s. So many are not removed in the background, since the database may be "
                 "an older one. See them with python -m server sweep --dry-run; python -m server sweep removes them.",

@@ -12,6 +12,8 @@ from types import TracebackType
 
 # These try again on their own, some every second, and say so each time.
 _REPEATING = ("server.lifespan", "server.spaces", "server.catalogue", "server.database")
+# Of these, some say only what has changed: the last such line is how it is now.
+_OF_CHANGES = ("server.database.connector", "server.database.replica")
 _REPEAT_EACH_SECONDS = 60.0
 
 
@@ -57,7 +59,7 @@ class OncePerMinute(logging.Filter):
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(_REPEATING):
+        if not record.name.startswith(_REPEATING) or record.name in _OF_CHANGES:
             return True
         said, now = (record.name, record.getMessage()), self._clock()
         with self._lock:

@@ -219,7 +219,7 @@ def test_a_database_without_a_catalogue_says_so(bare_database_url: str) -> None:
 def test_the_last_look_comes_before_anything_is_written_and_only_where_something_would_be(
     bare_database_url: str, tmp_path: Path
 ) -> None:
-    def refuse(_: object) -> None:
+    def refuse(_: object, catalogue: bool) -> None:
         raise DatabaseUnfit("not like this")
 
     assert older_database(bare_database_url, tmp_path / "sql") == MIGRATIONS[:1]

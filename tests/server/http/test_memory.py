@@ -241,3 +241,17 @@ def test_many_unfinished_uploads_take_no_more_memory_than_they_may_and_a_small_s
     with server.client() as client:
         body = client.post("/embed-image", files={"file": KEYBOARD})
         assert len(json.loads(body.content)["embedding"]) > 0
+
+
+@asynchronously
+async def test_a_tiny_body_goes_before_many_that_are_almost_large() -> None:
+    held = BodyMemory(MOST, LARGEST)
+    crowd = [Sender(held, SMALL) for _ in range(60)]
+    for sender in crowd:
+        await sender.send(700_000)
+    assert any(sender.waits for sender in crowd)
+    tiny = Sender(held, 1000)
+    await tiny.send(1000, None)
+    assert tiny.finished
+    for sender in crowd:
+        sender.reading.cancel()

@@ -28,6 +28,7 @@ from server.errors import (
     StorageFailed,
     StoreUnavailable,
 )
+from server.ingest.librarian import Librarian
 from server.ingest.storage import MARK, Mark
 from tests.support.databases import run_sql
 from tests.support.house import House, picture
@@ -354,3 +355,12 @@ async def test_a_media_whose_bytes_are_gone_too_has_no_thumbnail(house: House) -
         (house.folder / key).unlink()
     with pytest.raises(BytesMissing, match="not in the media store"):
         await house.librarian.thumbnail("acme", media.id)
+
+
+async def test_a_copy_of_a_database_removes_rows_and_leaves_the_originals_bytes(house: House) -> None:
+    media, _ = await house.add()
+    objects = house.objects
+    copy = Librarian(house.librarian._embedder, house.catalogue, house.librarian._store, own=False)
+    await copy.remove("acme", media.id)
+    await copy.remove_product("acme", "p")
+    assert (house.rows, house.objects) == (set(), objects)

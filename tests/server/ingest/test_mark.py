@@ -212,3 +212,16 @@ def test_no_sentence_holds_a_password(database_url: str, tmp_path: Path, monkeyp
         settle(database_url, MediaStore.at("s3://pictures/twinlens", tmp_path))
     assert "top-secret" not in refused.value.sentence
     assert MediaStore.at("s3://user:top-secret@pictures/x", tmp_path).where == "s3://pictures/x"
+
+
+def test_a_database_without_pictures_takes_no_store_over_that_holds_some(database_url: str, tmp_path: Path) -> None:
+    picture = tmp_path / "media" / KEYS[0]
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"somebody's")
+    with pytest.raises(StoreRefused, match=r"has no pictures, and the store .* holds some"):
+        settle(database_url, folder_store(tmp_path / "media"))
+    with pytest.raises(StoreRefused, match="add --yes"):
+        adopt(database_url, folder_store(tmp_path / "media"))
+    assert [path.name for path in (tmp_path / "media").rglob("*") if path.is_file()] == [picture.name]
+    adopt(database_url, folder_store(tmp_path / "media"), whatever=True)
+    assert settle(database_url, folder_store(tmp_path / "media")).own

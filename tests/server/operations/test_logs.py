@@ -46,6 +46,14 @@ def test_lines_about_requests_are_never_left_out() -> None:
         assert once.filter(record("server.http.problems", "the same"))
 
 
+def test_lines_that_say_only_what_has_changed_are_never_left_out() -> None:
+    once = OncePerMinute(Clock())
+    for name in ("server.database.connector", "server.database.replica"):
+        for _ in range(2):
+            assert once.filter(record(name, "It is away."))
+            assert once.filter(record(name, "It is back."))
+
+
 def spoken(log: list[str]) -> list[str]:
     """The lines after the start, without their times and the requests' ids."""
     start = next(number for number, line in enumerate(log) if "Ready after" in line)
