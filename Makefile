@@ -19,10 +19,10 @@ GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $
 serve: $(VENV)/.serve
 	@TWINLENS_DEMO=$${TWINLENS_DEMO:-on} $(GIVEN) exec $(BIN)/python -m server
 
-# All tests on three processes, each with a database of its own; with ARGS on one, which for a room is quicker:
+# All tests on two processes, each with a database of its own; with ARGS on one, which for a room is quicker:
 # ARGS=tests/server/catalogue. What is slow by nature is left to `make slow`.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 3 --dist worksteal)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
 # pytest ends with 5 where no test was chosen.
 slow: $(VENV)/.test
