@@ -106,16 +106,13 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         )
         embedder = engine.embedder
 
-        def url() -> str:
-            return settings.current("database_url") or ""
-
         space = await _when_database_answers(partial(asyncio.to_thread, _open_space, settings, artifact))
         store = MediaStore.at(settings.media_url, settings.data / "media")
         standing = await _when_database_answers(partial(asyncio.to_thread, _settle, settings, store))
         store.on_failure = metrics.store_failed
         pool = await enter(
             open_pool(
-                url,
+                partial(_url, settings),
                 min_size=2,
                 max_size=_POOL_SIZE,
                 timeout=_CONNECTION_TIMEOUT_SECONDS,
@@ -123,7 +120,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 pooling=settings.pooling,
             )
         )
-        direct = direct_of(settings, url())
+        direct = direct_of(settings, _url(settings))
         replica = await enter(_replica(settings, Runner(pool), metrics))
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
@@ -159,6 +156,11 @@ def _gpu_of(place: Place, settings: Settings) -> int:
     """The number of the worker's GPU; 0 where the model runs on the CPU."""
     count = gpus.usable(settings.device)
     return gpus.gpu_of(place.number, count) if count else 0
+
+
+def _url(settings: Settings) -> str:
+    """The database's URL as it is now: its password may have been changed since the start."""
+    return settings.current("database_url") or ""
 
 
 def _replica(
@@ -197,7 +199,7 @@ async def _when_database_answers(work: Callable[[], Awaitable[T]]) -> T:
 
 def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
     """As `open_space`, of a database whose catalogue this role can read. Raises as it, and DatabaseUnfit."""
-    url = settings.current("database_url") or ""
+    url = _url(settings)
     with connect(url) as connection:
         require_catalogue(connection)
     # The space was live when the parent started. It may be the way back now, and this server still answers those who
@@ -207,7 +209,7 @@ def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
 
 def _settle(settings: Settings, store: MediaStore) -> Standing:
     """As `settle`. The store was there when the parent started; without it, this server still answers searches."""
-    return settle(settings.current("database_url") or "", store, or_away=True)
+    return settle(_url(settings), store, or_away=True)
 
 
 async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
@@ -217,7 +219,7 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
     except CatalogueUnavailable as exc:
         # Why the pool has no connection it tells its log alone.
         await try_connection(
-            settings.current("database_url") or "",
+            _url(settings),
             patience=_CONNECTION_TIMEOUT_SECONDS,
             longest=settings.deadline,
             pooling=settings.pooling,

@@ -290,12 +290,14 @@ class Settings:
 
         Each `python -m server` in it gets the flags that lead to the same data as this run's.
         """
+        if "python -m server" not in text:  # as most lines of the log
+            return self.redact(text)
         flags, unsaid = self._flags()
         # Redacted first: a password may be a word that stands in a path, too, and the path must stay what it is.
         whole = re.sub(
             r"python -m server\b(?! --)", lambda _: " ".join(["python -m server", *flags]), self.redact(text)
         )
-        if unsaid and "python -m server" in text:
+        if unsaid:
             whole = f"{whole.rstrip()} (with {' and '.join(unsaid)} in the environment, as for this run)"
         return whole
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from pgvector.psycopg import register_vector_async
 
 from server.database import session
-from server.database.parameters import Url, parameters_of
+from server.database.parameters import AS_ALWAYS, Url, parameters_of
 from server.database.session import AsyncSessionConnection, SessionConnection
 from server.errors import DatabaseUnfit, DatabaseUnusable
 from server.secrets import redacted, secrets_of
 from server.settings import Pooling, Settings
 
-# Poolers know the encoding as well, so it can be said at once.
-_AS_ALWAYS: Mapping[str, Any] = {"autocommit": True, "client_encoding": "UTF8"}
 _CONNECTED_WITHIN_SECONDS = 10
 
 
@@ -51,7 +48,7 @@ async def connection_of_its_own(
     `wait`: seconds within which PostgreSQL must have answered; `longest`: seconds that a statement may run, None: as
     long as it needs. `pooling`: as in `open_pool`.
     """
-    parameters = {**parameters_of(url, connect_timeout=wait), **_AS_ALWAYS}
+    parameters = {**parameters_of(url, connect_timeout=wait), **AS_ALWAYS}
     opened = await AsyncSessionConnection.connect(**parameters, prepare_threshold=None)
     async with opened as connection:
         await session.configure(connection, longest=longest, pooling=pooling)
@@ -92,7 +89,7 @@ def connect(url: str, *, lasting: bool = False, pooling: Pooling = "auto") -> It
             "The database URL cannot be read; it should look like postgresql://user:password@host:5432/name."
         ) from None
     try:
-        with SessionConnection.connect(**{**parameters, **_AS_ALWAYS}, prepare_threshold=None) as connection:
+        with SessionConnection.connect(**{**parameters, **AS_ALWAYS}, prepare_threshold=None) as connection:
             session.configure_single(connection, lasting=lasting, pooling=pooling)
             yield connection
     except psycopg.ProgrammingError as exc:  # a right or a table is missing, say: the same statement would fail again

@@ -10,6 +10,9 @@ from psycopg import conninfo
 Url = str | Callable[[], str]
 """The URL of a database, or where to ask for it before each connection: a password may change meanwhile."""
 
+AS_ALWAYS: Mapping[str, Any] = {"autocommit": True, "client_encoding": "UTF8"}
+"""What no URL changes. Poolers know the encoding as well, so it can be said at once."""
+
 _DEFAULTS: Mapping[str, Any] = {
     # A peer that has vanished without a word is noticed after 10 + 3 x 5 seconds of silence,
     "keepalives": 1,

@@ -112,15 +112,5 @@ class Pool(AsyncConnectionPool[Lent]):
         return False
 
 
-def open_pool(
-    url: Url,
-    *,
-    min_size: int,
-    max_size: int,
-    timeout: float,
-    longest: float = 30.0,
-    pooling: Pooling = "auto",
-    name: str = "database",
-) -> Pool:
-    """As `Pool`. Enter it with `async with`."""
-    return Pool(url, min_size=min_size, max_size=max_size, timeout=timeout, longest=longest, pooling=pooling, name=name)
+open_pool = Pool
+"""Makes a pool; entering it with `async with` opens it."""

@@ -115,6 +115,8 @@ class Librarian:
 
     async def remove(self, client_id: str, media_id: str) -> Media:
         """Remove a media, row first. Raises MediaNotFound."""
+        # A deletion that waits for the database so long that its request is over never begins.
+        await self._catalogue.get_media(client_id, media_id)
         return await self._to_its_end(self._remove(client_id, media_id))
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
@@ -125,14 +127,14 @@ class Librarian:
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
         """Remove a product with all its media, rows first. Raises ProductNotFound."""
-        return await self._to_its_end(self._remove_product(client_id, product_id))
-
-    async def _remove_product(self, client_id: str, product_id: str) -> Product:
         product = await self._catalogue.get_product(client_id, product_id)
+        await self._to_its_end(self._remove_product(client_id, product_id))
+        return product
+
+    async def _remove_product(self, client_id: str, product_id: str) -> None:
         keys = await self._catalogue.delete_product(client_id, product_id)
         if self._own:
             await self._discard(*keys)
-        return product
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.
