@@ -86,6 +86,8 @@ class Pool(AsyncConnectionPool[Lent]):
     async def putconn(self, conn: Lent) -> None:
         """Give a connection back."""
         conn.rested_since = monotonic()
+        if conn.closed:  # whatever closed it may come back as something else: another server, a pooler's other mode
+            forget()
         await super().putconn(conn)
 
     async def renew(self, than: Lent) -> None:

@@ -26,15 +26,16 @@ _PORT = 6432
 
 
 @contextmanager
-def pooled(url: str, mode: str, *, size: int = 2, **settings: Any) -> Iterator[str]:
+def pooled(url: str, mode: str, *, size: int = 2, folder: Path | None = None, **settings: Any) -> Iterator[str]:
     """The URL of the same database behind a pgbouncer of its own, which listens on a socket in a folder of its own.
 
     `mode`: `session` or `transaction`; `size`: how many connections to PostgreSQL it opens at most; `settings`: more
-    lines of its configuration.
+    lines of its configuration; `folder`: where another one was before, whose URL this one then has.
     """
     target = conninfo.conninfo_to_dict(url)
     account = _account(Path(str(target["host"])))
-    folder = Path(mkdtemp(prefix="pgbouncer-", dir="/tmp"))
+    folder = folder or Path(mkdtemp(prefix="pgbouncer-", dir="/tmp"))
+    folder.mkdir(mode=0o700, exist_ok=True)
     there = {"host": target["host"], "port": target.get("port", "5432"), "dbname": target["dbname"]}
     if account:
         shutil.chown(folder, account["user"], account["group"])

@@ -221,6 +221,31 @@ async def test_a_lock_goes_with_the_process_that_holds_it(pooler: str, database_
     assert locks(database_url) == []
 
 
+@pytest.mark.anyio
+async def test_a_pooler_that_comes_back_in_another_mode_is_found_out_anew(
+    database_url: str, unit_vectors: UnitVectors
+) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        url = first.enter_context(pooled(database_url, "session", size=4))
+        async with open_pool(url, min_size=2, max_size=2, timeout=30) as pool:
+            catalogue = Catalogue(pool, open_test_space(database_url))
+            await asyncio.gather(*(write_and_read(catalogue, unit_vectors, number) for number in range(8)))
+            await asyncio.to_thread(first.close)
+            folder = Path(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
+            stack.enter_context(pooled(database_url, "transaction", folder=folder))
+            await asyncio.gather(*(write_and_read(catalogue, unit_vectors, number) for number in range(8, 24)))
+            assert leftovers(url) == [set(), set()]
+
+
+async def write_and_read(catalogue: Catalogue, unit_vectors: UnitVectors, number: int) -> None:
+    """Often enough that psycopg would prepare each statement."""
+    for turn in range(8):
+        await catalogue.put_product("acme", f"{number}", name=f"Turn {turn}")
+        assert (await catalogue.get_product("acme", f"{number}")).name == f"Turn {turn}"
+    await catalogue.search(Query("acme", unit_vectors(1, D, number)[0], limit=3))
+
+
 # --- what needs a session says so ------------------------------------------------------------------------------------
 
 
