@@ -77,6 +77,14 @@ def test_removing_most_of_the_store_takes_a_yes(shop: Shop) -> None:
     assert shop.objects == {shop.key}
 
 
+def test_removing_all_of_a_small_store_takes_a_yes_as_well(shop: Shop) -> None:
+    run_sql(shop.url, "DELETE FROM media")
+    with pytest.raises(SweepRefused, match="most of the store"):
+        shop.run(sweep_command, "--older-than", "0")
+    assert shop.objects == {shop.key}
+    assert "Removed 1 object." in shop.run(sweep_command, "--older-than", "0", "--yes")
+
+
 def test_another_store_is_not_swept(shop: Shop) -> None:
     shop.put(f"media/acme/{1:032x}.png")
     (shop.folder / MARK).unlink()

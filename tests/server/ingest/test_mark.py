@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from server.database.connections import connect
 from server.errors import DatabaseUnusable, StorageFailed, StoreRefused
-from server.ingest.mark import adopt, ask, settle
+from server.ingest.mark import adopt, ask, look, settle
 from server.ingest.storage import MARK, Mark, MediaStore
 from tests.support.databases import database_of, fresh_database, run_sql
 
@@ -225,3 +226,46 @@ def test_a_database_without_pictures_takes_no_store_over_that_holds_some(databas
     assert [path.name for path in (tmp_path / "media").rglob("*") if path.is_file()] == [picture.name]
     adopt(database_url, folder_store(tmp_path / "media"), whatever=True)
     assert settle(database_url, folder_store(tmp_path / "media")).own
+
+
+def looked_at(url: str, store: MediaStore, *, catalogue: bool) -> None:
+    with connect(url) as connection:
+        look(connection, store, catalogue=catalogue)
+
+
+def test_a_look_before_an_upgrade_marks_the_store_with_the_pictures_and_the_start_takes_that_mark(
+    database_url: str, tmp_path: Path
+) -> None:
+    add_rows(database_url)
+    store = folder_store(tmp_path / "media")
+    with pytest.raises(StoreRefused, match=r"none of 3 .* python -m server migrate, after which"):
+        looked_at(database_url, store, catalogue=True)
+    kept = tmp_path / "media" / KEYS[0]
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"a picture")
+    looked_at(database_url, folder_store(tmp_path / "media"), catalogue=True)
+    assert run_sql(database_url, "SELECT count(*) FROM twinlens_store") == [(0,)]
+    marked = json.loads((tmp_path / "media" / MARK).read_text())["id"]
+    assert settle(database_url, folder_store(tmp_path / "media")).id == marked
+
+
+@pytest.mark.parametrize("catalogue", [True, False])
+def test_a_look_before_a_migration_refuses_the_store_of_another_database(
+    database_url: str, postgres_url: str, tmp_path: Path, catalogue: bool
+) -> None:
+    settle(database_url, folder_store(tmp_path / "media"))
+    with fresh_database(postgres_url, database_of(database_url)) as other:
+        unmark(other)
+        with pytest.raises(StoreRefused, match="belongs to another database"):
+            looked_at(other, folder_store(tmp_path / "media"), catalogue=catalogue)
+
+
+def test_a_look_before_the_first_migration_makes_nothing(bare_database_url: str, tmp_path: Path) -> None:
+    looked_at(bare_database_url, folder_store(tmp_path / "media"), catalogue=False)
+    assert not (tmp_path / "media").exists()
+    picture = tmp_path / "media" / KEYS[0]
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"somebody's")
+    with pytest.raises(StoreRefused, match="holds some"):
+        looked_at(bare_database_url, folder_store(tmp_path / "media"), catalogue=False)
+    assert not (tmp_path / "media" / MARK).exists()
