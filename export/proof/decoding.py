@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from export.errors import ExportRefused
 from export.proof.drift import Compared, compare
 from server.artifact.artifact import PreprocessingSpec
-from server.preprocessing.media import JPEG, Pixels, decode, sniff, to_pixels
+from server.preprocessing.formats import JPEG, sniff
+from server.preprocessing.media import Pixels, decode, to_pixels
 from server.settings import MAX_PIXELS
 
 EDGES = 2

@@ -20,7 +20,8 @@ from export.checkpoints.preprocessing import reference_pixels
 from export.errors import ExportRefused
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected
-from server.preprocessing.media import decode, sniff, to_pixels
+from server.preprocessing.formats import sniff
+from server.preprocessing.media import decode, to_pixels
 from server.settings import MAX_PIXELS
 
 PICTURES = Path(__file__).parent.parent / "pictures"

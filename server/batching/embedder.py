@@ -26,6 +26,7 @@ from server.batching.threads import Pool
 from server.batching.vector_cache import Counted, VectorCache
 from server.errors import NoTextTower
 from server.preprocessing import media
+from server.preprocessing.formats import Format
 from server.preprocessing.text import Tokenizer
 
 # Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
@@ -56,7 +57,7 @@ class Known:
     """What is kept of a picture: its vector, float32[D] of unit length, its format, width and height."""
 
     embedding: Vectors
-    format: media.Format
+    format: Format
     width: int
     height: int
 
@@ -85,7 +86,7 @@ class EmbeddedText(KnownText):
 @dataclass(frozen=True, slots=True)
 class _Decoded:
     pixels: media.Pixels
-    format: media.Format
+    format: Format
     width: int
     height: int
     thumbnail: bytes | None

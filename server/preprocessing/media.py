@@ -15,29 +15,22 @@ from __future__ import annotations
 
 import io
 import math
-import re
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
-from server.errors import MediaRejected, NoPicture, NotAPicture, PictureTooLarge, UnreadablePicture
+from server.errors import MediaRejected, UnreadablePicture
+from server.preprocessing import jpeg, plain
+from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
+from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-# Pillow's own bound is fixed and warns on standard error; ours is a setting, checked from the header before any pixel
-# is decoded.
-Image.MAX_IMAGE_PIXELS = None
-# A damaged file is reported to its sender, not to the server's standard error.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-_ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,41 +51,29 @@ THUMBNAIL = 256
 # A picture that would have more pixels than this once resized (64 MB in Pillow) is resized in part: see `_middle`.
 _LARGEST_INTERMEDIATE_PIXELS = 16_000_000
 
-# A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours.
-_MOST_SCANS = 100
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A file format that is read here: Pillow's name for it, its media type, and the usual file extension."""
-
-    pillow: str
-    content_type: str
-    extension: str
-
-
-JPEG = Format("JPEG", "image/jpeg", "jpg")
-PNG = Format("PNG", "image/png", "png")
-WEBP = Format("WEBP", "image/webp", "webp")
-GIF = Format("GIF", "image/gif", "gif")
-BMP = Format("BMP", "image/bmp", "bmp")
-TIFF = Format("TIFF", "image/tiff", "tif")
-AVIF = Format("AVIF", "image/avif", "avif")
-
 # 65535 / 255 = 257: the exact ratio of the two full scales.
 _FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
-_AVIF_BRANDS = (b"avif", b"avis")
-_SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
-    (JPEG, lambda head: head.startswith(b"\xff\xd8\xff")),
-    (PNG, lambda head: head.startswith(b"\x89PNG\r\n\x1a\n")),
-    (WEBP, lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP"),
-    (GIF, lambda head: head[:6] in (b"GIF87a", b"GIF89a")),
-    (BMP, lambda head: head.startswith(b"BM")),
-    (TIFF, lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (AVIF, lambda head: head[4:8] == b"ftyp" and any(brand in head[8:64] for brand in _AVIF_BRANDS)),
-)
+
+class Reader(Protocol):
+    """How the files of a format are read. It raises MediaRejected, or whatever its library raises for damage."""
+
+    def measure(self, data: bytes, form: Format, /) -> tuple[int, int]:
+        """Width and height as stored, from the header alone."""
+
+    def read(self, data: bytes, form: Format, bounds: Bounds, /) -> Stored:
+        """The first picture; `bounds` are kept before any pixel is decoded."""
+
+
+_READERS: dict[Format, Reader] = {
+    JPEG: jpeg,
+    PNG: plain,
+    WEBP: plain,
+    GIF: plain,
+    BMP: plain,
+    TIFF: plain,
+    AVIF: plain,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,58 +92,21 @@ class Picture:
     at 1/2 fill 500.5 of 501."""
 
 
-def sniff(data: bytes) -> Format:
-    """The format, by the first bytes; file names and declared types are not trusted.
-
-    Raises NoPicture for no bytes, NotAPicture for bytes of a format that is not read here.
-    """
-    if not data:
-        raise NoPicture()
-    head = data[:64]
-    for form, matches in _SIGNATURES:
-        if matches(head):
-            return form
-    raise NotAPicture()
-
-
 def measure(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     """Width and height as stored, from the header alone. Raises as `decode` does."""
+    form = sniff(data)
+    bounds = Bounds(max_pixels)
     try:
-        with _opened(data, sniff(data), max_pixels) as image:
-            return image.size
+        size = _READERS[form].measure(data, form)
+        bounds.check(*size)
+        return size
     except MediaRejected:
         raise
     except Exception as exc:  # as in `decode`
         raise UnreadablePicture() from exc
 
 
-def _opened(data: bytes, form: Format, max_pixels: int) -> Image.Image:
-    """The picture with its header read. Raises PictureTooLarge, and whatever Pillow raises for damage."""
-    # A phone's multi-picture JPEG is opened as its first picture.
-    image = Image.open(io.BytesIO(data), formats=("JPEG", "MPO") if form is JPEG else (form.pillow,))
-    if image.width * image.height > max_pixels:
-        raise PictureTooLarge(image.width, image.height, max_pixels)
-    return image
-
-
-def _scans(data: bytes) -> int:
-    """How many scans the first picture of a JPEG has: each costs a pass over all its pixels.
-
-    A marker other than 00 (a stuffed byte), D0 to D7 (restarts) and FF (fill) ends the entropy-coded data.
-    """
-    scans, at = 0, 2
-    while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
-        at = found.end()
-        if found[0] == b"\xff\xda":
-            scans += 1
-        if found[0] != b"\xff\x01" and len(data) >= at + 2:
-            at += int.from_bytes(data[at : at + 2])
-    return scans
-
-
-def decode(
-    data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, read_jpeg: Callable[[bytes], Image.Image] | None = None
-) -> Picture:
+def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, read_jpeg: ReadJpeg | None = None) -> Picture:
     """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
 
     `jpeg_at_least`: decode a JPEG at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many pixels; 0:
@@ -172,39 +116,23 @@ def decode(
     width x height is over `max_pixels`.
     """
     form = sniff(data)
-    if form is JPEG and _scans(data) > _MOST_SCANS:
-        raise UnreadablePicture("The JPEG has more scans than any camera or program writes.")
     try:
-        with _opened(data, form, max_pixels) as image:
-            stored = image.size
-            scale = _scaled(image, jpeg_at_least) if form is JPEG and jpeg_at_least else 1
-            if read_jpeg is not None and form is JPEG and scale == 1 and image.mode == "RGB":
-                orientation, opaque = _orientation(image), read_jpeg(data)
-            else:
-                image.load()
-                orientation, opaque = _orientation(image), _opaque(image)
+        stored = _READERS[form].read(data, form, Bounds(max_pixels, jpeg_at_least, read_jpeg))
+        opaque = _opaque(stored.image)
     except MediaRejected:
         raise
     except MemoryError:
         raise  # the machine's limit, not the picture's fault
     except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error...
         raise UnreadablePicture() from exc
-    transpose = _TRANSPOSE.get(orientation)
+    transpose = _TRANSPOSE.get(stored.orientation)
     if transpose is not None:  # flipping is 0
         opaque = opaque.transpose(transpose)
-    if scale == 1:
+    if stored.scale == 1:
         return Picture(opaque, form, *opaque.size)
-    width, height = reversed(stored) if orientation in _SIDEWAYS else stored
-    return Picture(
-        opaque, form, width, height, scale, _filled(opaque.size, (width / scale, height / scale), orientation)
-    )
-
-
-def _scaled(image: Image.Image, at_least: int) -> int:
-    """Have a JPEG's decoder leave out what a smaller picture does not show; 1, 2, 4 or 8: the divisor of its size."""
-    width = image.width
-    drafted = image.draft(None, (at_least, at_least))  # no mode: the colours stay as they are
-    return round(width / drafted[1][2]) if drafted else 1
+    width, height = reversed(stored.size) if stored.orientation in _SIDEWAYS else stored.size
+    box = _filled(opaque.size, (width / stored.scale, height / stored.scale), stored.orientation)
+    return Picture(opaque, form, width, height, stored.scale, box)
 
 
 def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:
@@ -213,13 +141,6 @@ def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int
     left = size[0] - filled[0] if orientation in _LAST_COLUMN_LEFT else 0.0
     top = size[1] - filled[1] if orientation in _LAST_ROW_TOP else 0.0
     return left, top, left + filled[0], top + filled[1]
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # the EXIF is damaged, and the pixels are fine
-        return 1
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -231,8 +152,7 @@ def _opaque(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(layered, mask=layered.getchannel("A"))
         return white
-    # `convert` returns a copy of its own also for RGB, so the file behind can be closed.
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
@@ -254,7 +174,7 @@ def read_pixels(
     spec: PreprocessingSpec,
     *,
     max_pixels: int,
-    read_jpeg: Callable[[bytes], Image.Image] | None = None,
+    read_jpeg: ReadJpeg | None = None,
 ) -> Pixels:
     """A picture's bytes to uint8[S, S, 3], as the spec says. Raises as `decode` does."""
     picture = decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read_jpeg=read_jpeg)

@@ -1,0 +1,50 @@
+"""Pictures that Pillow reads rightly as they are: WebP, BMP, AVIF; and what other readers share of it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from PIL import Image
+
+from server.preprocessing.formats import Format
+from server.preprocessing.stored import Bounds, Stored
+
+# Pillow's own bound is fixed and warns on standard error; ours is a setting, checked from the header before any pixel
+# is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# A damaged file is reported to its sender, not to the server's standard error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+_ORIENTATION_TAG = 0x0112
+
+
+def opened(data: bytes, form: Format) -> Image.Image:
+    """The picture with its header read; no pixel is decoded. Raises whatever Pillow raises for damage."""
+    return Image.open(io.BytesIO(data), formats=(form.pillow,))
+
+
+def measure(data: bytes, form: Format) -> tuple[int, int]:
+    """Width and height as stored, from the header alone."""
+    return opened(data, form).size
+
+
+def read(data: bytes, form: Format, bounds: Bounds) -> Stored:
+    """The first frame. Raises PictureTooLarge before it decodes, and whatever Pillow raises for damage."""
+    image = opened(data, form)
+    bounds.check(*image.size)
+    image.load()
+    return Stored(image, image.size, orientation(image), profile=profile(image))
+
+
+def orientation(image: Image.Image) -> int:
+    """As EXIF says, 1 where it says nothing or is damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # the EXIF is damaged, and the pixels are fine
+        return 1
+
+
+def profile(image: Image.Image) -> bytes | None:
+    found = image.info.get("icc_profile")
+    return found if isinstance(found, bytes) and found else None
