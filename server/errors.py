@@ -64,6 +64,12 @@ class UnreadablePicture(MediaRejected):
     code = "unreadable_picture"
 
 
+class UnsupportedPicture(MediaRejected):
+    """The picture is sound, but of a kind of its format that is not read here."""
+
+    code = "unsupported_picture"
+
+
 class PictureTooLarge(MediaRejected):
     """The picture has more pixels than this server accepts."""
 

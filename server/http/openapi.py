@@ -84,6 +84,7 @@ STORED_PICTURE: tuple[type[TwinlensError], ...] = (
     errors.UnreadablePicture,
     errors.MediaRejected,
     errors.NotAPicture,
+    errors.UnsupportedPicture,
     errors.PictureTooLarge,
 )
 PICTURE: tuple[type[TwinlensError], ...] = (errors.NoPicture, *STORED_PICTURE, *JSON_BODY)

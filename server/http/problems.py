@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 # The first family that fits decides, so a subclass stands before its base.
 STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.NotAPicture, 415),
+    (errors.UnsupportedPicture, 415),
     (errors.PictureTooLarge, 413),
     (errors.UploadTooLarge, 413),
     (errors.MediaRejected, 400),

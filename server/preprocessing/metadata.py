@@ -1,0 +1,51 @@
+"""The one thing that is read from a picture's metadata: which way up it is.
+
+Pillow's own readers raise for metadata that is damaged, odd or large, and would refuse a sound picture for what nobody
+sees. Here what cannot be read counts as absent: None.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+EXIF_PREFIX = b"Exif\0\0"
+
+_ORIENTATION = 0x0112
+_SHORT, _LONG = 3, 4
+# EXIF's first directory has about a dozen entries; a broken count may claim 65,535.
+_MOST_ENTRIES = 1000
+
+# As an attribute (tiff:Orientation="6") or an element (<tiff:Orientation>6</tiff:Orientation>); the prefix is free.
+_IN_XMP = re.compile(rb"""[\s<:]Orientation(?:\s*=\s*["']|\s*>)\s*([1-8])\s*["'<]""")
+# An XMP packet in a picture has a few kilobytes; the orientation stands near its beginning.
+_LONGEST_XMP = 1 << 20
+
+
+def exif_orientation(exif: bytes) -> int | None:
+    """1 to 8, as the first directory of an EXIF block says; None where it says nothing that can be read.
+
+    `exif` begins with the TIFF header, or with "Exif\\0\\0" before it.
+    """
+    if exif.startswith(EXIF_PREFIX):
+        exif = exif[len(EXIF_PREFIX) :]
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * min(count, _MOST_ENTRIES), 12):
+            tag, kind = struct.unpack_from(order + "HH", exif, entry)
+            if tag == _ORIENTATION and kind in (_SHORT, _LONG):
+                (value,) = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), exif, entry + 8)
+                return value if 1 <= value <= 8 else None
+    except struct.error:  # it ends before what it promises
+        pass
+    return None
+
+
+def xmp_orientation(xmp: bytes) -> int | None:
+    """1 to 8, as an XMP packet says in `tiff:Orientation`; None where it says nothing that can be read."""
+    found = _IN_XMP.search(xmp[:_LONGEST_XMP])
+    return int(found[1]) if found else None

@@ -1,0 +1,64 @@
+"""The orientation in EXIF and XMP, whole and damaged."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from PIL import Image
+
+from server.preprocessing.metadata import exif_orientation, xmp_orientation
+
+
+def exif(orientation: int) -> bytes:
+    block = Image.Exif()
+    block[0x010F] = "A camera"
+    block[0x0112] = orientation
+    return block.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_exif(orientation: int) -> None:
+    block = exif(orientation)
+    assert block.startswith(b"Exif\0\0")
+    assert exif_orientation(block) == orientation
+    assert exif_orientation(block[6:]) == orientation
+
+
+@pytest.mark.parametrize("kind", [b"\x03\0", b"\x04\0"])
+def test_orientation_as_a_short_or_a_long(kind: bytes) -> None:
+    block = b"II*\0\x08\0\0\0\x01\0\x12\x01" + kind + b"\x01\0\0\0\x06\0\0\0"
+    assert exif_orientation(block) == 6
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_out_of_range_is_none(orientation: int) -> None:
+    assert exif_orientation(exif(orientation)) is None
+
+
+def test_damaged_exif_says_nothing_or_an_orientation() -> None:
+    block, chance = exif(6), random.Random(1)
+    for length in range(len(block)):
+        assert exif_orientation(block[:length]) in (None, 6)
+    for _ in range(5000):
+        damaged = bytearray(block)
+        damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        assert exif_orientation(bytes(damaged)) in (None, *range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        b'<rdf:Description tiff:Orientation="6" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/>',
+        b"<rdf:Description tiff:Orientation='6'/>",
+        b"<tiff:Orientation>6</tiff:Orientation>",
+        b"<tiff:Orientation>\n  6\n</tiff:Orientation>",
+    ],
+)
+def test_orientation_of_xmp(xmp: bytes) -> None:
+    assert xmp_orientation(b"<?xpacket?><x:xmpmeta><rdf:RDF>" + xmp + b"</rdf:RDF></x:xmpmeta>") == 6
+
+
+@pytest.mark.parametrize("xmp", [b"", b"<x/>", b'tiff:Orientation="9"', b'xOrientation="6"', b"tiff:Orientation"])
+def test_xmp_that_says_nothing(xmp: bytes) -> None:
+    assert xmp_orientation(xmp) is None
