@@ -24,7 +24,7 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import jpeg, plain
+from server.preprocessing import jpeg, plain, png
 from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
@@ -67,7 +67,7 @@ class Reader(Protocol):
 
 _READERS: dict[Format, Reader] = {
     JPEG: jpeg,
-    PNG: plain,
+    PNG: png,
     WEBP: plain,
     GIF: plain,
     BMP: plain,

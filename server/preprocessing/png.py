@@ -1,0 +1,189 @@
+"""PNG: the chunks that decide pixels are handed to Pillow's decoder, and transparency by colour is applied here.
+
+Pillow's own reader of PNG refuses pictures for chunks that nobody reads, and compares the transparent colour with
+samples that it has already brought to 8 bits.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from server.errors import UnreadablePicture
+from server.preprocessing.formats import Format
+from server.preprocessing.png_chunks import Chunks, walk
+from server.preprocessing.stored import Bounds, Stored
+
+_GREY, _RGB, _INDEXED, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+_SAMPLES = {_GREY: 1, _RGB: 3, _INDEXED: 1, _GREY_ALPHA: 2, _RGB_ALPHA: 4}
+
+# By colour type and bits a sample: the mode of the image, and how Pillow's decoder names the samples in the file. Of
+# 16 bits of a colour it keeps the upper 8, which is within 1 of 255 of the nearest; grey keeps all.
+_MODES = {
+    (_GREY, 1): ("1", "1"),
+    (_GREY, 2): ("L", "L;2"),
+    (_GREY, 4): ("L", "L;4"),
+    (_GREY, 8): ("L", "L"),
+    (_GREY, 16): ("I;16", "I;16B"),
+    (_RGB, 8): ("RGB", "RGB"),
+    (_RGB, 16): ("RGB", "RGB;16B"),
+    (_INDEXED, 1): ("P", "P;1"),
+    (_INDEXED, 2): ("P", "P;2"),
+    (_INDEXED, 4): ("P", "P;4"),
+    (_INDEXED, 8): ("P", "P"),
+    (_GREY_ALPHA, 8): ("LA", "LA"),
+    (_GREY_ALPHA, 16): ("RGBA", "LA;16B"),
+    (_RGB_ALPHA, 8): ("RGBA", "RGBA"),
+    (_RGB_ALPHA, 16): ("RGBA", "RGBA;16B"),
+}
+# As if the file were little-endian: the lower 8 bits.
+_LOWER_BITS_OF_RGB = "RGB;16L"
+
+# As `media` rounds 16 bits to 8: 65535 / 255 = 257.
+_FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
+
+# First column and row, and the steps to the next, of the seven passes of an interlaced picture (Adam7).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    width: int
+    height: int
+    bits: int
+    colour: int
+    interlaced: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    def inflated(self) -> int:
+        """How many bytes the pixels have once inflated: each row with the number of its filter before it."""
+        depth = self.bits * _SAMPLES[self.colour]
+        total = 0
+        for left, top, across, down in _PASSES if self.interlaced else ((0, 0, 1, 1),):
+            columns, rows = -(-(self.width - left) // across), -(-(self.height - top) // down)
+            if columns > 0 and rows > 0:
+                total += rows * (1 + (columns * depth + 7) // 8)
+        return total
+
+
+def _header(chunks: Chunks) -> _Header:
+    width, height, bits, colour, compression, filters, interlaced = struct.unpack(">IIBBBBB", chunks.header)
+    if not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
+        raise UnreadablePicture("The PNG's header is damaged: it says that the picture has no width or no height.")
+    if (colour, bits) not in _MODES or compression or filters or interlaced > 1:
+        raise UnreadablePicture("The PNG's header is damaged: it names a kind of picture that does not exist.")
+    return _Header(width, height, bits, colour, interlaced)
+
+
+def measure(data: bytes, _form: Format) -> tuple[int, int]:
+    """Width and height as stored, from the header alone. Raises UnreadablePicture, UnsupportedPicture."""
+    return _header(walk(data, header_only=True)).size
+
+
+def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
+    """The default picture, of an animation too. Raises PictureTooLarge before it decodes; else as `measure` does."""
+    chunks = walk(data)
+    header = _header(chunks)
+    bounds.check(*header.size)
+    packed = bytes(chunks.data)
+    if not chunks.vouched and not _inflate(packed, header.inflated() + _AT_ONCE)[1]:
+        raise UnreadablePicture()
+    mode, samples = _MODES[header.colour, header.bits]
+    image = _decoded(packed, header, mode, samples, vouched=chunks.vouched)
+    if header.colour == _INDEXED:
+        _colour(image, chunks)
+    elif chunks.transparency is not None:
+        image = _keyed(image, header, chunks.transparency, packed)
+    return Stored(image, header.size, chunks.orientation(), profile=chunks.profile())
+
+
+def _decoded(packed: bytes, header: _Header, mode: str, samples: str, *, vouched: bool) -> Image.Image:
+    """Raises UnreadablePicture where not every row is there."""
+    try:
+        image = _frombytes(packed, header, mode, samples)
+    except ValueError:
+        if not vouched:
+            raise
+        # The last 4 bytes of the stream are a checksum, Adler-32. Where it is wrong and the CRC of the chunk is right,
+        # it was written so, and the pixels are as they were meant.
+        image = _frombytes(packed[:-4], header, mode, samples)
+    # The decoder is content with a stream that ends too early, and leaves the rest at 0.
+    if _last_row_is_zero(image, header) and _inflate(packed, header.inflated())[0] < header.inflated():
+        raise UnreadablePicture()
+    return image
+
+
+def _frombytes(packed: bytes, header: _Header, mode: str, samples: str) -> Image.Image:
+    return Image.frombytes(mode, header.size, packed, "zip", samples, header.interlaced)
+
+
+def _last_row_is_zero(image: Image.Image, header: _Header) -> bool:
+    """Whether the row that is decoded last is 0 throughout, as one is that was not decoded."""
+    if header.interlaced and header.height == 1:
+        return True  # the pass that comes last has no rows
+    row = header.height - (2 if header.interlaced and header.height % 2 else 1)
+    return not np.asarray(image.crop((0, row, header.width, row + 1))).any()
+
+
+def _inflate(packed: bytes, most: int) -> tuple[int, bool]:
+    """How many bytes a stream holds, counted to a little over `most`; and whether its end came, its Adler-32 right."""
+    inflate, held = zlib.decompressobj(), 0
+    view = memoryview(packed)
+    try:
+        for at in range(0, len(view), _AT_ONCE):
+            left = bytes(view[at : at + _AT_ONCE])
+            while left and not inflate.eof and held <= most:
+                held += len(inflate.decompress(left, _AT_ONCE))
+                left = inflate.unconsumed_tail
+    except zlib.error:
+        return held, False
+    return held, inflate.eof
+
+
+def _colour(image: Image.Image, chunks: Chunks) -> None:
+    """Give an indexed picture its palette; what lies beyond its end is black and opaque."""
+    if not chunks.palette:
+        raise UnreadablePicture("This PNG names its colours by number, and has no palette.")
+    colours = len(chunks.palette) // 3
+    image.putpalette(chunks.palette[: 3 * colours].ljust(3 * 256, b"\0"))
+    if chunks.transparency:
+        image.info["transparency"] = chunks.transparency[:colours].ljust(256, b"\xff")
+
+
+def _keyed(image: Image.Image, header: _Header, key: bytes, packed: bytes) -> Image.Image:
+    """With alpha 0 where a pixel has the transparent colour, 255 elsewhere; colours are compared at all their bits."""
+    samples = _SAMPLES[header.colour]
+    if header.colour not in (_GREY, _RGB) or len(key) < 2 * samples:
+        return image
+    mask = (1 << header.bits) - 1
+    wanted = [value & mask for value in struct.unpack_from(f">{samples}H", key)]
+    if header.bits == 16 and header.colour == _GREY:
+        wide = np.asarray(image)
+        grey = Image.fromarray(_FROM_16_BIT[wide])
+        grey.putalpha(Image.fromarray(np.where(wide == wanted[0], np.uint8(0), np.uint8(255))))
+        return grey
+    if header.colour == _GREY:
+        image = image.convert("L")
+        bands, wanted = [image], [wanted[0] * 255 // mask]
+    elif header.bits == 8:
+        bands = list(image.split())
+    else:
+        lower = _frombytes(packed, header, "RGB", _LOWER_BITS_OF_RGB)
+        bands = [*image.split(), *lower.split()]
+        wanted = [value >> 8 for value in wanted] + [value & 255 for value in wanted]
+    alpha = Image.new("L", image.size, 0)
+    for band, value in zip(bands, wanted, strict=True):
+        differs = [255] * 256
+        differs[value] = 0
+        alpha = ImageChops.lighter(alpha, band.point(differs))
+    image.putalpha(alpha)
+    return image
