@@ -94,7 +94,7 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     chunks = walk(data)
     header = _header(chunks)
     bounds.check(*header.size)
-    packed = bytes(chunks.data)
+    packed = chunks.data
     if not chunks.vouched and not _inflate(packed, header.inflated() + _AT_ONCE)[1]:
         raise UnreadablePicture()
     mode, samples = _MODES[header.colour, header.bits]
@@ -106,7 +106,7 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     return Stored(image, header.size, chunks.orientation(), profile=chunks.profile())
 
 
-def _decoded(packed: bytes, header: _Header, mode: str, samples: str, *, vouched: bool) -> Image.Image:
+def _decoded(packed: bytearray, header: _Header, mode: str, samples: str, *, vouched: bool) -> Image.Image:
     """Raises UnreadablePicture where not every row is there."""
     try:
         image = _frombytes(packed, header, mode, samples)
@@ -122,7 +122,7 @@ def _decoded(packed: bytes, header: _Header, mode: str, samples: str, *, vouched
     return image
 
 
-def _frombytes(packed: bytes, header: _Header, mode: str, samples: str) -> Image.Image:
+def _frombytes(packed: bytearray, header: _Header, mode: str, samples: str) -> Image.Image:
     return Image.frombytes(mode, header.size, packed, "zip", samples, header.interlaced)
 
 
@@ -134,7 +134,7 @@ def _last_row_is_zero(image: Image.Image, header: _Header) -> bool:
     return not np.asarray(image.crop((0, row, header.width, row + 1))).any()
 
 
-def _inflate(packed: bytes, most: int) -> tuple[int, bool]:
+def _inflate(packed: bytearray, most: int) -> tuple[int, bool]:
     """How many bytes a stream holds, counted to a little over `most`; and whether its end came, its Adler-32 right."""
     inflate, held = zlib.decompressobj(), 0
     view = memoryview(packed)
@@ -159,7 +159,7 @@ def _colour(image: Image.Image, chunks: Chunks) -> None:
         image.info["transparency"] = chunks.transparency[:colours].ljust(256, b"\xff")
 
 
-def _keyed(image: Image.Image, header: _Header, key: bytes, packed: bytes) -> Image.Image:
+def _keyed(image: Image.Image, header: _Header, key: bytes, packed: bytearray) -> Image.Image:
     """With alpha 0 where a pixel has the transparent colour, 255 elsewhere; colours are compared at all their bits."""
     samples = _SAMPLES[header.colour]
     if header.colour not in (_GREY, _RGB) or len(key) < 2 * samples:

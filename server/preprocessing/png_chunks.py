@@ -144,6 +144,8 @@ _KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iCCP", b"cICP", b"iTXt"
 def _keep(chunks: Chunks, kind: bytes, content: memoryview, right: bool) -> None:
     """`right`: the chunk's CRC."""
     if kind == b"IHDR":
+        if chunks.data and chunks.header:
+            return
         if chunks.header or not right or len(content) != _HEADER_BYTES:
             raise UnreadablePicture("The header of this PNG is damaged.")
         chunks.header = bytes(content)
