@@ -24,7 +24,7 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import jpeg, plain, png
+from server.preprocessing import gif, jpeg, plain, png
 from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
@@ -69,7 +69,7 @@ _READERS: dict[Format, Reader] = {
     JPEG: jpeg,
     PNG: png,
     WEBP: plain,
-    GIF: plain,
+    GIF: gif,
     BMP: plain,
     TIFF: plain,
     AVIF: plain,
