@@ -30,6 +30,8 @@ _SAMPLES = {"1": 1, "L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}
 _PHOTOMETRIC = {"1": 1, "L": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
 _LONGEST_PACKET = 128
 
+_NAMES = {"zstd": "Zstandard", "lzma": "LZMA", "jpeg": "JPEG", "tiff_lzw": "LZW"}
+
 # Pillow's own limit on a block, which it does not name when it refuses one.
 _MOST_BYTES = 2**31 - 2**16
 
@@ -70,7 +72,7 @@ def decompress(
     """Decompress blocks of `rows` rows each (the last may have fewer) into one image of this size, one upon another.
 
     `mode`: L for bytes of any meaning, 1 for CCITT, YCbCr (which becomes RGB), RGB or CMYK (any four bytes) for JPEG
-    and WebP. `further`: tags of theirs. Raises UnsupportedPicture where this libtiff lacks the compression, or the
+    and for bytes with a predictor. `further`: tags of theirs. Raises UnsupportedPicture where this libtiff lacks the compression, or the
     block is too large for Pillow; else whatever Pillow raises for damage.
     """
     width, height = size
@@ -96,7 +98,7 @@ def decompress(
         name = TiffImagePlugin.COMPRESSION_INFO[compression]
         if not _has_codec(name):
             raise UnsupportedPicture(
-                f"This TIFF is compressed in a way ({name}) that this server's libtiff was built without; "
+                f"This TIFF is compressed by {_NAMES.get(name, name)}, and this server's libtiff was built without it; "
                 "save it with LZW or Deflate compression."
             ) from exc
         raise UnreadablePicture() from exc
@@ -112,12 +114,12 @@ def packed(data: Block) -> bytes:
     return packets.tobytes() + (bytes([len(rest) - 1]) + rest if rest else b"")
 
 
-def samples_of(image: Image.Image, *, rows_at_once: int = 1 << 20) -> NDArray[np.uint8]:
+def samples_of(image: Image.Image, *, bytes_at_once: int = 16 << 20) -> NDArray[np.uint8]:
     """uint8[height, width, samples]; in bands, since Pillow holds twice what it hands over."""
     width, height = image.size
     samples = len(image.getbands())
     out = np.empty((height, width, samples), np.uint8)
-    step = max(1, rows_at_once // max(1, width * samples))
+    step = max(1, bytes_at_once // max(1, width * samples))
     for top in range(0, height, step):
         band = np.asarray(image.crop((0, top, width, min(height, top + step))), np.uint8)
         out[top : top + step] = band.reshape(-1, width, samples)

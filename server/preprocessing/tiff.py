@@ -25,8 +25,8 @@ _LARGEST_PROFILE = 4 << 20
 _MOST_BEYOND = 1 << 24
 _ROWS_AT_ONCE = 64
 
-# Whole numbers of 32 bits beyond 65535 are scaled from the whole range, so that a picture is not white all over.
-_FULL_UNSIGNED, _FULL_SIGNED = 2**32 - 1, 2**31 - 1
+# Unsigned numbers beyond 65535 are scaled from their whole range, 32 bits. Others are for `media` to bring to 8 bits.
+_FULL = 2**32 - 1
 
 
 def measure(data: bytes, _form: Format) -> tuple[int, int]:
@@ -110,13 +110,11 @@ def _wide(page: Directory, layout: Layout) -> Image.Image:
     grey = out[..., 0]
     if layout.numbering == "float":
         return Image.fromarray(grey)
-    if grey.max() <= 65535:
+    if layout.numbering == "signed" or grey.max() <= 65535:
         return Image.fromarray(grey.astype(np.int32, copy=False))
-    full = _FULL_UNSIGNED if layout.numbering == "unsigned" else _FULL_SIGNED
     eight = np.empty(grey.shape, np.uint8)
     for top in range(0, len(grey), _ROWS_AT_ONCE):
-        band = grey[top : top + _ROWS_AT_ONCE].astype(np.float64)
-        eight[top : top + _ROWS_AT_ONCE] = np.rint(np.clip(band * (255 / full), 0, 255))
+        eight[top : top + _ROWS_AT_ONCE] = np.rint(grey[top : top + _ROWS_AT_ONCE] * (255 / _FULL))
     return Image.fromarray(eight)
 
 
@@ -149,12 +147,13 @@ def _eight_bits(samples: NDArray[Any], layout: Layout, plane: int | None) -> NDA
         eight = samples
     elif bits == 16 and layout.colours in ("rgb", "cmyk"):
         eight = (samples >> 8).astype(np.uint8)
+    elif 255 % most == 0:
+        eight = samples * np.uint8(255 // most)
     else:
         levels = np.arange(most + 1, dtype=np.uint32)
         eight = ((levels * 510 + most) // (2 * most)).astype(np.uint8)[samples]
     if layout.white_is_zero and plane in (None, 0):
-        eight = eight.copy()
-        eight[..., 0] = 255 - eight[..., 0]
+        eight = np.concatenate((255 - eight[..., :1], eight[..., 1:]), axis=2)
     return eight
 
 

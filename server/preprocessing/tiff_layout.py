@@ -17,7 +17,7 @@ Alpha = Literal["straight", "associated"]
 Numbering = Literal["unsigned", "signed", "float"]
 
 PLAIN, CCITT, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, (2, 3, 4), 5, 7, 8, 32773, 32946
-LZMA, ZSTD, WEBP = 34925, 50000, 50001
+LZMA, ZSTD = 34925, 50000
 COMPRESSIONS = {
     PLAIN: "no",
     2: "CCITT",
@@ -30,7 +30,6 @@ COMPRESSIONS = {
     OLD_DEFLATE: "Deflate",
     LZMA: "LZMA",
     ZSTD: "Zstandard",
-    WEBP: "WebP",
 }
 # Those that keep bytes whatever they mean; a predictor goes with some of these.
 _OF_BYTES = (PLAIN, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
@@ -51,6 +50,7 @@ _NOT_READ = {
     33003: "JPEG 2000",
     33005: "JPEG 2000",
     34887: "LERC",
+    50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
@@ -223,7 +223,8 @@ def _numbering(page: Directory, samples: int, name: str) -> Numbering:
     numbering = _NUMBERINGS.get(kinds.pop()) if len(kinds) == 1 else None
     if numbering is None:
         raise _refused(f"{name} with complex numbers, or with samples of different kinds")
-    return numbering
+    # CIELab's a and b are signed in any case, and its L is not, whatever the file calls them.
+    return "unsigned" if numbering == "signed" and name == "CIELab" else numbering
 
 
 def _alpha(page: Directory, extra: int) -> Alpha | None:
@@ -293,7 +294,5 @@ def _check_compression(layout: Layout, name: str) -> None:
         right = bits == 1 and stored == 1
     elif compression == JPEG:
         right = bits == 8 and stored in (1, 3, 4) and layout.numbering == "unsigned" and layout.colours != "palette"
-    elif compression == WEBP:
-        right = bits == 8 and stored in (3, 4) and layout.colours == "rgb"
     if not right:
         raise _refused(f"{bits}-bit {name} of {samples} samples in {COMPRESSIONS[compression]} compression")

@@ -17,7 +17,7 @@ from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing import tiff_directory as tags
 from server.preprocessing.libtiff import Block, decompress, packed, samples_of
 from server.preprocessing.tiff_directory import Directory, Numbers
-from server.preprocessing.tiff_layout import CCITT, JPEG, PACKBITS, PLAIN, WEBP, Layout
+from server.preprocessing.tiff_layout import CCITT, JPEG, PACKBITS, PLAIN, Layout
 
 # Bytes of a piece, decompressed and compressed, where its blocks are not larger.
 _PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
@@ -25,6 +25,8 @@ _MOST_BLOCKS = 300_000
 # Equal blocks may lie in one place; so often, all in all, that a small file asks for endless work, they may not.
 _MOST_SHARING = 16
 _LONGEST_TABLES = 1 << 16
+# Pillow's modes for so many bytes a pixel, of whatever meaning.
+_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _END_OF_JPEG = b"\xff\xd9"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -105,7 +107,7 @@ def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
     given = layout.counts[:blocks] if layout.counts is not None else np.zeros(blocks, np.int64)
     counts = np.where(given > 0, given, to_next)
     # Decoders of bytes miss what is not there. These fill it with grey or white.
-    if layout.compression in (*CCITT, JPEG, WEBP) and (counts > size - offsets).any():
+    if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
     counts = np.minimum(counts, size - offsets)
     if counts.sum() > _MOST_SHARING * size:
@@ -121,9 +123,10 @@ def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers,
         blocks: list[Block] = [view[int(offsets[0]) : int(offsets[-1] + counts[-1])]]
     else:
         blocks = [view[start : start + count] for start, count in zip(offsets.tolist(), counts.tolist(), strict=True)]
-    if layout.bits_reversed and layout.compression not in (JPEG, WEBP):
+    if layout.bits_reversed and layout.compression != JPEG:
         blocks = [bytes(block).translate(_REVERSED) for block in blocks]
-    if layout.compression in (JPEG, WEBP):
+    simple = layout.bits == 8 and stored in _MODES and layout.numbering == "unsigned" and layout.colours != "ycbcr"
+    if layout.compression == JPEG or (layout.predictor == 2 and simple):
         return samples_of(_as_picture(page, layout, blocks, size, stored))
     if layout.compression in CCITT:
         options = {tag: page.number(tag, 0) for tag in (tags.T4_OPTIONS, tags.T6_OPTIONS) if tag in page.entries}
@@ -142,9 +145,9 @@ def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers,
 
 
 def _as_picture(page: Directory, layout: Layout, blocks: list[Block], size: tuple[int, int], stored: int) -> Any:
-    """Blocks that are pictures themselves, decoded."""
-    mode = {1: "L", 3: "RGB", 4: "CMYK"}[stored]
-    further: dict[int, Any] = {}
+    """Blocks that are pictures themselves, or whose prediction libtiff can undo, and faster."""
+    mode = _MODES[stored]
+    further: dict[int, Any] = {tags.PREDICTOR: [layout.predictor]} if layout.predictor != 1 else {}
     if layout.compression == JPEG:
         if any(bytes(block).rfind(_END_OF_JPEG) < 0 for block in blocks):
             raise UnreadablePicture()
