@@ -24,7 +24,7 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import bmp, gif, jpeg, plain, png
+from server.preprocessing import bmp, gif, jpeg, plain, png, tiff
 from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
@@ -71,7 +71,7 @@ _READERS: dict[Format, Reader] = {
     WEBP: plain,
     GIF: gif,
     BMP: bmp,
-    TIFF: plain,
+    TIFF: tiff,
     AVIF: plain,
 }
 

@@ -1,0 +1,217 @@
+"""The samples of a TIFF's picture, as numbers: fetched, decompressed, their prediction undone, unpacked.
+
+In pieces of a few megabytes, so that what is held beside the picture itself stays small. A file may keep its blocks
+anywhere, several in one place, and give them any length: all of it is checked before anything is decompressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import UnreadablePicture, UnsupportedPicture
+from server.preprocessing import tiff_directory as tags
+from server.preprocessing.libtiff import Block, decompress, packed, samples_of
+from server.preprocessing.tiff_directory import Directory, Numbers
+from server.preprocessing.tiff_layout import CCITT, JPEG, PACKBITS, PLAIN, Layout
+
+# Bytes of a piece, decompressed and compressed, where its blocks are not larger.
+_PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
+_MOST_BLOCKS = 300_000
+# Equal blocks may lie in one place; so often, all in all, that a small file asks for endless work, they may not.
+_MOST_SHARING = 16
+_LONGEST_TABLES = 1 << 16
+# Pillow's modes for so many bytes a pixel, of whatever meaning.
+_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+_END_OF_JPEG = b"\xff\xd9"
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some blocks that follow each other, one upon another."""
+
+    first: int
+    """Counted row by row, in its plane from 0."""
+    plane: int | None
+    """The sample, where each has blocks of its own."""
+    samples: NDArray[Any]
+    """[rows, block width, samples], unsigned, signed or floating point as the layout says; YCbCr has become RGB."""
+
+
+def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
+    """Raises UnreadablePicture for what lies outside of the file or cannot be decompressed, UnsupportedPicture where
+    a library is missing or bounded."""
+    blocks = layout.across * layout.down
+    used = min(layout.samples, layout.colour_count + (layout.alpha is not None)) if layout.planar else 1
+    if blocks * used > _MOST_BLOCKS:
+        raise UnsupportedPicture(
+            f"This TIFF is cut into {blocks * used:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
+            "save it with larger ones."
+        )
+    counts = _checked_counts(page.data, layout, blocks * used)
+    step = max(1, _PIECE // _block_bytes(layout, layout.block_height))
+    for plane in range(used):
+        start = 0
+        while start < blocks:
+            stop = min(start + step, blocks)
+            here = plane * blocks
+            while stop > start + 1 and counts[here + start : here + stop].sum() > _MOST_COMPRESSED:
+                stop = start + (stop - start) // 2
+            offsets, lengths = layout.offsets[here + start : here + stop], counts[here + start : here + stop]
+            samples = _samples(page, layout, offsets, lengths, _rows(layout, start, stop))
+            yield Piece(start, plane if layout.planar else None, samples)
+            start = stop
+
+
+def _rows(layout: Layout, start: int, stop: int) -> int:
+    """Rows of pixels in these blocks, one upon another: tiles are always whole, the last strip may be shorter."""
+    if layout.tiled:
+        return (stop - start) * layout.block_height
+    return min(layout.height, stop * layout.block_height) - start * layout.block_height
+
+
+def _row_bytes(layout: Layout) -> int:
+    """Bytes of a row; of YCbCr, of a row of those units that share their Cb and Cr."""
+    across, down = layout.subsampling
+    if layout.colours == "ycbcr" and (across, down) != (1, 1):
+        return -(-layout.block_width // across) * (across * down + 2)
+    stored = 1 if layout.planar else layout.samples
+    return -(-layout.block_width * stored * layout.bits // 8)
+
+
+def _block_bytes(layout: Layout, rows: int) -> int:
+    return _row_bytes(layout) * -(-rows // layout.subsampling[1])
+
+
+def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
+    """How many bytes of the file each block has; where the file does not say, up to the next block."""
+    offsets, size = layout.offsets[:blocks], len(data)
+    if offsets.min() < 8 or offsets.max() >= size:
+        raise UnreadablePicture()
+    if layout.compression == PLAIN:
+        counts = np.full(blocks, _block_bytes(layout, layout.block_height), np.int64)
+        if not layout.tiled:
+            per_plane = layout.across * layout.down
+            last = _rows(layout, per_plane - 1, per_plane)
+            counts[per_plane - 1 :: per_plane] = _block_bytes(layout, last)
+        if (offsets + counts).max() > size:
+            raise UnreadablePicture()
+        return counts
+    ends = np.append(np.unique(offsets), size)
+    to_next = ends[np.searchsorted(ends, offsets, side="right")] - offsets
+    given = layout.counts[:blocks] if layout.counts is not None else np.zeros(blocks, np.int64)
+    counts = np.where(given > 0, given, to_next)
+    # Decoders of bytes miss what is not there. These fill it with grey or white.
+    if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
+        raise UnreadablePicture()
+    counts = np.minimum(counts, size - offsets)
+    if counts.sum() > _MOST_SHARING * size:
+        raise UnreadablePicture()
+    return counts
+
+
+def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers, rows: int) -> NDArray[Any]:
+    view = memoryview(page.data)
+    stored = 1 if layout.planar else layout.samples
+    size = (layout.block_width, rows)
+    if layout.compression == PLAIN and not layout.bits_reversed and (offsets[1:] == (offsets + counts)[:-1]).all():
+        blocks: list[Block] = [view[int(offsets[0]) : int(offsets[-1] + counts[-1])]]
+    else:
+        blocks = [view[start : start + count] for start, count in zip(offsets.tolist(), counts.tolist(), strict=True)]
+    if layout.bits_reversed and layout.compression != JPEG:
+        blocks = [bytes(block).translate(_REVERSED) for block in blocks]
+    simple = layout.bits == 8 and stored in _MODES and layout.numbering == "unsigned" and layout.colours != "ycbcr"
+    if layout.compression == JPEG or (layout.predictor == 2 and simple):
+        return samples_of(_as_picture(page, layout, blocks, size, stored))
+    if layout.compression in CCITT:
+        options = {tag: page.number(tag, 0) for tag in (tags.T4_OPTIONS, tags.T6_OPTIONS) if tag in page.entries}
+        further = {tag: [value & 0xFFFF] for tag, value in options.items()}
+        return samples_of(decompress(blocks, layout.compression, "1", size, layout.block_height, further))
+    wide = _row_bytes(layout)
+    units = rows // layout.subsampling[1] if layout.tiled else -(-rows // layout.subsampling[1])
+    unit_height = -(-layout.block_height // layout.subsampling[1])
+    if layout.compression == PLAIN:
+        raw = np.frombuffer(blocks[0] if len(blocks) == 1 else b"".join(blocks), np.uint8).reshape(units, wide)
+    else:
+        raw = samples_of(decompress(blocks, layout.compression, "L", (wide, units), unit_height))[..., 0]
+    if layout.colours == "ycbcr":
+        return _rgb(page, layout, raw, size, unit_height)
+    return unpacked(raw, layout.block_width, stored, layout)
+
+
+def _as_picture(page: Directory, layout: Layout, blocks: list[Block], size: tuple[int, int], stored: int) -> Any:
+    """Blocks that are pictures themselves, or whose prediction libtiff can undo, and faster."""
+    mode = _MODES[stored]
+    further: dict[int, Any] = {tags.PREDICTOR: [layout.predictor]} if layout.predictor != 1 else {}
+    if layout.compression == JPEG:
+        if any(bytes(block).rfind(_END_OF_JPEG) < 0 for block in blocks):
+            raise UnreadablePicture()
+        tables = page.raw(tags.JPEG_TABLES, most=_LONGEST_TABLES)
+        if tables:
+            further[tags.JPEG_TABLES] = tables
+        if layout.colours == "ycbcr":
+            mode = "YCbCr"
+            if tags.SUBSAMPLING in page.entries:
+                further[tags.SUBSAMPLING] = layout.subsampling
+    return decompress(blocks, layout.compression, mode, size, layout.block_height, further)
+
+
+def _rgb(
+    page: Directory, layout: Layout, raw: NDArray[np.uint8], size: tuple[int, int], units: int
+) -> NDArray[np.uint8]:
+    """YCbCr to RGB, as libtiff does it."""
+    further: dict[int, Any] = {tags.SUBSAMPLING: layout.subsampling}
+    for tag in (tags.COEFFICIENTS, tags.REFERENCE):
+        fractions = page.rationals(tag)
+        if fractions:
+            if any(below == 0 for _, below in fractions):
+                raise UnreadablePicture()
+            further[tag] = fractions
+    blocks = [packed(raw[top : top + units].tobytes()) for top in range(0, len(raw), units)]
+    return samples_of(decompress(blocks, PACKBITS, "YCbCr", size, layout.block_height, further))
+
+
+def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -> NDArray[Any]:
+    """Rows of bytes to numbers: [rows, width, samples]. Samples that fill no bytes begin at the highest bit."""
+    bits, shape = layout.bits, (len(raw), width, samples)
+    if layout.predictor == 3:
+        return _undo_float_prediction(raw, samples, bits).reshape(shape)
+    if bits in (8, 16, 32, 64):
+        kind = {"unsigned": "u", "signed": "i", "float": "f"}[layout.numbering]
+        if layout.predictor == 2:
+            # Whole numbers are added up whatever they mean.
+            whole = np.ascontiguousarray(raw).view(f"{layout.order}u{bits // 8}").reshape(shape)
+            native = whole.astype(whole.dtype.newbyteorder("="))
+            return add_up(native).view(f"{kind}{bits // 8}")
+        return np.ascontiguousarray(raw).view(f"{layout.order}{kind}{bits // 8}").reshape(shape)
+    count = width * samples
+    if 8 % bits == 0:
+        shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
+        return ((raw[..., None] >> shifts) & ((1 << bits) - 1)).reshape(len(raw), -1)[:, :count].reshape(shape)
+    out = np.empty((len(raw), count), np.uint16)
+    step = max(1, (1 << 18) // count)  # a byte for every bit, below
+    for top in range(0, len(raw), step):
+        single = np.unpackbits(raw[top : top + step], axis=1, count=count * bits).reshape(-1, count, bits)
+        padded = np.zeros((len(single), count, 16), np.uint8)
+        padded[..., 16 - bits :] = single
+        out[top : top + step] = np.packbits(padded, axis=-1).view(">u2")[..., 0]
+    return out.reshape(shape)
+
+
+def add_up(differences: NDArray[Any]) -> NDArray[Any]:
+    """Undo TIFF's predictor 2 in place: every sample holds its difference to the one on its left, of the same kind."""
+    for sample in range(differences.shape[2]):
+        np.add.accumulate(differences[..., sample], axis=1, dtype=differences.dtype, out=differences[..., sample])
+    return differences
+
+
+def _undo_float_prediction(raw: NDArray[np.uint8], samples: int, bits: int) -> NDArray[Any]:
+    """TIFF's predictor 3: the bytes of a row's numbers, all highest ones first, as differences. Any byte order."""
+    rows, size = len(raw), bits // 8
+    added = add_up(raw.reshape(rows, -1, samples).copy()).reshape(rows, size, -1)
+    return np.ascontiguousarray(added.transpose(0, 2, 1)).view(f">f{size}")
