@@ -24,7 +24,7 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import bmp, gif, jpeg, plain, png, tiff
+from server.preprocessing import bmp, gif, jpeg, plain, png, tiff, webp
 from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
@@ -68,7 +68,7 @@ class Reader(Protocol):
 _READERS: dict[Format, Reader] = {
     JPEG: jpeg,
     PNG: png,
-    WEBP: plain,
+    WEBP: webp,
     GIF: gif,
     BMP: bmp,
     TIFF: tiff,
