@@ -24,7 +24,7 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import bmp, gif, jpeg, plain, png, tiff, webp
+from server.preprocessing import avif, bmp, gif, jpeg, png, tiff, webp
 from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
@@ -72,7 +72,7 @@ _READERS: dict[Format, Reader] = {
     GIF: gif,
     BMP: bmp,
     TIFF: tiff,
-    AVIF: plain,
+    AVIF: avif,
 }
 
 
