@@ -11,6 +11,7 @@ import re
 from PIL import Image
 
 from server.preprocessing import plain
+from server.preprocessing.av1 import frame_sizes
 from server.preprocessing.formats import Format
 from server.preprocessing.metadata import exif_orientation
 from server.preprocessing.stored import Bounds, Stored
@@ -35,6 +36,8 @@ def read(data: bytes, form: Format, bounds: Bounds) -> Stored:
     """The primary picture, or the first of a sequence. Raises PictureTooLarge before it decodes."""
     image = _opened(data, form)
     bounds.check(*image.size)
+    for size in frame_sizes(data):
+        bounds.check(*size)
     image.load()
     turned = exif_orientation(image.info.get("exif") or b"") or 1
     profile = plain.profile(image)

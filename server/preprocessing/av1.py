@@ -1,0 +1,157 @@
+"""How large the frames inside an AVIF are, which need not be what its header says.
+
+libavif compares the two only when a frame is decoded, and its decoder takes frames of up to 268 million pixels: a file
+of a few kilobytes could ask for a gigabyte. The size stands in the sequence header at the beginning of each frame's
+data, so it is read there. What cannot be found here is left to libavif.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+# Of boxes in a box, items in a file, parts of an item, and units at the beginning of an item's data.
+_MOST = 10_000
+_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+_SEQUENCE_HEADER = 1
+
+
+def frame_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """Width and height by each sequence header: of every item, and of the first frame of every track."""
+    view = memoryview(data)
+    try:
+        for part in (*_items(view), *_first_samples(view)):
+            yield from _sequence_headers(part)
+    except (struct.error, IndexError, ValueError):  # it ends before what it promises
+        return
+
+
+def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    at = 0
+    for _ in range(_MOST):
+        if at + 8 > len(view):
+            return
+        length, kind = struct.unpack_from(">I4s", view, at)
+        head = 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", view, at + 8)
+            head = 16
+        end = at + length if length else len(view)
+        if end < at + head:
+            return
+        yield kind, view[at + head : end]
+        at = end
+
+
+def _items(view: memoryview) -> Iterator[memoryview]:
+    """The data of every item, from its first part."""
+    for kind, content in _boxes(view):
+        if kind != b"meta":
+            continue
+        inner: dict[bytes, memoryview] = {}
+        for name, box in _boxes(content[4:]):
+            inner.setdefault(name, box)
+        if b"iloc" in inner:
+            yield from _located(inner[b"iloc"], view, inner.get(b"idat", view[:0]))
+
+
+def _located(iloc: memoryview, file: memoryview, idat: memoryview) -> Iterator[memoryview]:
+    """By the box that says where items lie, in any of its three versions."""
+    version, sizes, more = iloc[0], iloc[4], iloc[5]
+    widths = (sizes >> 4, sizes & 15, more >> 4, more & 15 if version else 0)
+    at = 8 if version < 2 else 10
+    count = int.from_bytes(iloc[6:at])
+
+    def number(width: int) -> int:
+        nonlocal at
+        at += width
+        if at > len(iloc):
+            raise ValueError
+        return int.from_bytes(iloc[at - width : at])
+
+    for _ in range(min(count, _MOST)):
+        number(4 if version == 2 else 2)
+        method = number(2) & 15 if version else 0
+        number(2)
+        base = number(widths[2])
+        for part in range(min(number(2), _MOST)):
+            number(widths[3])
+            offset, length = number(widths[0]), number(widths[1])
+            if part == 0:
+                start = base + offset
+                whole = idat if method == 1 else file
+                yield whole[start : start + length] if length else whole[start:]
+
+
+def _first_samples(view: memoryview, depth: int = 0) -> Iterator[memoryview]:
+    """The first frame of every track."""
+    tables: dict[bytes, memoryview] = {}
+    found = []
+    for kind, content in _boxes(view):
+        tables.setdefault(kind, content)
+        if kind in _CONTAINERS and depth < len(_CONTAINERS):
+            found.append(content)
+    offsets = tables.get(b"stco", tables.get(b"co64"))
+    if offsets is not None and len(offsets) >= 12:
+        (start,) = struct.unpack_from(">I" if b"stco" in tables else ">Q", offsets, 8)
+        yield memoryview(view.obj)[start:]
+    for content in found:
+        yield from _first_samples(content, depth + 1)
+
+
+def _sequence_headers(part: memoryview) -> Iterator[tuple[int, int]]:
+    at = 0
+    for _ in range(_MOST):
+        if at + 2 > len(part):
+            return
+        head = part[at]
+        at += 2 if head & 4 else 1
+        length = len(part) - at
+        if head & 2:  # its length is said: 7 bits a byte, the lowest first
+            length = 0
+            for place in range(8):
+                byte = part[at]
+                at += 1
+                length |= (byte & 127) << 7 * place
+                if byte < 128:
+                    break
+        if head & 0x80:
+            return  # no unit begins so
+        if head >> 3 & 15 == _SEQUENCE_HEADER:
+            yield _size(bytes(part[at : at + min(length, 256)]))
+        at += length
+
+
+def _size(header: bytes) -> tuple[int, int]:
+    """By section 5.5.1 of the AV1 specification, whose order this follows."""
+    bits = f"{int.from_bytes(header):0{8 * len(header)}b}"
+    at = 4
+
+    def read(width: int) -> int:
+        nonlocal at
+        at += width
+        return int(bits[at - width : at] or "0", 2)
+
+    if read(1):  # reduced_still_picture_header
+        read(5)
+    else:
+        delay_bits = 0
+        if read(1):  # timing_info
+            read(64)
+            if read(1):
+                zeros = len(bits[at:]) - len(bits[at:].lstrip("0"))
+                read(2 * zeros + 1)
+            if read(1):  # decoder_model_info
+                delay_bits = read(5) + 1
+                read(42)
+        display_delays = read(1)
+        for _ in range(read(5) + 1):
+            read(12)
+            if read(5) > 7:
+                read(1)
+            if delay_bits and read(1):
+                read(2 * delay_bits + 1)
+            if display_delays and read(1):
+                read(4)
+    across, down = read(4) + 1, read(4) + 1
+    return read(across) + 1, read(down) + 1
