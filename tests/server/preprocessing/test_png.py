@@ -312,6 +312,20 @@ def test_a_png_that_lacks_rows_is_refused(interlaced: bool, dark: bool) -> None:
             shown(data[: int(len(data) * kept)])
 
 
+def test_an_interlaced_png_of_one_row_or_column_must_be_whole_too() -> None:
+    for size in ((24, 1), (1, 24), (1, 1), (2, 1)):
+        samples = noise(RGB, 8, size)
+        whole = pixels(samples, 8, interlaced=True)
+        for length in range(len(whole) + 1):
+            idats = [chunk(b"IDAT", zlib.compress(whole[:length]))]
+            data = written(samples, RGB, 8, interlaced=True, idats=idats)
+            if length == len(whole):
+                np.testing.assert_array_equal(shown(data), samples)
+            else:
+                with pytest.raises(errors.UnreadablePicture):
+                    shown(data)
+
+
 def test_one_of_the_two_checksums_of_the_pixels_must_be_right() -> None:
     damaged = STREAM[:-4] + bytes(4)
     assert same(written(PICTURE, RGB, 8, idats=[chunk(b"IDAT", STREAM, crc=1)]))
