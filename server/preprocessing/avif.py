@@ -10,6 +10,7 @@ import re
 
 from PIL import Image
 
+from server.errors import UnsupportedPicture
 from server.preprocessing import plain
 from server.preprocessing.av1 import frame_sizes
 from server.preprocessing.formats import Format
@@ -23,8 +24,24 @@ _HIDDEN = rb"\1hide"
 _LONGEST_PROFILE = 4 << 20
 
 
+# What libavif says, where it is not the file that is wrong.
+_NOT_DAMAGE = {
+    "Not implemented": "This AVIF is of a kind that is not read here; save it as a JPEG, a PNG or a plain AVIF.",
+    "Unsupported depth": "This AVIF has a number of bits a sample that is not read here; save it with 8, 10 or 12.",
+    "No codec available": "This server lacks a decoder of AV1, which this AVIF needs; send a JPEG or a PNG.",
+    "Reformat failed": "This AVIF names its colours in a way that is not read here; save it as a JPEG or a PNG.",
+}
+
+
 def _opened(data: bytes, form: Format) -> Image.Image:
-    return plain.opened(_EXIF_ITEM.sub(_HIDDEN, data), form)
+    try:
+        return plain.opened(_EXIF_ITEM.sub(_HIDDEN, data), form)
+    except RuntimeError as exc:
+        raise _named(exc) from exc
+
+
+def _named(exc: RuntimeError) -> Exception:
+    return next((UnsupportedPicture(said) for cause, said in _NOT_DAMAGE.items() if cause in str(exc)), exc)
 
 
 def measure(data: bytes, form: Format) -> tuple[int, int]:
@@ -38,7 +55,10 @@ def read(data: bytes, form: Format, bounds: Bounds) -> Stored:
     bounds.check(*image.size)
     for size in frame_sizes(data):
         bounds.check(*size)
-    image.load()
+    try:
+        image.load()
+    except RuntimeError as exc:
+        raise _named(exc) from exc
     turned = exif_orientation(image.info.get("exif") or b"") or 1
     profile = plain.profile(image)
     if profile is not None and len(profile) > _LONGEST_PROFILE:

@@ -1,4 +1,4 @@
-"""Pictures that Pillow reads rightly as they are: WebP, BMP, AVIF; and what other readers share of it."""
+"""What the readers share that leave a whole file to Pillow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import warnings
 from PIL import Image
 
 from server.preprocessing.formats import Format
-from server.preprocessing.stored import Bounds, Stored
 
 # Pillow's own bound is fixed and warns on standard error; ours is a setting, checked from the header before any pixel
 # is decoded.
@@ -22,19 +21,6 @@ _ORIENTATION_TAG = 0x0112
 def opened(data: bytes, form: Format) -> Image.Image:
     """The picture with its header read; no pixel is decoded. Raises whatever Pillow raises for damage."""
     return Image.open(io.BytesIO(data), formats=(form.pillow,))
-
-
-def measure(data: bytes, form: Format) -> tuple[int, int]:
-    """Width and height as stored, from the header alone."""
-    return opened(data, form).size
-
-
-def read(data: bytes, form: Format, bounds: Bounds) -> Stored:
-    """The first frame. Raises PictureTooLarge before it decodes, and whatever Pillow raises for damage."""
-    image = opened(data, form)
-    bounds.check(*image.size)
-    image.load()
-    return Stored(image, image.size, orientation(image), profile=profile(image))
 
 
 def orientation(image: Image.Image) -> int:

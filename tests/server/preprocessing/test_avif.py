@@ -144,6 +144,17 @@ def test_what_follows_the_picture_does_not_matter_and_a_cut_one_is_refused() -> 
             media.decode(data[:kept], max_pixels=MOST)
 
 
+def test_colours_and_depths_that_are_not_read_are_named() -> None:
+    data = in_format(gradient().convert("RGB"), "AVIF")
+    at = data.index(b"nclx") + 4
+    foreign = data[: at + 4] + struct.pack(">H", 14) + data[at + 6 :]  # a matrix of HDR pictures (ICtCp)
+    deep = data.replace(b"pixi\0\0\0\0\3\x08\x08\x08", b"pixi\0\0\0\0\3\x40\x40\x40")
+    assert deep != data
+    for changed, said in ((foreign, "colours in a way"), (deep, "a kind that is not read")):
+        with pytest.raises(errors.UnsupportedPicture, match=said):
+            media.decode(changed, max_pixels=MOST)
+
+
 @pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [Image.new("RGB", SIZE)]}])
 def test_the_bound_on_pixels_holds_for_the_header_and_for_the_frames(options: dict[str, Any]) -> None:
     data = in_format(gradient().convert("RGB"), "AVIF", **options)
