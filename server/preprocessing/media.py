@@ -24,8 +24,8 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import bmp, gif, jpeg, plain, png, tiff
-from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
+from server.preprocessing import bmp, gif, heif, jpeg, plain, png, tiff
+from server.preprocessing.formats import AVIF, BMP, GIF, HEIC, HEIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
 Pixels = NDArray[np.uint8]
@@ -73,6 +73,8 @@ _READERS: dict[Format, Reader] = {
     BMP: bmp,
     TIFF: tiff,
     AVIF: plain,
+    HEIC: heif,
+    HEIF: heif,
 }
 
 
