@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -22,7 +24,6 @@ from server.preprocessing.stored import Bounds, Stored
 _ROWS = 64
 # Bytes. A profile of a screen or a camera has a few hundred, one of a printer a megabyte or two.
 _LONGEST_PROFILE = 4 << 20
-_SRGB_NUMBER = 1
 
 
 def installed() -> bool:
@@ -82,9 +83,7 @@ def _assembled(still: Still) -> Image.Image:
 
 def _decoded(coded: Coded, nclx: bytes | None) -> Image.Image:
     try:
-        opened = _library().open_heif(
-            heif_still.packed(coded, nclx), convert_hdr_to_8bit=False, hdr_to_16bit=False
-        )
+        opened = _library().open_heif(heif_still.packed(coded, nclx), convert_hdr_to_8bit=False, hdr_to_16bit=False)
         image = _eight_bit(opened[opened.primary_index])
     except RuntimeError as exc:  # memory, or a bound of the library
         if "limit" in str(exc) or "exceeds" in str(exc):
@@ -119,7 +118,9 @@ def _to_eight(bits: int) -> NDArray[np.uint8]:
 
 
 def _with_alpha(image: Image.Image, alpha: Image.Image, *, premultiplied: bool) -> Image.Image:
-    mask = alpha.convert("L").resize(image.size, Image.Resampling.NEAREST) if alpha.size != image.size else alpha.convert("L")
+    mask = alpha.convert("L")
+    if mask.size != image.size:
+        mask = mask.resize(image.size, Image.Resampling.NEAREST)
     image = image.convert("RGB")
     if premultiplied:
         image = _straight(image, mask)
@@ -157,17 +158,20 @@ def _aperture(content: bytes, size: tuple[int, int]) -> tuple[int, int, int, int
         raise UnreadablePicture()
     numbers = [int.from_bytes(content[at : at + 4], signed=at in (16, 24)) for at in range(0, 32, 4)]
     edges = []
-    for whole, (n, d, offset, over) in zip(size, (numbers[:2] + numbers[4:6], numbers[2:4] + numbers[6:]), strict=True):
-        if not (n and d and over):
+    for whole, side, middle in zip(size, (numbers[:2], numbers[2:4]), (numbers[4:6], numbers[6:]), strict=True):
+        if not (side[1] and middle[1]):
             raise UnreadablePicture()
-        # The middle of the first pixel is 0.
-        first = offset / over + (whole - 1) / 2 - (n / d - 1) / 2
-        first_pixel = max(0, round(first))
-        edges.append((first_pixel, min(whole, round(first + n / d))))
+        long = Fraction(*side)
+        first = _rounded(Fraction(*middle) + Fraction(whole - 1, 2) - (long - 1) / 2)
+        edges.append((max(first, 0), min(_rounded(first + long), whole)))
     (left, right), (top, bottom) = edges
     if left >= right or top >= bottom:
         raise UnreadablePicture()
     return left, top, right, bottom
+
+
+def _rounded(number: Fraction) -> int:
+    return math.floor(number + Fraction(1, 2))
 
 
 def _profile(still: Still) -> bytes | None:

@@ -103,7 +103,9 @@ def parse(data: bytes) -> HeifFile:
 
 def _tell_without_still(top: set[bytes]) -> None:
     if b"moov" in top:
-        raise UnsupportedPicture("This HEIF is a film without a still picture: send one of its pictures as JPEG or PNG.")
+        raise UnsupportedPicture(
+            "This HEIF is a film without a still picture: send one of its pictures as JPEG or PNG."
+        )
     if b"mini" in top:
         raise UnsupportedPicture("This is a HEIF of the short form (mini), which is not read here; save it as JPEG.")
 

@@ -1,9 +1,9 @@
 """The picture of a HEIF file: its size, and what it is put together from.
 
-Only what is understood here goes to the decoder: each coded picture by itself, in a small file that is written for it.
-So whatever else a file holds (EXIF, thumbnails, depth, gain maps, other pictures, things yet to be invented) can neither
-spoil the picture nor cost anything, and a tile that cannot be decoded is noticed (libheif leaves it out of the grid and
-says nothing).
+Only what is understood here goes to the decoder: each coded picture by itself, in a small file that is written for
+it. So whatever else a file holds (EXIF, thumbnails, depth, gain maps, other pictures, things yet to be invented) can
+neither spoil the picture nor cost anything, and a tile that cannot be decoded is noticed (libheif leaves it out of the
+grid and says nothing).
 """
 
 from __future__ import annotations
@@ -24,7 +24,20 @@ Check = Callable[[int, int], None]
 _TURNS = (b"clap", b"irot", b"imir")
 _COLOUR = b"colr"
 # Those that whoever shows the picture may be told to understand; the others that are marked so are not understood here.
-_UNDERSTOOD = {*_TURNS, _COLOUR, b"hvcC", b"ispe", b"pixi", b"auxC", b"pasp", b"clli", b"mdcv", b"cclv", b"amve", b"ndwt"}
+_UNDERSTOOD = {
+    *_TURNS,
+    _COLOUR,
+    b"hvcC",
+    b"ispe",
+    b"pixi",
+    b"auxC",
+    b"pasp",
+    b"clli",
+    b"mdcv",
+    b"cclv",
+    b"amve",
+    b"ndwt",
+}
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
 # A picture that is another one turned or cut, which is another one...
 _MOST_DERIVATIONS = 4
@@ -85,12 +98,34 @@ def find(file: HeifFile, check: Check) -> Still:
     number, derived = _resolved(file)
     contents = _Contents(file)
     still = _still(file, number, contents, derived)
+    found = _alpha(file, number)
+    if found is not None:
+        alpha = _still(file, found, contents, [])
+        check(*alpha.size)
+        return replace(still, alpha=alpha, premultiplied=found in file.refers(b"prem", number))
+    return _with_alpha_of_tiles(file, number, still, contents)
+
+
+def _alpha(file: HeifFile, number: int) -> int | None:
+    """The item that holds the alpha of this one."""
     for one in file.referring(b"auxl", number):
         if (file.item(one).get(b"auxC") or b"")[4:].startswith(_ALPHA):
-            alpha = _still(file, one, contents, [])
-            check(*alpha.size)
-            return replace(still, alpha=alpha, premultiplied=one in file.refers(b"prem", number))
-    return still
+            return one
+    return None
+
+
+def _with_alpha_of_tiles(file: HeifFile, number: int, still: Still, contents: _Contents) -> Still:
+    """libheif writes the alpha of a grid not beside the grid, but beside each of its tiles."""
+    tiles = file.refers(b"dimg", number)
+    alphas = {one: _alpha(file, one) for one in tiles}
+    if not any(alphas.values()):
+        return still
+    made = {one: _tile(file, alpha, contents) for one, alpha in alphas.items() if alpha is not None}
+    if len(made) < len(alphas) or {one.size for one in made.values()} != {still.tiles[0].size}:
+        raise UnsupportedPicture("This HEIF has transparency for some of its tiles alone; save it as PNG.")
+    alpha = Still(still.size, tuple(made[one] for one in tiles), still.columns, (), None, None)
+    premultiplied = alphas[tiles[0]] in file.refers(b"prem", tiles[0])
+    return replace(still, alpha=alpha, premultiplied=premultiplied)
 
 
 def packed(coded: Coded, nclx: bytes | None) -> bytes:

@@ -1,6 +1,6 @@
 """What an HEVC picture says of itself (ITU-T H.265), read before it is decoded.
 
-A HEIF file says the size of its picture twice: in its boxes, and in the compressed picture. A decoder goes by the second.
+A HEIF file gives the size of its picture twice: in its boxes, and in the compressed picture. Decoders go by the second.
 """
 
 from __future__ import annotations

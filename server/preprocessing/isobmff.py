@@ -23,8 +23,8 @@ class Box:
 def boxes(data: bytes, start: int, end: int, *, most: int, whole: bool = True) -> Iterator[Box]:
     """The boxes that lie side by side from `start` to `end`, at most `most` of them.
 
-    `whole`: raise UnreadablePicture for one that does not end there; else what is damaged or cut short ends the list, as
-    what phones put behind the last box of a file does. Raises UnsupportedPicture for too many.
+    `whole`: raise UnreadablePicture for one that does not end there; else what is damaged or cut short ends the list,
+    as does what phones put behind the last box of a file. Raises UnsupportedPicture for too many.
     """
     for _ in range(most):
         if start == end:

@@ -139,7 +139,7 @@ def _text(data: bytes) -> str:
 
 
 def _first_element(data: bytes) -> str | None:
-    """The name of a document's first element, in lower case and without its prefix; None for what is not XML or HTML."""
+    """The name of a document's first element, in lower case and without prefix; None for what is not XML or HTML."""
     text = _text(data)
     for _ in range(_MOST_DECLARATIONS):
         if not text.startswith(("<?", "<!")):
