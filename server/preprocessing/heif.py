@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Iterable
-from fractions import Fraction
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -16,8 +14,8 @@ from PIL import Image
 from server.errors import NotAPicture, UnreadablePicture, UnsupportedPicture
 from server.preprocessing import cicp, heif_file, heif_still
 from server.preprocessing.formats import Format
-from server.preprocessing.heif_file import Property
 from server.preprocessing.heif_still import Coded, Still
+from server.preprocessing.heif_turns import turned
 from server.preprocessing.stored import Bounds, Stored
 
 # Rows that are brought to 8 bits at a time: their samples in wide numbers need not all be there at once.
@@ -60,9 +58,14 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     _library()
     still = heif_still.find(heif_file.parse(data), bounds.check)
     image = _assembled(still)
-    if still.alpha is not None:
-        image = _with_alpha(image, _assembled(still.alpha), premultiplied=still.premultiplied)
-    image = _turned(image, still.turns)
+    alpha = still.alpha
+    if alpha is None:
+        image = turned(image, still.turns)
+    elif alpha.size == still.size:  # what turns the picture turns its alpha as well
+        image = turned(_with_alpha(image, _assembled(alpha), premultiplied=still.premultiplied), still.turns)
+    else:
+        image, mask = turned(image, still.turns), turned(_assembled(alpha), alpha.turns)
+        image = _with_alpha(image, mask, premultiplied=still.premultiplied)
     return Stored(image, image.size, profile=_profile(still))
 
 
@@ -70,9 +73,13 @@ def _assembled(still: Still) -> Image.Image:
     """As stored, without alpha: L or RGB."""
     if len(still.tiles) == 1:
         return _decoded(still.tiles[0], still.nclx)
-    whole, (width, height) = None, still.tiles[0].size
+    whole, (width, height) = None, still.tiles[0].shown
+    several = {id(tile) for tile, times in Counter(still.tiles).items() if times > 1}
+    known: dict[int, Image.Image] = {}
     for place, tile in enumerate(still.tiles):
-        part = _decoded(tile, still.nclx)
+        part = known.get(id(tile)) or _decoded(tile, still.nclx)
+        if id(tile) in several:
+            known[id(tile)] = part
         if whole is None:
             whole = Image.new(part.mode, still.size)
         whole.paste(part, (place % still.columns * width, place // still.columns * height))
@@ -93,7 +100,7 @@ def _decoded(coded: Coded, nclx: bytes | None) -> Image.Image:
         raise UnsupportedPicture("This HEIF is of a kind that its decoder does not read; save it as JPEG.") from exc
     if image.size != coded.size:
         raise UnreadablePicture("The HEIF says another size than the picture in it has.")
-    return image
+    return turned(image, coded.turns)
 
 
 def _eight_bit(decoded: Any) -> Image.Image:
@@ -135,43 +142,6 @@ def _straight(image: Image.Image, mask: Image.Image) -> Image.Image:
         part, alpha = colours[top : top + _ROWS], alphas[top : top + _ROWS, :, None].astype(np.uint32)
         part[:] = (np.minimum(part, alpha) * 510 + alpha) // np.maximum(2 * alpha, 1)
     return Image.fromarray(colours)
-
-
-def _turned(image: Image.Image, turns: Iterable[Property]) -> Image.Image:
-    for kind, content in turns:
-        if kind == b"clap":
-            image = image.crop(_aperture(content, image.size))
-        elif not content:
-            raise UnreadablePicture()
-        elif kind == b"imir":
-            axis = Image.Transpose.FLIP_LEFT_RIGHT if content[0] & 1 else Image.Transpose.FLIP_TOP_BOTTOM
-            image = image.transpose(axis)
-        elif quarters := content[0] & 3:  # anticlockwise, as Pillow counts
-            turn = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)[quarters - 1]
-            image = image.transpose(turn)
-    return image
-
-
-def _aperture(content: bytes, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the part that is shown: its size, and how far its middle is from the picture's."""
-    if len(content) < 32:
-        raise UnreadablePicture()
-    numbers = [int.from_bytes(content[at : at + 4], signed=at in (16, 24)) for at in range(0, 32, 4)]
-    edges = []
-    for whole, side, middle in zip(size, (numbers[:2], numbers[2:4]), (numbers[4:6], numbers[6:]), strict=True):
-        if not (side[1] and middle[1]):
-            raise UnreadablePicture()
-        long = Fraction(*side)
-        first = _rounded(Fraction(*middle) + Fraction(whole - 1, 2) - (long - 1) / 2)
-        edges.append((max(first, 0), min(_rounded(first + long), whole)))
-    (left, right), (top, bottom) = edges
-    if left >= right or top >= bottom:
-        raise UnreadablePicture()
-    return left, top, right, bottom
-
-
-def _rounded(number: Fraction) -> int:
-    return math.floor(number + Fraction(1, 2))
 
 
 def _profile(still: Still) -> bytes | None:

@@ -120,7 +120,7 @@ def _items(data: bytes, box: Box) -> dict[int, Item]:
     fields = Fields(data, box)
     version, _ = fields.version()
     count = _bounded(fields.number(4 if version else 2))
-    items = {}
+    items: dict[int, Item] = {}
     for entry in boxes(data, fields.at, fields.end, most=_MOST_ITEMS):
         if entry.kind != b"infe":
             continue

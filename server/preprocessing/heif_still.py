@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing import hevc
 from server.preprocessing.heif_file import HeifFile, Item, Property
+from server.preprocessing.heif_turns import TURNS, Size, shown
 from server.preprocessing.isobmff import written, written_full
 
-Size = tuple[int, int]
-"""Width and height."""
 Check = Callable[[int, int], None]
 """Given a width and a height; raises where they are too much."""
 
-_TURNS = (b"clap", b"irot", b"imir")
 _COLOUR = b"colr"
 # Those that whoever shows the picture may be told to understand; the others that are marked so are not understood here.
 _UNDERSTOOD = {
-    *_TURNS,
+    *TURNS,
     _COLOUR,
     b"hvcC",
     b"ispe",
@@ -39,6 +37,8 @@ _UNDERSTOOD = {
     b"ndwt",
 }
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
+# Alpha is the brightness as it is coded, whatever range or colours the picture says it has.
+_FULL_RANGE = bytes((0, 1, 0, 13, 0, 6, 0x80))
 # A picture that is another one turned or cut, which is another one...
 _MOST_DERIVATIONS = 4
 
@@ -59,13 +59,19 @@ _ELSEWISE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Coded:
     """A picture as HEVC holds it."""
 
     size: Size
     configuration: hevc.Configuration
     stream: bytes
+    turns: tuple[Property, ...] = ()
+    """Of a tile: those that are done before it is put in its place."""
+
+    @property
+    def shown(self) -> Size:
+        return shown(self.size, self.turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def find(file: HeifFile, check: Check) -> Still:
     still = _still(file, number, contents, derived)
     found = _alpha(file, number)
     if found is not None:
-        alpha = _still(file, found, contents, [])
+        alpha = replace(_still(file, found, contents, []), nclx=_FULL_RANGE)
         check(*alpha.size)
         return replace(still, alpha=alpha, premultiplied=found in file.refers(b"prem", number))
     return _with_alpha_of_tiles(file, number, still, contents)
@@ -121,9 +127,9 @@ def _with_alpha_of_tiles(file: HeifFile, number: int, still: Still, contents: _C
     if not any(alphas.values()):
         return still
     made = {one: _tile(file, alpha, contents) for one, alpha in alphas.items() if alpha is not None}
-    if len(made) < len(alphas) or {one.size for one in made.values()} != {still.tiles[0].size}:
+    if len(made) < len(alphas) or {one.shown for one in made.values()} != {still.tiles[0].shown}:
         raise UnsupportedPicture("This HEIF has transparency for some of its tiles alone; save it as PNG.")
-    alpha = Still(still.size, tuple(made[one] for one in tiles), still.columns, (), None, None)
+    alpha = Still(still.size, tuple(made[one] for one in tiles), still.columns, (), None, _FULL_RANGE)
     premultiplied = alphas[tiles[0]] in file.refers(b"prem", tiles[0])
     return replace(still, alpha=alpha, premultiplied=premultiplied)
 
@@ -220,7 +226,7 @@ def _still(file: HeifFile, number: int, contents: _Contents, derived: Sequence[P
     item = file.item(number)
     _require_understood(item)
     properties = [*item.properties, *derived]
-    turns = tuple(one for one in properties if one[0] in _TURNS)
+    turns = tuple(one for one in properties if one[0] in TURNS)
     profiles = [content for kind, content in reversed(properties) if kind == _COLOUR]
     if item.kind == b"hvc1":
         coded = _coded(item, contents)
@@ -233,9 +239,8 @@ def _still(file: HeifFile, number: int, contents: _Contents, derived: Sequence[P
         if one not in made:
             made[one] = _tile(file, one, contents)
     tiles = tuple(made[one] for one in grid.tiles)
-    width, height = tiles[0].size
-    bits = hevc.bits(tiles[0].configuration)
-    if any((tile.size, hevc.bits(tile.configuration)) != (tiles[0].size, bits) for tile in made.values()):
+    (width, height), bits = tiles[0].shown, hevc.bits(tiles[0].configuration)
+    if any((tile.shown, hevc.bits(tile.configuration)) != ((width, height), bits) for tile in made.values()):
         raise UnreadablePicture()
     # Each tile shows something, and together they show all. Else a thousand large ones would make a small picture.
     across, down = grid.columns * width - grid.size[0], len(tiles) // grid.columns * height - grid.size[1]
@@ -248,16 +253,20 @@ def _still(file: HeifFile, number: int, contents: _Contents, derived: Sequence[P
 def _tile(file: HeifFile, number: int, contents: _Contents) -> Coded:
     item = file.item(number)
     _require_understood(item)
-    if item.kind != b"hvc1" or any(item.get(turn) for turn in _TURNS):
+    if item.kind != b"hvc1":
         raise UnsupportedPicture("This HEIF has tiles of a kind that is not read here; save it as JPEG or PNG.")
-    return _coded(item, contents)
+    tile = replace(_coded(item, contents), turns=tuple(one for one in item.properties if one[0] in TURNS))
+    # An encoder may fill a tile up to its blocks of 64 x 64, and no more: what is not shown costs as much.
+    if any(whole > part + 64 for whole, part in zip(sorted(tile.size), sorted(tile.shown), strict=True)):
+        raise UnreadablePicture()
+    return tile
 
 
 def _coded(item: Item, contents: _Contents) -> Coded:
     extent, configuration = _extent(item), item.get(b"hvcC")
     if configuration is None:
         raise UnreadablePicture()
-    return Coded(extent, configuration, hevc.checked(configuration, contents.of(item), *extent))
+    return Coded(extent, *hevc.checked(configuration, contents.of(item), *extent))
 
 
 @dataclass(frozen=True, slots=True)

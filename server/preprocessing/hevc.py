@@ -12,6 +12,8 @@ from server.errors import UnreadablePicture, UnsupportedPicture
 
 _VPS, _SPS, _PPS = 32, 33, 34
 _SLICES = range(32)
+_HEADER = 23  # bytes of a configuration before its parameter sets, their number among them
+_MOST_BITS = 12
 # An encoder may cut a picture into some hundred slices.
 _MOST_UNITS = 1000
 _LONGEST_SPS = 1024
@@ -23,7 +25,7 @@ Configuration = bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class _Coded:
     """What a sequence parameter set says of the pictures that follow it."""
 
     width: int
@@ -35,26 +37,27 @@ class Coded:
     chroma_bits: int
 
 
-def checked(configuration: Configuration, stream: bytes, width: int, height: int) -> bytes:
-    """The units of one picture that are needed to decode it, each behind its length in four bytes.
+def checked(configuration: Configuration, stream: bytes, width: int, height: int) -> tuple[Configuration, bytes]:
+    """The configuration, and the units of one picture that are needed to decode it, each behind its length (4 bytes).
 
-    `stream`: the bytes of an item. `width`, `height`: as the file's boxes say. Raises UnreadablePicture where boxes and
-    picture contradict each other, so that nothing is decoded that is larger than the boxes say.
+    `stream`: the bytes of an item. `width`, `height`: as the file's boxes say. Raises UnreadablePicture where the picture
+    is another size, so that nothing is decoded that is larger than the boxes say.
     """
-    if len(configuration) < 23:
+    if len(configuration) < _HEADER:
         raise UnreadablePicture()
-    chroma, luma_bits, chroma_bits = configuration[16] & 3, (configuration[17] & 7) + 8, (configuration[18] & 7) + 8
     inside = list(_units(stream, (configuration[21] & 3) + 1))
-    sets = [unit for unit in (*_configured(configuration), *inside) if _kind(unit) == _SPS]
-    if not sets:
+    coded = {_coded(unit) for unit in (*_configured(configuration), *inside) if _kind(unit) == _SPS}
+    if len(coded) != 1:
         raise UnreadablePicture()
-    for one in map(_sequence, sets):
-        if (one.chroma, one.luma_bits) != (chroma, luma_bits) or (chroma and one.chroma_bits != chroma_bits):
-            raise UnreadablePicture("The HEIF says one thing of its picture, and the picture in it another.")
-        # The decoder works in blocks of up to 64 x 64.
-        if not (width <= one.width <= width + 64 and height <= one.height <= height + 64):
-            raise UnreadablePicture("The HEIF says another size than the picture in it has.")
-    if chroma and luma_bits != chroma_bits:
+    (one,) = coded
+    # Encoders fill a picture up to blocks of at most 64 x 64.
+    if not (width <= one.width <= width + 64 and height <= one.height <= height + 64):
+        raise UnreadablePicture("The HEIF says another size than the picture in it has.")
+    if one.chroma > 3 or max(one.luma_bits, one.chroma_bits) > _MOST_BITS:
+        raise UnsupportedPicture(
+            f"This HEIF has {one.luma_bits} bits a sample, which is not read here; save it as PNG."
+        )
+    if one.chroma and one.luma_bits != one.chroma_bits:
         raise UnsupportedPicture(
             "This HEIF has another number of bits for its colours than for its brightness, which is not read here; "
             "save it as JPEG or PNG."
@@ -66,12 +69,19 @@ def checked(configuration: Configuration, stream: bytes, width: int, height: int
     if not pictures:
         raise UnreadablePicture()
     needed = (unit for unit in inside if _kind(unit) in (*_SLICES, _VPS, _SPS, _PPS))
-    return b"".join(len(unit).to_bytes(4) + unit for unit in needed)
+    return _told(configuration, one), b"".join(len(unit).to_bytes(4) + unit for unit in needed)
 
 
 def bits(configuration: Configuration) -> int:
-    """Of a sample, 8 to 15."""
+    """Of a sample, 8 to 12."""
     return (configuration[17] & 7) + 8
+
+
+def _told(configuration: Configuration, coded: _Coded) -> Configuration:
+    """With what the picture itself says of its samples: decoders go by this where they make room for them."""
+    said = bytes((0xFC | coded.chroma, 0xF8 | coded.luma_bits - 8, 0xF8 | coded.chroma_bits - 8))
+    lengths = bytes((configuration[21] | 3,))
+    return configuration[:16] + said + configuration[19:21] + lengths + configuration[22:]
 
 
 def _kind(unit: bytes) -> int:
@@ -96,8 +106,8 @@ def _units(stream: bytes, length: int) -> Iterator[bytes]:
 
 
 def _configured(configuration: Configuration) -> Iterator[bytes]:
-    at, count = 23, 0
-    for _ in range(configuration[22]):
+    at, count = _HEADER, 0
+    for _ in range(configuration[_HEADER - 1]):
         arrays = int.from_bytes(configuration[at + 1 : at + 3])
         at += 3
         for _ in range(arrays):
@@ -130,7 +140,7 @@ class _Bits:
         return (1 << zeros) - 1 + self.number(zeros)
 
 
-def _sequence(unit: bytes) -> Coded:
+def _coded(unit: bytes) -> _Coded:
     # A third byte keeps two zeros from looking like the start of a unit.
     fields = _Bits(unit[2:_LONGEST_SPS].replace(b"\0\0\3", b"\0\0"))
     fields.number(4)
@@ -146,7 +156,7 @@ def _sequence(unit: bytes) -> Coded:
     if fields.number(1):  # the picture is a part of what is decoded
         for _ in range(4):
             fields.code()
-    return Coded(width, height, chroma, fields.code() + 8, fields.code() + 8)
+    return _Coded(width, height, chroma, fields.code() + 8, fields.code() + 8)
 
 
 def _skip_layers(fields: _Bits, present: Iterable[tuple[int, int]]) -> None:
