@@ -107,7 +107,7 @@ def _eight_bit(decoded: Any) -> Image.Image:
     mode = "RGB" if decoded.mode.startswith("RGB") else "L"
     (width, height), bits, data, stride = decoded.size, decoded.info["bit_depth"], decoded.data, decoded.stride
     if bits == 8:
-        return Image.frombuffer(mode, (width, height), data, "raw", mode, stride, 1).copy()
+        return Image.frombytes(mode, (width, height), data, "raw", mode, stride)
     channels = len(mode)
     rows = np.frombuffer(data, "<u2", height * stride // 2).reshape(height, stride // 2)[:, : width * channels]
     eight, table = np.empty(rows.shape, np.uint8), _to_eight(bits)

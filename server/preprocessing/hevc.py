@@ -40,8 +40,8 @@ class _Coded:
 def checked(configuration: Configuration, stream: bytes, width: int, height: int) -> tuple[Configuration, bytes]:
     """The configuration, and the units of one picture that are needed to decode it, each behind its length (4 bytes).
 
-    `stream`: the bytes of an item. `width`, `height`: as the file's boxes say. Raises UnreadablePicture where the picture
-    is another size, so that nothing is decoded that is larger than the boxes say.
+    `stream`: the bytes of an item. `width`, `height`: as the boxes say. Raises UnreadablePicture where the picture has
+    another size, so that nothing is decoded that is larger than the boxes say.
     """
     if len(configuration) < _HEADER:
         raise UnreadablePicture()

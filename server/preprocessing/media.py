@@ -78,6 +78,11 @@ _READERS: dict[Format, Reader] = {
 }
 
 
+def reads() -> list[str]:
+    """The media types of the formats that are read here."""
+    return [form.content_type for form, reader in _READERS.items() if reader is not heif or heif.installed()]
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture, upright. `width` and `height` are those in full, whatever scale it was decoded at."""
