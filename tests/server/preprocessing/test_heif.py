@@ -110,12 +110,12 @@ def test_pixels_equal_those_that_the_library_gives_of_the_whole_file(name: str) 
     assert np.array_equal(pixels(file(name)), np.asarray(theirs))
 
 
-@pytest.mark.parametrize(("name", "most"), [("plain", 40), ("chroma-420", 110), ("chroma-422", 90), ("chroma-444", 3)])
-def test_coded_with_loss_it_is_still_the_picture(name: str, most: int) -> None:
+@pytest.mark.parametrize("name", ["plain", "chroma-420", "chroma-422", "chroma-444"])
+def test_coded_with_loss_it_is_still_the_picture(name: str) -> None:
     """Chroma of half the size blurs the one sharp edge; everything else is smooth."""
     differences = np.abs(pixels(file(name)) - samples())
-    assert differences.max() <= most
     assert differences.mean() < 2
+    assert np.percentile(differences, 95) <= 4
 
 
 def test_tiles_are_put_together() -> None:
@@ -254,8 +254,8 @@ def test_an_encrypted_picture_is_named() -> None:
     assert "encrypted" in refused(data[:at] + b"\0\1" + data[at + 2 :])
 
 
-def test_another_number_of_bits_for_its_colours_than_its_configuration_says_is_read_as_it_is_coded() -> None:
-    """Decoders make room by the configuration: libheif would read 10 bits as 8."""
+def test_a_configuration_that_is_wrong_about_the_bits_does_not_change_the_pixels() -> None:
+    """The library goes by the configuration, and would cut the samples to 8 bits."""
     wide = coded("bits-10")
     wide.configuration = wide.configuration[:17] + b"\xf8\xf8" + wide.configuration[19:]
     assert np.array_equal(pixels(written([wide.item()])), to_eight(samples(10), 10))
@@ -327,9 +327,8 @@ def test_a_grid_must_be_covered_by_its_tiles_and_by_no_more() -> None:
 
 def test_a_tile_that_cannot_be_decoded_is_not_left_out_in_silence() -> None:
     broken = EXACT.item()
-    first = int.from_bytes(broken.content[:4])
-    # What is left of the picture is the head of its first slice.
-    broken.content = (3).to_bytes(4) + broken.content[4:7] if first > 3 else broken.content[:8]
+    # Of its slice the head is left, and nothing of its pixels.
+    broken.content = (3).to_bytes(4) + broken.content[-int.from_bytes(broken.content[:4]) :][:3]
     whole = Item(grid(1, 2, 192, 64), [extent(192, 64)], b"grid")
     data = written([whole, EXACT.item(), broken], [(b"dimg", 1, [2, 3])])
     unreadable(data)
@@ -362,7 +361,7 @@ def test_what_nobody_reads_cannot_spoil_it() -> None:
 def test_boxes_items_and_references_are_counted_before_they_are_read() -> None:
     tiny = box(b"free") * 200
     assert "more boxes" in refused(written([EXACT.item()], extra=tiny))
-    assert "more boxes" in refused(written([EXACT.item(*[box(b"free")] * 5000)][:1] * 1))[:500] or True
+    assert "more boxes" in refused(written([EXACT.item()] + [Item(b"", [box(b"free")] * 100)] * 50))
     many = full(b"iinf", (5000).to_bytes(2))
     data = written([EXACT.item()])
     at = data.index(b"iinf") - 4
