@@ -6,11 +6,12 @@ pixels are known to the last bit: see `picture`.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from pillow_heif.constants import HeifCompressionFormat
 from pillow_heif.misc import CtxEncode
@@ -20,7 +21,7 @@ WIDTH, HEIGHT = 96, 64
 EXACT = {"chroma": 444, "matrix_coefficients": 0, "color_primaries": 1, "transfer_characteristic": 13}
 
 
-def picture(bits: int = 8) -> np.ndarray:
+def picture(bits: int = 8) -> NDArray[Any]:
     """Samples without symmetry: every orientation differs."""
     full = (1 << bits) - 1
     across, down = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
@@ -29,7 +30,7 @@ def picture(bits: int = 8) -> np.ndarray:
     return np.stack([red, green, blue], -1).astype(np.uint16 if bits > 8 else np.uint8)
 
 
-def alpha(bits: int = 8) -> np.ndarray:
+def alpha(bits: int = 8) -> NDArray[Any]:
     across, down = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     return ((across + down) * ((1 << bits) - 1) // (WIDTH + HEIGHT - 2)).astype(np.uint16 if bits > 8 else np.uint8)
 
@@ -40,7 +41,7 @@ def exif(orientation: int) -> bytes:
     return block.tobytes()
 
 
-def write(name: str, *images: tuple[str, np.ndarray], quality: int = -1, primary: int = 0, **options) -> None:
+def write(name: str, *images: tuple[str, NDArray[Any]], quality: int = -1, primary: int = 0, **options: Any) -> None:
     if quality == -1 and "chroma" not in options:
         options = {**EXACT, **options}
     chroma = options.pop("chroma", None)

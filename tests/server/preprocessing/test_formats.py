@@ -91,9 +91,13 @@ def test_what_is_often_sent_is_named(data: bytes, name: str) -> None:
     assert ": " in sentence  # and what to send instead
 
 
-@pytest.mark.parametrize("data", [b"hello", b"\0" * 600, b"<", b"< svg", b"{", b"\xff\xfe", b"\0\0\2\0" + bytes(40), b"PA 1"])
+@pytest.mark.parametrize(
+    "data", [b"hello", b"\0" * 600, b"<", b"< svg", b"{", b"\xff\xfe", b"\0\0\2\0" + bytes(40), b"PA 1"]
+)
 def test_what_we_do_not_know_gets_the_list_of_what_is_read(data: bytes) -> None:
-    assert said(data) == "The upload is not a picture in a format we read: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC."
+    assert (
+        said(data) == "The upload is not a picture in a format we read: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC."
+    )
 
 
 @pytest.mark.parametrize(

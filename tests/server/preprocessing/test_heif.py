@@ -212,10 +212,12 @@ def test_colours_that_are_named_by_numbers_get_a_profile_unless_they_are_srgb() 
     profile = read(file("display-p3")).profile
     assert profile is not None
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
+    columns = (opened.red_colorant, opened.green_colorant, opened.blue_colorant)
     # Display P3 under D50, as Apple publishes it.
-    assert np.allclose(np.array(opened.red_colorant[0]), (0.51512, 0.24120, -0.00105), atol=2e-4)
-    assert np.allclose(np.array(opened.green_colorant[0]), (0.29198, 0.69225, 0.04189), atol=2e-4)
-    assert np.allclose(np.array(opened.blue_colorant[0]), (0.15710, 0.06657, 0.78407), atol=2e-4)
+    published = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+    for column, expected in zip(columns, published, strict=True):
+        assert column is not None
+        assert np.allclose(column[0], expected, atol=2e-4)
 
 
 # --- refused by name ------------------------------------------------------------------------------------------------
@@ -384,8 +386,7 @@ def test_threads_decode_side_by_side() -> None:
     found: list[bool] = []
 
     def decode() -> None:
-        for name in ("exact", "grid", "alpha-10"):
-            found.append(pixels(file(name)).shape[2] >= 3)
+        found.extend(pixels(file(name)).shape[2] >= 3 for name in ("exact", "grid", "alpha-10"))
 
     threads = [threading.Thread(target=decode) for _ in range(4)]
     for thread in threads:
