@@ -128,7 +128,7 @@ def _with_alpha(image: Image.Image, alpha: Image.Image, *, premultiplied: bool) 
     mask = alpha.convert("L")
     if mask.size != image.size:
         mask = mask.resize(image.size, Image.Resampling.NEAREST)
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     if premultiplied:
         image = _straight(image, mask)
     image.putalpha(mask)

@@ -41,6 +41,8 @@ _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxilia
 _FULL_RANGE = bytes((0, 1, 0, 13, 0, 6, 0x80))
 # A picture that is another one turned or cut, which is another one...
 _MOST_DERIVATIONS = 4
+# A picture has one of each at most, and so has one that is made from it.
+_MOST_TURNS = 6
 
 _ELSEWISE = {
     b"av01": "with AV1 (it is an AVIF without the mark of one)",
@@ -226,7 +228,7 @@ def _still(file: HeifFile, number: int, contents: _Contents, derived: Sequence[P
     item = file.item(number)
     _require_understood(item)
     properties = [*item.properties, *derived]
-    turns = tuple(one for one in properties if one[0] in TURNS)
+    turns = _turns(properties)
     profiles = [content for kind, content in reversed(properties) if kind == _COLOUR]
     if item.kind == b"hvc1":
         coded = _coded(item, contents)
@@ -250,12 +252,19 @@ def _still(file: HeifFile, number: int, contents: _Contents, derived: Sequence[P
     return Still(grid.size, tiles, grid.columns, turns, *_colours(profiles))
 
 
+def _turns(properties: Sequence[Property]) -> tuple[Property, ...]:
+    turns = tuple(one for one in properties if one[0] in TURNS)
+    if len(turns) > _MOST_TURNS:  # each goes over all pixels
+        raise UnsupportedPicture("This HEIF is turned more often than any camera or program does.")
+    return turns
+
+
 def _tile(file: HeifFile, number: int, contents: _Contents) -> Coded:
     item = file.item(number)
     _require_understood(item)
     if item.kind != b"hvc1":
         raise UnsupportedPicture("This HEIF has tiles of a kind that is not read here; save it as JPEG or PNG.")
-    tile = replace(_coded(item, contents), turns=tuple(one for one in item.properties if one[0] in TURNS))
+    tile = replace(_coded(item, contents), turns=_turns(item.properties))
     # An encoder may fill a tile up to its blocks of 64 x 64, and no more: what is not shown costs as much.
     if any(whole > part + 64 for whole, part in zip(sorted(tile.size), sorted(tile.shown), strict=True)):
         raise UnreadablePicture()

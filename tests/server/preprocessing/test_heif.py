@@ -360,6 +360,10 @@ def test_what_nobody_reads_cannot_spoil_it() -> None:
     assert read(data).profile is None
 
 
+def test_a_picture_is_not_turned_without_end() -> None:
+    assert "turned more often" in refused(written([EXACT.item(*[box(b"irot", b"\1")] * 200)]))
+
+
 def test_boxes_items_and_references_are_counted_before_they_are_read() -> None:
     tiny = box(b"free") * 200
     assert "more boxes" in refused(written([EXACT.item()], extra=tiny))
