@@ -147,6 +147,6 @@ def _straight(image: Image.Image, mask: Image.Image) -> Image.Image:
 def _profile(still: Still) -> bytes | None:
     if still.icc is not None:
         return still.icc if 0 < len(still.icc) <= _LONGEST_PROFILE else None
-    if still.nclx is None or len(still.nclx) < 4:
+    if still.nclx is None:
         return None
     return cicp.profile(int.from_bytes(still.nclx[:2]), int.from_bytes(still.nclx[2:4]))

@@ -39,6 +39,9 @@ _UNDERSTOOD = {
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
 # Alpha is the brightness as it is coded, whatever range or colours the picture says it has.
 _FULL_RANGE = bytes((0, 1, 0, 13, 0, 6, 0x80))
+# Primaries, transfers and matrices that have a meaning.
+_OPEN = 2
+_DEFINED = ({1, 2, 22, *range(4, 13)}, {1, 2, *range(4, 19)}, {0, 1, 2, *range(4, 15)})
 # A picture that is another one turned or cut, which is another one...
 _MOST_DERIVATIONS = 4
 # A picture has one of each at most, and so has one that is made from it.
@@ -305,4 +308,13 @@ def _grid(file: HeifFile, number: int) -> _Grid:
 def _colours(profiles: Sequence[bytes]) -> tuple[bytes | None, bytes | None]:
     """The first ICC profile and the first numbers."""
     icc = next((one[4:] for one in profiles if one[:4] in (b"prof", b"rICC")), None)
-    return icc, next((one[4:] for one in profiles if one[:4] == b"nclx"), None)
+    return icc, next((_plausible(one[4:]) for one in profiles if one[:4] == b"nclx"), None)
+
+
+def _plausible(nclx: bytes) -> bytes | None:
+    """With what ITU-T H.273 does not know left open; the decoder would refuse the picture for it."""
+    if len(nclx) < 7:
+        return None
+    numbers = (int.from_bytes(nclx[at : at + 2]) for at in (0, 2, 4))
+    known = (one if one in defined else _OPEN for one, defined in zip(numbers, _DEFINED, strict=True))
+    return b"".join(one.to_bytes(2) for one in known) + nclx[6:7]

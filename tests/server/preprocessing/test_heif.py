@@ -220,6 +220,14 @@ def test_colours_that_are_named_by_numbers_get_a_profile_unless_they_are_srgb() 
         assert np.allclose(column[0], expected, atol=2e-4)
 
 
+@pytest.mark.parametrize("nclx", [b"\xff\xff\0\r\0\0\x80", b"\0\1\xff\xff\0\0\x80", b"\0\1", b""])
+def test_colours_named_by_numbers_that_mean_nothing_count_as_absent(nclx: bytes) -> None:
+    stored = read(written([EXACT.item(box(b"colr", b"nclx", nclx))]))
+    assert stored.profile is None
+    if len(nclx) == 7:  # the matrix is known: red, green and blue as they are
+        assert np.array_equal(np.asarray(stored.image), samples())
+
+
 # --- refused by name ------------------------------------------------------------------------------------------------
 
 
