@@ -53,7 +53,7 @@ class NoPicture(MediaRejected):
 
 
 class NotAPicture(MediaRejected):
-    """The upload is not a picture in a format we read: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."""
+    """The upload is not a picture in a format we read: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC."""
 
     code = "not_a_picture"
 

@@ -148,7 +148,15 @@ ANSWERS: Mapping[str, Example] = {
     "live": _answer("Alive", wire.Health(status="ok")),
     "ready": _answer(
         "Ready",
-        wire.Readiness(status="ready", model="starter", device="cpu", precision="fp32", space=SPACE, text=True),
+        wire.Readiness(
+            status="ready",
+            model="starter",
+            device="cpu",
+            precision="fp32",
+            space=SPACE,
+            text=True,
+            reads=["image/jpeg", "image/png", "image/webp", "image/heic"],
+        ),
     ),
     "metrics": Example(
         "A few lines of many",

@@ -38,7 +38,7 @@ _BYTES = {"type": "string", "format": "binary"}
 _PICTURE = {
     **_BYTES,
     "contentMediaType": "application/octet-stream",
-    "description": "A picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
+    "description": "A picture: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC.",
 }
 
 

@@ -237,3 +237,5 @@ class Readiness(_Body, frozen=True):
     space: str
     text: bool
     """Whether the model reads words as well."""
+    reads: list[str]
+    """The media types of the pictures that are read."""

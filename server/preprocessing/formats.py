@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.errors import NoPicture, NotAPicture
+from server.preprocessing.refused import refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,10 @@ GIF = Format("GIF", "image/gif", "gif")
 BMP = Format("BMP", "image/bmp", "bmp")
 TIFF = Format("TIFF", "image/tiff", "tif")
 AVIF = Format("AVIF", "image/avif", "avif")
+# HEIC is what phones write: HEIF with HEVC inside, and a brand that says so. A file of the general brand alone is HEIF.
+HEIC = Format("HEIF", "image/heic", "heic")
+HEIF = Format("HEIF", "image/heif", "heif")
 
-_AVIF_BRANDS = (b"avif", b"avis")
 _SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
     (JPEG, lambda head: head.startswith(b"\xff\xd8\xff")),
     (PNG, lambda head: head.startswith(b"\x89PNG\r\n\x1a\n")),
@@ -33,8 +36,13 @@ _SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
     (GIF, lambda head: head[:6] in (b"GIF87a", b"GIF89a")),
     (BMP, lambda head: head.startswith(b"BM")),
     (TIFF, lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (AVIF, lambda head: head[4:8] == b"ftyp" and any(brand in head[8:64] for brand in _AVIF_BRANDS)),
 )
+
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_HEIF_BRANDS = {b"mif1", b"mif2", b"msf1"}
+# An honest file names about ten; libheif reads no more than this.
+_MOST_BRANDS = 1000
 
 
 def sniff(data: bytes) -> Format:
@@ -48,4 +56,29 @@ def sniff(data: bytes) -> Format:
     for form, matches in _SIGNATURES:
         if matches(head):
             return form
-    raise NotAPicture()
+    brands = _brands(data)
+    if found := _of_brands(brands):
+        return found
+    raise NotAPicture(refusal(data, brands))
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """What an ISO base media file says it is, the major brand first; nothing for other files."""
+    if data[4:8] != b"ftyp":
+        return []
+    size, start = int.from_bytes(data[:4]), 8
+    if size == 1:  # the size is too large for 32 bits, or claims to be
+        size, start = int.from_bytes(data[8:16]), 16
+    end = min(size or len(data), len(data), start + 8 + 4 * _MOST_BRANDS)
+    # After the major brand stands its version, then the compatible ones.
+    return [data[at : at + 4] for at in (start, *range(start + 8, end, 4)) if at + 4 <= end]
+
+
+def _of_brands(brands: list[bytes]) -> Format | None:
+    """The major brand decides between HEIC and AVIF; a general one leaves it to the compatible ones."""
+    for named in (set(brands[:1]), set(brands)):
+        if named & _AVIF_BRANDS:
+            return AVIF
+        if named & _HEIC_BRANDS:
+            return HEIC
+    return HEIF if set(brands) & _HEIF_BRANDS else None

@@ -24,8 +24,8 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import avif, bmp, gif, jpeg, png, tiff, webp
-from server.preprocessing.formats import AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP, Format, sniff
+from server.preprocessing import avif, bmp, gif, heif, jpeg, png, tiff, webp
+from server.preprocessing.formats import AVIF, BMP, GIF, HEIC, HEIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
 Pixels = NDArray[np.uint8]
@@ -73,7 +73,14 @@ _READERS: dict[Format, Reader] = {
     BMP: bmp,
     TIFF: tiff,
     AVIF: avif,
+    HEIC: heif,
+    HEIF: heif,
 }
+
+
+def reads() -> list[str]:
+    """The media types of the formats that are read here."""
+    return [form.content_type for form, reader in _READERS.items() if reader is not heif or heif.installed()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from server.http.request import MOST_SECONDS
 from server.http.wire import Health, Readiness
 from server.lifespan import Services, load_of
 from server.operations.metrics import CONTENT_TYPE
+from server.preprocessing import media
 
 
 @get("/health/live", **contract("live", answers={200: ("The process answers.", Health)}, ours=False), tags=["health"])
@@ -42,6 +43,7 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
         precision=services.encoder.precision,
         space=services.encoder.space.id,
         text=services.embedder.reads_text,
+        reads=media.reads(),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from server import errors, lifespan
 from server.http import problems
 from server.http.problems import STATUSES, status_of
+from server.preprocessing import media
 from tests import DEMO_PICTURES
 from tests.support.databases import in_database
 from tests.support.pictures import unseen
@@ -34,6 +35,8 @@ def test_it_is_alive_and_ready(api: Client) -> None:
     ready = api.get("/health/ready").json()
     assert (ready["status"], ready["device"], ready["precision"]) == ("ready", "cpu", "fp32")
     assert len(ready["space"]) == 64
+    assert ready["reads"] == media.reads()
+    assert {"image/jpeg", "image/png", "image/heic"} <= set(ready["reads"])
 
 
 def test_a_server_without_its_database_is_alive_and_not_ready(

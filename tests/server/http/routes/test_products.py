@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.support import heif
 from tests.support.pictures import in_format
 from tests.support.serving import Client
 
@@ -273,3 +274,29 @@ def test_any_picture_can_be_a_media(shop: Shop) -> None:
     for form in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG"):
         assert shop.upload(product_id, in_format(Image.fromarray(noise), form)).status_code == 201, form
     assert len(shop.search()) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("plain", (96, 64)), ("turned-6", (64, 96)), ("grid", (64, 96)), ("alpha-10", (96, 64))]
+)
+def test_a_heic_can_be_a_media_and_finds_itself(shop: Shop, name: str, size: tuple[int, int]) -> None:
+    data = heif.file(name)
+    made = shop.upload(shop.product(), data).json()
+    assert (made["contentType"], made["width"], made["height"], made["bytes"]) == ("image/heic", *size, len(data))
+    thumbnail = shop.get(f"/v1/media/{made['id']}/thumbnail")
+    assert Image.open(io.BytesIO(thumbnail.content)).size == size
+    (found,) = shop.search(data)
+    assert (found["mediaId"], found["similarity"], found["grade"]) == (made["id"], 100, "identical")
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (b"%PDF-1.7", "not_a_picture", "send the page"),
+        (heif.written([heif.Item(bytes(9), [heif.extent(9, 9)], b"avc1")]), "unsupported_picture", "H.264"),
+    ],
+)
+def test_a_refusal_names_what_was_sent(shop: Shop, data: bytes, code: str, words: str) -> None:
+    response = shop.upload(shop.product(), data)
+    assert (response.status_code, response.json()["code"]) == (415, code)
+    assert words in response.json()["error"]
