@@ -280,7 +280,7 @@ class Embedder:
         """Run what decodes a picture: large pictures one at a time, on a thread beside the others."""
 
         def if_small() -> tuple[Made] | None:
-            width, height = media.measure(data, max_pixels=self._max_pixels)
+            width, height = media.measure(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
             return (work(),) if width * height <= _LARGE_PIXELS else None
 
         if (made := await self._decoding[caller.lane].run(if_small, caller)) is not None:

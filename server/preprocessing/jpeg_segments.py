@@ -92,16 +92,17 @@ class Head:
     """Where the segments lie that a decoder needs, SOI among them."""
     sos: int
     """Where the first scan's marker lies."""
+    scanned: int
+    """How many components the first scan has."""
     restarts: int
+    """MCUs from one restart marker to the next; 0: there are none."""
     orientation: int
     profile: bytes | None
 
     @property
     def one_pass(self) -> bool:
         """Whether it is decoded row by row as its bytes come; else a decoder holds all coefficients in memory."""
-        return not self.frame.progressive and self._first_scan >= len(self.frame.components)
-
-    _first_scan: int = 0
+        return not self.frame.progressive and self.scanned == len(self.frame.components)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ def read_head(data: bytes) -> Head:
             kept.append((start, at))
     if frame is None:
         raise UnreadablePicture()
-    orientation = exif or xmp or 1
-    return Head(frame, tuple(kept), start, restarts, orientation, _profile(profile), data[payload] if at > payload else 0)
+    scanned = data[payload] if at > payload else 0
+    return Head(frame, tuple(kept), start, scanned, restarts, exif or xmp or 1, _profile(profile))
 
 
 def read_body(data: bytes, head: Head, *, most_scans: int) -> Body:
@@ -187,7 +188,7 @@ def read_body(data: bytes, head: Head, *, most_scans: int) -> Body:
             continue
         payload = at + 2
         at = payload + max(0, int.from_bytes(data[at : at + 2]) - 2)
-        if at > len(data) or not (marker == SOS or marker == DNL or marker in _TABLES or marker in _METADATA):
+        if at > len(data) or not (marker in (SOS, DNL) or marker in _TABLES or marker in _METADATA):
             break  # what stands here belongs to no scan
         if marker == SOS:
             behind = _MARKER.search(data, at)

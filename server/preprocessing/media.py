@@ -92,11 +92,13 @@ class Picture:
     at 1/2 fill 500.5 of 501."""
 
 
-def measure(data: bytes, *, max_pixels: int) -> tuple[int, int]:
+def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> tuple[int, int]:
     """Width and height as stored, from the header alone. Raises as `decode` does."""
     form = sniff(data)
-    bounds = Bounds(max_pixels)
+    bounds = Bounds(max_pixels, jpeg_at_least)
     try:
+        if form is JPEG:
+            return jpeg.measure_within(data, bounds)
         size = _READERS[form].measure(data, form)
         bounds.check(*size)
         return size

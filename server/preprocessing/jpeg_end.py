@@ -1,0 +1,167 @@
+"""Whether a JPEG without an end mark is whole: whether every coefficient of it is in the file.
+
+Some programs leave the end mark out, and phones put other data in its place. A file that was cut short lacks it as
+well, and libjpeg, asked to decode one all the same, fills what is missing with grey and says so to nobody who calls it
+by way of Pillow. So the file is decoded in ways that show the difference:
+
+- A JPEG of one scan gets one more row of blocks than it has, and its end mark. When libjpeg runs out of data it leaves
+  all further blocks at zero, which is grey. So a further row that is not grey proves that all others were decoded from
+  what is there. This takes one decoding at 1/8.
+- Else, and where that row is grey, which a whole picture can have as well, the file is decoded with different bytes in
+  place of the end. Those would stand for what is missing. Where all pixels are the same, nothing was.
+
+The quantization is replaced for both, so that the smallest difference of a coefficient is seen.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from server.preprocessing.jpeg_segments import DQT, EOI, SOS, Body, Frame, Head, Scan, restart_markers
+
+_END = bytes((0xFF, EOI))
+_LONGEST_SIDE = 65_500  # libjpeg's
+
+# What a decoder would read in place of missing data: in pairs without a bit in common, so that whichever bit is the
+# first that is missing, it is both 0 and 1; and without a byte FF, which begins a marker.
+_RANDOM = np.random.default_rng(0).integers(1, 255, (2, 64), np.uint8)
+_IN_PLACE = tuple(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn))
+
+# A step of 1 in the DC coefficient is a step of 8/8 in a sample; one in another is 4/8 x cos x cos or more somewhere.
+_DC_STEP, _AC_STEP = 8, 4
+_STRIP_ROWS = 256
+
+
+def without_end(data: bytes, scan: Scan) -> int:
+    """Where the scan's entropy-coded data ends: a byte FF at the very end is half of a marker."""
+    end = scan.end
+    while end > scan.entropy and data[end - 1] == 0xFF:
+        end -= 1
+    return end
+
+
+def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> bool:
+    """Whether no coefficient is missing, of a JPEG whose `body` has no end mark.
+
+    A picture of more than `max_pixels` is decoded at 1/8 only. Where that proves nothing, it counts as cut short.
+    """
+    frame, last = head.frame, body.scans[-1]
+    if not _are_covered(frame, body.scans) or not _has_restarts(data, frame, last):
+        return False
+    end = without_end(data, last)
+    try:
+        if head.one_pass and len(body.scans) == 1 and _goes_on(data, head, last, end):
+            return True
+        if frame.width * frame.height > max_pixels:
+            return False
+        return _is_the_same_whatever_follows(data, head, body, end)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError... for damage
+        return False
+
+
+def _are_covered(frame: Frame, scans: Sequence[Scan]) -> bool:
+    """Whether there is a scan for each component; for each coefficient down to its lowest bit, if progressive."""
+    missing = {one.id: np.full(64, 1 if frame.progressive else 0) for one in frame.components}
+    seen = set()
+    for scan in scans:
+        for component in scan.components:
+            seen.add(component)
+            if frame.progressive and component in missing:
+                missing[component][scan.first : scan.last + 1] = scan.low
+    return missing.keys() <= seen and not any(each.any() for each in missing.values())
+
+
+def _units(frame: Frame, scan: Scan) -> tuple[int, int]:
+    """How many MCUs a scan has, across and down."""
+    most_across = max(one.across for one in frame.components)
+    most_down = max(one.down for one in frame.components)
+    if len(scan.components) > 1:
+        return -(-frame.width // (8 * most_across)), -(-frame.height // (8 * most_down))
+    only = next(one for one in frame.components if one.id == scan.components[0])
+    width, height = -(-frame.width * only.across // most_across), -(-frame.height * only.down // most_down)
+    return -(-width // 8), -(-height // 8)
+
+
+def _has_restarts(data: bytes, frame: Frame, scan: Scan) -> bool:
+    """Whether the scan has all its restart markers: in place of a missing one a decoder takes no other data."""
+    if not scan.restarts:
+        return True
+    across, down = _units(frame, scan)
+    return restart_markers(data, scan) >= -(-across * down // scan.restarts) - 1
+
+
+def _goes_on(data: bytes, head: Head, scan: Scan, end: int) -> bool:
+    """Whether a row below the picture is decoded from what is left of the data."""
+    frame = head.frame
+    across, down = _units(frame, scan)
+    single = len(frame.components) == 1
+    unit_across = 8 if single else 8 * max(one.across for one in frame.components)
+    unit_down = 8 if single else 8 * max(one.down for one in frame.components)
+    width, height = across * unit_across, (down + 1) * unit_down
+    if max(width, height) > _LONGEST_SIDE:
+        return False
+    longer = _head(data, head, width, height)
+    image = _decoded(longer + data[scan.at : end] + _END, scaled=True)
+    # Of two MCUs without data the first is decoded from zeros in its place, the second not at all.
+    empty = _head(data, head, unit_across, 2 * unit_down) + data[scan.at : scan.entropy] + _END
+    grey = _decoded(empty, scaled=True).crop((0, unit_down // 8, unit_across // 8, unit_down // 4))
+    below = image.crop((0, down * unit_down // 8, *image.size))
+    return below.getextrema() != grey.getextrema()
+
+
+def _is_the_same_whatever_follows(data: bytes, head: Head, body: Body, end: int) -> bool:
+    frame, last = head.frame, body.scans[-1]
+    needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
+    start = _head(data, head, frame.width, frame.height) + b"".join(
+        data[at : end if at == last.at else behind]
+        for at, behind in body.kept
+        if data[at + 1] != DQT and (data[at + 1] != SOS or at in needed) and at <= last.at
+    )
+    seen = {_digest(_decoded(start + other + _END)) for other in _IN_PLACE[:2]}
+    if len(seen) > 1:
+        return False
+    return all(_digest(_decoded(start + other + _END)) in seen for other in _IN_PLACE[2:])
+
+
+def _builds_on(frame: Frame, last: Scan, scan: Scan) -> bool:
+    """Whether how `last` is decoded depends on `scan`, or they are one. Of the others nothing need be decoded."""
+    if not frame.progressive:
+        return scan == last
+    return last.first == 0 or (scan.first > 0 and scan.components == last.components)
+
+
+def _head(data: bytes, head: Head, width: int, height: int) -> bytes:
+    """All before the first scan, for a picture of another size, in steps that show each difference."""
+    tables = b"".join(bytes((table, _DC_STEP)) + bytes((_AC_STEP,)) * 63 for table in range(4))
+    parts = []
+    for start, end in head.kept:
+        if start == head.frame.at - 4:
+            size = height.to_bytes(2) + width.to_bytes(2)
+            parts.append(data[start : start + 5] + size + data[start + 9 : end])
+        elif data[start + 1] != DQT:
+            parts.append(data[start:end])
+    return b"".join((*parts, bytes((0xFF, DQT)), (2 + len(tables)).to_bytes(2), tables))
+
+
+def _decoded(data: bytes, *, scaled: bool = False) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=("JPEG",))
+    if scaled:
+        image.draft(None, (1, 1))  # at 1/8: both sides are multiples of 8
+    image.load()
+    return image
+
+
+def _digest(image: Image.Image) -> int:
+    """Of all samples, by strips: a copy of all of them would be as large as the picture."""
+    digest = 0
+    for top in range(0, image.height, _STRIP_ROWS):
+        strip = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height)))
+        digest = zlib.crc32(strip.tobytes(), digest)
+    return digest
