@@ -7,10 +7,9 @@ by way of Pillow. So the file is decoded in ways that show the difference:
 - A JPEG of one scan gets one more row of blocks than it has, and its end mark. When libjpeg runs out of data it leaves
   all further blocks at zero, which is grey. So a further row that is not grey proves that all others were decoded from
   what is there. This takes one decoding at 1/8.
-- Else, and where that row is grey, which a whole picture can have as well, the file is decoded with different bytes in
-  place of the end. Those would stand for what is missing. Where all pixels are the same, nothing was.
-
-The quantization is replaced for both, so that the smallest difference of a coefficient is seen.
+- Else, and where that row is grey, which a whole picture can have as well, the file is decoded with nothing and with
+  different bytes before the end mark. A decoder would read those for what is missing. Where all pixels are the same
+  each time, nothing that shows was.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from server.preprocessing.jpeg_segments import DQT, EOI, SOS, Body, Frame, Head, Scan, restart_markers
+from server.preprocessing.jpeg_segments import DQT, EOI, SOS, Body, Frame, Head, Scan, joined, restart_markers
 
 _END = bytes((0xFF, EOI))
 _LONGEST_SIDE = 65_500  # libjpeg's
 
-# What a decoder would read in place of missing data: in pairs without a bit in common, so that whichever bit is the
-# first that is missing, it is both 0 and 1; and without a byte FF, which begins a marker.
+# What a decoder reads in place of missing data: nothing, and bytes in pairs without a bit in common, so that whichever
+# bit is the first that is missing, it is both 0 and 1. None is FF, which begins a marker.
 _RANDOM = np.random.default_rng(0).integers(1, 255, (2, 64), np.uint8)
-_IN_PLACE = tuple(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn))
+_IN_PLACE = (b"", *(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn)))
 
-# A step of 1 in the DC coefficient is a step of 8/8 in a sample; one in another is 4/8 x cos x cos or more somewhere.
-_DC_STEP, _AC_STEP = 8, 4
+# So that the smallest difference in the DC coefficient shows in the one sample of a block at 1/8, and the largest does
+# not overflow.
+_DC_STEP = 7
 _STRIP_ROWS = 256
 
 
@@ -119,15 +119,14 @@ def _goes_on(data: bytes, head: Head, scan: Scan, end: int) -> bool:
 def _is_the_same_whatever_follows(data: bytes, head: Head, body: Body, end: int) -> bool:
     frame, last = head.frame, body.scans[-1]
     needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
-    start = _head(data, head, frame.width, frame.height) + b"".join(
+    start = joined(data, head.kept) + b"".join(
         data[at : end if at == last.at else behind]
         for at, behind in body.kept
-        if data[at + 1] != DQT and (data[at + 1] != SOS or at in needed) and at <= last.at
+        if (data[at + 1] != SOS or at in needed) and at <= last.at
     )
-    seen = {_digest(_decoded(start + other + _END)) for other in _IN_PLACE[:2]}
-    if len(seen) > 1:
-        return False
-    return all(_digest(_decoded(start + other + _END)) in seen for other in _IN_PLACE[2:])
+    first, *others = (start + other + _END for other in _IN_PLACE)
+    digest = _digest(_decoded(first))
+    return all(_digest(_decoded(other)) == digest for other in others)
 
 
 def _builds_on(frame: Frame, last: Scan, scan: Scan) -> bool:
@@ -138,8 +137,8 @@ def _builds_on(frame: Frame, last: Scan, scan: Scan) -> bool:
 
 
 def _head(data: bytes, head: Head, width: int, height: int) -> bytes:
-    """All before the first scan, for a picture of another size, in steps that show each difference."""
-    tables = b"".join(bytes((table, _DC_STEP)) + bytes((_AC_STEP,)) * 63 for table in range(4))
+    """All before the first scan, for a picture of another size that shows each difference at 1/8."""
+    tables = b"".join(bytes((table, *(_DC_STEP,) * 64)) for table in range(4))
     parts = []
     for start, end in head.kept:
         if start == head.frame.at - 4:
