@@ -27,8 +27,9 @@ _END = bytes((0xFF, EOI))
 _LONGEST_SIDE = 65_500  # libjpeg's
 
 # What a decoder reads in place of missing data: nothing, and bytes in pairs without a bit in common, so that whichever
-# bit is the first that is missing, it is both 0 and 1. None is FF, which begins a marker.
-_RANDOM = np.random.default_rng(0).integers(1, 255, (2, 64), np.uint8)
+# bit is the first that is missing, it is both 0 and 1. None is FF, which begins a marker. They are more than the longest
+# MCU takes (10 blocks of 64 coefficients of 26 bits), part of which may lie beside the picture.
+_RANDOM = np.random.default_rng(0).integers(1, 255, (2, 4096), np.uint8)
 _IN_PLACE = (b"", *(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn)))
 
 # So that the smallest difference in the DC coefficient shows in the one sample of a block at 1/8, and the largest does
