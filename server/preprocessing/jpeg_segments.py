@@ -150,9 +150,10 @@ def read_head(data: bytes) -> Head:
         if marker == SOS:
             break
         if marker in FRAMES or marker in (DHP, LOSSLESS_LS):
-            if frame is not None:
-                raise UnreadablePicture()
-            frame = _frame(marker, data[payload:at], payload)
+            if frame is None or frame.marker != DHP:  # in a hierarchical JPEG the frames follow a header of their own
+                if frame is not None:
+                    raise UnreadablePicture()
+                frame = _frame(marker, data[payload:at], payload)
         elif marker == DRI:
             restarts = int.from_bytes(data[payload : payload + 2])
         elif marker == _APP1:
