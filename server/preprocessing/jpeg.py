@@ -24,8 +24,8 @@ from server.preprocessing.stored import Bounds, Stored
 # A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours.
 _MOST_SCANS = 100
 
-# A picture that is decoded at a scale may have so many times the pixels of the bound by itself. It takes no memory for
-# them, but time: its data is read in full whatever the scale.
+# What is decoded at a scale has a quarter of the pixels at most, so that four times the bound are decoded to no more
+# than the bound. The others take no memory, but time: all data is read, whatever the scale.
 _TIMES_AT_A_SCALE = 4
 
 
@@ -79,8 +79,6 @@ def _scale(head: Head, bounds: Bounds) -> int:
         bounds.check(width, height)
     elif width * height > _TIMES_AT_A_SCALE * bounds.max_pixels:
         raise PictureTooLarge(width, height, _TIMES_AT_A_SCALE * bounds.max_pixels)
-    elif -(-width // scale) * -(-height // scale) > bounds.max_pixels:
-        raise PictureTooLarge(width, height, bounds.max_pixels)
     return scale
 
 

@@ -4,12 +4,13 @@ Some programs leave the end mark out, and phones put other data in its place. A 
 well, and libjpeg, asked to decode one all the same, fills what is missing with grey and says so to nobody who calls it
 by way of Pillow. So the file is decoded in ways that show the difference:
 
-- A JPEG of one scan gets one more row of blocks than it has, and its end mark. When libjpeg runs out of data it leaves
-  all further blocks at zero, which is grey. So a further row that is not grey proves that all others were decoded from
-  what is there. This takes one decoding at 1/8.
+- A JPEG of one scan (of its last restart interval alone, where it has any) gets one more row of blocks than it has, and
+  its end mark. When libjpeg runs out of data it leaves all further blocks at zero, which is grey. So a further row that
+  is not grey proves that all others were decoded from what is there. This takes one decoding at 1/8.
 - Else, and where that row is grey, which a whole picture can have as well, the file is decoded with nothing and with
   different bytes before the end mark. A decoder would read those for what is missing. Where all pixels are the same
-  each time, nothing that shows was.
+  each time, nothing that shows was. Both with its own quantization and, where that is fine, with a coarser one: a small
+  coefficient may show in one of them only.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from server.preprocessing.jpeg_segments import DQT, EOI, SOS, Body, Frame, Head, Scan, joined, restart_markers
+from server.preprocessing.jpeg_segments import DQT, DRI, EOI, SOS, Body, Frame, Head, Scan, behind_restart, joined
 
 _END = bytes((0xFF, EOI))
 _LONGEST_SIDE = 65_500  # libjpeg's
 
 # What a decoder reads in place of missing data: nothing, and bytes in pairs without a bit in common, so that whichever
-# bit is the first that is missing, it is both 0 and 1. None is FF, which begins a marker. They are more than the longest
-# MCU takes (10 blocks of 64 coefficients of 26 bits), part of which may lie beside the picture.
+# bit is the first that is missing, it is both 0 and 1. None is FF, which begins a marker. They are more than the
+# longest MCU takes (10 blocks of 64 coefficients of 26 bits), part of which may lie beside the picture.
 _RANDOM = np.random.default_rng(0).integers(1, 255, (2, 4096), np.uint8)
-_IN_PLACE = (b"", *(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn)))
+_IN_PLACE = tuple(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn))
 
 # So that the smallest difference in the DC coefficient shows in the one sample of a block at 1/8, and the largest does
 # not overflow.
 _DC_STEP = 7
+# A step of 1 in another coefficient is one of 4/8 x cos x cos, or more, in a sample.
+_AC_STEP = 4
 _STRIP_ROWS = 256
 
 
@@ -52,11 +55,17 @@ def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> boo
     A picture of more than `max_pixels` is decoded at 1/8 only. Where that proves nothing, it counts as cut short.
     """
     frame, last = head.frame, body.scans[-1]
-    if not _are_covered(frame, body.scans) or not _has_restarts(data, frame, last):
+    if not _are_covered(frame, body.scans):
+        return False
+    across, down = _units(frame, last)
+    restarts = (across * down - 1) // last.restarts if last.restarts else 0
+    # In place of a restart marker that is missing a decoder takes no other data.
+    if (start := behind_restart(data, last, restarts)) is None:
         return False
     end = without_end(data, last)
+    coded = across * down - restarts * last.restarts
     try:
-        if head.one_pass and len(body.scans) == 1 and _goes_on(data, head, last, end):
+        if head.one_pass and len(body.scans) == 1 and _goes_on(data, head, (start, end), coded):
             return True
         if frame.width * frame.height > max_pixels:
             return False
@@ -90,44 +99,58 @@ def _units(frame: Frame, scan: Scan) -> tuple[int, int]:
     return -(-width // 8), -(-height // 8)
 
 
-def _has_restarts(data: bytes, frame: Frame, scan: Scan) -> bool:
-    """Whether the scan has all its restart markers: in place of a missing one a decoder takes no other data."""
-    if not scan.restarts:
-        return True
-    across, down = _units(frame, scan)
-    return restart_markers(data, scan) >= -(-across * down // scan.restarts) - 1
+def _goes_on(data: bytes, head: Head, coded: tuple[int, int], count: int) -> bool:
+    """Whether, of a scan of all components, a row below these `count` MCUs is decoded from what is left of the data.
 
-
-def _goes_on(data: bytes, head: Head, scan: Scan, end: int) -> bool:
-    """Whether a row below the picture is decoded from what is left of the data."""
+    `coded`: where the MCUs begin and end in `data`.
+    """
     frame = head.frame
-    across, down = _units(frame, scan)
     single = len(frame.components) == 1
     unit_across = 8 if single else 8 * max(one.across for one in frame.components)
     unit_down = 8 if single else 8 * max(one.down for one in frame.components)
-    width, height = across * unit_across, (down + 1) * unit_down
-    if max(width, height) > _LONGEST_SIDE:
+    # Any shape serves that has so many: that of the picture, or else one row.
+    across = -(-frame.width // unit_across)
+    across = count if count % across else across
+    above = count // across * unit_down
+    if max(across * unit_across, above + unit_down) > _LONGEST_SIDE:
         return False
-    longer = _head(data, head, width, height)
-    image = _decoded(longer + data[scan.at : end] + _END, scaled=True)
+    scan = data[head.sos : head.sos + 2 + int.from_bytes(data[head.sos + 2 : head.sos + 4])]
+    longer = _head(data, head, across * unit_across, above + unit_down) + scan
+    image = _decoded(b"".join((longer, memoryview(data)[slice(*coded)], _END)), scaled=True)
     # Of two MCUs without data the first is decoded from zeros in its place, the second not at all.
-    empty = _head(data, head, unit_across, 2 * unit_down) + data[scan.at : scan.entropy] + _END
+    empty = _head(data, head, unit_across, 2 * unit_down) + scan + _END
     grey = _decoded(empty, scaled=True).crop((0, unit_down // 8, unit_across // 8, unit_down // 4))
-    below = image.crop((0, down * unit_down // 8, *image.size))
-    return below.getextrema() != grey.getextrema()
+    return image.crop((0, above // 8, *image.size)).getextrema() != grey.getextrema()
 
 
 def _is_the_same_whatever_follows(data: bytes, head: Head, body: Body, end: int) -> bool:
     frame, last = head.frame, body.scans[-1]
     needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
-    start = joined(data, head.kept) + b"".join(
+    scans = b"".join(
         data[at : end if at == last.at else behind]
         for at, behind in body.kept
         if (data[at + 1] != SOS or at in needed) and at <= last.at
     )
-    first, *others = (start + other + _END for other in _IN_PLACE)
-    digest = _digest(_decoded(first))
-    return all(_digest(_decoded(other)) == digest for other in others)
+    plain = joined(data, head.kept)
+    coarse = b"".join(_coarser(data[start:behind]) for start, behind in head.kept)
+    for start, in_place in ((plain, _IN_PLACE[:2]), (coarse, _IN_PLACE[2:] if coarse != plain else ())):
+        if not in_place:
+            continue
+        digest = _digest(_decoded(start + scans + _END))
+        if any(_digest(_decoded(start + scans + other + _END)) != digest for other in in_place):
+            return False
+    return True
+
+
+def _coarser(segment: bytes) -> bytes:
+    """A table of quantization in which no AC coefficient is quantized so finely that a step of 1 may not show."""
+    if segment[1] != DQT:
+        return segment
+    tables, at = bytearray(segment), 4
+    while at + 65 <= len(tables) and tables[at] >> 4 == 0:
+        tables[at + 2 : at + 65] = bytes(max(step, _AC_STEP) for step in tables[at + 2 : at + 65])
+        at += 65
+    return bytes(tables)
 
 
 def _builds_on(frame: Frame, last: Scan, scan: Scan) -> bool:
@@ -138,14 +161,14 @@ def _builds_on(frame: Frame, last: Scan, scan: Scan) -> bool:
 
 
 def _head(data: bytes, head: Head, width: int, height: int) -> bytes:
-    """All before the first scan, for a picture of another size that shows each difference at 1/8."""
+    """All before the first scan, for a picture of another size without restarts that shows each difference at 1/8."""
     tables = b"".join(bytes((table, *(_DC_STEP,) * 64)) for table in range(4))
     parts = []
     for start, end in head.kept:
         if start == head.frame.at - 4:
             size = height.to_bytes(2) + width.to_bytes(2)
             parts.append(data[start : start + 5] + size + data[start + 9 : end])
-        elif data[start + 1] != DQT:
+        elif data[start + 1] not in (DQT, DRI):
             parts.append(data[start:end])
     return b"".join((*parts, bytes((0xFF, DQT)), (2 + len(tables)).to_bytes(2), tables))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from server.errors import UnreadablePicture
 from server.preprocessing.metadata import EXIF_PREFIX, exif_orientation, xmp_orientation
@@ -205,9 +206,12 @@ def read_body(data: bytes, head: Head, *, most_scans: int) -> Body:
     return Body(tuple(scans), tuple(kept), False)
 
 
-def restart_markers(data: bytes, scan: Scan) -> int:
-    """How many stand in the scan's entropy-coded data."""
-    return sum(1 for _ in _RESTART.finditer(data, scan.entropy, scan.end))
+def behind_restart(data: bytes, scan: Scan, number: int) -> int | None:
+    """Where the scan's entropy-coded data goes on behind so many restart markers; None where it has fewer."""
+    if number == 0:
+        return scan.entropy
+    found = next(islice(_RESTART.finditer(data, scan.entropy, scan.end), number - 1, None), None)
+    return None if found is None else found.end()
 
 
 def _next_marker(data: bytes, at: int) -> tuple[int, int]:

