@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from server.preprocessing.jpeg_segments import DQT, DRI, EOI, SOS, Body, Frame, Head, Scan, behind_restart, joined
+from server.preprocessing.jpeg_segments import APP0, DQT, DRI, EOI, SOS, Body, Frame, Head, Scan, behind_restart, joined
 
 _END = bytes((0xFF, EOI))
 _LONGEST_SIDE = 65_500  # libjpeg's
@@ -40,6 +40,9 @@ _DC_STEP = 7
 _AC_STEP = 4
 _STRIP_ROWS = 256
 
+# Scans x pixels that are decoded anew for a proof, over the bound on pixels: the scans of one component are about four.
+_MOST_PASSES = 8
+
 
 def without_end(data: bytes, scan: Scan) -> int:
     """Where the scan's entropy-coded data ends: a byte FF at the very end is half of a marker."""
@@ -52,7 +55,8 @@ def without_end(data: bytes, scan: Scan) -> int:
 def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> bool:
     """Whether no coefficient is missing, of a JPEG whose `body` has no end mark.
 
-    A picture of more than `max_pixels` is decoded at 1/8 only. Where that proves nothing, it counts as cut short.
+    A picture of more than `max_pixels`, or of very many scans, is decoded at 1/8 only. Where that proves nothing, it
+    counts as cut short.
     """
     frame, last = head.frame, body.scans[-1]
     if not _are_covered(frame, body.scans):
@@ -67,9 +71,11 @@ def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> boo
     try:
         if head.one_pass and len(body.scans) == 1 and _goes_on(data, head, (start, end), coded):
             return True
-        if frame.width * frame.height > max_pixels:
+        needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
+        pixels = frame.width * frame.height
+        if pixels > max_pixels or len(needed) * pixels > _MOST_PASSES * max_pixels:
             return False
-        return _is_the_same_whatever_follows(data, head, body, end)
+        return _is_the_same_whatever_follows(data, head, body, end, needed)
     except MemoryError:
         raise
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError... for damage
@@ -123,21 +129,21 @@ def _goes_on(data: bytes, head: Head, coded: tuple[int, int], count: int) -> boo
     return image.crop((0, above // 8, *image.size)).getextrema() != grey.getextrema()
 
 
-def _is_the_same_whatever_follows(data: bytes, head: Head, body: Body, end: int) -> bool:
+def _is_the_same_whatever_follows(data: bytes, head: Head, body: Body, end: int, needed: set[int]) -> bool:
+    """Whether the pixels depend on nothing behind `end`; `needed`: where the scans are that the last one builds on."""
     frame, last = head.frame, body.scans[-1]
-    needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
     scans = b"".join(
         data[at : end if at == last.at else behind]
         for at, behind in body.kept
         if (data[at + 1] != SOS or at in needed) and at <= last.at
     )
+    # Of a scan of the first component a grey decoding shows all, if that is the brightness: JFIF says so.
+    grey = last.components == (frame.components[0].id,) and any(data[start + 1] == APP0 for start, _ in head.kept)
     plain = joined(data, head.kept)
     coarse = b"".join(_coarser(data[start:behind]) for start, behind in head.kept)
-    for start, in_place in ((plain, _IN_PLACE[:2]), (coarse, _IN_PLACE[2:] if coarse != plain else ())):
-        if not in_place:
-            continue
-        digest = _digest(_decoded(start + scans + _END))
-        if any(_digest(_decoded(start + scans + other + _END)) != digest for other in in_place):
+    for tables in {plain, coarse}:
+        digest = _digest(_decoded(tables + scans + _END, grey=grey))
+        if any(_digest(_decoded(tables + scans + other + _END, grey=grey)) != digest for other in _IN_PLACE):
             return False
     return True
 
@@ -173,8 +179,10 @@ def _head(data: bytes, head: Head, width: int, height: int) -> bytes:
     return b"".join((*parts, bytes((0xFF, DQT)), (2 + len(tables)).to_bytes(2), tables))
 
 
-def _decoded(data: bytes, *, scaled: bool = False) -> Image.Image:
+def _decoded(data: bytes, *, scaled: bool = False, grey: bool = False) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=("JPEG",))
+    if grey:
+        image.draft("L", None)
     if scaled:
         image.draft(None, (1, 1))  # at 1/8: both sides are multiples of 8
     image.load()

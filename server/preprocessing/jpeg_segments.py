@@ -19,8 +19,8 @@ from server.preprocessing.metadata import EXIF_PREFIX, exif_orientation, xmp_ori
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 DHT, DAC, DQT, DNL, DRI = 0xC4, 0xCC, 0xDB, 0xDC, 0xDD
 DHP, EXP, JPG, LOSSLESS_LS, COM, TEM = 0xDE, 0xDF, 0xC8, 0xF7, 0xFE, 0x01
-_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
-_METADATA = frozenset((*range(_APP0, _APP15 + 1), COM))
+APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_METADATA = frozenset((*range(APP0, _APP15 + 1), COM))
 FRAMES = frozenset(range(0xC0, 0xD0)) - {DHT, JPG, DAC}
 """The markers of a frame header (SOF): it says how the picture is coded, and its size."""
 _TABLES = frozenset((DHT, DAC, DQT, DRI))
@@ -243,7 +243,7 @@ def _scan(payload: bytes, start: int, entropy: tuple[int, int], restarts: int) -
 
 
 def _is_jfif(marker: int, data: bytes, payload: int, end: int) -> bool:
-    return marker == _APP0 and end - payload >= _SHORTEST_JFIF and data.startswith(b"JFIF\0", payload)
+    return marker == APP0 and end - payload >= _SHORTEST_JFIF and data.startswith(b"JFIF\0", payload)
 
 
 def _is_adobe(marker: int, data: bytes, payload: int, end: int) -> bool:

@@ -115,7 +115,7 @@ def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, read_jpeg: R
     always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
-    width x height is over `max_pixels`.
+    width x height is over `max_pixels`; of a JPEG that is decoded at a scale, over four times that.
     """
     form = sniff(data)
     try:
