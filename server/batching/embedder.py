@@ -24,7 +24,7 @@ from server.batching.batcher import Batcher, Lanes
 from server.batching.fair_queue import Caller, Lane
 from server.batching.threads import Pool
 from server.batching.vector_cache import Counted, VectorCache
-from server.errors import NoTextTower
+from server.errors import NoTextTower, PictureTooLarge
 from server.preprocessing import media
 from server.preprocessing.formats import Format
 from server.preprocessing.text import Tokenizer
@@ -280,7 +280,7 @@ class Embedder:
         """Run what decodes a picture: large pictures one at a time, on a thread beside the others."""
 
         def if_small() -> tuple[Made] | None:
-            width, height = media.measure(data, max_pixels=self._max_pixels)
+            width, height = media.measure(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
             return (work(),) if width * height <= _LARGE_PIXELS else None
 
         if (made := await self._decoding[caller.lane].run(if_small, caller)) is not None:
@@ -304,5 +304,11 @@ class Embedder:
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
         """The thumbnail, from the decoded picture where that is large enough."""
         if picture is None or not media.fills_thumbnail(picture):
-            picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL)
+            try:
+                picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL)
+            except PictureTooLarge:
+                # It is within the bound at the scale for the model only, so that the thumbnail is less sharp.
+                picture = picture or media.decode(
+                    data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least
+                )
         return media.thumbnail(picture)

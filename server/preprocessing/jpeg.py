@@ -1,64 +1,93 @@
-"""JPEG: decoded at a scale where the spec allows it."""
+"""JPEG: decoded at a scale where the spec allows it, from nothing but what a decoder needs.
+
+Pillow is handed the segments that hold the picture, and no metadata: see `jpeg_segments`. It decodes the first
+picture; others behind it, a video or a trailer are left out. What is read of metadata is the orientation (EXIF's, or
+else XMP's) and the ICC profile.
+
+The memory of decoding is bounded by what is decoded. A JPEG of one scan is decoded row by row, so at a scale only the
+scaled size counts; of any other libjpeg holds all coefficients, whatever the scale, and its own size counts.
+"""
 
 from __future__ import annotations
 
 import io
-import re
 
 from PIL import Image
 
-from server.errors import UnreadablePicture
-from server.preprocessing import plain
+from server.errors import PictureTooLarge, UnreadablePicture
 from server.preprocessing.formats import Format
+from server.preprocessing.jpeg_end import all_is_there, without_end
+from server.preprocessing.jpeg_kinds import refuse_what_is_not_read
+from server.preprocessing.jpeg_segments import EOI, Body, Head, joined, read_body, read_head
 from server.preprocessing.stored import Bounds, Stored
 
 # A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours.
 _MOST_SCANS = 100
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
-
-def _opened(data: bytes) -> Image.Image:
-    # A phone's multi-picture JPEG is opened as its first picture.
-    return Image.open(io.BytesIO(data), formats=("JPEG", "MPO"))
+# What is decoded at a scale has a quarter of the pixels at most, so that four times the bound are decoded to no more
+# than the bound. The others take no memory, but time: all data is read, whatever the scale.
+_TIMES_AT_A_SCALE = 4
 
 
 def measure(data: bytes, _form: Format) -> tuple[int, int]:
     """Width and height as stored and in full, from the header alone."""
-    return _opened(data).size
+    frame = _head(data).frame
+    return frame.width, frame.height
+
+
+def measure_within(data: bytes, bounds: Bounds) -> tuple[int, int]:
+    """As `measure`. Raises PictureTooLarge as `read` does."""
+    head = _head(data)
+    _scale(head, bounds)
+    return head.frame.width, head.frame.height
 
 
 def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
-    """Raises PictureTooLarge before it decodes, UnreadablePicture, and whatever Pillow raises for damage."""
-    if _scans(data) > _MOST_SCANS:
+    """Raises PictureTooLarge before it decodes, UnsupportedPicture, UnreadablePicture, and whatever Pillow raises for
+    damage."""
+    head = _head(data)
+    scale = _scale(head, bounds)
+    body = read_body(data, head, most_scans=_MOST_SCANS)
+    if len(body.scans) > _MOST_SCANS:
         raise UnreadablePicture("The JPEG has more scans than any camera or program writes.")
-    image = _opened(data)
-    size = image.size
-    bounds.check(*size)
-    scale = _scaled(image, bounds.jpeg_at_least) if bounds.jpeg_at_least else 1
-    about = (size, plain.orientation(image), scale, plain.profile(image))
+    needed = _needed(data, head, body, bounds)
+    image = Image.open(io.BytesIO(needed), formats=("JPEG",))
+    about = ((head.frame.width, head.frame.height), head.orientation, scale, head.profile)
     if bounds.read_jpeg is not None and scale == 1 and image.mode == "RGB":
-        return Stored(bounds.read_jpeg(data), *about)
+        return Stored(bounds.read_jpeg(needed), *about)
+    if scale > 1:
+        # No mode: the colours stay as they are.
+        image.draft(None, (bounds.jpeg_at_least, bounds.jpeg_at_least))
     image.load()
     return Stored(image, *about)
 
 
-def _scans(data: bytes) -> int:
-    """How many scans the first picture of a JPEG has: each costs a pass over all its pixels.
-
-    A marker other than 00 (a stuffed byte), D0 to D7 (restarts) and FF (fill) ends the entropy-coded data.
-    """
-    scans, at = 0, 2
-    while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
-        at = found.end()
-        if found[0] == b"\xff\xda":
-            scans += 1
-        if found[0] != b"\xff\x01" and len(data) >= at + 2:
-            at += int.from_bytes(data[at : at + 2])
-    return scans
+def _head(data: bytes) -> Head:
+    head = read_head(data)
+    refuse_what_is_not_read(head.frame)
+    return head
 
 
-def _scaled(image: Image.Image, at_least: int) -> int:
-    """Have a JPEG's decoder leave out what a smaller picture does not show; 1, 2, 4 or 8: the divisor of its size."""
-    width = image.width
-    drafted = image.draft(None, (at_least, at_least))  # no mode: the colours stay as they are
-    return round(width / drafted[1][2]) if drafted else 1
+def _scale(head: Head, bounds: Bounds) -> int:
+    """1, 2, 4 or 8: the divisor of the size that is decoded. Raises PictureTooLarge."""
+    width, height = head.frame.width, head.frame.height
+    scale = 1
+    if bounds.jpeg_at_least:
+        most = min(width, height) // bounds.jpeg_at_least
+        scale = next((scale for scale in (8, 4, 2) if most >= scale), 1)
+    if scale == 1 or not head.one_pass:
+        bounds.check(width, height)
+    elif width * height > _TIMES_AT_A_SCALE * bounds.max_pixels:
+        raise PictureTooLarge(width, height, _TIMES_AT_A_SCALE * bounds.max_pixels)
+    return scale
+
+
+def _needed(data: bytes, head: Head, body: Body, bounds: Bounds) -> bytes:
+    """The JPEG without what no decoder needs, and with an end mark. Raises UnreadablePicture for one that was cut."""
+    if body.ended:
+        return joined(data, (*head.kept, *body.kept))
+    if not all_is_there(data, head, body, max_pixels=bounds.max_pixels):
+        raise UnreadablePicture()
+    last = body.scans[-1]
+    kept = [(at, behind) for at, behind in body.kept if at < last.at]
+    return joined(data, (*head.kept, *kept, (last.at, without_end(data, last)))) + bytes((0xFF, EOI))

@@ -99,11 +99,13 @@ class Picture:
     at 1/2 fill 500.5 of 501."""
 
 
-def measure(data: bytes, *, max_pixels: int) -> tuple[int, int]:
+def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> tuple[int, int]:
     """Width and height as stored, from the header alone. Raises as `decode` does."""
     form = sniff(data)
-    bounds = Bounds(max_pixels)
+    bounds = Bounds(max_pixels, jpeg_at_least)
     try:
+        if form is JPEG:
+            return jpeg.measure_within(data, bounds)
         size = _READERS[form].measure(data, form)
         bounds.check(*size)
         return size
@@ -120,7 +122,7 @@ def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, read_jpeg: R
     always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
-    width x height is over `max_pixels`.
+    width x height is over `max_pixels`; of a JPEG that is decoded at a scale, over four times that.
     """
     form = sniff(data)
     try:

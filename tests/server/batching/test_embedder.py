@@ -24,6 +24,7 @@ from server.errors import (
     NotAPicture,
     NoTextTower,
     Overloaded,
+    PictureTooLarge,
     TextRejected,
     UnreadablePicture,
 )
@@ -555,3 +556,21 @@ async def test_jpegs_are_decoded_as_the_spec_says_whether_a_thumbnail_is_made_or
         made = Image.open(io.BytesIO(thumbnail))
         assert made.size == full.size == (170, 256)
         assert np.abs(np.asarray(made, np.int16) - np.asarray(full, np.int16)).mean() < 1
+
+
+@pytest.mark.parametrize(("at_least", "read"), [(2, True), (0, False)])
+async def test_a_large_jpeg_is_measured_by_the_bound_that_it_is_decoded_by(
+    batcher: Batcher, at_least: int, read: bool
+) -> None:
+    data = photograph(400, 300)
+    embedder = Embedder(batcher, msgspec.structs.replace(SPEC, jpeg_at_least=at_least), max_pixels=30_000, threads=2)
+    try:
+        if read:
+            found = await embedder.embed(data, within=LONG, thumbnail=True)
+            assert (found.width, found.height) == (400, 300)
+            assert await embedder.thumbnail(data) == found.thumbnail
+        else:
+            with pytest.raises(PictureTooLarge):
+                await embedder.embed(data, within=LONG)
+    finally:
+        embedder.close()
