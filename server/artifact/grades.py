@@ -19,6 +19,10 @@ GRADES: Final[tuple[Grade, ...]] = get_args(Grade)
 """The best first."""
 
 
+SAME_PICTURE: Final[tuple[Grade, ...]] = ("identical", "near-duplicate")
+"""The grades that say that two pictures are one, as it is or altered. A blank picture never has them."""
+
+
 class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
     """A part of the manifest, as those of artifact.py are."""
 
@@ -38,9 +42,14 @@ class Grades(_Record, frozen=True):
         if not 1 >= self.identical >= self.near_duplicate >= self.similar >= -1:
             raise ValueError("the grades must be cosines, each at least as high as the next")
 
-    def of(self, cosine: float) -> Grade:
-        """The grade of a match, by its cosine as the answer shows it."""
-        return next((grade for grade in GRADES if cosine >= self.least(grade)), "weak")
+    def of(self, cosine: float, *, blank: bool = False) -> Grade:
+        """The grade of a match, by its cosine as the answer shows it.
+
+        `blank`: one of the two pictures shows nothing but one colour. Models tell such pictures apart badly, so that
+        their cosine proves nothing: the match is at best similar.
+        """
+        named: Grade = next((grade for grade in GRADES if cosine >= self.least(grade)), "weak")
+        return "similar" if blank and named in SAME_PICTURE else named
 
     def least(self, grade: Grade) -> float:
         """The lowest cosine that has this grade, or a better one; -1 for weak."""

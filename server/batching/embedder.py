@@ -26,6 +26,7 @@ from server.batching.threads import Pool
 from server.batching.vector_cache import Counted, VectorCache
 from server.errors import NoTextTower, PictureTooLarge
 from server.preprocessing import media
+from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format
 from server.preprocessing.text import Tokenizer
 
@@ -60,6 +61,8 @@ class Known:
     format: Format
     width: int
     height: int
+    blank: bool
+    """One colour throughout, as the model sees it: see `is_blank`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,19 @@ class EmbeddedText(KnownText):
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
-    pixels: media.Pixels
+class Seen:
+    """What a picture is without its vector: its format, its width and height upright, and whether it is blank."""
+
     format: Format
     width: int
     height: int
+    blank: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    pixels: media.Pixels
+    seen: Seen
     thumbnail: bytes | None
     timings: Timings
 
@@ -228,6 +239,10 @@ class Embedder:
             return [one for one in known if one is not None]
         return await self.texts.each(embed, range(len(texts)), within=within, caller=caller, weight=new)
 
+    async def see(self, data: bytes, caller: Caller = _ANYBODY) -> Seen:
+        """What a picture is, from its pixels, without a vector. Raises MediaRejected's kinds."""
+        return (await self._in_turn(lambda: self._decode(data, thumbnail=False), data, caller)).seen
+
     async def thumbnail(self, data: bytes, caller: Caller = _ANYBODY) -> bytes:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
         return await self._in_turn(lambda: self._shrink(data), data, caller)
@@ -236,7 +251,7 @@ class Embedder:
         """A picture that was embedded a moment ago, by the digest of its bytes."""
         if (known := self._pictures.get(digest)) is None:
             return None
-        return Embedded(known.embedding, known.format, known.width, known.height, digest, None, {})
+        return Embedded(known.embedding, known.format, known.width, known.height, known.blank, digest, None, {})
 
     def _recall_text(self, text: str) -> EmbeddedText | None:
         known = self._texts.get(text)
@@ -252,7 +267,8 @@ class Embedder:
         encoded = await self._batcher.encode(decoded.pixels, caller)
         timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
         self._report("image", timings)
-        about = (encoded.embedding, decoded.format, decoded.width, decoded.height)
+        seen = decoded.seen
+        about = (encoded.embedding, seen.format, seen.width, seen.height, seen.blank)
         self._pictures.put(digest, Known(*about))
         return Embedded(*about, digest, decoded.thumbnail, timings)
 
@@ -299,7 +315,8 @@ class Embedder:
         pixels = media.to_pixels(picture, self._spec)
         timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
         small = self._shrink(data, picture) if thumbnail else None
-        return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
+        seen = Seen(picture.format, picture.width, picture.height, is_blank(pixels))
+        return _Decoded(pixels, seen, small, timings)
 
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
         """The thumbnail, from the decoded picture where that is large enough."""

@@ -7,13 +7,14 @@ one embedding space: it searches that one, and what it stores is stored there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from pgvector import HalfVector
 from psycopg import AsyncConnection
-from psycopg.rows import BaseRowFactory, TupleRow, class_row, dict_row, kwargs_row, scalar_row
+from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row
 from psycopg.types.json import Jsonb
 
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
@@ -23,6 +24,7 @@ from server.catalogue.rows import (
     Found,
     Match,
     Media,
+    MediaVector,
     NewMedia,
     Product,
     ProductFile,
@@ -39,6 +41,7 @@ from server.database.queries import Queries
 from server.database.replica import Replica
 from server.database.runner import Runner
 from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound, StoreUnavailable
+from server.preprocessing.readings import READING
 
 T = TypeVar("T")
 
@@ -132,8 +135,8 @@ class Catalogue:
 
     # --- media -------------------------------------------------------------------------------------------------------
 
-    async def add_media(self, media: NewMedia, embedding: ArrayLike) -> tuple[Media, bool]:
-        """Add a media together with its vector; gives the stored media, and whether it is new.
+    async def add_media(self, media: NewMedia, embedding: ArrayLike, *, blank: bool = False) -> tuple[Media, bool]:
+        """Add a media together with its vector; gives the stored media, and whether it is new. `blank`: it is one.
 
         When the product has a media of the same bytes already, that media is given, and gets its vector in this space
         if it has none. Raises ProductNotFound, VectorRefused; StoreUnavailable where the upload was held up for so long
@@ -156,10 +159,15 @@ class Catalogue:
                     if (await connection.execute(self._queries["was_swept"], parameters)).rowcount:
                         raise StoreUnavailable("This upload took too long to be kept; please send the picture again.")
                     raise CatalogueConflict("The same picture was being deleted at this moment; please try again.")
-                await connection.execute(
-                    self._queries["add_vector"],
-                    {"space": self.space.number, "media_id": stored.id, "embedding": vector},
-                )
+                row = {
+                    "space": self.space.number,
+                    "media_id": stored.id,
+                    "embedding": vector,
+                    "blank": blank,
+                    "reading": READING,
+                }
+                if (await connection.execute(self._queries["add_vector"], row)).rowcount:
+                    stored = replace(stored, blank=blank)
             return stored, added is not None
 
         return await self._runner.write(add)
@@ -190,10 +198,10 @@ class Catalogue:
 
         return await self._runner.write(delete)
 
-    async def media_vector(self, client_id: str, media_id: str) -> NDArray[np.float32] | None:
-        """The media's vector in this space, float32[D], as it is stored; None when it has none."""
-        found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, scalar_row)
-        return found[0].to_numpy().astype(np.float32) if found else None
+    async def media_vector(self, client_id: str, media_id: str) -> MediaVector | None:
+        """The media's vector in this space, as it is stored; None when it has none."""
+        found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, args_row(_vector))
+        return found[0] if found else None
 
     async def same_files(self, client_id: str, media_id: str, *, limit: int = MOST_MATCHES) -> list[Match]:
         """The client's other active media with the very bytes of this one, by id; also those without a vector yet."""
@@ -236,6 +244,10 @@ class Catalogue:
 
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
         return await self._runner.fetch(self._queries[name], parameters, row_factory)
+
+
+def _vector(embedding: HalfVector, blank: bool) -> MediaVector:
+    return MediaVector(embedding.to_numpy().astype(np.float32), blank)
 
 
 def _put(*, created: bool, **product: Any) -> tuple[Product, bool]:

@@ -67,6 +67,8 @@ class Report(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     space: str
     media: int
     without_vector: int
+    blank: int
+    """Pictures of one colour throughout, which are left out: they look alike, and are no duplicates."""
     exact: list[list[Copy]]
     """Groups of the same file."""
     near: list[list[Copy]] | None
@@ -178,6 +180,7 @@ def _top(parent: NDArray[np.int64], place: int) -> int:
 class _Counted:
     media: int
     embedded: int
+    blank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,14 +238,14 @@ def find(
                 raise DatabaseUnusable("The database has no live embedding space yet: start the server with it once.")
             queries = queries.of(table_of(space.number))
             with connection.cursor(row_factory=class_row(_Counted)) as counting:
-                count = counting.execute(queries["count_media"], parameters).fetchone() or _Counted(0, 0)
+                count = counting.execute(queries["count_media"], parameters).fetchone() or _Counted(0, 0, 0)
             with connection.cursor(row_factory=scalar_row) as files:
                 same: list[list[str]] = files.execute(queries["same_files"], parameters).fetchall()
             grades = space.grades(settings) if near else None
             ids: list[str] = []
             linked = None
             if grades is not None:
-                bar = show(count.embedded, "vectors")
+                bar = show(count.embedded - count.blank, "vectors")
                 ids, vectors = _read_vectors(connection, queries["vectors"], parameters, space, bar)
                 bar.clear()
                 linked = link(vectors, grades.near_duplicate, show)
@@ -254,6 +257,7 @@ def find(
         space=space.id,
         media=count.media,
         without_vector=count.media - count.embedded,
+        blank=count.blank,
         exact=[[known[one] for one in group] for group in same],
         near=list(_near(linked, ids, known, grades)) if linked is not None and grades is not None else None,
     )

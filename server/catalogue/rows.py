@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
 from server.catalogue.filters import Filter
@@ -100,6 +101,16 @@ class Media:
     height: int | None
     content_digest: Digest | None
     created_at: datetime
+    blank: bool
+    """One colour throughout, in the space that the catalogue works in; False also without a vector there."""
+
+
+class MediaVector(NamedTuple):
+    """A media's vector in a space."""
+
+    embedding: NDArray[np.float32]
+    """float32[D] of unit length, as it is stored."""
+    blank: bool
 
 
 class ProductFile(NamedTuple):
@@ -129,6 +140,8 @@ class Query:
     their vectors are made."""
     media_id: str | None = None
     """The media that the vector was read from: it is always a candidate."""
+    without_blank: bool = False
+    """Leave out media that are blank."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,8 @@ class Match:
     width: int | None
     height: int | None
     cosine: float
+    blank: bool
+    """One colour throughout, in the space that was searched; False also for a media that has no vector there yet."""
 
 
 @dataclass(frozen=True)

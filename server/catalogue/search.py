@@ -172,6 +172,7 @@ class Searcher:
             "attributes": query.filter.jsonpath,
             "digest": query.digest,
             "media_id": query.media_id,
+            "without_blank": query.without_blank,
         }
 
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:

@@ -68,6 +68,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"{report.client_id}: {counted(report.media, 'picture')} looked at"
     if report.near is not None and report.without_vector:
         yield f"{report.without_vector:,} of them have no vector yet, and are compared by their bytes only"
+    if report.blank:
+        yield f"{report.blank:,} of them show nothing but one colour, and are left out"
     yield from _section("The same file", report.exact)
     if report.near is not None:
         yield from _section("Near duplicates", report.near)

@@ -107,6 +107,7 @@ _MEDIA = wire.Media(
     height=600,
     content_digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     created_at=_THEN,
+    blank=False,
 )
 _MATCH = wire.Match(
     product_id=PRODUCT,
@@ -119,6 +120,7 @@ _MATCH = wire.Match(
     cosine=1.0,
     similarity=100.0,
     grade="identical",
+    blank=False,
 )
 _FOUND = wire.SearchAnswer(
     results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}

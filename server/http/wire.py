@@ -121,10 +121,13 @@ class Match(_Body, frozen=True):
     cosine: float
     similarity: float
     grade: Grade | None
-    """Null where the model has no grades, and for words."""
+    """Null where the model has no grades, and for words. At best `similar` where one of the two pictures is blank."""
+    blank: bool
+    """Whether the picture shows nothing but one colour."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None) -> Match:
+    def of(cls, match: rows.Match, grades: Grades | None, *, blank: bool = False) -> Match:
+        """`blank`: what was searched for is a blank picture."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
@@ -136,7 +139,8 @@ class Match(_Body, frozen=True):
             score=score(match.cosine),
             cosine=cosine,
             similarity=similarity(match.cosine),
-            grade=grades.of(cosine) if grades is not None else None,
+            grade=grades.of(cosine, blank=blank or match.blank) if grades is not None else None,
+            blank=match.blank,
         )
 
 
@@ -153,10 +157,10 @@ class Duplicates(_Body, frozen=True):
     """The other media of a client that are the same picture as one of its own."""
 
     exact: list[Match]
-    """The very same bytes; also media without a vector yet."""
+    """The very same bytes; also media without a vector yet. Empty for a blank picture."""
     near: list[Match] | None
     """Identical or near-duplicate by their vectors, best first; null where the model has no grades, or the media has no
-    vector yet."""
+    vector yet. Empty for a blank picture, and without blank ones."""
     space: str
 
 
@@ -206,6 +210,8 @@ class Media(_Body, frozen=True):
     content_digest: str | None
     """SHA-256 of the bytes, hex."""
     created_at: datetime
+    blank: bool
+    """Whether the picture shows nothing but one colour: it is never called identical, nor a duplicate."""
 
     @classmethod
     def of(cls, media: rows.Media) -> Media:
@@ -222,6 +228,7 @@ class Media(_Body, frozen=True):
             height=media.height,
             content_digest=media.content_digest.hex() if media.content_digest else None,
             created_at=media.created_at,
+            blank=media.blank,
         )
 
 

@@ -102,7 +102,7 @@ class Librarian:
             stored = True
             if picture.thumbnail is not None and new.thumbnail_key is not None:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
-            media, kept = await self._catalogue.add_media(new, picture.embedding)
+            media, kept = await self._catalogue.add_media(new, picture.embedding, blank=picture.blank)
         except (OutcomeUnknown, asyncio.CancelledError):
             kept = True  # the row may have been committed, and must then have its bytes
             _log.warning("Kept in the media store, although the catalogue may have no row for it: %s", new.s3_key)

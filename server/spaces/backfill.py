@@ -32,6 +32,7 @@ from server.errors import (
     TwinlensError,
 )
 from server.ingest.storage import MediaStore
+from server.preprocessing.readings import READING
 from server.spaces.spaces import EARLIEST, LATEST, Horizon, queries_of
 
 PAGE = 2000
@@ -266,6 +267,8 @@ class Backfill:
                 "number": number,
                 "media_id": one.media.id,
                 "embedding": HalfVector(one.picture.embedding.astype(np.float16)),
+                "blank": one.picture.blank,
+                "reading": READING,
             }
             for one in batch
         ]

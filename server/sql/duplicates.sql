@@ -5,31 +5,33 @@
 SELECT number, id, dimensions, manifest FROM twinlens_spaces WHERE live
 
 -- count_media --
--- How many pictures the client has, and how many of them have a vector.
-SELECT count(*) AS media, count(v."mediaId") AS embedded
+-- How many pictures the client has, how many of them have a vector, and how many of these are blank.
+SELECT count(*) AS media, count(v."mediaId") AS embedded, count(*) FILTER (WHERE v.blank) AS blank
 FROM media m
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 LEFT JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image' AND (p."isActive" OR %(all)s)
 
 -- same_files --
--- Of each file that the client has more than once, the media: also those that have no vector yet.
+-- Of each file that the client has more than once, the media: also those that have no vector yet, but no blank ones.
 WITH ours AS MATERIALIZED (
     SELECT m.id, m."contentDigest" AS digest
     FROM media m
     JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
     WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image' AND (p."isActive" OR %(all)s)
         AND m."contentDigest" IS NOT NULL
+        AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id AND v.blank)
 )
 SELECT array_agg(id ORDER BY id) AS ids FROM ours GROUP BY digest HAVING count(*) > 1 ORDER BY min(id)
 
 -- vectors --
--- Every vector of the client, by the media's id.
+-- Every vector of the client but those of blank pictures, by the media's id.
 SELECT v."mediaId" AS media_id, v.embedding
 FROM {space} v
 JOIN media m ON m.id = v."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 WHERE v."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image' AND (p."isActive" OR %(all)s)
+    AND NOT v.blank
 ORDER BY v."mediaId"
 
 -- describe --

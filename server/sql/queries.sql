@@ -10,10 +10,11 @@ id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "cr
 -- The fields of a Media.
 id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
     "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at
+    "contentDigest" AS content_digest, "createdAt" AS created_at,
+    coalesce((SELECT v.blank FROM {space} v WHERE v."mediaId" = media.id), false) AS blank
 
 -- match_columns --
--- The fields of a Match, but for its cosine.
+-- The fields of a Match, but for its cosine and whether it is blank.
 p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height
 
 -- put_product --
@@ -70,8 +71,8 @@ SELECT FROM twinlens_swept WHERE "mediaId" = %(id)s
 
 -- add_vector --
 -- Store a media's vector in the space, unless it has one.
-INSERT INTO {space} (space, "mediaId", embedding)
-VALUES (%(space)s, %(media_id)s, %(embedding)s)
+INSERT INTO {space} (space, "mediaId", embedding, blank, reading)
+VALUES (%(space)s, %(media_id)s, %(embedding)s, %(blank)s, %(reading)s)
 ON CONFLICT ("mediaId") DO NOTHING
 
 -- find_media_by_digest --
@@ -93,12 +94,13 @@ WHERE id = %(id)s AND "clientId" = %(client_id)s
 RETURNING {media_columns}
 
 -- media_vector --
--- A media's vector in the space, as it is stored.
-SELECT embedding FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(client_id)s
+-- A media's vector in the space, as it is stored, and whether the picture is blank.
+SELECT embedding, blank FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(client_id)s
 
 -- same_files --
 -- The client's other active media with the very bytes of this one. Equal bytes give equal vectors: the cosine is 1.
-SELECT {match_columns}, 1::float8 AS cosine
+SELECT {match_columns}, 1::float8 AS cosine,
+    coalesce((SELECT v.blank FROM {space} v WHERE v."mediaId" = m.id), false) AS blank
 FROM media o
 JOIN media m ON m."clientId" = o."clientId" AND m."contentDigest" = o."contentDigest" AND m.id <> o.id
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
@@ -116,15 +118,15 @@ WHERE m."clientId" = %(client_id)s AND m."contentDigest" IS NOT NULL
 
 -- near_exactly --
 -- The nearest active media of the client, by comparing with each one. Because of the + 0, no vector index is used.
-SELECT "mediaId", embedding
+SELECT "mediaId", embedding, blank
 FROM {space}
-WHERE "clientId" = %(client_id)s AND active
+WHERE "clientId" = %(client_id)s AND active AND NOT (%(without_blank)s AND blank)
 ORDER BY (embedding <#> %(embedding)s) + 0, "mediaId"
 LIMIT %(candidates)s
 
 -- near_exactly_where --
 -- The same among the media that pass the filter. The filter is applied first, so no media that passes is overlooked.
-SELECT v."mediaId", v.embedding
+SELECT v."mediaId", v.embedding, v.blank
 FROM products p
 JOIN media m ON m."productId" = p.id AND m."clientId" = p."clientId"
 JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
@@ -132,13 +134,14 @@ WHERE p."clientId" = %(client_id)s
     AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+    AND NOT (%(without_blank)s AND v.blank)
 ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
 LIMIT %(candidates)s
 
 -- near_by_index --
 -- The nearest through the client's own HNSW index. PostgreSQL uses the index because these conditions on the client and
 -- on active are those of the index itself. A filter is applied afterwards to these candidates, and may leave too few.
-SELECT "mediaId", embedding
+SELECT "mediaId", embedding, blank
 FROM {space}
 WHERE "clientId" = %(client_id)s AND active
 ORDER BY embedding <#> %(embedding)s
@@ -152,7 +155,7 @@ WITH near AS MATERIALIZED (
 ), same AS MATERIALIZED (
     -- Media of the very file that is searched for are always candidates: however many others look like it, even where
     -- an index overlooks them, and even before their vectors are made.
-    SELECT m.id AS "mediaId", v.embedding
+    SELECT m.id AS "mediaId", v.embedding, coalesce(v.blank, false) AS blank
     FROM media m
     JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
     LEFT JOIN {space} v ON v."mediaId" = m.id
@@ -164,14 +167,15 @@ WITH near AS MATERIALIZED (
     ORDER BY m.id || ''
     LIMIT %(limit)s
 ), candidates AS (
-    SELECT "mediaId", embedding FROM near
+    SELECT "mediaId", embedding, blank FROM near
     UNION ALL
-    SELECT "mediaId", embedding FROM same WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
+    SELECT "mediaId", embedding, blank FROM same WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
 )
 SELECT {match_columns},
     -- <=> divides by the real norms of the stored halves. To the sixth decimal, since halves are no more precise. Equal
     -- bytes give equal vectors, so the cosine of a vector that is not made yet is known.
     coalesce(round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8, 1) AS cosine,
+    c.blank,
     (SELECT count(*) FROM near) AS candidates,
     (SELECT round(min(greatest(-1, least(1, 1 - (embedding <=> %(embedding)s))))::numeric, 6)::float8 FROM near) AS edge
 FROM candidates c
@@ -181,6 +185,7 @@ WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m
     AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+    AND NOT (%(without_blank)s AND c.blank)
 ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC,
     m.id
 LIMIT %(limit)s

@@ -134,8 +134,8 @@ LIMIT %(most)s
 
 -- fill_vector --
 -- Store a media's vector in the space, unless it has one there.
-INSERT INTO {space} (space, "mediaId", embedding)
-VALUES (%(number)s, %(media_id)s, %(embedding)s)
+INSERT INTO {space} (space, "mediaId", embedding, blank, reading)
+VALUES (%(number)s, %(media_id)s, %(embedding)s, %(blank)s, %(reading)s)
 ON CONFLICT ("mediaId") DO NOTHING
 
 -- forget_unreadable --

@@ -83,7 +83,9 @@ async def get_duplicates(
 ) -> Duplicates:
     """The client's other media that are the same picture: the same file, and pictures with nearly the same vector."""
     client_id, catalogue, grades = call_of(request).client_id, services.catalogue, services.grades
-    await catalogue.get_media(client_id, media_id)
+    space = services.encoder.space.id
+    if (await catalogue.get_media(client_id, media_id)).blank:
+        return Duplicates(exact=[], near=[] if grades is not None else None, space=space)
     exact = await catalogue.same_files(client_id, media_id)
     vector = await catalogue.media_vector(client_id, media_id) if grades is not None else None
     near = None
@@ -92,11 +94,10 @@ async def get_duplicates(
         # So many more as are left out below: the media itself, and the media that are listed as the same file.
         most = min(MOST_MATCHES, limit + len(known))
         least = grades.least("near-duplicate")
-        found = await catalogue.search(Query(client_id, vector, limit=most, min_cosine=least, media_id=media_id))
+        query = Query(client_id, vector.embedding, limit=most, min_cosine=least, media_id=media_id, without_blank=True)
+        found = await catalogue.search(query)
         near = [Match.of(match, grades) for match in found.matches if match.media_id not in known][:limit]
-    return Duplicates(
-        exact=[Match.of(match, grades) for match in exact[:limit]], near=near, space=services.encoder.space.id
-    )
+    return Duplicates(exact=[Match.of(match, grades) for match in exact[:limit]], near=near, space=space)
 
 
 @get(

@@ -10,10 +10,10 @@ from litestar.di import NamedDependency
 
 from server.access.clients import check_id
 from server.artifact.artifact import Vectors
-from server.artifact.grades import Grades, grade_named
+from server.artifact.grades import SAME_PICTURE, Grades, grade_named
 from server.batching.embedder import Timings
 from server.catalogue.filters import Filter
-from server.catalogue.rows import Query
+from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
@@ -82,8 +82,9 @@ async def _by_form(request: Request, services: Services) -> Response[SearchAnswe
         min_cosine=least,
         filter=narrowed,
         digest=picture.digest,
+        without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, services, query, services.grades, picture.timings)
+    return await _answer(request, services, query, services.grades, picture.timings, blank=picture.blank)
 
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
@@ -92,7 +93,7 @@ async def _by_json(request: Request, services: Services) -> Response[SearchAnswe
     words = asked.text is not None
     grades = services.text_grades if words else services.grades
     least = _least(asked.min_grade, grades, words=words)
-    vector, timings = await _vector(request, call, services, asked)
+    vector, timings, blank = await _vector(request, call, services, asked)
     query = Query(
         call.client_id,
         vector,
@@ -101,12 +102,16 @@ async def _by_json(request: Request, services: Services) -> Response[SearchAnswe
         min_cosine=least,
         filter=asked.filter or Filter(),
         media_id=asked.media_id,
+        without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, services, query, grades, timings)
+    return await _answer(request, services, query, grades, timings, blank=blank)
 
 
-async def _vector(request: Request, call: Call, services: Services, asked: SearchRequest) -> tuple[Vectors, Timings]:
-    """float32[D] to search with, from the one thing that a JSON request names, and the time of making it."""
+async def _vector(
+    request: Request, call: Call, services: Services, asked: SearchRequest
+) -> tuple[Vectors, Timings, bool]:
+    """float32[D] to search with, from the one thing that a JSON request names; the time of making it; and whether it is
+    the vector of a media that is blank."""
     given = [name for name in ("text", "media_id", "embedding") if getattr(asked, name) is not None]
     if len(given) != 1:
         raise BadParameter("Give exactly one of text, mediaId, and embedding with its space.")
@@ -118,18 +123,18 @@ async def _vector(request: Request, call: Call, services: Services, asked: Searc
         work = services.embedder.embed_texts([asked.text], within=call.left, caller=call.caller)
         (text,) = await while_here(request, work)
         note_vector(request.scope, text.timings)
-        return text.embedding, text.timings
+        return text.embedding, text.timings, False
     if asked.media_id is not None:
-        vector = await services.catalogue.media_vector(call.client_id, check_id("mediaId", asked.media_id))
-        if vector is None:
+        stored = await services.catalogue.media_vector(call.client_id, check_id("mediaId", asked.media_id))
+        if stored is None:
             raise MediaNotFound()
-        return vector, {}
+        return stored.embedding, {}, stored.blank
     if asked.space is None:
         raise BadParameter("An embedding names its space: give space beside it.")
     if asked.space != services.encoder.space.id:
         raise SpaceMismatch(asked.space, services.encoder.space.id)
     with np.errstate(over="ignore"):  # a number too large for a float32 becomes infinite, and is refused as such
-        return np.asarray(asked.embedding, dtype=np.float32), {}
+        return np.asarray(asked.embedding, dtype=np.float32), {}, False
 
 
 def _least(min_grade: str | None, grades: Grades | None, *, words: bool = False) -> float | None:
@@ -147,17 +152,29 @@ def _least(min_grade: str | None, grades: Grades | None, *, words: bool = False)
     return grades.least(grade)
 
 
+def _the_same(min_grade: str | None) -> bool:
+    """Whether only matches are asked for that are the same picture, which a blank one never is."""
+    return min_grade in SAME_PICTURE
+
+
 async def _answer(
-    request: Request, services: Services, query: Query, grades: Grades | None, timings: Timings
+    request: Request,
+    services: Services,
+    query: Query,
+    grades: Grades | None,
+    timings: Timings,
+    *,
+    blank: bool,
 ) -> Response[SearchAnswer]:
-    """The matches with their grades. `timings`: of making the query's vector."""
+    """The matches with their grades. `timings`: of making the query's vector; `blank`: that of a blank picture."""
     started = perf_counter()
-    found = await services.catalogue.search(query)
+    # Where only the same picture is asked for, nothing matches a blank one.
+    found = Found([], "exact") if blank and query.without_blank else await services.catalogue.search(query)
     seconds = perf_counter() - started
     services.metrics.searched(seconds, found.plan)
     note(request.scope, {"search": seconds})
     answer = SearchAnswer(
-        results=[Match.of(match, grades) for match in found.matches],
+        results=[Match.of(match, grades, blank=blank) for match in found.matches],
         space=services.encoder.space.id,
         plan=found.plan,
         timings={stage: ms(value) for stage, value in {**timings, "search": seconds}.items()},

@@ -194,10 +194,10 @@ async def test_a_media_is_added_read_and_deleted(catalogue: Catalogue, vectors: 
     assert await catalogue.get_media("acme", new.id) == media
     assert await catalogue.find_media_by_digest("acme", "p", digest_of("one")) == media
     assert await catalogue.find_media_by_digest("other", "p", digest_of("one")) is None
-    vector = await catalogue.media_vector("acme", new.id)
-    assert vector is not None
-    assert vector.dtype == np.float32
-    assert (vector == vectors[0].astype(np.float16).astype(np.float32)).all()
+    stored = await catalogue.media_vector("acme", new.id)
+    assert stored is not None
+    assert (stored.embedding.dtype, stored.blank) == (np.float32, False)
+    assert (stored.embedding == vectors[0].astype(np.float16).astype(np.float32)).all()
     assert await catalogue.media_vector("other", new.id) is None
     assert len(await catalogue.digests("acme")) == 1
     assert await catalogue.digests("acme") == {("p", digest_of("one"))}

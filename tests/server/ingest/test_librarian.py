@@ -48,7 +48,7 @@ async def test_an_added_picture_has_its_row_its_vector_its_bytes_and_its_thumbna
         assert thumbnail.format == "WEBP"
     vector = await house.catalogue.media_vector("acme", media.id)
     assert vector is not None
-    assert vector.argmax() == 7
+    assert vector.embedding.argmax() == 7
     assert house.consistent
 
 
