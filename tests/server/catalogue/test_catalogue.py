@@ -196,8 +196,9 @@ async def test_a_media_is_added_read_and_deleted(catalogue: Catalogue, vectors: 
     assert await catalogue.find_media_by_digest("other", "p", digest_of("one")) is None
     stored = await catalogue.media_vector("acme", new.id)
     assert stored is not None
-    assert (stored.embedding.dtype, stored.blank) == (np.float32, False)
+    assert stored.embedding.dtype == np.float32
     assert (stored.embedding == vectors[0].astype(np.float16).astype(np.float32)).all()
+    assert not stored.blank
     assert await catalogue.media_vector("other", new.id) is None
     assert len(await catalogue.digests("acme")) == 1
     assert await catalogue.digests("acme") == {("p", digest_of("one"))}
@@ -663,7 +664,7 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     name = catalogue.searcher._indexes.name_of("large")
     parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
-    parameters |= {"product_ids": None, "kind": None, "attributes": None}
+    parameters |= {"product_ids": None, "kind": None, "attributes": None, "without_blank": False}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
