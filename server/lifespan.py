@@ -135,7 +135,10 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
-            background.begin(Maintenance(pool, space, embedder, store, direct=direct).run(), "missing vectors")
+            maintenance = Maintenance(
+                pool, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
+            )
+            background.begin(maintenance.run(), "missing vectors")
         if place.of > 1:
             background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)

@@ -28,6 +28,7 @@ from server.errors import NoTextTower, PictureTooLarge
 from server.preprocessing import media
 from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format
+from server.preprocessing.readings import read_otherwise
 from server.preprocessing.text import Tokenizer
 
 # Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
@@ -88,18 +89,21 @@ class EmbeddedText(KnownText):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a picture is without its vector: its format, its width and height upright, and whether it is blank."""
+    """What a picture is, without its vector: its width and height upright, and whether it is blank."""
 
-    format: Format
     width: int
     height: int
     blank: bool
+    otherwise: bool
+    """Its pixels are not those that the version of the readers gave that is asked about."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
     pixels: media.Pixels
-    seen: Seen
+    format: Format
+    width: int
+    height: int
     thumbnail: bytes | None
     timings: Timings
 
@@ -239,9 +243,12 @@ class Embedder:
             return [one for one in known if one is not None]
         return await self.texts.each(embed, range(len(texts)), within=within, caller=caller, weight=new)
 
-    async def see(self, data: bytes, caller: Caller = _ANYBODY) -> Seen:
-        """What a picture is, from its pixels, without a vector. Raises MediaRejected's kinds."""
-        return (await self._in_turn(lambda: self._decode(data, thumbnail=False), data, caller)).seen
+    async def look(self, data: bytes, since: int, caller: Caller = _ANYBODY) -> Seen:
+        """What a picture is, and whether the version `since` of the readers read it otherwise; makes no vector.
+
+        Raises MediaRejected's kinds.
+        """
+        return await self._in_turn(lambda: self._see(data, since), data, caller)
 
     async def thumbnail(self, data: bytes, caller: Caller = _ANYBODY) -> bytes:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
@@ -267,8 +274,8 @@ class Embedder:
         encoded = await self._batcher.encode(decoded.pixels, caller)
         timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
         self._report("image", timings)
-        seen = decoded.seen
-        about = (encoded.embedding, seen.format, seen.width, seen.height, seen.blank)
+        blank = is_blank(decoded.pixels)
+        about = (encoded.embedding, decoded.format, decoded.width, decoded.height, blank)
         self._pictures.put(digest, Known(*about))
         return Embedded(*about, digest, decoded.thumbnail, timings)
 
@@ -315,8 +322,14 @@ class Embedder:
         pixels = media.to_pixels(picture, self._spec)
         timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
         small = self._shrink(data, picture) if thumbnail else None
-        seen = Seen(picture.format, picture.width, picture.height, is_blank(pixels))
-        return _Decoded(pixels, seen, small, timings)
+        return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
+
+    def _see(self, data: bytes, since: int) -> Seen:
+        # Without another decoder of JPEG: it may differ from Pillow by 2 of 255, and that is no other reading.
+        picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
+        pixels = media.to_pixels(picture, self._spec)
+        otherwise = read_otherwise(data, pixels, self._spec, since=since, max_pixels=self._max_pixels)
+        return Seen(picture.width, picture.height, is_blank(pixels), otherwise)
 
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
         """The thumbnail, from the decoded picture where that is large enough."""

@@ -101,6 +101,12 @@ class Metrics:
             "Objects removed from the store because no row promises them.",
             registry=self.registry,
         )
+        self._reread = Counter(
+            "twinlens_reread_media",
+            "Media looked at again because an earlier version had read them, by what came of it.",
+            ["result"],
+            registry=self.registry,
+        )
         self._search_reads = Counter(
             "twinlens_search_reads",
             "Reads of searches, where there is a read replica, by where and why they were answered there.",
@@ -145,6 +151,11 @@ class Metrics:
 
     def swept(self, objects: int) -> None:
         self._swept.inc(objects)
+
+    def reread(self, same: int, corrected: int, failed: int) -> None:
+        """Media were looked at again: so many were read right, were corrected, could not be read."""
+        for result, media in (("same", same), ("corrected", corrected), ("failed", failed)):
+            self._reread.labels(result).inc(media)
 
     def batched(self, tower: str, size: int) -> None:
         self.batch_size.labels(tower).observe(size)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,6 +54,9 @@ _LARGEST_INTERMEDIATE_PIXELS = 16_000_000
 
 # 65535 / 255 = 257: the exact ratio of the two full scales.
 _FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
+
+
+Read = Callable[[bytes, Format, Bounds], Stored]
 
 
 class Reader(Protocol):
@@ -115,18 +119,26 @@ def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> tuple[in
         raise UnreadablePicture() from exc
 
 
-def decode(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, read_jpeg: ReadJpeg | None = None) -> Picture:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int,
+    jpeg_at_least: int = 0,
+    read_jpeg: ReadJpeg | None = None,
+    read: Read | None = None,
+) -> Picture:
     """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
 
     `jpeg_at_least`: decode a JPEG at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many pixels; 0:
-    always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full.
+    always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full. `read`:
+    reads the file in place of its format's reader.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
     width x height is over `max_pixels`; of a JPEG that is decoded at a scale, over four times that.
     """
     form = sniff(data)
     try:
-        stored = _READERS[form].read(data, form, Bounds(max_pixels, jpeg_at_least, read_jpeg))
+        stored = (read or _READERS[form].read)(data, form, Bounds(max_pixels, jpeg_at_least, read_jpeg))
         opaque = _opaque(stored.image)
     except MediaRejected:
         raise

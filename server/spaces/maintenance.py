@@ -3,7 +3,8 @@
 A server writes only into its own space. While servers of two models run side by side, a picture that one server
 accepts is missing in the other server's space until a server there finds it, seconds later. So each server finds the
 other's pictures, and the space that was live before stays complete as the way back. Media that were adopted from a
-legacy schema are embedded in the same way.
+legacy schema are embedded in the same way. What an earlier version of the readers has misread is embedded again: see
+rereading.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from server.database.pool import Pool
 from server.errors import CatalogueUnavailable, Overloaded, SpaceDropped, StorageFailed
 from server.ingest.storage import MediaStore
 from server.spaces.backfill import Backfill
+from server.spaces.rereading import Reread, Rereading
 
 FOLLOW_EACH_SECONDS = 10.0
 """How often a server looks for new media: each time it reads a few rows of an index."""
@@ -42,19 +44,33 @@ class Maintenance:
     """Embeds what a server's own space lacks, a few pictures at a time, in the bulk lane behind interactive callers."""
 
     def __init__(
-        self, pool: Pool, space: SpaceRow, embedder: Embedder, store: MediaStore, *, direct: Direct | None = None
+        self,
+        pool: Pool,
+        space: SpaceRow,
+        embedder: Embedder,
+        store: MediaStore,
+        *,
+        direct: Direct | None = None,
+        own: bool = True,
+        on_reread: Callable[[int, int, int], None] = lambda *_: None,
     ) -> None:
-        """`direct`: where this server takes its turn with others; without it, where the pool connects to."""
+        """`direct`: where this server takes its turn with others; without it, where the pool connects to. `own`:
+        whether the store is this database's own. `on_reread` is told how many media were looked at again and
+        found right, were corrected, or could not be read."""
         self._direct = direct or Direct(pool.url)
         self._space = space
         self._backfill = Backfill(pool, space, embedder, store, at_once=_PICTURES_AT_ONCE)
         # Media that were added below this transaction have been looked at, or are left to the sweep.
         self._since: str | None = None
+        self._rereading = Rereading(pool, space, embedder, store, at_once=_PICTURES_AT_ONCE, thumbnails=own)
+        self._on_reread = on_reread
 
     async def run(self) -> None:
         """Follow what is new, and sweep through everything now and then, for as long as the server runs."""
         await asyncio.gather(
-            self._repeat(self.follow, FOLLOW_EACH_SECONDS), self._repeat(self.sweep, _SWEEP_EACH_SECONDS)
+            self._repeat(self.follow, FOLLOW_EACH_SECONDS),
+            self._repeat(self.sweep, _SWEEP_EACH_SECONDS),
+            self._repeat(self.reread, FOLLOW_EACH_SECONDS),
         )
 
     async def _repeat(self, look: Callable[[], Awaitable[int]], pause: float) -> None:
@@ -62,16 +78,15 @@ class Maintenance:
         while True:
             seconds = pause
             try:
-                if embedded := await look():
-                    _log.info("Embedded pictures that the space lacked: %d.", embedded)
+                await look()
             except SpaceDropped:
                 _log.warning("The space of this server has been dropped: nothing is left to embed for.")
                 return
             except (CatalogueUnavailable, StorageFailed, Overloaded) as exc:
-                _log.info("Another look for pictures that the space lacks follows soon: %s", exc.line)
+                _log.info("Another look for pictures to embed follows soon: %s", exc.line)
                 seconds = FOLLOW_EACH_SECONDS
             except Exception:
-                _log.exception("The look for pictures that the space lacks failed; another one follows.")
+                _log.exception("The look for pictures to embed failed; another one follows.")
                 seconds = FOLLOW_EACH_SECONDS
             await asyncio.sleep(seconds)
 
@@ -102,7 +117,28 @@ class Maintenance:
         for start in range(0, len(ids), _MEDIA_IN_A_TURN):
             async with self._turn():
                 embedded += (await self._backfill.fill(ids[start : start + _MEDIA_IN_A_TURN])).embedded
+        if embedded:
+            _log.info("Embedded pictures that the space lacked: %d.", embedded)
         return embedded
+
+    async def reread(self) -> int:
+        """Look again at what earlier versions of the readers have read; how many media were corrected.
+
+        Raises as `follow`.
+        """
+        done = Reread()
+        async for some in self._rereading.reread(self._turn):
+            self._on_reread(some.looked_at - some.corrected - some.failed, some.corrected, some.failed)
+            done += some
+        if done.looked_at:
+            _log.info(
+                "Looked again at pictures that an earlier version has read: %d, of which %d were corrected and %d "
+                "could not be read.",
+                done.looked_at,
+                done.corrected,
+                done.failed,
+            )
+        return done.corrected
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

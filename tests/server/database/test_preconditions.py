@@ -120,7 +120,14 @@ def test_tables_of_another_role_are_refused_until_it_is_a_member_of_that_role(da
         run_sql(database_url, f"ALTER TABLE media OWNER TO {owner}")
         for table in ("products", "twinlens_spaces", "twinlens_migrations", "image_embeddings", "twinlens_indexes"):
             run_sql(database_url, f"ALTER TABLE {table} OWNER TO {owner}")
-        for table in ("twinlens_recall", "twinlens_unreadable", "twinlens_readings", "twinlens_unread", "twinlens_store", "twinlens_swept"):
+        for table in (
+            "twinlens_recall",
+            "twinlens_unreadable",
+            "twinlens_readings",
+            "twinlens_unread",
+            "twinlens_store",
+            "twinlens_swept",
+        ):
             run_sql(database_url, f"ALTER TABLE {table} OWNER TO {owner}")
         with refused(database_url, f"belongs to {owner}.*GRANT {owner} TO {other}"):
             migrate(as_role(database_url, other))
