@@ -187,12 +187,14 @@ class Rereading:
             for media in todo:
                 done.looked_at += 1
                 try:
-                    done.corrected += await self._look(media)
+                    corrected = await self._look(media)
                 except (StorageFailed, MediaRejected, EncoderFailed) as exc:
                     if isinstance(exc, StorageFailed) and not isinstance(exc, BytesMissing):
                         await self._store.look()  # a key from another application may be one that no store can read
                     done.failed += 1
                     await self._note(media, exc.sentence)
+                else:
+                    done.corrected += corrected
 
         try:
             async with asyncio.TaskGroup() as group:

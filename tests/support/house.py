@@ -49,9 +49,17 @@ class House:
     """A librarian with all that belongs to it, and what an onlooker sees of the store and the database."""
 
     def __init__(
-        self, librarian: Librarian, catalogue: Catalogue, store: MediaStore, pool: Pool, folder: Path, url: str
+        self,
+        librarian: Librarian,
+        catalogue: Catalogue,
+        embedder: Embedder,
+        store: MediaStore,
+        pool: Pool,
+        folder: Path,
+        url: str,
     ) -> None:
-        self.librarian, self.catalogue, self.store, self.pool = librarian, catalogue, store, pool
+        self.librarian, self.catalogue, self.embedder = librarian, catalogue, embedder
+        self.store, self.pool = store, pool
         self.folder, self.url = folder, url
 
     async def add(self, data: bytes | None = None, product: str = "p") -> Any:
@@ -101,6 +109,6 @@ async def open_house(url: str, folder: Path) -> AsyncIterator[House]:
         store.make()
         librarian = Librarian(embedder, catalogue, store)
         await catalogue.put_product("acme", "p", name="A thing")
-        yield House(librarian, catalogue, store, pool, folder, url)
+        yield House(librarian, catalogue, embedder, store, pool, folder, url)
         await librarian.close()
         embedder.close()
