@@ -125,19 +125,23 @@ class Examination:
 
     # --- what is found -----------------------------------------------------------------------------------------------
 
-    def add(self, fault: Fault, ids: Sequence[str]) -> None:
-        """Add the finding that these things are wrong, unless there are none."""
+    def add(self, fault: Fault, ids: Sequence[str], count: int | None = None) -> None:
+        """Add the finding that these things are wrong, unless there are none. `count`: where `ids` are examples."""
         if ids:
-            self.findings.append(fault.finding(len(ids), ids))
+            self.findings.append(fault.finding(len(ids) if count is None else count, ids))
 
     def look_for(self, fault: Fault, **parameters: Any) -> None:
         """Add the finding of what the fault's statement finds, if anything: the one of its name, with underscores."""
-        statement = fault.name.replace("-", "_")
+        count, examples = self.count(fault.name.replace("-", "_"), **parameters)
+        if count:
+            self.findings.append(fault.finding(count, examples))
+
+    def count(self, statement: str, **parameters: Any) -> tuple[int, list[str]]:
+        """How many ids the statement gives, and the first three."""
         self._report_progress(statement)
         query = self._queries.composed("count_found", found=self._queries.composed(statement))
         ((count, examples),) = self.connection.execute(query, parameters).fetchall()
-        if count:
-            self.findings.append(fault.finding(count, examples))
+        return count, examples
 
     def check_server(self) -> None:
         """Add what is wrong with the database, whatever it holds: its encoding, its pgvector."""

@@ -12,7 +12,12 @@ from server.database.migrations import load_migrations
 from server.doctor.comparison import StoredVector
 from server.doctor.examination import Examination, Fault, VectorIndex
 from server.doctor.report import Report
+from server.preprocessing.readings import READING
 from server.wording import counted
+
+
+# The migration that made the columns and tables for readings.
+_READINGS = 5
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def examine_own(examination: Examination) -> Report:
         f"{counts.images:,} images"
     )
     examination.check_server()
-    _check_migrations(examination)
+    applied = _check_migrations(examination)
     given = examination.artifact.space(examination.settings.precision)
     live = _find_live_space(examination)
     if live is None:
@@ -66,13 +71,15 @@ def examine_own(examination: Examination) -> Report:
         )
     )
     _check_indexes(examination, space)
+    to_look_at = _check_readings(examination, space, vectors) if _READINGS in applied else vectors
     sample = examination.stored_vectors("sample_space")
     if given.id == live.id:
-        _check_pictures(examination, sample)
+        _check_pictures(examination, sample, to_look_at)
     return examination.report("twinlens", f"{looked_at}, {vectors:,} vectors in the live space {short_id(live.id)}.")
 
 
-def _check_migrations(examination: Examination) -> None:
+def _check_migrations(examination: Examination) -> set[int]:
+    """Whether any is left to apply; gives the numbers of those that were applied."""
     applied = {*examination.values("applied")}
     pending = [one.name for one in load_migrations() if one.number not in applied]
     examination.add(
@@ -86,6 +93,46 @@ def _check_migrations(examination: Examination) -> None:
         ),
         pending,
     )
+    return applied
+
+
+def _check_readings(examination: Examination, space: SpaceRow, vectors: int) -> int:
+    """What earlier versions of the readers have read, and what is blank; how many media are still to be looked at."""
+    of_space = {"number": space.number, "reading": READING}
+    to_look_at, examples = examination.count("earlier_readings", **of_space)
+    examination.add(
+        Fault(
+            name="earlier-readings",
+            of=vectors,
+            unit="images",
+            sentence="Images that an earlier version has read, and nobody has looked at since: {count} of {of}",
+            effect="Some kinds of files were misread before: such a picture has the vector of other pixels, and does "
+            "not find itself.",
+            remedy="let a server run: it looks at each once, and embeds again what was misread",
+        ),
+        examples,
+        to_look_at,
+    )
+    examination.look_for(
+        Fault(
+            name="unread-media",
+            of=vectors,
+            unit="images",
+            sentence="Images that an earlier version has read, and that cannot be read again: {count} of {of}",
+            effect="They keep the vectors that they have, which may be of misread pixels.",
+            remedy="the table twinlens_unread says why, for each: bring lost bytes back from a backup, and a server "
+            "that runs tries again; or delete these media and add their pictures anew",
+        ),
+        **of_space,
+    )
+    blank, examples = examination.count("blank_media")
+    if blank:
+        examination.notes.append(
+            f"Blank pictures, which show nothing but one colour: {blank:,} of {vectors:,} (for example "
+            f"{', '.join(examples)}). They are never called identical, nor duplicates. Where a product should have a "
+            "picture, add one and delete the blank one."
+        )
+    return to_look_at
 
 
 def _find_live_space(examination: Examination) -> _Space | None:
@@ -173,8 +220,11 @@ def _check_indexes(examination: Examination, space: SpaceRow) -> None:
     )
 
 
-def _check_pictures(examination: Examination, sample: list[StoredVector]) -> None:
-    """Whether the pictures can be read, and the vectors are what the artifact makes of them."""
+def _check_pictures(examination: Examination, sample: list[StoredVector], to_look_at: int) -> None:
+    """Whether the pictures can be read, and the vectors are what the artifact makes of them.
+
+    `to_look_at`: how many pictures an earlier version has read, and nobody has looked at since.
+    """
     comparison = examination.compare_with_pictures(sample)
     lost = sorted(comparison.absent + comparison.unreadable)
     examination.add(
@@ -203,7 +253,10 @@ def _check_pictures(examination: Examination, sample: list[StoredVector]) -> Non
             sentence="Vectors that are not what the artifact makes of the picture: {count} of {of} compared "
             f"({comparison.agreement})",
             effect="A picture that is searched for does not find itself.",
-            remedy="delete these media and add their pictures again: the bytes in the store are not those that were "
+            remedy="let a server run until nothing that an earlier version has read is left, and ask again; what then "
+            "still disagrees was made of other bytes: delete these media and add their pictures again"
+            if to_look_at
+            else "delete these media and add their pictures again: the bytes in the store are not those that were "
             "embedded",
         ),
         disagreeing,

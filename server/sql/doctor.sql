@@ -175,6 +175,25 @@ SELECT count(*) FROM {space}
 SELECT m.id FROM media m
 WHERE m.kind = 'image' AND m.status = 'ready' AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
 
+-- earlier_readings --
+-- An image that an earlier version of the readers has read, and that no server has looked at since.
+SELECT m.id FROM media m
+JOIN {space} v ON v."mediaId" = m.id
+LEFT JOIN twinlens_readings r ON r.space = %(number)s AND r.reading >= %(reading)s
+WHERE v.reading < %(reading)s AND m.kind = 'image' AND m.status = 'ready'
+    AND (r.space IS NULL OR (m.revision, m.id) > (r.revision, r."mediaId"))
+
+-- unread_media --
+-- An image that an earlier version of the readers has read, and that could not be read again.
+SELECT u."mediaId" AS id FROM twinlens_unread u
+JOIN {space} v ON v."mediaId" = u."mediaId" AND v.reading < %(reading)s
+WHERE u.space = %(number)s
+
+-- blank_media --
+-- An image that shows nothing but one colour.
+SELECT m.id FROM {space} v JOIN media m ON m.id = v."mediaId"
+WHERE v.blank AND m.kind = 'image' AND m.status = 'ready'
+
 -- large_clients --
 -- Clients with so many active vectors that they should have an index of their own.
 SELECT "clientId" FROM {space} WHERE active GROUP BY "clientId" HAVING count(*) >= %(threshold)s ORDER BY 1

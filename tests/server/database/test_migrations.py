@@ -12,6 +12,7 @@ import pytest
 from server.database.migrations import load_migrations, migrate
 from server.database.queries import SQL
 from server.errors import DatabaseUnusable
+from tests.support.spaces import add_media, open_old, register_new
 
 
 @pytest.fixture
@@ -74,3 +75,22 @@ def test_an_old_pgvector_is_refused(bare_database_url: str, monkeypatch: pytest.
     monkeypatch.setattr("server.database.preconditions.OLDEST_PGVECTOR", (99, 0, 0))
     with pytest.raises(DatabaseUnusable, match=r"pgvector \d.*99\.0\.0 is needed: install"):
         migrate(bare_database_url)
+
+
+def test_vectors_of_an_older_version_count_as_read_by_it_and_it_can_go_on_writing(
+    bare_database_url: str, migrations: Path
+) -> None:
+    older = [one for one in load_migrations() if one.number < 5]
+    for path in migrations.glob("*.sql"):
+        if path.stem not in {one.name for one in older}:
+            path.unlink()
+    migrate(bare_database_url, migrations)
+    space = open_old(bare_database_url)
+    add_media(bare_database_url, "before", vectors_in=[space])
+    assert migrate(bare_database_url) == [one.name for one in load_migrations() if one.number >= 5]
+    add_media(bare_database_url, "after", vectors_in=[space])
+    new = register_new(bare_database_url)
+    add_media(bare_database_url, "newer", vectors_in=[new])
+    with psycopg.connect(bare_database_url) as connection:
+        for table in (space.table, new.table):
+            assert {*connection.execute(f"SELECT blank, reading FROM {table}")} == {(False, 0)}

@@ -12,6 +12,8 @@ import pytest
 from server.commands import doctor as command_line
 from server.doctor import examine_own
 from server.doctor.doctor import examine
+from server.doctor.report import as_text
+from server.preprocessing.readings import READING
 from tests import DEMO_PICTURES
 from tests.support import artifacts
 from tests.support.legacy import settings
@@ -63,3 +65,28 @@ def test_an_artifact_of_another_space_than_the_live_one_is_found(shop: Shop, tmp
     seen = examine(settings(shop.database_url, shop.data, model=other), shop.database_url)
     assert [one.name for one in seen.findings] == ["other-artifact"]
     assert "reembed --artifact" in seen.findings[0].remedy
+
+
+def test_what_an_earlier_version_has_read_and_what_is_blank_are_counted(shop: Shop, tmp_path: Path) -> None:
+    with psycopg.connect(shop.database_url, autocommit=True) as connection:
+        ids = [row[0] for row in connection.execute("SELECT id FROM media ORDER BY revision, id").fetchall()]
+        connection.execute("UPDATE twinlens_space_1 SET reading = 0")
+        connection.execute('UPDATE twinlens_space_1 SET blank = true WHERE "mediaId" = ANY(%s)', [ids[:2]])
+        connection.execute("DELETE FROM twinlens_readings")
+        # Six have been looked at, of which one could not be read.
+        connection.execute(
+            """
+            INSERT INTO twinlens_readings
+            SELECT 1, %s, revision, id FROM (SELECT revision, id FROM media ORDER BY revision, id LIMIT 6) AS first
+            ORDER BY revision DESC, id DESC LIMIT 1
+            """,
+            [READING],
+        )
+        connection.execute("INSERT INTO twinlens_unread VALUES (1, %s, 'it is a poem')", [ids[3]])
+    seen = examine(settings(shop.database_url, shop.data), shop.database_url, sample=5)
+    found = {one.name: one for one in seen.findings}
+    assert set(found) == {"earlier-readings", "unread-media"}
+    assert (found["earlier-readings"].count, found["earlier-readings"].of) == (len(ids) - 6, len(ids))
+    assert found["unread-media"].examples == [ids[3]]
+    assert f"Blank pictures, which show nothing but one colour: 2 of {len(ids)}" in "\n".join(seen.notes)
+    assert "one colour" in as_text(seen).replace("\n  ", " ")
