@@ -120,7 +120,6 @@ _MATCH = wire.Match(
     cosine=1.0,
     similarity=100.0,
     grade="identical",
-    blank=False,
 )
 _FOUND = wire.SearchAnswer(
     results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}

@@ -122,8 +122,6 @@ class Match(_Body, frozen=True):
     similarity: float
     grade: Grade | None
     """Null where the model has no grades, and for words. At best `similar` where one of the two pictures is blank."""
-    blank: bool
-    """Whether the picture shows nothing but one colour."""
 
     @classmethod
     def of(cls, match: rows.Match, grades: Grades | None, *, blank: bool = False) -> Match:
@@ -140,7 +138,6 @@ class Match(_Body, frozen=True):
             cosine=cosine,
             similarity=similarity(match.cosine),
             grade=grades.of(cosine, blank=blank or match.blank) if grades is not None else None,
-            blank=match.blank,
         )
 
 

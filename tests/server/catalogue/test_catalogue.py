@@ -692,6 +692,37 @@ async def test_searches_really_go_through_the_index(
     assert await index_scans(catalogue, database_url, "large") == before + 20
 
 
+@pytest.mark.parametrize("client_id", ["large", "small"])
+async def test_blank_pictures_can_be_left_out_and_take_nobodys_place(
+    catalogue: Catalogue,
+    large: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    database_url: str,
+    client_id: str,
+) -> None:
+    await catalogue.maintain_indexes(threshold=500)
+    nearest = [match.media_id for match in await search(catalogue, client_id, vectors[0], limit=100)]
+    run_sql(
+        database_url,
+        f'UPDATE {catalogue.space.table} SET blank = true WHERE "mediaId" = ANY(%s)',
+        ([one for place, one in enumerate(nearest) if place % 10],),
+    )
+    found = await search(catalogue, client_id, vectors[0], limit=10, without_blank=True)
+    assert [match.media_id for match in found] == nearest[::10]
+    assert not any(match.blank for match in found)
+    found = await search(catalogue, client_id, vectors[0], limit=10)
+    assert [match.media_id for match in found] == nearest[:10]
+    assert [match.blank for match in found] == [False] + [True] * 9
+    (narrowed,) = await search(
+        catalogue,
+        client_id,
+        vectors[0],
+        filter=Filter(product_ids=(nearest[0], nearest[1])),
+        without_blank=True,
+    )
+    assert narrowed.media_id == nearest[0]
+
+
 async def index_scans(catalogue: Catalogue, database_url: str, client_id: str) -> int:
     """How often the client's index has been used. A session's own count reaches the view only when it is flushed."""
     async with catalogue._runner._pool.connection() as connection:

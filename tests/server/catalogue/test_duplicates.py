@@ -186,6 +186,18 @@ def test_the_command_lists_groups_of_one_client(
     assert "\x1b" not in out
 
 
+def test_the_command_leaves_blank_pictures_out_and_says_how_many(
+    database_url: str, unit_vectors: UnitVectors, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _catalogue(database_url, unit_vectors)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("""UPDATE twinlens_space_1 SET blank = true WHERE "mediaId" IN ('b', 'c')""")
+    found = json.loads(_run(database_url, capsys, "--json")[1])
+    assert (found["media"], found["blank"]) == (7, 2)
+    assert (_groups(found["exact"]), found["near"]) == ([["a", "g"]], [])
+    assert "2 of them show nothing but one colour, and are left out" in _run(database_url, capsys)[1]
+
+
 def test_without_grades_the_command_says_so(
     database_url: str, unit_vectors: UnitVectors, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -300,3 +300,42 @@ def test_a_refusal_names_what_was_sent(shop: Shop, data: bytes, code: str, words
     response = shop.upload(shop.product(), data)
     assert (response.status_code, response.json()["code"]) == (415, code)
     assert words in response.json()["error"]
+
+
+def blank(colour: tuple[int, int, int], form: str, size: tuple[int, int] = (300, 200)) -> bytes:
+    return in_format(Image.new("RGB", size, colour), form)
+
+
+BLANK = (
+    blank((255, 255, 255), "PNG"),
+    blank((255, 255, 255), "JPEG", (640, 480)),
+    blank((30, 60, 200), "WEBP", (90, 400)),
+    blank((240, 240, 230), "JPEG"),
+)
+
+
+def test_blank_pictures_find_themselves_and_are_never_identical_nor_duplicates(shop: Shop) -> None:
+    media = [shop.upload(shop.product(number), data).json() for number, data in enumerate(BLANK)]
+    other = shop.upload(shop.product(9)).json()
+    assert [one["blank"] for one in [*media, other]] == [True] * len(BLANK) + [False]
+    for one, data in zip(media, BLANK, strict=True):
+        assert shop.get(f"/v1/media/{one['id']}").json() == one
+        found = shop.search(data)
+        assert (found[0]["mediaId"], found[0]["similarity"]) == (one["id"], 100.0)
+        assert {match["grade"] for match in found} <= {"similar", "weak"}
+        by_media = shop.api.post("/v1/search", params=shop.query, json={"mediaId": one["id"]}).json()
+        assert {match["grade"] for match in by_media["results"]} <= {"similar", "weak"}
+        duplicates = shop.get(f"/v1/media/{one['id']}/duplicates").json()
+        assert (duplicates["exact"], duplicates["near"]) == ([], [])
+        assert shop.search(data, minGrade="near-duplicate") == []
+        assert shop.search(data, minGrade="similar")[0]["mediaId"] == one["id"]
+    assert shop.search()[0]["grade"] == "identical"
+
+
+def test_the_same_blank_file_of_two_products_is_no_duplicate_and_again_for_one_is_its_media(shop: Shop) -> None:
+    one, other = (shop.upload(shop.product(number), BLANK[0]) for number in (1, 2))
+    assert (one.status_code, other.status_code) == (201, 201)
+    again = shop.upload(f"{shop.client_id}-1", BLANK[0])
+    assert (again.status_code, again.json()) == (200, one.json())
+    assert shop.get(f"/v1/media/{one.json()['id']}/duplicates").json()["exact"] == []
+    assert shop.delete(f"/v1/media/{one.json()['id']}").json() == one.json()
