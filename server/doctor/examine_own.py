@@ -15,7 +15,6 @@ from server.doctor.report import Report
 from server.preprocessing.readings import READING
 from server.wording import counted
 
-
 # The migration that made the columns and tables for readings.
 _READINGS = 5
 

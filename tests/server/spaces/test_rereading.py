@@ -18,6 +18,7 @@ from server.errors import StoreUnavailable
 from server.ingest.storage import Mark
 from server.preprocessing.readings import READING
 from server.spaces.rereading import Reread, Rereading
+from tests.support import pngs
 from tests.support.catalogue import D
 from tests.support.databases import run_sql
 from tests.support.house import House, open_house
@@ -258,3 +259,18 @@ async def test_a_thumbnail_of_another_application_stays(house: House) -> None:
     run_sql(house.url, """UPDATE media SET "thumbnailKey" = 'theirs.jpg'""")
     assert await reread(house) == Reread(looked_at=1, corrected=1)
     assert (house.folder / "theirs.jpg").read_bytes() == b"theirs"
+
+
+async def test_a_picture_whose_transparency_was_not_seen_is_found_by_itself_again(house: House) -> None:
+    """PNG: grey of 16 bits, of which one is transparent, was read as opaque before. On white its corner is white."""
+    samples = np.full((8, 8, 1), 40 * 257, np.uint16)
+    samples[:4, :4] = 0
+    data = pngs.png(samples, pngs.GREY, 16, before=[pngs.chunk(b"tRNS", b"\0\0")])
+    media, _ = await house.add(data)
+    run_sql(
+        house.url,
+        f"UPDATE {house.catalogue.space.table} SET embedding = %s, reading = 0",
+        (str(np.eye(D)[0].tolist()),),
+    )
+    assert await reread(house) == Reread(looked_at=1, corrected=1)
+    assert await direction(house, media) == 255 % D
