@@ -19,7 +19,8 @@ from server.lifespan import Services
 
 QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
-# A media's picture never changes, nor does its thumbnail; private, since it belongs to one client.
+# A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it; private, since it
+# belongs to one client.
 _FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
