@@ -193,6 +193,12 @@ class Rereading:
                         await self._store.look()  # a key from another application may be one that no store can read
                     done.failed += 1
                     await self._note(media, exc.sentence)
+                except TwinlensError:
+                    raise
+                except Exception as exc:  # one picture, whatever it is, must not keep all others from being looked at
+                    _log.exception("Looking again at the media %s failed", media.id)
+                    done.failed += 1
+                    await self._note(media, f"The fault is ours and has been logged ({type(exc).__name__}).")
                 else:
                     done.corrected += corrected
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from PIL import Image
 
+from server.batching.embedder import Seen
 from server.catalogue.rows import Media
 from server.errors import StoreUnavailable
 from server.ingest.storage import Mark
@@ -274,3 +275,21 @@ async def test_a_picture_whose_transparency_was_not_seen_is_found_by_itself_agai
     )
     assert await reread(house) == Reread(looked_at=1, corrected=1)
     assert await direction(house, media) == 255 % D
+
+
+async def test_a_fault_of_ours_with_one_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, _ = await house.add(picture(7))
+    good, _ = await house.add(picture(8))
+    as_read_before(house)
+    see = house.embedder._see
+
+    def failing(data: bytes, since: int) -> Seen:
+        if data == picture(7):
+            raise MemoryError
+        return see(data, since)
+
+    monkeypatch.setattr(house.embedder, "_see", failing)
+    assert await reread(house) == Reread(looked_at=2, corrected=1, failed=1)
+    assert [await direction(house, media) for media in (bad, good)] == [MISREAD, 8]
+    ((media, reason, _),) = unread(house)
+    assert (media, reason) == (bad.id, "The fault is ours and has been logged (MemoryError).")
