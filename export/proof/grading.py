@@ -56,7 +56,7 @@ def pairs_of(pictures: Sequence[GatePicture], spec: PreprocessingSpec) -> Pairs:
     ways = list(ALTERATIONS.values())
     altered = []
     for at, picture in enumerate(bundled):
-        image = decode(picture.data, max_pixels=MAX_PIXELS, jpeg_at_least=_SHOWN).image
+        image = decode(picture.data, max_pixels=MAX_PIXELS, jpeg_at_least=_SHOWN, alpha=spec.alpha).in_srgb()
         image.thumbnail((_SHOWN, _SHOWN))
         for number in range(_ALTERATIONS_EACH):
             way = ways[(at * _ALTERATIONS_EACH + number) % len(ways)]

@@ -71,7 +71,7 @@ class _Thumbs:
 
 
 def _thumbnail(data: bytes) -> bytes:
-    image = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=2 * _EDGE).image
+    image = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=2 * _EDGE).in_srgb()
     image.thumbnail((_EDGE, _EDGE), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     image.save(out, "WEBP", quality=60, method=4)

@@ -294,6 +294,7 @@ class Embedder:
             max_pixels=self._max_pixels,
             jpeg_at_least=self._spec.jpeg_at_least,
             read_jpeg=self._read_jpeg,
+            alpha=self._spec.alpha,
         )
         decoded = perf_counter()
         pixels = media.to_pixels(picture, self._spec)
@@ -304,5 +305,7 @@ class Embedder:
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
         """The thumbnail, from the decoded picture where that is large enough."""
         if picture is None or not media.fills_thumbnail(picture):
-            picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL)
+            picture = media.decode(
+                data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL, alpha=self._spec.alpha
+            )
         return media.thumbnail(picture)
