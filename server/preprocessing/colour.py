@@ -28,6 +28,10 @@ SAME = 2
 """A profile that moves no sample of a grid of colours by more than this, of 255, is sRGB in all but name. Profiles of
 sRGB round its curve in different ways; the next kin of it, Display P3, moves some by more than 100."""
 
+LEAST_RANGE = 64
+"""A profile in which black and white, and all between, lie closer than this, of 255, says nothing that can be meant: a
+damaged one can make any picture a black one."""
+
 # A transform of a press's profile keeps a table of up to half a megabyte.
 _KEPT = 32
 
@@ -110,7 +114,7 @@ def _sound(profile: bytes, colours: bytes) -> bytes | None:
     Without the tags that hold chains of processing elements: nobody writes them, others are there in their place, and
     a chain may be as long as the file, to be walked for each colour.
     """
-    if len(profile) < _HEADER + 4 or profile[36:40] != b"acsp":
+    if len(profile) < max(_HEADER + 4, int.from_bytes(profile[:4])) or profile[36:40] != b"acsp":
         return None
     if profile[12:16] not in _CLASSES or profile[16:20] != colours or profile[20:24] not in _CONNECTED_BY:
         return None
@@ -137,14 +141,10 @@ def _read(profile: bytes, mode: str) -> Colours | None:
     except (OSError, ImageCms.PyCMSError, ValueError):  # what Pillow raises where littleCMS gives up
         return None
     colours = Colours(mode, transform)
-    return None if mode != "CMYK" and _moves_nothing(colours) else colours
-
-
-def _moves_nothing(colours: Colours) -> bool:
-    """Whether the numbers mean in sRGB what they mean in the profile, as far as one sees."""
-    grid = _GRID.convert(colours.mode)
-    before = np.asarray(grid.convert("RGB"), np.int16)
-    return bool(np.abs(np.asarray(colours.to_srgb(grid), np.int16) - before).max() <= SAME)
+    grid = _GRID.convert(mode)
+    before, after = (np.asarray(one, np.int16) for one in (grid.convert("RGB"), colours.to_srgb(grid)))
+    is_srgb = mode != "CMYK" and np.abs(after - before).max() <= SAME
+    return None if is_srgb or np.ptp(after) < LEAST_RANGE else colours
 
 
 def _grid() -> Image.Image:

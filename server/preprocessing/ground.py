@@ -16,6 +16,11 @@ LEAST_CONTRAST = 20.0
 shapes of a plain grey were told apart on white at 235 and below, after a lossy copy of half the size too, and at 250
 no more; white ones had a cosine of 1.0 to each other. See docs/decisions/0032."""
 
+# Alpha, of 255, below which a pixel counts as not to be seen: lossy formats leave such noise where nothing was, and on
+# a picture with a lot of nothing it would weigh more than fine lettering.
+_FAINT = 16
+_VISIBLE = [alpha if alpha >= _FAINT else 0 for alpha in range(256)]
+
 # Pixels that are weighed at once: what is made of them on the way stays within a few megabytes.
 _AT_ONCE = 1_000_000
 
@@ -24,8 +29,8 @@ def level(image: Image.Image, alpha: Alpha) -> int:
     """The grey level of the ground, 0 or 255, for a picture in RGBA with straight alpha.
 
     With "contrast" it is black where what is visible is on average less than LEAST_CONTRAST darker than white, each
-    pixel weighed by its alpha; white for all else, and for a picture that is transparent throughout. A mean hardly
-    moves when a picture is saved anew with loss or in another size, so copies get the ground of their original.
+    pixel weighed by its alpha; white for all else, and for a picture in which nothing is visible. A mean hardly moves
+    when a picture is saved anew with loss or in another size, so copies get the ground of their original.
     """
     if alpha == "white":
         return WHITE
@@ -33,7 +38,7 @@ def level(image: Image.Image, alpha: Alpha) -> int:
     rows = max(1, _AT_ONCE // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        opacity = strip.getchannel("A")
+        opacity = strip.getchannel("A").point(_VISIBLE)
         seen += ImageStat.Stat(opacity).sum[0]
         contrast += ImageStat.Stat(ImageChops.multiply(opacity, ImageChops.invert(strip.convert("L")))).sum[0]
     return BLACK if seen and contrast < LEAST_CONTRAST / 255 * seen else WHITE
