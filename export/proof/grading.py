@@ -62,7 +62,8 @@ def pairs_of(pictures: Sequence[GatePicture], spec: PreprocessingSpec) -> Pairs:
             way = ways[(at * _ALTERATIONS_EACH + number) % len(ways)]
             altered.append((at, to_pixels(way(image), spec)))
     served = [read_pixels(picture.data, spec, max_pixels=MAX_PIXELS) for picture in bundled]
-    return Pairs(served, [picture.pixels for picture in bundled], altered)
+    again = [to_pixels(decode(picture.data, max_pixels=MAX_PIXELS, alpha=spec.alpha), spec) for picture in bundled]
+    return Pairs(served, again, altered)
 
 
 def grade(

@@ -112,7 +112,7 @@ class Picture:
         converted = self.colours.to_srgb(image)
         return ground.lay(converted, self.ground) if converted.mode == "RGBA" else converted
 
-    def _as_stored(self) -> Picture:
+    def as_stored(self) -> Picture:
         """The picture with its profile ignored: RGB, whatever colours its numbers mean."""
         if self.colours is None:
             return self
@@ -242,7 +242,7 @@ def to_pixels(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Pixels
     if picture.alpha not in (None, spec.alpha):
         raise ValueError(f"a picture on a ground by alpha={picture.alpha}, for a spec that says {spec.alpha}")
     if spec.icc == "ignored":
-        picture = picture._as_stored()
+        picture = picture.as_stored()
     return np.asarray(picture._finished(_resized(picture, spec)))
 
 

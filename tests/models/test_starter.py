@@ -25,8 +25,8 @@ from export.checkpoints.starter import (
     widened,
 )
 from export.checkpoints.weights import load_pickle
+from export.freeze import Order
 from export.proof import parity
-from export.proof.decoding import scaled_by_default
 from server.artifact.artifact import Artifact, space_id, text_digest
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.text import Tokenizer
@@ -79,7 +79,9 @@ def test_the_committed_starter_is_what_the_export_makes(
 
 def test_the_space_of_the_starter_is_that_of_its_packages_and_of_what_was_trained(artifact: Artifact) -> None:
     checkpoint = open_starter()
-    assert artifact.manifest.space.id == space_id(checkpoint.image.tensors, scaled_by_default(SPEC))
+    assert artifact.manifest.space.id == space_id(
+        checkpoint.image.tensors, Order(source="starter", name="starter").spec(SPEC)
+    )
     assert {tensor.dtype for tensor in checkpoint.image.tensors} == {"float16", "text"}
     assert checkpoint.text is not None
     assert artifact.manifest.text is not None
