@@ -32,6 +32,7 @@ from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.text import Tokenizer
 from tests import STARTER
 from tests.support.checkpoints import cosine, files_of
+from tests.support.starters import released
 
 # Dimensions of the visual block, which comes first; the others are the semantic block.
 VISUAL = 256
@@ -87,6 +88,14 @@ def test_the_space_of_the_starter_is_that_of_its_packages_and_of_what_was_traine
     assert artifact.manifest.text is not None
     text = checkpoint.text()
     assert artifact.manifest.text.digest == text_digest(text.tensors, text.tokenizer_json)
+
+
+def test_the_starter_released_before_had_the_same_graph_and_has_the_same_id() -> None:
+    before = released("72b1084832f6")
+    assert before.files["image.fp32.onnx"] == Artifact.read(STARTER).manifest.files["image.fp32.onnx"]
+    assert space_id(open_starter().image.tensors, before.preprocessing) == (
+        "72b1084832f6b8cf382f366303ae33a814d748269beb7fb8b909768d23817004"
+    )
 
 
 def test_folding_the_normalisations_changes_no_feature() -> None:
