@@ -54,7 +54,7 @@ def read_pictures(folder: Path) -> dict[str, Image.Image]:
     pictures = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            pictures[path.relative_to(folder).as_posix()] = decode(path.read_bytes(), max_pixels=MAX_PIXELS).image
+            pictures[path.relative_to(folder).as_posix()] = decode(path.read_bytes(), max_pixels=MAX_PIXELS).in_srgb()
         except TwinlensError:
             continue
     return pictures

@@ -151,7 +151,7 @@ def read_pixels(folders: Sequence[Path], size: int) -> NDArray[np.uint8]:
     paths = sorted(path for folder in folders for path in folder.rglob("*"))
     return np.stack(
         [
-            to_pixels(decode(path.read_bytes(), max_pixels=_MAX_PIXELS).image, spec)
+            to_pixels(decode(path.read_bytes(), max_pixels=_MAX_PIXELS), spec)
             for path in paths
             if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
         ]

@@ -120,6 +120,18 @@ def _export(given: list[str]) -> None:
         default="scaled",
         help="decode large JPEGs at a fraction of their size, which is quicker, or always in full (default: scaled)",
     )
+    parser.add_argument(
+        "--icc",
+        choices=("srgb", "ignored"),
+        default="srgb",
+        help="convert colours by the ICC profile in a picture, or take them as they are stored (default: srgb)",
+    )
+    parser.add_argument(
+        "--alpha",
+        choices=("contrast", "white"),
+        default="contrast",
+        help="lay transparency on white but on black what would drown in white, or always on white (default: contrast)",
+    )
     options = parser.parse_args(given)
     # torch and transformers need seconds to import: a wrong name is refused before.
     destination(options.models, options.name)
@@ -136,6 +148,8 @@ def _export(given: list[str]) -> None:
             allow_drift=options.allow_drift,
             calibration=options.calibration,
             jpeg=options.jpeg,
+            icc=options.icc,
+            alpha=options.alpha,
         )
     )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -22,7 +23,8 @@ from export.errors import ExportRefused
 from export.graphs import trace
 from export.graphs.int8 import to_int8_image, to_int8_text
 from export.graphs.precision import to_fp16
-from export.proof import gate, grading
+from export.proof import colours, gate, grading
+from export.proof.colours import Converted, Shapes
 from export.proof.decoding import DecodedTwice, compare_vectors, decode_twice, prove_decoding, scaled_by_default
 from export.proof.devices import devices
 from export.proof.drift import Compared
@@ -30,7 +32,7 @@ from export.proof.gate import Measured
 from export.proof.parity import GatePicture, calibration_pictures, gate_pictures, prove_pixels
 from export.proof.report import render
 from export.steps import counted, step, watched
-from server.artifact.artifact import Artifact, Manifest, Parity, Precision, Tokens, Variant
+from server.artifact.artifact import Artifact, Manifest, Parity, Precision, PreprocessingSpec, Tokens, Variant
 from server.errors import ArtifactInvalid
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.text import Tokenizer
@@ -58,6 +60,15 @@ class Order:
     """A folder with the user's own pictures, which the gate measures and int8 is calibrated on."""
     jpeg: str = "scaled"
     """`scaled`: large JPEGs are decoded at a fraction of their size, which the spec then says; `full`: never."""
+    icc: Literal["srgb", "ignored"] = "srgb"
+    """As the spec has it: whether colours are converted by a picture's profile."""
+    alpha: Literal["contrast", "white"] = "contrast"
+    """As the spec has it: what transparency is laid on."""
+
+    def spec(self, of_the_checkpoint: PreprocessingSpec) -> PreprocessingSpec:
+        """The checkpoint's own preprocessing with what the order adds to it."""
+        spec = scaled_by_default(of_the_checkpoint) if self.jpeg == "scaled" else of_the_checkpoint
+        return msgspec.structs.replace(spec, icc=self.icc, alpha=self.alpha)
 
 
 def freeze(order: Order) -> Path:
@@ -69,8 +80,7 @@ def freeze(order: Order) -> Path:
     with staging(place) as folder:
         with step("source") as note:
             checkpoint = open_source(order.source, order.revision)
-            if order.jpeg == "scaled":
-                checkpoint.image.spec = scaled_by_default(checkpoint.image.spec)
+            checkpoint.image.spec = order.spec(checkpoint.image.spec)
             manifest = publish.draft(checkpoint, order.name)
             at = f" at {checkpoint.source.revision}" if checkpoint.source.revision else ""
             note(f"{checkpoint.model}{at}, {checkpoint.image.architecture}, {len(checkpoint.image.tensors)} tensors")
@@ -79,6 +89,7 @@ def freeze(order: Order) -> Path:
         run.compare_pixels()
         run.freeze_image()
         run.decode_at_a_scale()
+        run.convert_colours()
         run.freeze_text()
         for precision in order.precisions:
             if precision != "fp32":
@@ -112,6 +123,8 @@ class _ExportRun:
     """The gate's texts in which the tokenizer finds a token."""
     tokens: list[Tokens] = field(default_factory=list)
     decoded: tuple[list[DecodedTwice], Compared] | None = None
+    converted: list[Converted] = field(default_factory=list)
+    shapes: Shapes | None = None
 
     @property
     def artifact(self) -> Artifact:
@@ -264,6 +277,27 @@ class _ExportRun:
             )
             note(f"lowest cosine {compared.cosine.min():.6f} to decoding in full")
 
+    def convert_colours(self) -> None:
+        spec = self.checkpoint.image.spec
+        if spec.icc == "ignored" and spec.alpha == "white":
+            return
+        with step("colours") as note, Encoder(self.artifact, "fp32", "cpu") as encoder:
+            if spec.icc == "srgb":
+                self.converted = colours.compare_colours(self.pictures, spec, encoder.encode)
+                colours.prove_colours(self.converted)
+                for one in self.converted:
+                    note(
+                        f"{one.space}: mean cosine to the original {one.converted[1]:.6f} converted, "
+                        f"{one.ignored[1]:.6f} not; {one.converted_first} and {one.ignored_first} of {one.count} first"
+                    )
+            if spec.alpha == "contrast":
+                self.shapes = colours.compare_shapes(spec, encoder.encode)
+                colours.prove_shapes(self.shapes)
+                note(
+                    f"white shapes: highest cosine {self.shapes.contrast:.6f} to each other, on white "
+                    f"{self.shapes.white:.6f}"
+                )
+
     def calibrate_grades(self) -> None:
         with step("grades") as note:
             pairs = grading.pairs_of(self.pictures, self.checkpoint.image.spec)
@@ -277,6 +311,8 @@ class _ExportRun:
         with step("goldens") as note:
             scaled = {one.name for one in self.decoded[0] if one.scale > 1} if self.decoded is not None else set()
             chosen = publish.choose_goldens(self.pictures, scaled)
+            if self.checkpoint.image.spec.icc == "srgb":
+                chosen = publish.with_profile(chosen)
             precisions = self._kept()
             texts = publish.choose_texts(self.words, self.tokens)
             goldens = publish.write_goldens(self.artifact, chosen, precisions)
@@ -308,6 +344,8 @@ class _ExportRun:
                 if precision in self.texts
             },
             decoding=self.decoded,
+            colours=self.converted,
+            shapes=self.shapes,
             without_text=self.checkpoint.without_text,
         )
         (self.folder / REPORT).write_text(page, "utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from export.checkpoints.checkpoint import Checkpoint, TextTower
 from export.errors import ExportRefused
 from export.graphs.trace import OPSET
 from export.proof.parity import MIN_COSINE, GatePicture
+from export.proof.profiles import SPACES, rgb_profile
 from server.artifact import artifact
 from server.artifact.artifact import (
     FORMAT,
@@ -44,6 +46,9 @@ from server.settings import MAX_PIXELS
 GOLDENS = ("astronaut.jpg", "bird-lamp.jpg", "brick-wall.jpg", "cat.png", "paintbrushes.webp")
 """Small files of formats that every Pillow reads: among them a lossless one, and a JPEG that is decoded at a scale for
 towers of up to 300 pixels."""
+
+_VIVID = "astronaut.jpg"
+_WIDE = "Adobe RGB (1998)"
 
 MIN_GOLDEN_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}
 """The least cosine of a golden's vector to the one that the same graph gave it when it was exported.
@@ -126,6 +131,14 @@ def choose_goldens(pictures: Sequence[GatePicture], scaled: Container[str] = ())
     if not any(name in scaled for name in chosen):
         chosen.update([(picture.name, picture) for picture in bundled if picture.name in scaled][:1])
     return [chosen[name] for name in sorted(chosen)]
+
+
+def with_profile(pictures: Sequence[GatePicture]) -> list[GatePicture]:
+    """The goldens of a spec that converts colours: one of them has a profile, so that a start proves the conversion."""
+    icc = rgb_profile(_WIDE, SPACES[_WIDE])
+    body = b"ICC_PROFILE\0\x01\x01" + icc
+    segment = b"\xff\xe2" + (2 + len(body)).to_bytes(2) + body
+    return [replace(one, data=one.data[:2] + segment + one.data[2:]) if one.name == _VIVID else one for one in pictures]
 
 
 def is_lossless(picture: GatePicture) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from export.checkpoints.preprocessing import processor_of
 from export.errors import ExportRefused
+from export.proof.colours import compare_shapes, prove_shapes
 from export.proof.decoding import compare_vectors, decode_twice, prove_decoding
 from export.proof.devices import devices
 from export.proof.drift import unit
@@ -117,6 +118,10 @@ def _verify_images(artifact: Artifact, pictures: Sequence[GatePicture], note: Ca
                     scaled = sum(one.scale > 1 for one in twice)
                     lowest = at_scale.cosine.min()
                     note(f"{scaled} JPEGs decoded at a scale: lowest cosine {lowest:.6f} to decoding in full")
+                    if artifact.spec.alpha == "contrast":
+                        shapes = compare_shapes(artifact.spec, encoder.encode)
+                        prove_shapes(shapes)
+                        note(f"white shapes on transparency: highest cosine {shapes.contrast:.6f}")
             note(f"{precision} on {device}: {_batches(measured)}")
             _check_grades(precision, variant, measured)
             if precision != "fp32" and by_fp32 is not None:

@@ -19,7 +19,7 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
     out = io.BytesIO()
     image.save(out, form, quality=quality)
-    return decode(out.getvalue(), max_pixels=MAX_PIXELS).image
+    return decode(out.getvalue(), max_pixels=MAX_PIXELS).in_srgb()
 
 
 def _half(image: Image.Image) -> Image.Image:

@@ -59,7 +59,7 @@ def decode_twice(pictures: Iterable[tuple[str, bytes]], spec: PreprocessingSpec)
     twice = []
     for name, data in pictures:
         if sniff(data) is JPEG:
-            full = decode(data, max_pixels=MAX_PIXELS)
+            full = decode(data, max_pixels=MAX_PIXELS)  # a JPEG has no alpha
             scaled = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=spec.jpeg_at_least)
             twice.append(DecodedTwice(name, scaled.scale, to_pixels(full, spec), to_pixels(scaled, spec)))
     return twice

@@ -56,13 +56,14 @@ def pairs_of(pictures: Sequence[GatePicture], spec: PreprocessingSpec) -> Pairs:
     ways = list(ALTERATIONS.values())
     altered = []
     for at, picture in enumerate(bundled):
-        image = decode(picture.data, max_pixels=MAX_PIXELS, jpeg_at_least=_SHOWN).image
+        image = decode(picture.data, max_pixels=MAX_PIXELS, jpeg_at_least=_SHOWN, alpha=spec.alpha).in_srgb()
         image.thumbnail((_SHOWN, _SHOWN))
         for number in range(_ALTERATIONS_EACH):
             way = ways[(at * _ALTERATIONS_EACH + number) % len(ways)]
             altered.append((at, to_pixels(way(image), spec)))
     served = [read_pixels(picture.data, spec, max_pixels=MAX_PIXELS) for picture in bundled]
-    return Pairs(served, [picture.pixels for picture in bundled], altered)
+    again = [to_pixels(decode(picture.data, max_pixels=MAX_PIXELS, alpha=spec.alpha), spec) for picture in bundled]
+    return Pairs(served, again, altered)
 
 
 def grade(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,7 +42,11 @@ _PICTURE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GatePicture:
-    """One of the gate's pictures: its file, its bytes, and its pixels as the server makes them, decoded in full."""
+    """One of the gate's pictures: its file, its bytes, and its pixels as the server makes them, decoded in full.
+
+    Its profile is ignored and its transparency laid on white, whatever the spec says: the checkpoint's own processor
+    knows no more of either. What the spec's choices do to colours and on transparency is measured in colours.py.
+    """
 
     path: Path
     data: bytes
@@ -63,7 +68,7 @@ class GatePicture:
 
     def as_meant(self) -> Image.Image:
         """The input of the checkpoint's pipeline: the file itself, or our picture of it, upright and opaque."""
-        return self.open() if self.alike else decode(self.data, max_pixels=MAX_PIXELS).image
+        return self.open() if self.alike else decode(self.data, max_pixels=MAX_PIXELS).as_stored().image
 
 
 def gate_pictures(spec: PreprocessingSpec, folder: Path | None = None) -> list[GatePicture]:
@@ -119,8 +124,13 @@ def _is_picture(path: Path, folder: Path) -> bool:
 
 def _read(path: Path, data: bytes, spec: PreprocessingSpec, below: Path | None = None) -> GatePicture:
     """Raises MediaRejected or one of its subclasses."""
-    decoded = decode(data, max_pixels=MAX_PIXELS)
-    return GatePicture(path, data, to_pixels(decoded.image, spec), alike=_is_alike(data), below=below)
+    pixels = to_pixels(decode(data, max_pixels=MAX_PIXELS), as_the_checkpoint(spec))
+    return GatePicture(path, data, pixels, alike=_is_alike(data), below=below)
+
+
+def as_the_checkpoint(spec: PreprocessingSpec) -> PreprocessingSpec:
+    """The spec without the choices of ours that no processor knows."""
+    return msgspec.structs.replace(spec, icc="ignored", alpha="white")
 
 
 def _is_alike(data: bytes) -> bool:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from export.proof.colours import Converted, Shapes
 from export.proof.decoding import DecodedTwice
 from export.proof.drift import NEIGHBOURS, Compared
 from export.proof.gate import Measured, asked
@@ -71,7 +72,7 @@ class _Thumbs:
 
 
 def _thumbnail(data: bytes) -> bytes:
-    image = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=2 * _EDGE).image
+    image = decode(data, max_pixels=MAX_PIXELS, jpeg_at_least=2 * _EDGE).in_srgb()
     image.thumbnail((_EDGE, _EDGE), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     image.save(out, "WEBP", quality=60, method=4)
@@ -85,6 +86,8 @@ def render(
     *,
     texts: By | None = None,
     decoding: tuple[Sequence[DecodedTwice], Compared] | None = None,
+    colours: Sequence[Converted] = (),
+    shapes: Shapes | None = None,
     without_text: str = "",
 ) -> str:
     """The page. `pictures` are those that `images` was measured on, in the same order.
@@ -117,6 +120,8 @@ def render(
             for device, measured in by_device.items()
         ],
         decoding=_decoding_part(*decoding) if decoding is not None else None,
+        colours=colours,
+        shapes=shapes,
         thumbs=list(thumbs),
     )
 
@@ -127,6 +132,8 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     if spec.resize == "squash":
         resize = f"squashed to {spec.size} × {spec.size}"
     scale = f"down to {spec.jpeg_at_least} pixels at a scale" if spec.jpeg_at_least else "in full"
+    colours = "converted by a picture’s ICC profile" if spec.icc == "srgb" else "as stored, ICC profiles ignored"
+    ground = "white, and on black what would drown in white" if spec.alpha == "contrast" else "white"
     facts = [
         ("model", manifest.model),
         ("source", f"{source.kind} {source.id}" + (f" at {source.revision}" if source.revision else "")),
@@ -134,6 +141,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("space", manifest.space.id),
         ("dimensions", str(manifest.space.dimensions)),
         ("pictures", f"{resize}, {spec.resample}; JPEGs decoded {scale}"),
+        ("colours", f"{colours}; transparency laid on {ground}"),
         ("scaled by", f"{spec.rescale:.9g}, mean {_triple(spec.mean)}, deviation {_triple(spec.std)}"),
     ]
     if text is not None:

@@ -54,6 +54,10 @@ class _Record(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
     """A part of the manifest: immutable, camelCase in JSON, unknown fields refused."""
 
 
+_AS_BEFORE = {"icc": "ignored"}
+"""Fields of the spec that came later, and what each means where it is left out: in manifests, and in the space's id."""
+
+
 class PreprocessingSpec(_Record, frozen=True, kw_only=True):
     """How bytes become pixels, and pixels the tensor that the tower was trained on.
 
@@ -74,10 +78,12 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
     colour: Literal["rgb"] = "rgb"
     orientation: Literal["exif"] = "exif"
     """Pictures are turned upright as their EXIF orientation says."""
-    alpha: Literal["white"] = "white"
-    """Transparency is laid on white."""
+    alpha: Literal["white", "contrast"] = "white"
+    """What transparency is laid on: white; or white, and black where what is visible would drown in white."""
     jpeg_at_least: int = 0
     """A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size while neither side falls below this; 0: always in full."""
+    icc: Literal["ignored", "srgb"] = "ignored"
+    """Whether colours are converted to sRGB by the ICC profile that a picture carries."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.edge <= 4096:
@@ -93,9 +99,16 @@ class PreprocessingSpec(_Record, frozen=True, kw_only=True):
             raise ValueError("rescale and std must be positive")
 
     def canonical(self) -> bytes:
-        """The spec as bytes that are equal exactly when the specs are: sorted keys, shortest exact numbers."""
-        fields = msgspec.to_builtins(self)
+        """The spec as bytes that are equal exactly when the specs are: sorted keys, shortest exact numbers.
+
+        Without what came later and means "as before", so that the ids of the first spaces stay.
+        """
+        fields = _without_as_before(msgspec.to_builtins(self))
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _without_as_before(spec: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in spec.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -270,8 +283,14 @@ class Manifest(_Record, frozen=True, kw_only=True):
     versions: dict[str, str]
     files: dict[str, File]
 
+    def as_written(self) -> dict[str, Any]:
+        """What stands in manifest.json. An older server refuses fields that it does not know: so those that came later
+        and mean "as before" are left out, and it goes on reading every manifest that asks nothing new of it."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields | {"preprocessing": _without_as_before(fields["preprocessing"])}
+
     def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(self.as_written()), indent=2) + b"\n"
 
 
 def seal(manifest: bytes) -> bytes:

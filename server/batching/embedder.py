@@ -317,6 +317,7 @@ class Embedder:
             max_pixels=self._max_pixels,
             jpeg_at_least=self._spec.jpeg_at_least,
             read_jpeg=self._read_jpeg,
+            alpha=self._spec.alpha,
         )
         decoded = perf_counter()
         pixels = media.to_pixels(picture, self._spec)
@@ -326,7 +327,9 @@ class Embedder:
 
     def _see(self, data: bytes, since: int) -> Seen:
         # Without another decoder of JPEG: it may differ from Pillow by 2 of 255, and that is no other reading.
-        picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
+        picture = media.decode(
+            data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least, alpha=self._spec.alpha
+        )
         pixels = media.to_pixels(picture, self._spec)
         otherwise = read_otherwise(data, pixels, self._spec, since=since, max_pixels=self._max_pixels)
         return Seen(picture.width, picture.height, is_blank(pixels), otherwise)
@@ -335,10 +338,15 @@ class Embedder:
         """The thumbnail, from the decoded picture where that is large enough."""
         if picture is None or not media.fills_thumbnail(picture):
             try:
-                picture = media.decode(data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL)
+                picture = media.decode(
+                    data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL, alpha=self._spec.alpha
+                )
             except PictureTooLarge:
                 # It is within the bound at the scale for the model only, so that the thumbnail is less sharp.
                 picture = picture or media.decode(
-                    data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least
+                    data,
+                    max_pixels=self._max_pixels,
+                    jpeg_at_least=self._spec.jpeg_at_least,
+                    alpha=self._spec.alpha,
                 )
         return media.thumbnail(picture)

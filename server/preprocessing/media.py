@@ -1,14 +1,16 @@
-"""Bytes to pixels: sniff, bound, decode, orient, flatten, resize, crop.
+"""Bytes to pixels: sniff, bound, decode, orient, flatten, resize, crop, convert to sRGB.
 
-Only the artifact's preprocessing spec says what is done here. For a picture without alpha and without an EXIF
-orientation, decoded in full, the pixels equal those of the checkpoint's own Hugging Face processor to the last bit,
+Only the artifact's preprocessing spec says what is done here. For a picture without alpha, EXIF orientation and ICC
+profile, decoded in full, the pixels equal those of the checkpoint's own Hugging Face processor to the last bit,
 because both resample with Pillow. Everything is blocking and releases the GIL where it is slow: call it from a worker
 thread.
 
 A large JPEG need not be decoded in full: its decoder can leave out what a smaller picture does not show, at 1/2, 1/4
 or 1/8 of the size. The spec says whether it may, so that query and catalogue always agree.
 
-ICC profiles are ignored, as the Hugging Face processors ignore them.
+A picture whose ICC profile has something to say keeps its colours as they are stored, its alpha too, until it has been
+resized: then they are converted, and laid on a ground, in a small picture. Where the spec ignores profiles, as the
+Hugging Face processors do, it is flattened first, as every other picture is when it is decoded.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,8 +27,10 @@ from PIL import Image
 
 from server.artifact.artifact import PreprocessingSpec
 from server.errors import MediaRejected, UnreadablePicture
-from server.preprocessing import avif, bmp, gif, heif, jpeg, png, tiff, webp
+from server.preprocessing import avif, bmp, gif, ground, heif, jpeg, png, tiff, webp
+from server.preprocessing.colour import Colours, colours_of
 from server.preprocessing.formats import AVIF, BMP, GIF, HEIC, HEIF, JPEG, PNG, TIFF, WEBP, Format, sniff
+from server.preprocessing.ground import Alpha
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
 Pixels = NDArray[np.uint8]
@@ -92,7 +96,7 @@ class Picture:
     """A decoded picture, upright. `width` and `height` are those in full, whatever scale it was decoded at."""
 
     image: Image.Image
-    """Opaque RGB."""
+    """Opaque RGB; where there are `colours`, these as they are stored, with their alpha: L, LA, RGB, RGBA or CMYK."""
     format: Format
     width: int
     height: int
@@ -101,6 +105,31 @@ class Picture:
     box: Box | None = None
     """Left, top, right, bottom of the part of `image` that the picture fills, where that is not all of it: 1001 pixels
     at 1/2 fill 500.5 of 501."""
+    colours: Colours | None = None
+    """What brings the colours of `image` to sRGB; None where they are in sRGB, as far as is known."""
+    alpha: Alpha | None = None
+    """By which of the spec's choices transparency is laid on a ground; None where nothing is transparent."""
+    ground: int = ground.WHITE
+    """The grey level of the ground, where `image` still has its alpha."""
+
+    def in_srgb(self) -> Image.Image:
+        """The picture in opaque RGB, at the scale it was decoded at, its colours converted."""
+        return self._finished(self.image)
+
+    def _finished(self, image: Image.Image) -> Image.Image:
+        """`image`, or what was resized from it, in sRGB and opaque."""
+        if self.colours is None:
+            return image
+        converted = self.colours.to_srgb(image)
+        return ground.lay(converted, self.ground) if converted.mode == "RGBA" else converted
+
+    def as_stored(self) -> Picture:
+        """The picture with its profile ignored: RGB, whatever colours its numbers mean."""
+        if self.colours is None:
+            return self
+        image = self.image
+        image = ground.lay(image.convert("RGBA"), self.ground) if self.alpha else image.convert("RGB")
+        return replace(self, image=image, colours=None)
 
 
 def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> tuple[int, int]:
@@ -126,12 +155,13 @@ def decode(
     jpeg_at_least: int = 0,
     read_jpeg: ReadJpeg | None = None,
     read: Read | None = None,
+    alpha: Alpha = "white",
 ) -> Picture:
-    """Decode the first frame of a picture, turn it upright, lay it on white, make it RGB.
+    """Decode the first frame of a picture, turn it upright, lay it on a ground, make it RGB.
 
     `jpeg_at_least`: decode a JPEG at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many pixels; 0:
     always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full. `read`:
-    reads the file in place of its format's reader.
+    reads the file in place of its format's reader. `alpha`: what transparency is laid on, as the spec has it.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
     width x height is over `max_pixels`; of a JPEG that is decoded at a scale, over four times that.
@@ -139,7 +169,8 @@ def decode(
     form = sniff(data)
     try:
         stored = (read or _READERS[form].read)(data, form, Bounds(max_pixels, jpeg_at_least, read_jpeg))
-        opaque = _opaque(stored.image)
+        colours = colours_of(stored.profile, stored.image.mode)
+        image, transparent, level = _brought_to_8_bit(stored.image, alpha, flat=colours is None)
     except MediaRejected:
         raise
     except MemoryError:
@@ -148,12 +179,14 @@ def decode(
         raise UnreadablePicture() from exc
     transpose = _TRANSPOSE.get(stored.orientation)
     if transpose is not None:  # flipping is 0
-        opaque = opaque.transpose(transpose)
-    if stored.scale == 1:
-        return Picture(opaque, form, *opaque.size)
-    width, height = reversed(stored.size) if stored.orientation in _SIDEWAYS else stored.size
-    box = _filled(opaque.size, (width / stored.scale, height / stored.scale), stored.orientation)
-    return Picture(opaque, form, width, height, stored.scale, box)
+        image = image.transpose(transpose)
+    width, height = image.size
+    box = None
+    if stored.scale > 1:
+        width, height = reversed(stored.size) if stored.orientation in _SIDEWAYS else stored.size
+        box = _filled(image.size, (width / stored.scale, height / stored.scale), stored.orientation)
+    laid = alpha if transparent else None
+    return Picture(image, form, width, height, stored.scale, box, colours, laid, level)
 
 
 def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:
@@ -164,16 +197,25 @@ def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int
     return left, top, left + filled[0], top + filled[1]
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """RGB, with transparency laid on white and 16-bit samples scaled (Pillow's own conversion would clip them)."""
+def _brought_to_8_bit(image: Image.Image, alpha: Alpha, *, flat: bool) -> tuple[Image.Image, bool, int]:
+    """The picture, whether anything in it may be transparent, and the grey level of the ground for that.
+
+    16-bit samples are scaled (Pillow's own conversion would clip them). `flat`: in RGB, laid on the ground; else in L,
+    RGB or CMYK, or with straight alpha in LA or RGBA.
+    """
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bit(np.asarray(image)), "L").convert("RGB")
+        grey = Image.fromarray(_eight_bit(np.asarray(image)), "L")
+        return (grey.convert("RGB") if flat else grey), False, ground.WHITE
     if image.has_transparency_data:
         layered = image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(layered, mask=layered.getchannel("A"))
-        return white
-    return image if image.mode == "RGB" else image.convert("RGB")
+        level = ground.level(layered, alpha)
+        if flat:
+            return ground.lay(layered, level), True, level
+        return (image if image.mode == "LA" else layered), True, level
+    if flat:
+        return (image if image.mode == "RGB" else image.convert("RGB")), False, ground.WHITE
+    mode = {"1": "L", "CMYK": "CMYK", "L": "L"}.get(image.mode, "RGB")
+    return (image if image.mode == mode else image.convert(mode)), False, ground.WHITE
 
 
 def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
@@ -198,25 +240,41 @@ def read_pixels(
     read_jpeg: ReadJpeg | None = None,
 ) -> Pixels:
     """A picture's bytes to uint8[S, S, 3], as the spec says. Raises as `decode` does."""
-    picture = decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read_jpeg=read_jpeg)
+    picture = decode(
+        data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read_jpeg=read_jpeg, alpha=spec.alpha
+    )
     return to_pixels(picture, spec)
 
 
 def to_pixels(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Pixels:
-    """Resize and crop a picture, or an RGB image in full, as the spec says: uint8[S, S, 3], C-contiguous."""
+    """Resize and crop a picture, or an RGB image in full, as the spec says: uint8[S, S, 3], C-contiguous.
+
+    Raises ValueError for a picture whose transparency was laid on a ground in another way than the spec's.
+    """
+    if isinstance(picture, Image.Image):
+        return np.asarray(_resized(picture, spec))
+    if picture.alpha not in (None, spec.alpha):
+        raise ValueError(f"a picture on a ground by alpha={picture.alpha}, for a spec that says {spec.alpha}")
+    if spec.icc == "ignored":
+        picture = picture.as_stored()
+    return np.asarray(picture._finished(_resized(picture, spec)))
+
+
+def _resized(picture: Picture | Image.Image, spec: PreprocessingSpec) -> Image.Image:
+    """S x S, in the mode of the picture's image."""
     image, (full_width, full_height), box = _parts(picture)
     size, resample = spec.size, Image.Resampling[spec.resample.upper()]
     if spec.resize == "squash":
-        return np.asarray(image.resize((size, size), resample, box))
+        return image.resize((size, size), resample, box)
     # As the Hugging Face processors round: the shorter side becomes the edge, the longer is cut to whole pixels.
     short, long = sorted((full_width, full_height))
     scaled = int(spec.edge * long / short)
     width, height = (spec.edge, scaled) if full_width <= full_height else (scaled, spec.edge)
     left, top = (width - size) // 2, (height - size) // 2
     if width * height > _LARGEST_INTERMEDIATE_PIXELS:
-        return np.asarray(_middle(image, box, (width, height), (left, top), size, resample))
+        return _middle(image, box, (width, height), (left, top), size, resample)
     resized = image.resize((width, height), resample, box)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    return resized.crop((left, top, left + size, top + size))
 
 
 def _parts(picture: Picture | Image.Image) -> tuple[Image.Image, tuple[int, int], Box]:
@@ -255,6 +313,8 @@ def _middle(
 def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes:
     """A WebP of at most `edge` pixels a side, aspect kept; never larger than the picture.
 
+    It has no profile: its colours are in sRGB, whatever the spec says of profiles.
+
     A picture that was decoded at a scale should not be smaller than the thumbnail: see `fills_thumbnail`.
     """
     image, full, box = _parts(picture)
@@ -264,6 +324,8 @@ def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes
     else:
         size = (max(1, round(full[0] * min(scale, 1))), max(1, round(full[1] * min(scale, 1))))
         small = image.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+    if isinstance(picture, Picture):
+        small = picture._finished(small)
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80, method=4)
     return out.getvalue()

@@ -40,7 +40,9 @@ def read_otherwise(data: bytes, pixels: media.Pixels, spec: PreprocessingSpec, *
     if sniff(data) is TIFF:
         return True
     try:
-        picture = media.decode(data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read=_read_by_0)
+        picture = media.decode(
+            data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read=_read_by_0, alpha=spec.alpha
+        )
         before = media.to_pixels(picture, spec)
     except MemoryError:
         raise

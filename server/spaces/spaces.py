@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import msgspec
 from psycopg import Connection
 from psycopg.rows import TupleRow, class_row, dict_row, scalar_row
 
@@ -61,7 +60,7 @@ class SpaceDescription:
             id=space.id,
             dimensions=space.dimensions,
             model=artifact.manifest.model,
-            manifest=msgspec.to_builtins(artifact.manifest),
+            manifest=artifact.manifest.as_written(),
             artifact_path=str(artifact.folder.resolve()),
         )
 

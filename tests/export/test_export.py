@@ -26,7 +26,6 @@ from export.checkpoints.preprocessing import read_preprocessing
 from export.checkpoints.sources import open_source
 from export.graphs import trace
 from export.proof import gate, parity
-from export.proof.decoding import scaled_by_default
 from server.artifact.artifact import Artifact
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.media import decode, to_pixels
@@ -50,7 +49,7 @@ pytestmark = pytest.mark.usefixtures("few_pictures")
 
 def space(folder: Path) -> str:
     checkpoint = open_source(str(folder))
-    checkpoint.image.spec = scaled_by_default(checkpoint.image.spec)
+    checkpoint.image.spec = freeze.Order(source="", name="").spec(checkpoint.image.spec)
     return draft(checkpoint, "a").space.id
 
 
@@ -62,6 +61,7 @@ def test_an_export_prints_a_line_for_each_step(exported: Exported) -> None:
         "image",
         "vectors",
         "jpeg",
+        "colours",
         "text",
         "words",
         "grades",
@@ -338,6 +338,27 @@ def test_jpegs_are_decoded_at_a_scale_by_default(checkpoint: Path, artifact: Pat
     assert full.preprocessing.jpeg_at_least == 0
     assert full.precisions["fp32"].parity["cpu"].scaled_decoding is None
     assert full.space.id != scaled.space.id
+
+
+def test_colours_are_converted_and_white_things_are_laid_on_black_by_default(
+    checkpoint: Path, artifact: Path, tmp_path: Path
+) -> None:
+    spec = Artifact.read(artifact).spec
+    assert (spec.icc, spec.alpha) == ("srgb", "contrast")
+    assert _with_drift(checkpoint, tmp_path, "--icc", "ignored", "--alpha", "white") == 0
+    plain = Artifact.read(tmp_path / "several")
+    assert (plain.spec.icc, plain.spec.alpha) == ("ignored", "white")
+    assert b'"icc"' not in (plain.folder / "manifest.json").read_bytes()
+    assert plain.manifest.space.id != Artifact.read(artifact).manifest.space.id
+    tagged = {
+        folder: [
+            golden.picture
+            for golden in Artifact.read(folder).manifest.goldens
+            if b"ICC_PROFILE" in (folder / golden.picture).read_bytes()
+        ]
+        for folder in (artifact, plain.folder)
+    }
+    assert tagged == {artifact: ["goldens/astronaut.jpg"], plain.folder: []}
 
 
 # --- refusals: a sentence, exit code 2, nothing left behind ----------------------------------------------------------

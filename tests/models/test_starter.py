@@ -25,13 +25,14 @@ from export.checkpoints.starter import (
     widened,
 )
 from export.checkpoints.weights import load_pickle
+from export.freeze import Order
 from export.proof import parity
-from export.proof.decoding import scaled_by_default
 from server.artifact.artifact import Artifact, space_id, text_digest
 from server.inference.encoder import Encoder, TextEncoder
 from server.preprocessing.text import Tokenizer
 from tests import STARTER
 from tests.support.checkpoints import cosine, files_of
+from tests.support.starters import released
 
 # Dimensions of the visual block, which comes first; the others are the semantic block.
 VISUAL = 256
@@ -79,12 +80,22 @@ def test_the_committed_starter_is_what_the_export_makes(
 
 def test_the_space_of_the_starter_is_that_of_its_packages_and_of_what_was_trained(artifact: Artifact) -> None:
     checkpoint = open_starter()
-    assert artifact.manifest.space.id == space_id(checkpoint.image.tensors, scaled_by_default(SPEC))
+    assert artifact.manifest.space.id == space_id(
+        checkpoint.image.tensors, Order(source="starter", name="starter").spec(SPEC)
+    )
     assert {tensor.dtype for tensor in checkpoint.image.tensors} == {"float16", "text"}
     assert checkpoint.text is not None
     assert artifact.manifest.text is not None
     text = checkpoint.text()
     assert artifact.manifest.text.digest == text_digest(text.tensors, text.tokenizer_json)
+
+
+def test_the_starter_released_before_had_the_same_graph_and_has_the_same_id() -> None:
+    before = released("72b1084832f6")
+    assert before.files["image.fp32.onnx"] == Artifact.read(STARTER).manifest.files["image.fp32.onnx"]
+    assert space_id(open_starter().image.tensors, before.preprocessing) == (
+        "72b1084832f6b8cf382f366303ae33a814d748269beb7fb8b909768d23817004"
+    )
 
 
 def test_folding_the_normalisations_changes_no_feature() -> None:
