@@ -7,7 +7,9 @@ from server.errors import UnreadablePicture, UnsupportedPicture
 _END_OF_ROW, _END, _SKIP = 0, 1, 2
 
 # Each takes about a microsecond, whatever it fills. A drawing of a million pixels has some 100,000.
-_MOST_RUNS = 2_000_000
+_MOST_RUNS = 1_000_000
+# A hexadecimal digit to its number.
+_HALVES = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
 
 
 def unrolled(data: bytes, size: tuple[int, int], bits: int) -> bytearray:
@@ -21,9 +23,11 @@ def unrolled(data: bytes, size: tuple[int, int], bits: int) -> bytearray:
     pixels = bytearray(width * height * each)
     x = y = at = 0
     for _ in range(_MOST_RUNS):
+        if y >= height:
+            return pixels
         if at + 2 > len(data):
             # Only the mark of the end is missing where the last row is full, or ended.
-            if y >= height or (y == height - 1 and x >= width):
+            if y == height - 1 and x >= width:
                 return pixels
             raise UnreadablePicture()
         count, value = data[at], data[at + 1]
@@ -32,6 +36,8 @@ def unrolled(data: bytes, size: tuple[int, int], bits: int) -> bytearray:
             if bits == 24:
                 run = data[at - 1 : at + 2] * count
                 at += 2
+                if at > len(data):
+                    raise UnreadablePicture()
             elif bits == 4:
                 run = (bytes((value >> 4, value & 15)) * ((count + 1) // 2))[:count]
             else:
@@ -54,10 +60,10 @@ def unrolled(data: bytes, size: tuple[int, int], bits: int) -> bytearray:
             if len(run) < length:
                 raise UnreadablePicture()
             if bits == 4:
-                run = bytes(nibble for byte in run for nibble in (byte >> 4, byte & 15))[:count]
+                run = run.hex().encode().translate(_HALVES)[:count]
             at += length + length % 2
         fits = min(count, width - x)
-        if y < height and fits > 0:
+        if fits > 0:
             place = (y * width + x) * each
             pixels[place : place + fits * each] = run[: fits * each]
         x += count

@@ -15,20 +15,10 @@ Image.MAX_IMAGE_PIXELS = None
 # A damaged file is reported to its sender, not to the server's standard error.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-_ORIENTATION_TAG = 0x0112
-
 
 def opened(data: bytes, form: Format) -> Image.Image:
     """The picture with its header read; no pixel is decoded. Raises whatever Pillow raises for damage."""
     return Image.open(io.BytesIO(data), formats=(form.pillow,))
-
-
-def orientation(image: Image.Image) -> int:
-    """As EXIF says, 1 where it says nothing or is damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # the EXIF is damaged, and the pixels are fine
-        return 1
 
 
 def profile(image: Image.Image) -> bytes | None:

@@ -178,6 +178,21 @@ def test_the_size_of_frames_is_found_at_any_depth_and_for_alpha() -> None:
         assert set(av1.frame_sizes(data)) == {(70, 30)}
 
 
+def test_what_is_no_frame_is_not_taken_for_one() -> None:
+    # As units of AV1, these would begin with a sequence header.
+    image = gradient().convert("RGB")
+    for options in ({"xmp": b"\n\x7f" + b"\xff" * 300}, {"icc_profile": b"\n\x7f" + b"\xff" * 300}):
+        assert set(av1.frame_sizes(in_format(image, "AVIF", **options))) == {SIZE}
+    assert set(av1.frame_sizes(in_format(image, "AVIF") + b"\n\x7f" * 300)) == {SIZE}
+
+
+def test_a_file_of_parts_without_number_is_refused_by_name() -> None:
+    data = in_format(gradient().convert("RGB"), "AVIF")
+    many = data + struct.pack(">I4s", 8, b"free") * 100_000
+    with pytest.raises(errors.UnsupportedPicture, match="more than 100,000 parts"):
+        list(av1.frame_sizes(many))
+
+
 def test_damaged_files_raise_nothing_but_what_rejects_them() -> None:
     chance = random.Random(6)
     files = [

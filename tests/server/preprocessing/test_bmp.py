@@ -239,8 +239,11 @@ def test_run_lengths_that_end_before_the_picture_are_refused() -> None:
     for pixels in (b"\0\2\1", b"\0\x09abc", b""):
         with pytest.raises(errors.UnreadablePicture):
             rgba(written((W, H), 8, pixels, compression=RLE8, palette=PALETTE))
-    with pytest.raises(errors.UnsupportedPicture, match="more than 2,000,000 runs"):
-        rgba(written((W, H), 8, b"\0\0" * 2_000_001, compression=RLE8, palette=PALETTE))
+    for cut in (1, 2, 3):
+        with pytest.raises(errors.UnreadablePicture):
+            rgba(written((W, H), 24, (b"\7\1\2\3\0\0" * 5)[: 28 - cut], header=64, compression=4))
+    with pytest.raises(errors.UnsupportedPicture, match="more than 1,000,000 runs"):
+        rgba(written((W, H), 8, b"\1\1" * 1_000_001, compression=RLE8, palette=PALETTE))
 
 
 def test_only_what_fills_the_last_row_may_be_missing() -> None:
