@@ -28,7 +28,6 @@ _SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
 _FORMATS = {_SHORT: "H", _LONG: "I"}
 _SAMPLES = {"1": 1, "L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}
 _PHOTOMETRIC = {"1": 1, "L": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
-_LONGEST_PACKET = 128
 
 _NAMES = {"zstd": "Zstandard", "lzma": "LZMA", "jpeg": "JPEG", "tiff_lzw": "LZW"}
 
@@ -72,8 +71,8 @@ def decompress(
     """Decompress blocks of `rows` rows each (the last may have fewer) into one image of this size, one upon another.
 
     `mode`: L for bytes of any meaning, 1 for CCITT, YCbCr (which becomes RGB), RGB or CMYK (any four bytes) for JPEG
-    and for bytes with a predictor. `further`: tags of theirs. Raises UnsupportedPicture where this libtiff lacks the compression, or the
-    block is too large for Pillow; else whatever Pillow raises for damage.
+    and for bytes with a predictor. `further`: tags of theirs. Raises UnsupportedPicture where this libtiff lacks the
+    compression, or the block is too large for Pillow; UnreadablePicture for damage.
     """
     width, height = size
     samples = _SAMPLES[mode]
@@ -105,25 +104,10 @@ def decompress(
     return image
 
 
-def packed(data: Block) -> bytes:
-    """The same bytes as PackBits that saves nothing: Pillow hands libtiff only what is compressed."""
-    whole = len(data) // _LONGEST_PACKET * _LONGEST_PACKET
-    packets = np.full((whole // _LONGEST_PACKET, 1 + _LONGEST_PACKET), _LONGEST_PACKET - 1, np.uint8)
-    packets[:, 1:] = np.frombuffer(data, np.uint8, whole).reshape(-1, _LONGEST_PACKET)
-    rest = bytes(data[whole:])
-    return packets.tobytes() + (bytes([len(rest) - 1]) + rest if rest else b"")
-
-
-def samples_of(image: Image.Image, *, bytes_at_once: int = 16 << 20) -> NDArray[np.uint8]:
-    """uint8[height, width, samples]; in bands, since Pillow holds twice what it hands over."""
-    width, height = image.size
-    samples = len(image.getbands())
-    out = np.empty((height, width, samples), np.uint8)
-    step = max(1, bytes_at_once // max(1, width * samples))
-    for top in range(0, height, step):
-        band = np.asarray(image.crop((0, top, width, min(height, top + step))), np.uint8)
-        out[top : top + step] = band.reshape(-1, width, samples)
-    return out
+def samples_of(image: Image.Image, top: int, bottom: int) -> NDArray[np.uint8]:
+    """uint8[rows, width, samples] of these rows, as far as there are so many; Pillow holds twice what it hands over."""
+    rows = image.crop((0, top, image.width, min(image.height, bottom)))
+    return np.asarray(rows, np.uint8).reshape(rows.height, rows.width, -1)
 
 
 def _written(

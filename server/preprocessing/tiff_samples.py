@@ -12,33 +12,36 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing import tiff_directory as tags
-from server.preprocessing.libtiff import Block, decompress, packed, samples_of
+from server.preprocessing.libtiff import Block, decompress, samples_of
+from server.preprocessing.tiff_colours import ycbcr_to_rgb
 from server.preprocessing.tiff_directory import Directory, Numbers
-from server.preprocessing.tiff_layout import CCITT, JPEG, PACKBITS, PLAIN, Layout
+from server.preprocessing.tiff_layout import CCITT, JPEG, PLAIN, Layout
 
 # Bytes of a piece, decompressed and compressed, where its blocks are not larger.
 _PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
 _MOST_BLOCKS = 300_000
-# Equal blocks may lie in one place; so often, all in all, that a small file asks for endless work, they may not.
-_MOST_SHARING = 16
+# Equal blocks may lie in one place, as blank tiles do; but not so often that a small file asks for endless work.
+_MOST_SHARING, _ALWAYS_SHARED = 16, 256 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+_FAX_OPTIONS = (tags.T4_OPTIONS, tags.T6_OPTIONS)
 _END_OF_JPEG = b"\xff\xd9"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some blocks that follow each other, one upon another."""
+    """Some rows of strips, or some tiles that follow each other, one upon another."""
 
-    first: int
-    """Counted row by row, in its plane from 0."""
-    plane: int | None
-    """The sample, where each has blocks of its own."""
+    at: int
+    """Of strips, the row of the picture that it begins with; of tiles, its first one, counted row by row."""
+    plane: int
+    """Which sample, where each has blocks of its own; else 0."""
     samples: NDArray[Any]
     """[rows, block width, samples], unsigned, signed or floating point as the layout says; YCbCr has become RGB."""
 
@@ -55,6 +58,8 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
         )
     counts = _checked_counts(page.data, layout, blocks * used)
     step = max(1, _PIECE // _block_bytes(layout, layout.block_height))
+    if layout.block_height % layout.subsampling[1]:
+        step = 1  # the last rows of a block have no others to share Cb and Cr with
     for plane in range(used):
         start = 0
         while start < blocks:
@@ -63,8 +68,10 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
             while stop > start + 1 and counts[here + start : here + stop].sum() > _MOST_COMPRESSED:
                 stop = start + (stop - start) // 2
             offsets, lengths = layout.offsets[here + start : here + stop], counts[here + start : here + stop]
-            samples = _samples(page, layout, offsets, lengths, _rows(layout, start, stop))
-            yield Piece(start, plane if layout.planar else None, samples)
+            at = start if layout.tiled else start * layout.block_height
+            for samples in _samples(page, layout, offsets, lengths, _rows(layout, start, stop)):
+                yield Piece(at, plane, samples)
+                at += len(samples)  # of tiles, there is one piece alone
             start = stop
 
 
@@ -110,41 +117,60 @@ def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
     if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
     counts = np.minimum(counts, size - offsets)
-    if counts.sum() > _MOST_SHARING * size:
+    if counts.sum() > _MOST_SHARING * size + _ALWAYS_SHARED:
         raise UnreadablePicture()
     return counts
 
 
-def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers, rows: int) -> NDArray[Any]:
-    view = memoryview(page.data)
+def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers, rows: int) -> Iterator[NDArray[Any]]:
+    """Blocks to samples: of tiles all at once, of strips some rows at a time, for a strip may be the whole picture."""
+    blocks = _fetched(page.data, layout, offsets, counts)
     stored = 1 if layout.planar else layout.samples
     size = (layout.block_width, rows)
-    if layout.compression == PLAIN and not layout.bits_reversed and (offsets[1:] == (offsets + counts)[:-1]).all():
-        blocks: list[Block] = [view[int(offsets[0]) : int(offsets[-1] + counts[-1])]]
-    else:
-        blocks = [view[start : start + count] for start, count in zip(offsets.tolist(), counts.tolist(), strict=True)]
-    if layout.bits_reversed and layout.compression != JPEG:
-        blocks = [bytes(block).translate(_REVERSED) for block in blocks]
+    step = rows if layout.tiled else max(1, _PIECE // _row_bytes(layout))
     simple = layout.bits == 8 and stored in _MODES and layout.numbering == "unsigned" and layout.colours != "ycbcr"
-    if layout.compression == JPEG or (layout.predictor == 2 and simple):
-        return samples_of(_as_picture(page, layout, blocks, size, stored))
+    picture = None
     if layout.compression in CCITT:
-        options = {tag: page.number(tag, 0) for tag in (tags.T4_OPTIONS, tags.T6_OPTIONS) if tag in page.entries}
-        further = {tag: [value & 0xFFFF] for tag, value in options.items()}
-        return samples_of(decompress(blocks, layout.compression, "1", size, layout.block_height, further))
-    wide = _row_bytes(layout)
-    units = rows // layout.subsampling[1] if layout.tiled else -(-rows // layout.subsampling[1])
-    unit_height = -(-layout.block_height // layout.subsampling[1])
+        options = {tag: [page.number(tag, 0) & 0xFFFF] for tag in _FAX_OPTIONS if tag in page.entries}
+        picture = decompress(blocks, layout.compression, "1", size, layout.block_height, options)
+    elif layout.compression == JPEG or (layout.predictor == 2 and simple):
+        picture = _as_picture(page, layout, blocks, size, stored)
+    if picture is not None:
+        for top in range(0, rows, step):
+            yield samples_of(picture, top, top + step)
+        return
+    down = layout.subsampling[1]
+    wide, units = _row_bytes(layout), -(-rows // down)
     if layout.compression == PLAIN:
-        raw = np.frombuffer(blocks[0] if len(blocks) == 1 else b"".join(blocks), np.uint8).reshape(units, wide)
+        plain = np.frombuffer(blocks[0] if len(blocks) == 1 else b"".join(blocks), np.uint8).reshape(units, wide)
     else:
-        raw = samples_of(decompress(blocks, layout.compression, "L", (wide, units), unit_height))[..., 0]
-    if layout.colours == "ycbcr":
-        return _rgb(page, layout, raw, size, unit_height)
-    return unpacked(raw, layout.block_width, stored, layout)
+        unit_height = -(-layout.block_height // down)
+        packed = decompress(blocks, layout.compression, "L", (wide, units), unit_height)
+    step = -(-step // down)
+    for top in range(0, units, step):
+        compressed = layout.compression != PLAIN
+        raw = samples_of(packed, top, top + step)[..., 0] if compressed else plain[top : top + step]
+        if layout.colours == "ycbcr":
+            yield ycbcr_to_rgb(page, layout, raw, min(rows - top * down, step * down))
+        else:
+            yield unpacked(raw, layout.block_width, stored, layout)
 
 
-def _as_picture(page: Directory, layout: Layout, blocks: list[Block], size: tuple[int, int], stored: int) -> Any:
+def _fetched(data: bytes, layout: Layout, offsets: Numbers, counts: Numbers) -> list[Block]:
+    view = memoryview(data)
+    if layout.compression == PLAIN and not layout.bits_reversed and (offsets[1:] == (offsets + counts)[:-1]).all():
+        return [view[int(offsets[0]) : int(offsets[-1] + counts[-1])]]
+    blocks: list[Block] = [
+        view[start : start + count] for start, count in zip(offsets.tolist(), counts.tolist(), strict=True)
+    ]
+    if layout.bits_reversed and layout.compression != JPEG:
+        return [bytes(block).translate(_REVERSED) for block in blocks]
+    return blocks
+
+
+def _as_picture(
+    page: Directory, layout: Layout, blocks: list[Block], size: tuple[int, int], stored: int
+) -> Image.Image:
     """Blocks that are pictures themselves, or whose prediction libtiff can undo, and faster."""
     mode = _MODES[stored]
     further: dict[int, Any] = {tags.PREDICTOR: [layout.predictor]} if layout.predictor != 1 else {}
@@ -159,21 +185,6 @@ def _as_picture(page: Directory, layout: Layout, blocks: list[Block], size: tupl
             if tags.SUBSAMPLING in page.entries:
                 further[tags.SUBSAMPLING] = layout.subsampling
     return decompress(blocks, layout.compression, mode, size, layout.block_height, further)
-
-
-def _rgb(
-    page: Directory, layout: Layout, raw: NDArray[np.uint8], size: tuple[int, int], units: int
-) -> NDArray[np.uint8]:
-    """YCbCr to RGB, as libtiff does it."""
-    further: dict[int, Any] = {tags.SUBSAMPLING: layout.subsampling}
-    for tag in (tags.COEFFICIENTS, tags.REFERENCE):
-        fractions = page.rationals(tag)
-        if fractions:
-            if any(below == 0 for _, below in fractions):
-                raise UnreadablePicture()
-            further[tag] = fractions
-    blocks = [packed(raw[top : top + units].tobytes()) for top in range(0, len(raw), units)]
-    return samples_of(decompress(blocks, PACKBITS, "YCbCr", size, layout.block_height, further))
 
 
 def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -> NDArray[Any]:

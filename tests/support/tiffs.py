@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Values = bytes | Sequence[int] | Sequence[tuple[int, int]]
 
 GREY_WHITE_ZERO, GREY, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
-NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
+NONE, LZW, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 8, 32773, 32946
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ def written(*pages: Page, order: str = "<", big: bool = False) -> bytes:
     def add(one: Page) -> int:
         """The place of its directory; the link to the next one is the last thing that was written."""
         nonlocal link
-        below = []
-        for other in one.below:
-            below.append(add(other))
+        below = [add(other) for other in one.below]
         starts = []
         for block in one.blocks:
             starts.append(len(out))
@@ -154,15 +152,16 @@ def _packed(block: NDArray[Any], bits: int, order: str, predictor: int) -> bytes
 
 
 def _compressed(raw: bytes, compression: int, bits_reversed: bool) -> bytes:
-    data = {
+    how: dict[int, Callable[[bytes], bytes]] = {
         NONE: bytes,
-        DEFLATE: zlib.compress,
-        32946: zlib.compress,
-        PACKBITS: _packbits,
         LZW: _lzw,
-    }[compression](raw)
+        DEFLATE: zlib.compress,
+        OLD_DEFLATE: zlib.compress,
+        PACKBITS: _packbits,
+    }
+    data = how[compression](raw)
     if bits_reversed:
-        data = np.packbits(np.unpackbits(np.frombuffer(data, np.uint8)), bitorder="little").tobytes()
+        return bytes(np.packbits(np.unpackbits(np.frombuffer(data, np.uint8)), bitorder="little"))
     return data
 
 
@@ -173,10 +172,9 @@ def _packbits(raw: bytes) -> bytes:
         run = 1
         while at + run < len(raw) and run < 128 and raw[at + run] == raw[at]:
             run += 1
-        if run >= 3 or len(plain) == 128:
-            if plain:
-                out += bytes([len(plain) - 1]) + plain
-                plain.clear()
+        if plain and (run >= 3 or len(plain) == 128):
+            out += bytes([len(plain) - 1]) + plain
+            plain.clear()
         if run >= 3:
             out += bytes([257 - run, raw[at]])
             at += run
