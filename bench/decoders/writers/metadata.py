@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+EXIF_PREFIX = b"Exif\0\0"
 BROKEN_PROFILE = b"\0\0\2\0this is no profile" + bytes(range(200))
 
 
