@@ -71,7 +71,9 @@ def _masks() -> Iterator[Case]:
     five, six = art.to_bits(shown, 5), art.to_bits(shown, 6)
     body = raw.rows(five[..., 0] << 11 | six[..., 1] << 5 | five[..., 2], 16)
     about = {"compression": raw.BITFIELDS, "masks": (0xF800, 0x07E0, 0x001F)}
-    expected = np.dstack([art.from_bits(five, 5)[..., 0], art.from_bits(six, 6)[..., 1], art.from_bits(five, 5)[..., 2]])
+    expected = np.dstack(
+        [art.from_bits(five, 5)[..., 0], art.from_bits(six, 6)[..., 1], art.from_bits(five, 5)[..., 2]]
+    )
     for version in (3, 4, 5):
         data = raw.write(_W, _H, 16, body, version=version, **about)  # type: ignore[arg-type]
         yield Case("BMP", "masks", f"RGB, 16 bit (565), header {version}", data, expected, near=8)

@@ -88,9 +88,9 @@ def _depths() -> Iterator[Case]:
 
 
 def _palette(bits: int) -> list[tuple[int, int, int]]:
-    if bits < 8:
-        return (_PALETTE * 4)[: 1 << bits] if bits == 1 else [*_PALETTE, *((40 * k, 255 - 30 * k, 90) for k in range((1 << bits) - 4))][: 1 << bits]
-    return [(k, 255 - k, (k * 7) % 256) for k in range(256)]
+    if bits == 8:
+        return [(k, 255 - k, (k * 7) % 256) for k in range(256)]
+    return [*_PALETTE, *((15 * k, 255 - 15 * k, 90) for k in range(12))][: 1 << bits]
 
 
 def _indexes(count: int) -> NDArray[np.uint8]:
@@ -148,7 +148,9 @@ def _raw_profile(name: bytes, data: bytes) -> bytes:
 def _orientations() -> Iterator[Case]:
     for way in range(1, 9):
         upright = art.turned(art.blocks(), way)
-        yield Case("PNG", "orientation", f"{way} by eXIf", _plain(before=raw.chunk(b"eXIf", metadata.exif(way))), upright)
+        yield Case(
+            "PNG", "orientation", f"{way} by eXIf", _plain(before=raw.chunk(b"eXIf", metadata.exif(way))), upright
+        )
     for way in (3, 6):
         upright = art.turned(art.blocks(), way)
         big = raw.chunk(b"eXIf", metadata.exif(way, ">"))
@@ -172,7 +174,9 @@ def _profiles() -> Iterator[Case]:
     yield Case("PNG", "profile", "grey", grey, art.rgb(art.grey_of(art.blocks())))
     yield Case("PNG", "profile", "broken", _plain(before=_iccp(metadata.BROKEN_PROFILE)), art.blocks())
     yield Case("PNG", "profile", "of 3 MB", _plain(before=_iccp(bytes(3_000_000))), art.blocks())
-    yield Case("PNG", "profile", "that does not unpack", _plain(before=raw.chunk(b"iCCP", b"p\0\0nothing")), art.blocks())
+    yield Case(
+        "PNG", "profile", "that does not unpack", _plain(before=raw.chunk(b"iCCP", b"p\0\0nothing")), art.blocks()
+    )
     yield Case("PNG", "profile", "sRGB chunk", _plain(before=raw.chunk(b"sRGB", b"\0")), art.blocks())
     # sRGB's own curve and primaries in gAMA and cHRM, so that it makes no difference who minds them.
     gamma = raw.chunk(b"gAMA", struct.pack(">I", 45455))
@@ -212,7 +216,9 @@ def _oddities() -> Iterator[Case]:
         name = kind.decode()
         yield Case("PNG", "other chunks", name, _plain(before=raw.chunk(kind, data)), shown)
         yield Case("PNG", "wrong CRC", name, _plain(before=raw.chunk(kind, data, crc_off_by=1)), shown)
-        yield Case("PNG", "wrong CRC", f"{name} after the pixels", _plain(after=raw.chunk(kind, data, crc_off_by=1)), shown)
+        yield Case(
+            "PNG", "wrong CRC", f"{name} after the pixels", _plain(after=raw.chunk(kind, data, crc_off_by=1)), shown
+        )
         yield Case("PNG", "short chunk", name, _plain(before=raw.chunk(kind, data[:-1])), shown)
         yield Case("PNG", "short chunk", f"empty {name}", _plain(before=raw.chunk(kind)), shown)
         yield Case("PNG", "long chunk", name, _plain(before=raw.chunk(kind, data + bytes(5))), shown)
@@ -239,7 +245,6 @@ def _oddities() -> Iterator[Case]:
 
 def _animated(shown: Samples) -> Iterator[Case]:
     size = struct.pack(">II", art.WIDTH, art.HEIGHT)
-    rows = b"".join(b"\0" + row.tobytes() for row in shown)
     other = zlib.compress(b"".join(b"\0" + row.tobytes() for row in 255 - shown))
 
     def control(number: int) -> bytes:
@@ -251,8 +256,9 @@ def _animated(shown: Samples) -> Iterator[Case]:
     apart = raw.chunk(b"acTL", struct.pack(">II", 1, 0))
     behind = control(0) + raw.chunk(b"fdAT", struct.pack(">I", 1) + other)
     # Readers of animations show the frame, all others the picture: either is right, so only other readers can say.
-    yield Case("PNG", "animated", "picture is no frame", _plain(middle=apart, after=behind), None, should=Should.BE_NAMED)
-    del rows
+    yield Case(
+        "PNG", "animated", "picture is no frame", _plain(middle=apart, after=behind), None, should=Should.BE_NAMED
+    )
 
 
 def _damaged() -> Iterator[Case]:

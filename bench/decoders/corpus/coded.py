@@ -1,0 +1,101 @@
+"""AVIF and JPEG XL as encoders here write them; HEIC, which none of them writes, from the small files of the tests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+
+from bench.decoders import case as art
+from bench.decoders.case import Case, Samples, Should
+from bench.decoders.writers import metadata
+from bench.pictures import ROOT
+
+NEAR = 12
+
+
+def _saved(picture: Samples | Image.Image, form: str, **options: Any) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def avif_cases() -> Iterator[Case]:
+    soft, levels = art.soft(), art.alpha()
+    clear = art.with_alpha(soft, levels)
+
+    def save(picture: Samples, **options: Any) -> bytes:
+        return _saved(picture, "AVIF", **{"quality": 95, "speed": 8, "max_threads": 1, **options})
+
+    for sampling in ("4:4:4", "4:2:2", "4:2:0"):
+        yield Case("AVIF", "depth and colour", f"RGB, {sampling}", save(soft, subsampling=sampling), soft, NEAR)
+    exact = save(art.blocks(), quality=100, subsampling="4:4:4")
+    yield Case("AVIF", "depth and colour", "RGB, quality 100", exact, art.blocks(), 6)
+    grey = art.rgb(art.grey_of(soft))
+    yield Case("AVIF", "depth and colour", "grey", save(grey, subsampling="4:0:0"), grey, NEAR)
+    yield Case("AVIF", "alpha", "RGBA", save(clear), clear, NEAR)
+    yield Case("AVIF", "alpha", "RGBA, premultiplied", save(clear, alpha_premultiplied=True), clear, NEAR)
+    for way in range(1, 9):
+        data = save(soft, exif=metadata.exif(way), subsampling="4:4:4")
+        yield Case("AVIF", "orientation", f"{way}", data, art.turned(soft, way), NEAR)
+    for name in ("sRGB", "Display P3"):
+        yield Case("AVIF", "profile", name, save(soft, icc_profile=metadata.profile(name)), soft, NEAR)
+    yield Case("AVIF", "profile", "broken", save(soft, icc_profile=metadata.BROKEN_PROFILE), soft, NEAR)
+    out = io.BytesIO()
+    frames = [Image.fromarray(soft), Image.fromarray(255 - soft)]
+    frames[0].save(
+        out, "AVIF", save_all=True, append_images=frames[1:], quality=95, speed=8, duration=100, max_threads=1
+    )
+    yield Case("AVIF", "animated", "two frames", out.getvalue(), soft, NEAR)
+    whole = save(soft)
+    yield Case("AVIF", "end", "bytes behind the end", whole + b"\0\0\0\x10free" + bytes(8), soft, NEAR)
+    for share in (0.5, 0.9):
+        data = whole[: int(len(whole) * share)]
+        yield Case("AVIF", "cut short", f"after {share:.0%}", data, should=Should.BE_REFUSED)
+
+
+def heif_cases() -> Iterator[Case]:
+    """The tests' own files: what they show is known by other readers alone."""
+    folder = ROOT / "tests" / "data" / "heif"
+    for path in sorted(folder.glob("*.hei[cf]")) if folder.is_dir() else ():
+        data = path.read_bytes()
+        yield Case("HEIF", "files of the tests", path.stem, data, None, NEAR, Should.BE_NAMED)
+
+
+def jxl_cases() -> Iterator[Case]:
+    try:
+        import pillow_jxl  # noqa: F401 - it teaches Pillow the format
+    except ImportError:
+        return
+    blocks, soft, levels = art.blocks(), art.soft(), art.alpha()
+    clear, grey = art.with_alpha(blocks, levels), art.grey_of(blocks)
+
+    def save(picture: Samples | Image.Image, **options: Any) -> bytes:
+        return _saved(picture, "JXL", **{"lossless": True, "num_threads": 1, **options})
+
+    yield Case("JXL", "depth and colour", "RGB, lossless", save(blocks), blocks)
+    yield Case("JXL", "depth and colour", "RGB, lossy", save(soft, lossless=False, quality=95), soft, NEAR)
+    yield Case("JXL", "depth and colour", "grey, lossless", save(Image.fromarray(grey)), art.rgb(grey))
+    yield Case("JXL", "alpha", "RGBA, lossless", save(clear), clear)
+    both = Image.merge("LA", (Image.fromarray(grey), Image.fromarray(levels)))
+    yield Case("JXL", "alpha", "grey with alpha, lossless", save(both), art.with_alpha(art.rgb(grey), levels))
+    for way in (1, 3, 6, 8):
+        data = save(blocks, exif=metadata.EXIF_PREFIX + metadata.exif(way))
+        # The codestream says which way up it is, and EXIF beside it counts for nothing by the standard; writers differ.
+        yield Case("JXL", "orientation", f"{way} in EXIF", data, None, should=Should.BE_NAMED)
+    for name in ("sRGB", "Display P3"):
+        yield Case("JXL", "profile", name, save(blocks, icc_profile=metadata.profile(name)), blocks)
+    whole = save(blocks)
+    for share in (0.5, 0.9):
+        data = whole[: int(len(whole) * share)]
+        yield Case("JXL", "cut short", f"after {share:.0%}", data, should=Should.BE_REFUSED)
+    yield from (Case("JXL", "files of the tests", *one, should=Should.BE_NAMED) for one in _files("jxl"))
+
+
+def _files(kind: str) -> Iterator[tuple[str, bytes]]:
+    folder = ROOT / "tests" / "data" / kind
+    for path in sorted(folder.glob(f"*.{kind}")) if folder.is_dir() else ():
+        yield path.stem, path.read_bytes()
