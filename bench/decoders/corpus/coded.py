@@ -49,12 +49,24 @@ def avif_cases() -> Iterator[Case]:
     frames[0].save(
         out, "AVIF", save_all=True, append_images=frames[1:], quality=95, speed=8, duration=100, max_threads=1
     )
-    yield Case("AVIF", "animated", "two frames", out.getvalue(), soft, NEAR)
+    yield Case("AVIF", "animated", "two frames", _timeless(out.getvalue()), soft, NEAR)
     whole = save(soft)
     yield Case("AVIF", "end", "bytes behind the end", whole + b"\0\0\0\x10free" + bytes(8), soft, NEAR)
     for share in (0.5, 0.9):
         data = whole[: int(len(whole) * share)]
         yield Case("AVIF", "cut short", f"after {share:.0%}", data, should=Should.BE_REFUSED)
+
+
+def _timeless(data: bytes) -> bytes:
+    """A sequence as if written at no particular time: the corpus is the same whenever it is made."""
+    out = bytearray(data)
+    for box in (b"mvhd", b"tkhd", b"mdhd"):
+        at = out.find(box)
+        while at >= 0:
+            length = 16 if out[at + 4] == 1 else 8
+            out[at + 8 : at + 8 + length] = bytes(length)
+            at = out.find(box, at + 4)
+    return bytes(out)
 
 
 def heif_cases() -> Iterator[Case]:

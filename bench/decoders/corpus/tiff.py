@@ -161,7 +161,7 @@ def _pages() -> Iterator[Case]:
     yield Case("TIFF", "pages", "reduced one second", raw.write(whole, small), shown)
     # Other readers show the first page; here the reduced one is passed over.
     yield Case("TIFF", "reduced page first", "RGB", raw.write(small, whole), shown)
-    odd = Layout(tags={65000: (raw.SHORT, [1, 2, 3]), 65001: (7, list(b"private")), 305: (2, [b"x", b"\0"])})  # type: ignore[dict-item]
+    odd = Layout(tags={65000: (raw.SHORT, [1, 2, 3]), 65001: (7, list(b"private")), 305: (2, list(b"x\0"))})
     yield Case("TIFF", "other tags", "private ones", _file(shown, odd), shown)
     resolution = Layout(tags={282: (raw.RATIONAL, [0, 0]), 283: (raw.RATIONAL, [72, 1]), 296: (raw.SHORT, [2])})
     yield Case("TIFF", "other tags", "resolution of 0/0", _file(shown, resolution), shown)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
 NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
-_LETTERS = {1: "B", 2: "c", SHORT: "H", LONG: "I", RATIONAL: "I", 7: "B", LONG8: "Q"}
+_LETTERS = {1: "B", 2: "B", SHORT: "H", LONG: "I", RATIONAL: "I", 7: "B", LONG8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
