@@ -59,12 +59,14 @@ def soft() -> Samples:
     """RGB without edges, no two corners alike: coding with loss moves it little, and colour at half size hardly."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     red, green, blue = 40 + x * 170 / WIDTH, 60 + y * 150 / HEIGHT, 200 - x * 90 / WIDTH - y * 60 / HEIGHT
-    return np.rint(np.stack([red, green, blue], axis=-1)).astype(np.uint8)
+    picture: Samples = np.rint(np.stack([red, green, blue], axis=-1)).astype(np.uint8)
+    return picture
 
 
 def grey_of(picture: Samples) -> Samples:
     """uint8[H, W]: the mean of the colours, which is all that a grey picture must differ by."""
-    return (picture[..., :3].astype(np.uint16).sum(axis=-1) // 3).astype(np.uint8)
+    mean: Samples = (picture[..., :3].astype(np.uint16).sum(axis=-1) // 3).astype(np.uint8)
+    return mean
 
 
 def alpha() -> Samples:
@@ -72,7 +74,8 @@ def alpha() -> Samples:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     levels = np.clip(x * 320 // WIDTH, 0, 255).astype(np.uint8)
     levels[(y > 20) & (x > 30)] = 0
-    return levels
+    opacity: Samples = levels
+    return opacity
 
 
 def rgb(grey: NDArray[np.uint8]) -> Samples:

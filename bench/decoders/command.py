@@ -39,7 +39,7 @@ def asking(reader: Reader, stack: contextlib.ExitStack) -> Ask:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: Twinlens reads what it promises; 1: it does not; 2: refused (standard error has a sentence)."""
+    """The exit code: 0 Twinlens reads what it promises, 1 it does not, 2 refused (standard error has a sentence)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = _parser().parse_args(given)
     missing = [reader for reader in OTHERS if not reader.there]

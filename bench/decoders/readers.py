@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.decoders.case import Samples
 from bench.decoders.worker import Refused
@@ -79,11 +81,11 @@ def opencv(data: bytes) -> Samples:
     import cv2
 
     try:
-        whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        whole: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
             eight = whole if whole.dtype == np.uint8 else ((whole.astype(np.uint32) + 128) // 257).astype(np.uint8)
-            return eight[..., [2, 1, 0, 3]]
-        seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            return np.ascontiguousarray(eight[..., [2, 1, 0, 3]])
+        seen: Samples | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as exc:
         raise Refused(" ".join(str(exc).split())) from exc
     if seen is None:
@@ -96,7 +98,7 @@ def _coloured(samples: Samples) -> Samples:
     if samples.ndim == 2:
         samples = samples[..., None]
     if samples.shape[2] in (1, 2):
-        return np.dstack([samples[..., 0]] * 3 + [samples[..., 1]] * (samples.shape[2] - 1))
+        return samples[..., [0, 0, 0, 1] if samples.shape[2] == 2 else [0, 0, 0]]
     return samples[..., :4]
 
 

@@ -95,7 +95,8 @@ def _palette(bits: int) -> list[tuple[int, int, int]]:
 
 def _indexes(count: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[: art.HEIGHT, : art.WIDTH]
-    return ((x * count // art.WIDTH + (y // 6) % 3) % count).astype(np.uint8)
+    indexes: Samples = ((x * count // art.WIDTH + (y // 6) % 3) % count).astype(np.uint8)
+    return indexes
 
 
 def _transparent_colours() -> Iterator[Case]:

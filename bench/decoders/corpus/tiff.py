@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.decoders import case as art
 from bench.decoders.case import Case, Samples, Should
@@ -25,7 +27,7 @@ def cases() -> Iterator[Case]:
     yield from _ends()
 
 
-def _file(samples: np.ndarray, layout: Layout, order: str = "<", big: bool = False) -> bytes:  # type: ignore[type-arg]
+def _file(samples: NDArray[Any], layout: Layout, order: str = "<", big: bool = False) -> bytes:
     return raw.write(raw.page(samples, layout, order), order=order, big=big)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def write(
     return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + table + body
 
 
-def rows(samples: NDArray[np.uint8] | NDArray[np.uint32], bits: int, *, from_top: bool = False) -> bytes:
+def rows(samples: NDArray[Any], bits: int, *, from_top: bool = False) -> bytes:
     """Palette indexes [H, W], whole pixels of 16 or 32 bits [H, W], or BGR [H, W, 3]; each row padded to 4 bytes."""
     lines = []
     for row in samples if from_top else samples[::-1]:

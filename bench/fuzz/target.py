@@ -1,0 +1,33 @@
+"""What each file is put through, in a process of its own: the header alone, and then the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.decoders.case import Samples
+from bench.decoders.worker import Refused
+from server.errors import MediaRejected
+from server.preprocessing import media
+from server.settings import Settings
+
+MAX_PIXELS = Settings().max_pixels
+"""As a server has it that is given no other."""
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+def look(data: bytes) -> Samples:
+    """Measure and decode, as the server does; no samples are handed back. Raises Refused, or what is a fault."""
+    size = None
+    refusal = None
+    try:
+        size = media.measure(data, max_pixels=MAX_PIXELS)
+    except MediaRejected as exc:
+        refusal = exc
+    try:
+        picture = media.decode(data, max_pixels=MAX_PIXELS)
+    except MediaRejected as exc:
+        raise Refused(f"{exc.code}: {exc.sentence}") from (refusal or exc)
+    if size is not None and sorted(size) != sorted((picture.width, picture.height)):
+        raise ValueError(f"measured as {size}, decoded as {picture.width} x {picture.height}")
+    return _NOTHING
