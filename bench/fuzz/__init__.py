@@ -1,1 +1,1 @@
-"""Files that are damaged at random, and files that are built to cost too much: each is read or refused, nothing else."""
+"""Files damaged at random, and files built to cost too much: each is read or refused, nothing else."""

@@ -13,7 +13,7 @@ from bench.decoders.case import Case
 # Small files are quickly read, and damage hits what matters.
 _LARGEST = 16 << 10
 # Lengths, counts and sizes at which arithmetic goes wrong.
-_ODD = (
+_ODD = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
     0,
     1,
     2,
@@ -88,7 +88,7 @@ def mended(data: bytes) -> bytes:
     return bytes(out)
 
 
-def _place(data: bytes, chance: random.Random) -> int:
+def _place(data: bytes | bytearray, chance: random.Random) -> int:
     """Anywhere, but half of the time near the beginning, where the structure is."""
     most = min(len(data), 160) if chance.random() < 0.5 else len(data)
     return chance.randrange(max(1, most))
