@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -46,6 +47,13 @@ def hostile() -> Iterator[Hostile]:
     yield from _boxes()
 
 
+@cache
+def _zeros(million: int) -> bytes:
+    """So many megabytes of nothing, packed."""
+    packer = zlib.compressobj(1)
+    return b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(million)), packer.flush()])
+
+
 def _png() -> Iterator[Hostile]:
     def sized(width: int, height: int, bits: int = 8, colours: int = png.RGB) -> bytes:
         body = png.chunk(b"IDAT", zlib.compress(bytes(1000)))
@@ -54,28 +62,21 @@ def _png() -> Iterator[Hostile]:
     def with_chunk(kind: bytes, data: bytes) -> Callable[[], bytes]:
         return lambda: png.write(art.blocks(), 8, png.RGB, before=png.chunk(kind, data))
 
-    def zeros(million: int) -> bytes:
-        packer = zlib.compressobj(9)
-        return b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(million)), packer.flush()])
-
     yield Hostile("PNG", "65,535 x 65,535 by its header", lambda: sized(65535, 65535))
     yield Hostile("PNG", "2,147,483,647 a side by its header", lambda: sized(2**31 - 1, 2**31 - 1))
     yield Hostile("PNG", "64 megapixels by its header, 1 kB of pixels", lambda: sized(_SIDE, _SIDE, 16, png.RGBA))
     yield Hostile("PNG", "2,147,483,647 x 1 by its header", lambda: sized(2**31 - 1, 1))
-    yield Hostile("PNG", "pixels that unpack to 1 GB", lambda: _unpacking(zeros(1000)))
-    yield Hostile("PNG", "profile of 100 MB", with_chunk(b"iCCP", b"p\0\0" + zeros(100)))
-    yield Hostile("PNG", "compressed text of 100 MB", with_chunk(b"zTXt", b"Comment\0\0" + zeros(100)))
-    yield Hostile("PNG", "international text of 100 MB", with_chunk(b"iTXt", b"c\0\1\0\0\0" + zeros(100)))
-    yield Hostile("PNG", "EXIF as text of 100 MB", with_chunk(b"zTXt", b"Raw profile type exif\0\0" + zeros(100)))
-    yield Hostile("PNG", "XMP of 100 MB", with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(100)))
+    yield Hostile("PNG", "pixels that unpack to 1 GB", lambda: _unpacking(_zeros(1000)))
+    yield Hostile("PNG", "profile of 100 MB", with_chunk(b"iCCP", b"p\0\0" + _zeros(100)))
+    yield Hostile("PNG", "compressed text of 100 MB", with_chunk(b"zTXt", b"Comment\0\0" + _zeros(100)))
+    yield Hostile("PNG", "international text of 100 MB", with_chunk(b"iTXt", b"c\0\1\0\0\0" + _zeros(100)))
+    yield Hostile("PNG", "EXIF as text of 100 MB", with_chunk(b"zTXt", b"Raw profile type exif\0\0" + _zeros(100)))
+    yield Hostile("PNG", "XMP of 100 MB", with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + _zeros(100)))
     yield Hostile(
-        "PNG", "100 profiles of 4 MB", lambda: png.write(art.blocks(), 8, png.RGB, before=_twelve(zeros(4)) * 100)
+        "PNG", "100 profiles of 4 MB", lambda: png.write(art.blocks(), 8, png.RGB, before=_twelve(_zeros(4)) * 100)
     )
-    yield Hostile(
-        "PNG",
-        "100,000 chunks",
-        lambda: png.write(art.blocks(), 8, png.RGB, before=png.chunk(b"tEXt", b"a\0b") * 100_000),
-    )
+    comments = png.chunk(b"tEXt", b"a\0b") * 100_000
+    yield Hostile("PNG", "100,000 chunks", lambda: png.write(art.blocks(), 8, png.RGB, before=comments))
     yield Hostile(
         "PNG", "100,000 empty IDAT", lambda: png.write(art.blocks(), 8, png.RGB, middle=png.chunk(b"IDAT") * 100_000)
     )
@@ -224,10 +225,8 @@ def _tiff() -> Iterator[Hostile]:
         return b"II*\0" + struct.pack("<IH", 8, 65535) + struct.pack("<HHII", 65000, 7, 2**32 - 1, 8) * 65535 + bytes(4)
 
     def unpacking(compression: int) -> bytes:
-        packer = zlib.compressobj(9)
-        zeros = b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(1000)), packer.flush()])
         sound = tiff.page(art.blocks(), tiff.Layout(compression=compression))
-        return tiff.write(tiff.Page(sound.tags, [zeros]))
+        return tiff.write(tiff.Page(sound.tags, [_zeros(1000)]))
 
     yield Hostile("TIFF", "4,294,967,295 a side by its header", lambda: sized(2**32 - 1, 2**32 - 1))
     yield Hostile("TIFF", "64 megapixels by its header", lambda: sized(_SIDE, _SIDE))
@@ -268,45 +267,43 @@ def _webp() -> Iterator[Hostile]:
     yield Hostile("WEBP", "10,000 frames on 64 megapixels", lambda: frames(10_000, _SIDE))
     profile = webp_files.chunk(b"ICCP", bytes(16_000_000))
     yield Hostile("WEBP", "profile of 16 MB", lambda: webp_files.container(art.WIDTH, art.HEIGHT, 32, profile, still))
-    tiny = webp_files.chunk(b"what", b"")
-    yield Hostile(
-        "WEBP", "100,000 chunks", lambda: webp_files.container(art.WIDTH, art.HEIGHT, 0, still, tiny * 100_000)
-    )
+    tiny = webp_files.chunk(b"what", b"") * 100_000
+    yield Hostile("WEBP", "100,000 chunks", lambda: webp_files.container(art.WIDTH, art.HEIGHT, 0, still, tiny))
 
 
 def _boxes() -> Iterator[Hostile]:
     """AVIF, HEIC and JPEG XL."""
-
-    def box(kind: bytes, data: bytes = b"") -> bytes:
-        return struct.pack(">I", len(data) + 8) + kind + data
-
-    def nested(depth: int) -> bytes:
-        data = b""
-        for _ in range(depth):
-            data = box(b"meta", bytes(4) + data)
-        return data
-
     for form, brand in (("AVIF", b"avif"), ("HEIF", b"heic")):
-        start = box(b"ftyp", brand + bytes(4) + brand + b"mif1")
-        yield Hostile(form, "100,000 boxes", lambda start=start: start + box(b"free") * 100_000)  # type: ignore[misc]
-        yield Hostile(form, "boxes 10,000 deep", lambda start=start: start + nested(10_000))  # type: ignore[misc]
-        items = struct.pack(">IH", 0, 65535) + box(b"infe", bytes(12)) * 65535
-        meta = box(b"meta", bytes(4) + box(b"iinf", items))
-        yield Hostile(form, "65,535 items", lambda start=start, meta=meta: start + meta)  # type: ignore[misc]
-        yield Hostile(form, "a box of 2^63 bytes", lambda start=start: start  # type: ignore[misc]
-                      + struct.pack(">I4sQ", 1, b"meta", 2**63 - 1) + bytes(50))  # fmt: skip
-        cases = list(coded.avif_cases() if form == "AVIF" else coded.heif_cases())[:1]
-        for case in cases:
-            for side in (65535, _SIDE):
-                yield Hostile(
-                    form, f"{side:,} a side by its header", lambda case=case, side=side: _grown(case.data, side)
-                )  # type: ignore[misc]
-    for name, side in (("1,073,741,824 a side by its header", 2**30), ("64 megapixels by its header", _SIDE)):
-        yield Hostile("JXL", name, lambda side=side: _jxl(side))  # type: ignore[misc]
-    signature = bytes.fromhex("0000000c4a584c200d0a870a") + box(b"ftyp", b"jxl " + bytes(4) + b"jxl ")
-    yield Hostile("JXL", "100,000 boxes", lambda: signature + box(b"free") * 100_000)
-    yield Hostile("JXL", "100,000 empty parts", lambda: signature + b"".join(
-        box(b"jxlp", struct.pack(">I", k)) for k in range(100_000)))  # fmt: skip
+        yield from _of_brand(form, _box(b"ftyp", brand + bytes(4) + brand + b"mif1"))
+        for case in list(coded.avif_cases() if form == "AVIF" else coded.heif_cases())[:1]:
+            yield Hostile(form, "65,535 a side by its header", partial(_grown, case.data, 65535))
+            yield Hostile(form, "64 megapixels by its header", partial(_grown, case.data, _SIDE))
+    yield Hostile("JXL", "1,073,741,824 a side by its header", partial(_jxl, 2**30))
+    yield Hostile("JXL", "64 megapixels by its header", partial(_jxl, _SIDE))
+    start = bytes.fromhex("0000000c4a584c200d0a870a") + _box(b"ftyp", b"jxl " + bytes(4) + b"jxl ")
+    parts = (_box(b"jxlp", struct.pack(">I", k)) for k in range(100_000))
+    yield Hostile("JXL", "100,000 boxes", lambda: start + _box(b"free") * 100_000)
+    yield Hostile("JXL", "100,000 empty parts", lambda: start + b"".join(parts))
+
+
+def _of_brand(form: str, start: bytes) -> Iterator[Hostile]:
+    def nested() -> bytes:
+        data = b""
+        for _ in range(10_000):
+            data = _box(b"meta", bytes(4) + data)
+        return start + data
+
+    items = struct.pack(">IH", 0, 65535) + _box(b"infe", bytes(12)) * 65535
+    meta = _box(b"meta", bytes(4) + _box(b"iinf", items))
+    yield Hostile(form, "100,000 boxes", lambda: start + _box(b"free") * 100_000)
+    yield Hostile(form, "boxes 10,000 deep", nested)
+    yield Hostile(form, "65,535 items", lambda: start + meta)
+    endless = struct.pack(">I4sQ", 1, b"meta", 2**63 - 1)
+    yield Hostile(form, "a box of 2^63 bytes", lambda: start + endless + bytes(50))
+
+
+def _box(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data) + 8) + kind + data
 
 
 def _grown(data: bytes, side: int) -> bytes:

@@ -14,22 +14,6 @@ from bench.decoders.case import Case
 _LARGEST = 16 << 10
 # Lengths, counts and sizes at which arithmetic goes wrong.
 _ODD = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-    0,
-    1,
-    2,
-    0x7F,
-    0x80,
-    0xFF,
-    0x100,
-    0x7FFF,
-    0x8000,
-    0xFFFF,
-    0x10000,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFE,
-    0xFFFFFFFF,
-)
 
 
 @dataclass(frozen=True, slots=True)
