@@ -41,7 +41,8 @@ def twinlens(data: bytes) -> Samples:
     from server.preprocessing.media import decode
 
     try:
-        return np.asarray(decode(data, max_pixels=MAX_PIXELS).image)
+        image = decode(data, max_pixels=MAX_PIXELS).image
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except MediaRejected as exc:
         raise Refused(exc.sentence, named=isinstance(exc, NotAPicture | UnsupportedPicture)) from exc
 

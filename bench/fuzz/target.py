@@ -1,4 +1,4 @@
-"""What each file is put through, in a process of its own: the header alone, and then the whole."""
+"""What each file is put through, in a process of its own: the header alone, the whole, and a thumbnail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOTHING = np.empty(0, np.uint8)
 
 
 def look(data: bytes) -> Samples:
-    """Measure and decode, as the server does; no samples are handed back. Raises Refused, or what is a fault."""
+    """Measure, decode and make a thumbnail, as the server does. Gives nothing; raises Refused, or what is a fault."""
     size = None
     refusal = None
     try:
@@ -26,6 +26,7 @@ def look(data: bytes) -> Samples:
         refusal = exc
     try:
         picture = media.decode(data, max_pixels=MAX_PIXELS)
+        media.thumbnail(picture)  # which converts its colours as well
     except MediaRejected as exc:
         raise Refused(f"{exc.code}: {exc.sentence}") from (refusal or exc)
     if size is not None and sorted(size) != sorted((picture.width, picture.height)):
