@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 
 from bench.decoders import case as art
-from bench.decoders.corpus import coded
+from bench.decoders.corpus import coded, heif
 from bench.decoders.corpus import jpeg as jpeg_files
 from bench.decoders.corpus import webp as webp_files
 from bench.decoders.writers import bmp, gif, metadata, png, tiff
@@ -275,7 +275,7 @@ def _boxes() -> Iterator[Hostile]:
     """AVIF, HEIC and JPEG XL."""
     for form, brand in (("AVIF", b"avif"), ("HEIF", b"heic")):
         yield from _of_brand(form, _box(b"ftyp", brand + bytes(4) + brand + b"mif1"))
-        for case in list(coded.avif_cases() if form == "AVIF" else coded.heif_cases())[:1]:
+        for case in list(coded.avif_cases() if form == "AVIF" else heif.cases())[:1]:
             yield Hostile(form, "65,535 a side by its header", partial(_grown, case.data, 65535))
             yield Hostile(form, "64 megapixels by its header", partial(_grown, case.data, _SIDE))
     yield Hostile("JXL", "1,073,741,824 a side by its header", partial(_jxl, 2**30))

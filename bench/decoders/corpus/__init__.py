@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from bench.decoders.case import Case
-from bench.decoders.corpus import bmp, coded, gif, jpeg, png, tiff, webp
+from bench.decoders.corpus import bmp, coded, gif, heif, jpeg, png, tiff, webp
 
 FORMATS: dict[str, Callable[[], Iterator[Case]]] = {
     "JPEG": jpeg.cases,
@@ -15,7 +15,7 @@ FORMATS: dict[str, Callable[[], Iterator[Case]]] = {
     "BMP": bmp.cases,
     "TIFF": tiff.cases,
     "AVIF": coded.avif_cases,
-    "HEIF": coded.heif_cases,
+    "HEIF": heif.cases,
     "JXL": coded.jxl_cases,
 }
 

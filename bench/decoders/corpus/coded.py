@@ -1,4 +1,4 @@
-"""AVIF and JPEG XL as encoders here write them; HEIC, which none of them writes, from the small files of the tests."""
+"""AVIF and JPEG XL, as the encoders write them that are here."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from bench.decoders import case as art
 from bench.decoders.case import Case, Samples, Should
+from bench.decoders.corpus.heif import files_of_tests
 from bench.decoders.writers import metadata
-from bench.pictures import ROOT
 
 NEAR = 12
 ALPHA_NEAR = 20
@@ -40,8 +39,7 @@ def avif_cases() -> Iterator[Case]:
     grey = art.rgb(art.grey_of(soft))
     yield Case("AVIF", "depth and colour", "grey", save(grey, subsampling="4:0:0"), grey, NEAR)
     yield Case("AVIF", "alpha", "RGBA", save(clear), clear, ALPHA_NEAR)
-    multiplied = np.rint(soft * (levels[..., None] / 255)).astype(np.uint8)
-    data = save(art.with_alpha(multiplied, levels), alpha_premultiplied=True)
+    data = save(clear, subsampling="4:4:4", alpha_premultiplied=True)
     yield Case("AVIF", "alpha", "RGBA, premultiplied", data, clear, ALPHA_NEAR)
     for way in range(1, 9):
         data = save(soft, exif=metadata.exif(way), subsampling="4:4:4")
@@ -74,14 +72,6 @@ def _timeless(data: bytes) -> bytes:
     return bytes(out)
 
 
-def heif_cases() -> Iterator[Case]:
-    """The tests' own files: what they show is known by other readers alone."""
-    folder = ROOT / "tests" / "data" / "heif"
-    for path in sorted(folder.glob("*.hei[cf]")) if folder.is_dir() else ():
-        data = path.read_bytes()
-        yield Case("HEIF", "files of the tests", path.stem, data, None, NEAR, Should.BE_NAMED)
-
-
 def jxl_cases() -> Iterator[Case]:
     try:
         import pillow_jxl  # noqa: F401 - it teaches Pillow the format
@@ -109,10 +99,5 @@ def jxl_cases() -> Iterator[Case]:
     for share in (0.5, 0.9):
         data = whole[: int(len(whole) * share)]
         yield Case("JXL", "cut short", f"after {share:.0%}", data, should=Should.BE_REFUSED)
-    yield from (Case("JXL", "files of the tests", *one, should=Should.BE_NAMED) for one in _files("jxl"))
-
-
-def _files(kind: str) -> Iterator[tuple[str, bytes]]:
-    folder = ROOT / "tests" / "data" / kind
-    for path in sorted(folder.glob(f"*.{kind}")) if folder.is_dir() else ():
-        yield path.stem, path.read_bytes()
+    for path in files_of_tests("jxl", "*.jxl"):
+        yield Case("JXL", "files of the tests", path.stem, path.read_bytes(), should=Should.BE_NAMED)

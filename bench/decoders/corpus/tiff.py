@@ -81,11 +81,12 @@ def _alpha() -> Iterator[Case]:
                 data = _file(np.dstack([picture, levels]), straight)
                 yield Case("TIFF", f"{name} with alpha", f"{bits} bit{where}", data, shown)
                 data = _file(np.dstack([multiplied, levels]), replace(straight, extra=(1,)))
-                yield Case("TIFF", f"{name} with alpha", f"{bits} bit, premultiplied{where}", data, shown, near=2)
+                yield Case("TIFF", f"{name} with alpha", f"{bits} bit, premultiplied{where}", data, shown, near=3)
         extra = np.dstack([art.to_bits(art.blocks(), bits), levels])
         data = _file(extra, Layout(bits=bits, extra=(0,)))
-        # A fourth sample that nobody explains: some count it as alpha, some leave it out.
-        yield Case("TIFF", "unexplained samples", f"RGB, {bits} bit", data, None, should=Should.BE_NAMED)
+        # A fourth sample of no stated meaning: TIFF has other words for alpha, so it is left out; some take it for one.
+        shown = art.from_bits(art.to_bits(art.blocks(), bits), bits)
+        yield Case("TIFF", "unexplained samples", f"RGB, {bits} bit", data, shown, should=Should.BE_NAMED)
 
 
 def _compressed() -> Iterator[Case]:
@@ -126,11 +127,13 @@ def _rare() -> Iterator[Case]:
     inks16 = np.dstack([wide, np.zeros_like(wide[..., 0])])
     data = _file(inks16, Layout(bits=16, photometric=raw.CMYK))
     yield Case("TIFF", "rare", "CMYK, 16 bit", data, shown, 2, Should.BE_NAMED)
+    # Of a number there is no telling what counts as white: here it is the largest that there can be, as libtiff has it.
     whole = Layout(bits=32, photometric=raw.BLACK_IS_ZERO)
-    yield Case("TIFF", "rare", "grey, 32 bit", _file(art.to_bits(grey, 16) << 16, whole), None, should=Should.BE_NAMED)
+    data = _file(art.to_bits(grey, 16) << 16, whole)
+    yield Case("TIFF", "rare", "grey, 32 bit", data, art.rgb(grey), 2, Should.BE_NAMED)
     fraction = Layout(bits=32, photometric=raw.BLACK_IS_ZERO, sample_format=3)
     data = _file(grey / np.float32(255), fraction)
-    yield Case("TIFF", "rare", "grey, fractions", data, None, should=Should.BE_NAMED)
+    yield Case("TIFF", "rare", "grey, fractions from 0 to 1", data, art.rgb(grey), 1, Should.BE_NAMED)
     colours = Layout(bits=32, sample_format=3)
     yield Case("TIFF", "rare", "RGB, fractions", _file(shown / np.float32(255), colours), None, should=Should.BE_NAMED)
     signed = Layout(bits=16, photometric=raw.BLACK_IS_ZERO, sample_format=2)
