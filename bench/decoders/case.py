@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def to_bits(samples: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
     return wide.astype(np.uint32)
 
 
-def from_bits(samples: NDArray[np.uint32], bits: int) -> NDArray[np.uint8]:
+def from_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> NDArray[np.uint8]:
     """To 8 bits: round(v x 255 / (2^n - 1))."""
     return np.floor(samples.astype(np.float64) * 255 / ((1 << bits) - 1) + 0.5).astype(np.uint8)
 

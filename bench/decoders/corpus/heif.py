@@ -57,4 +57,5 @@ def _picture(bits: int) -> Samples:
 def _alpha(bits: int) -> Samples:
     down, across = np.mgrid[:_HEIGHT, :_WIDTH]
     levels = (across + down) * ((1 << bits) - 1) // (_WIDTH + _HEIGHT - 2)
-    return levels.astype(np.uint8 if bits == 8 else np.uint32)
+    samples: Samples = levels.astype(np.uint8 if bits == 8 else np.uint32)
+    return samples

@@ -127,7 +127,7 @@ def _rare() -> Iterator[Case]:
     inks16 = np.dstack([wide, np.zeros_like(wide[..., 0])])
     data = _file(inks16, Layout(bits=16, photometric=raw.CMYK))
     yield Case("TIFF", "rare", "CMYK, 16 bit", data, shown, 2, Should.BE_NAMED)
-    # Of a number there is no telling what counts as white: here it is the largest that there can be, as libtiff has it.
+    # White is the largest number that there can be, as for fewer bits; other readers cut what is above 255.
     whole = Layout(bits=32, photometric=raw.BLACK_IS_ZERO)
     data = _file(art.to_bits(grey, 16) << 16, whole)
     yield Case("TIFF", "rare", "grey, 32 bit", data, art.rgb(grey), 2, Should.BE_NAMED)
