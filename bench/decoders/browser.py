@@ -28,12 +28,12 @@ _TYPES = {
     "HEIF": "image/heic",
     "JXL": "image/jxl",
 }
-# Turned by EXIF; no profile applied, so that samples can be compared; laid on white, as a page would.
-_SCRIPT = """async ([text, type]) => {
+# Turned by EXIF; a profile applied only where asked, so that samples can be compared; laid on white, as a page would.
+_SCRIPT = """async ([text, type, colours]) => {
   const bytes = Uint8Array.from(atob(text), one => one.charCodeAt(0));
   let bitmap;
   try {
-    bitmap = await createImageBitmap(new Blob([bytes], {type}), {colorSpaceConversion: "none"});
+    bitmap = await createImageBitmap(new Blob([bytes], {type}), {colorSpaceConversion: colours});
   } catch (error) {
     return {error: String(error)};
   }
@@ -62,7 +62,7 @@ def chromium(program: Path = CHROMIUM) -> Iterator[tuple[Callable[[Case], Answer
             def show(case: Case) -> Answer:
                 try:
                     text = base64.b64encode(case.data).decode()
-                    got = page.evaluate(_SCRIPT, [text, _TYPES[case.format]])
+                    got = page.evaluate(_SCRIPT, [text, _TYPES[case.format], "default" if case.managed else "none"])
                 except Error as exc:
                     return Answer("died", str(exc).splitlines()[0])
                 if "error" in got:

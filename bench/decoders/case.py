@@ -36,10 +36,12 @@ class Case:
     name: str
     data: bytes
     expected: Samples | None = None
-    """Upright, with no profile applied; None where nothing but other readers can say."""
+    """Upright, and with no profile applied unless `managed`; None where nothing but other readers can say."""
     near: int = 1
     """How far a sample, laid on white, may lie from `expected`: 1 of 255 for rounding, more where coding is lossy."""
     should: Should = Should.BE_READ
+    managed: bool = False
+    """Whether readers are asked to apply its profile, as browsers do; those that have no colours are left out."""
 
     @property
     def title(self) -> str:

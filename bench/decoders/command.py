@@ -24,18 +24,29 @@ from bench.decoders.worker import Answer, Worker
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "pictures.md"
 
-Ask = Callable[[Case], Answer]
+Ask = Callable[[Case], Answer | None]
+"""None for a case that the reader is not asked for."""
 
 
 def compare(cases: Sequence[Case], readers: Mapping[str, Ask]) -> list[Row]:
-    """Have each case read by all."""
-    return [judge(case, {name: ask(case) for name, ask in readers.items()}) for case in cases]
+    """Have each case read by all who can."""
+    rows = []
+    for case in cases:
+        answers = {name: ask(case) for name, ask in readers.items()}
+        rows.append(judge(case, {name: answer for name, answer in answers.items() if answer is not None}))
+    return rows
 
 
 def asking(reader: Reader, stack: contextlib.ExitStack) -> Ask:
-    """A reader in a process of its own, for as long as the stack lasts."""
-    worker = stack.enter_context(Worker(reader.target))
-    return lambda case: worker.ask(case.data)
+    """A reader in processes of its own, for as long as the stack lasts."""
+    plain = stack.enter_context(Worker(reader.target))
+    managed = stack.enter_context(Worker(reader.managed)) if reader.managed else None
+
+    def ask(case: Case) -> Answer | None:
+        worker = managed if case.managed else plain
+        return worker.ask(case.data) if worker is not None else None
+
+    return ask
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 def text(rows: Sequence[Row], about: dict[str, str], *, details: bool = False) -> str:
     """For a terminal."""
-    names = list(rows[0].answers) if rows else []
+    names = _names(rows)
     lines = [", ".join(f"{name} {version}" for name, version in about.items()), ""]
     lines.append(f"{'':8}{'':36}{'files':>6}" + "".join(f"{name:>22}" for name in names))
     for (form, group), some in _groups(rows):
@@ -76,7 +76,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Row]) -> str:
     """In Markdown: a line for each group."""
-    names = list(rows[0].answers)
+    names = _names(rows)
     lines = ["| | files | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
     for (form, group), some in _groups(rows):
         cells = " | ".join(_cell(some, name) for name in names)
@@ -105,8 +105,15 @@ def _groups(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
         yield (kept[0].case.format, kept[0].case.group), kept
 
 
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.answers))
+
+
 def _cell(rows: Sequence[Row], name: str) -> str:
     """How many of a group are as they should be, and what the others are."""
+    rows = [row for row in rows if name in row.verdicts]
+    if not rows:
+        return "-"
     counts = Counter(_word(row, name) for row in rows)
     good = counts.pop("right", 0)
     rest = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))

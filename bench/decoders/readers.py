@@ -1,4 +1,4 @@
-"""The readers that are compared: each turns a file into RGB or RGBA, upright, with no profile applied.
+"""The readers that are compared: each turns a file into RGB or RGBA, upright, its profile applied only where asked.
 
 What each is asked for is what an application would ask for that wants the picture as it is seen. The functions run in
 a `Worker`; what a reader needs is imported only there.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.decoders.case import Samples
 from bench.decoders.worker import Refused
+
+if TYPE_CHECKING:
+    from server.preprocessing.media import Picture
 
 MAX_PIXELS = 64_000_000
 
@@ -29,6 +32,8 @@ class Reader:
     """As `Worker` takes it."""
     needs: str = ""
     """The module that it cannot do without."""
+    managed: str = ""
+    """As `target`, with profiles applied; empty where the reader applies none."""
 
     @property
     def there(self) -> bool:
@@ -36,13 +41,22 @@ class Reader:
 
 
 def twinlens(data: bytes) -> Samples:
-    """As the server decodes an upload."""
+    """As the server decodes an upload, its profile not applied yet."""
+    picture = _decoded(data)
+    return np.asarray(picture.image.convert("RGBA" if picture.image.has_transparency_data else "RGB"))
+
+
+def twinlens_managed(data: bytes) -> Samples:
+    """The same with its colours converted to sRGB."""
+    return np.asarray(_decoded(data).in_srgb())
+
+
+def _decoded(data: bytes) -> Picture:
     from server.errors import MediaRejected, NotAPicture, UnsupportedPicture
     from server.preprocessing.media import decode
 
     try:
-        image = decode(data, max_pixels=MAX_PIXELS).image
-        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return decode(data, max_pixels=MAX_PIXELS)
     except MediaRejected as exc:
         raise Refused(exc.sentence, named=isinstance(exc, NotAPicture | UnsupportedPicture)) from exc
 
@@ -77,6 +91,21 @@ def libvips(data: bytes) -> Samples:
     return _coloured(samples)
 
 
+def libvips_managed(data: bytes) -> Samples:
+    """icc_transform by the embedded profile, relative colorimetric with black point compensation."""
+    import pyvips
+
+    try:
+        image = pyvips.Image.new_from_buffer(data, "").autorot()
+        if image.get_typeof("icc-profile-data"):
+            image = image.icc_transform(
+                "srgb", embedded=True, intent="relative", black_point_compensation=True, input_profile="srgb"
+            )
+        return _coloured(image.cast("uchar").numpy())
+    except pyvips.Error as exc:
+        raise Refused(" ".join(str(exc).split())) from exc
+
+
 def opencv(data: bytes) -> Samples:
     """imdecode: turned by EXIF, 8 bits, three colours; where there is alpha, the whole, which OpenCV does not turn."""
     import cv2
@@ -103,9 +132,10 @@ def _coloured(samples: Samples) -> Samples:
     return samples[..., :4]
 
 
-OURS = Reader("Twinlens", "bench.decoders.readers:twinlens")
+_HERE = "bench.decoders.readers"
+OURS = Reader("Twinlens", f"{_HERE}:twinlens", managed=f"{_HERE}:twinlens_managed")
 OTHERS = (
-    Reader("libvips", "bench.decoders.readers:libvips", "pyvips"),
-    Reader("OpenCV", "bench.decoders.readers:opencv", "cv2"),
-    Reader("Pillow", "bench.decoders.readers:pillow"),
+    Reader("libvips", f"{_HERE}:libvips", "pyvips", f"{_HERE}:libvips_managed"),
+    Reader("OpenCV", f"{_HERE}:opencv", "cv2"),
+    Reader("Pillow", f"{_HERE}:pillow"),
 )

@@ -155,19 +155,8 @@ def test_a_reader_that_crashes_on_a_format_is_found(capsys: pytest.CaptureFixtur
 
 def test_the_command_compares_and_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "out.json"
-    code = command.main(
-        [
-            "--formats",
-            "GIF",
-            "--chromium",
-            "off",
-            "--without-missing",
-            "--json",
-            str(file),
-            "--keep",
-            str(tmp_path / "k"),
-        ]
-    )
+    asked = ["--formats", "GIF", "--chromium", "off", "--without-missing"]
+    code = command.main([*asked, "--json", str(file), "--keep", str(tmp_path / "k")])
     printed = capsys.readouterr().out
     report = json.loads(file.read_text())
     assert code == 0

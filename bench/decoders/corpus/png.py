@@ -170,6 +170,11 @@ def _iccp(data: bytes) -> bytes:
 def _profiles() -> Iterator[Case]:
     for name in ("sRGB", "Display P3", "Adobe RGB"):
         yield Case("PNG", "profile", name, _plain(before=_iccp(metadata.profile(name))), art.blocks())
+    for name in ("sRGB", "Display P3", "Adobe RGB"):
+        data, shown = _plain(before=_iccp(metadata.profile(name))), metadata.to_srgb(name, art.blocks())
+        yield Case("PNG", "profile applied", name, data, shown, 3, managed=True)
+    untagged = _plain(before=_iccp(metadata.BROKEN_PROFILE))
+    yield Case("PNG", "profile applied", "broken", untagged, art.blocks(), managed=True)
     yield Case("PNG", "profile", "grey, beside colours", _plain(before=_iccp(metadata.profile("grey"))), art.blocks())
     grey = raw.write(art.grey_of(art.blocks()), 8, raw.GREY, before=_iccp(metadata.profile("grey")))
     yield Case("PNG", "profile", "grey", grey, art.rgb(art.grey_of(art.blocks())))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 EXIF_PREFIX = b"Exif\0\0"
 BROKEN_PROFILE = b"\0\0\2\0this is no profile" + bytes(range(200))
 
@@ -32,6 +35,20 @@ _SPACES = {
     "Display P3": ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
     "Adobe RGB": ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)),
 }
+
+
+def to_srgb(space: str, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8[..., 3] of such a space in sRGB, by its profile's arithmetic: what lies outside sRGB is clipped."""
+    encoded = colours.astype(np.float64) / 255
+    if space == "Adobe RGB":
+        linear = encoded ** (round(2.19921875 * 256) / 256)
+    else:
+        linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    to_xyz, from_xyz = (np.array(_SPACES[name]) for name in (space, "sRGB"))
+    linear = np.clip(linear @ to_xyz @ np.linalg.inv(from_xyz), 0, 1)
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    converted: NDArray[np.uint8] = np.floor(encoded * 255 + 0.5).astype(np.uint8)
+    return converted
 
 
 def profile(space: str) -> bytes:
