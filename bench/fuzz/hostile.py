@@ -145,6 +145,8 @@ def _jpeg() -> Iterator[Hostile]:
         return lambda: plain[:20] + data + plain[20:]
 
     yield Hostile("JPEG", "65,535 x 65,535 by its header", lambda: sized(65535, 65535))
+    yield Hostile("JPEG", "108 megapixels by its header", lambda: sized(12000, 9000))
+    yield Hostile("JPEG", "108 megapixels by its header, progressive", lambda: sized(12000, 9000, progressive=True))
     yield Hostile("JPEG", "64 megapixels by its header", lambda: sized(_SIDE, _SIDE))
     yield Hostile("JPEG", "64 megapixels by its header, progressive", lambda: sized(_SIDE, _SIDE, progressive=True))
     yield Hostile("JPEG", "5,000 scans", lambda: scans(5000))
