@@ -17,6 +17,7 @@ def cases() -> Iterator[Case]:
     yield from _palettes()
     yield from _direct()
     yield from _masks()
+    yield from _rare()
     yield from _ends()
 
 
@@ -95,6 +96,39 @@ def _masks() -> Iterator[Case]:
         )
         with_levels = art.with_alpha(shown, art.alpha())
         yield Case("BMP", "alpha", f"32 bit, {name}, header 5", data, with_levels)
+
+
+def _rare() -> Iterator[Case]:
+    shown = art.blocks()
+    four, levels = art.to_bits(shown, 4), art.to_bits(art.alpha(), 4)
+    body = raw.rows(levels << 12 | four[..., 0] << 8 | four[..., 1] << 4 | four[..., 2], 16)
+    data = raw.write(_W, _H, 16, body, compression=raw.BITFIELDS, masks=(0xF00, 0xF0, 0xF, 0xF000), version=5)
+    expected = art.with_alpha(art.from_bits(four, 4), art.from_bits(levels, 4))
+    yield Case("BMP", "rare", "16 bit (4444), with alpha", data, expected, 8, Should.BE_NAMED)
+    ten = art.to_bits(shown, 10)
+    body = raw.rows(ten[..., 0] << 20 | ten[..., 1] << 10 | ten[..., 2], 32)
+    data = raw.write(_W, _H, 32, body, compression=raw.BITFIELDS, masks=(0x3FF00000, 0xFFC00, 0x3FF))
+    yield Case("BMP", "rare", "32 bit (10 each)", data, art.from_bits(ten, 10), 2, Should.BE_NAMED)
+    palette = [(20, 20, 30), (220, 30, 40), (30, 60, 200), (250, 240, 10)]
+    y, x = np.mgrid[:_H, :_W]
+    indexes = ((x * 4 // _W + y // 5) % 4).astype(np.uint8)
+    data = raw.write(_W, _H, 2, raw.rows(indexes, 2), palette=palette)
+    yield Case("BMP", "rare", "palette, 2 bit", data, np.array(palette, np.uint8)[indexes], 1, Should.BE_NAMED)
+    grey = [(k, k, k) for k in range(256)]
+    # The rows end early, and one jumps: what no run covers is the palette's first colour, or nothing.
+    runs = (b"\x14\x50\0\0" * 10) + b"\0\2\x05\x03\x0a\xc0" + b"\0\1"
+    data = raw.write(40, 30, 8, runs, palette=grey, compression=raw.RLE8)
+    yield Case("BMP", "rare", "runs that leave pixels out", data, None, should=Should.BE_NAMED)
+    few = [(k, 0, 255 - k) for k in range(100)]
+    data = raw.write(_W, _H, 8, raw.rows((indexes * 30).astype(np.uint8), 8), palette=few)
+    yield Case("BMP", "depth and colour", "palette of 100", data, np.array(few, np.uint8)[indexes * 30])
+    plain = raw.write(_W, _H, 24, raw.rows(_bgr(shown), 24))
+    gap = plain[:10] + (54 + 20).to_bytes(4, "little") + plain[14:54] + bytes(20) + plain[54:]
+    yield Case("BMP", "structure", "a gap before the pixels", gap, shown)
+    wrong = b"BM" + bytes(4) + plain[6:]
+    yield Case("BMP", "structure", "a length of nothing", wrong, shown)
+    planes = plain[:26] + b"\0\0" + plain[28:]
+    yield Case("BMP", "structure", "no planes", planes, None, should=Should.BE_NAMED)
 
 
 def _ends() -> Iterator[Case]:

@@ -74,6 +74,22 @@ def _odd(palette: list[tuple[int, int, int]], indexes: NDArray[np.uint8], shown:
     yield Case("GIF", "structure", "control after the frame", head + picture + raw.control() + raw.TRAILER, shown)
     short = head + b"!\xf9\1\0\0" + picture + raw.TRAILER
     yield Case("GIF", "structure", "short control", short, None, should=Should.BE_NAMED)
+    beyond = raw.screen(art.WIDTH - 10, art.HEIGHT - 8, palette) + picture + raw.TRAILER
+    yield Case("GIF", "screens", "smaller than the frame", beyond, shown, should=Should.BE_NAMED)
+    nothing = raw.screen(0, 0, palette) + picture + raw.TRAILER
+    yield Case("GIF", "screens", "of 0 x 0", nothing, shown, should=Should.BE_NAMED)
+    wide = head + raw.frame(indexes, 8) + raw.TRAILER
+    yield Case("GIF", "structure", "codes wider than the palette needs", wide, shown)
+    gone = head + raw.control(transparent=200) + picture + raw.TRAILER
+    yield Case("GIF", "transparency", "4 bit, a colour that is not there", gone, shown)
+    for disposal in (1, 2, 3):
+        left = head + raw.control(disposal=disposal) + picture + second + raw.TRAILER
+        yield Case("GIF", "animated", f"first frame with disposal {disposal}", left, shown)
+    both = raw.control(transparent=3) + raw.comment(b"between") + picture
+    hole = art.with_alpha(shown, np.where(indexes == 3, 0, 255).astype(np.uint8))
+    yield Case("GIF", "structure", "comment between control and frame", head + both + raw.TRAILER, hole)
+    bare = raw.screen(art.WIDTH, art.HEIGHT, ()) + picture + raw.TRAILER
+    yield Case("GIF", "structure", "without any palette", bare, None, should=Should.BE_NAMED)
     yield Case("GIF", "end", "without its trailer", head + picture, shown)
     yield Case("GIF", "end", "without the last block's end", head + picture[:-1], shown)
     yield Case("GIF", "end", "bytes behind the end", head + picture + raw.TRAILER + b"trailer" * 9, shown)

@@ -48,6 +48,10 @@ def _colours() -> Iterator[Case]:
             kind = "progressive" if progressive else "baseline"
             data = saved(soft, subsampling=sampling, progressive=progressive)
             yield _case("depth and colour", f"{name}, {kind}", data)
+    yield _case("depth and colour", "16-bit tables", _wide_tables(saved(soft)))
+    yield _case("depth and colour", "grey that says 2 x 2", _sampled(saved(grey), 0x22), art.rgb(grey))
+    yield _case("depth and colour", "quality 30", saved(soft, quality=30))
+    yield _case("depth and colour", "thin", saved(soft[:, :3]), soft[:, :3])
     yield _case("depth and colour", "grey", saved(grey), art.rgb(grey))
     yield _case("depth and colour", "grey, progressive", saved(grey, progressive=True), art.rgb(grey))
     yield _case("depth and colour", "RGB as it is", saved(soft, keep_rgb=True))
@@ -55,6 +59,30 @@ def _colours() -> Iterator[Case]:
     yield _case("depth and colour", "one pixel", saved(soft[:1, :1]), soft[:1, :1])
     inks = Image.fromarray(np.dstack([255 - soft, np.zeros_like(grey)]), "CMYK")
     yield _case("depth and colour", "CMYK, as Adobe inverts it", saved(inks))
+
+
+def _wide_tables(data: bytes) -> bytes:
+    """Quantisation tables of 16 bits an entry, which baseline readers take as well."""
+    out, at = bytearray(data[:2]), 2
+    while data[at + 1] != 0xDA:
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        body = data[at + 4 : at + 2 + length]
+        if data[at + 1] == 0xDB:
+            wide = b"".join(
+                bytes([0x10 | body[k]]) + b"".join(struct.pack(">H", one) for one in body[k + 1 : k + 65])
+                for k in range(0, len(body), 65)
+            )
+            out += segment(0xDB, wide)
+        else:
+            out += data[at : at + 2 + length]
+        at += 2 + length
+    return bytes(out) + data[at:]
+
+
+def _sampled(data: bytes, sampling: int) -> bytes:
+    """A grey JPEG whose one component says another sampling, which means nothing for one component alone."""
+    at = data.index(b"\xff\xc0") + 11
+    return data[:at] + bytes([sampling]) + data[at + 1 :]
 
 
 def _metadata() -> Iterator[Case]:
@@ -137,12 +165,24 @@ def _ends() -> Iterator[Case]:
     for kind, whole in (("baseline", plain), ("progressive", late), ("4:2:0", saved(art.soft(), subsampling=2))):
         yield _case("end", f"{kind}, without its end mark", whole[:-2])
         yield _case("end", f"{kind}, half an end mark", whole[:-1])
+        yield _case("end", f"{kind}, end mark twice", whole + b"\xff\xd9")
+        yield _case("end", f"{kind}, a film behind the end", whole + b"\0\0\0\x18ftypmp42" + bytes(300))
         yield _case("end", f"{kind}, bytes behind the end", whole + b"trailer" * 20)
         yield _case("end", f"{kind}, zeros behind the end", whole + bytes(500))
         yield _case("end", f"{kind}, zeros in place of the end", whole[:-2] + bytes(200))
         yield _case("end", f"{kind}, another JPEG in place of the end", whole[:-2] + saved(255 - art.soft()))
     grey = art.grey_of(art.soft())
     yield _case("end", "grey, without its end mark", saved(grey)[:-2], art.rgb(grey))
+    restarts = saved(art.soft(), restart_marker_blocks=2)
+    yield _case("end", "restart markers, without its end mark", restarts[:-2])
+    at = plain.index(b"\xff\xc0")
+    late_exif = segment(0xE1, metadata.EXIF_PREFIX + metadata.exif(6))
+    turned = art.turned(art.soft(), 6)
+    yield _case("segments", "EXIF right before the frame", plain[:at] + late_exif + plain[at:], turned)
+    scan = plain.index(b"\xff\xda")
+    yield _case("segments", "comment right before the scan", plain[:scan] + segment(0xFE, b"a") + plain[scan:])
+    twice = segment(0xE1, metadata.EXIF_PREFIX + metadata.exif(6)) + segment(0xE1, metadata.EXIF_PREFIX + bytes(30))
+    yield _case("segments", "a second EXIF, broken", plain[:2] + twice + plain[2:], turned)
     phone = io.BytesIO()
     first, second = Image.fromarray(art.soft()), Image.fromarray(255 - art.soft())
     first.save(phone, "MPO", save_all=True, append_images=[second], quality=95)
@@ -152,7 +192,7 @@ def _ends() -> Iterator[Case]:
     for share in (0.1, 0.5, 0.9):
         data = plain[: start + int((len(plain) - start) * share)]
         yield Case("JPEG", "cut short", f"after {share:.0%} of its pixels", data, should=Should.BE_REFUSED)
-        late_start = late.index(b"\xff\xda")
+    late_start = late.index(b"\xff\xda")
     # The whole of the first scan: something of every pixel is there, but not its detail.
     second_scan = late.index(b"\xff\xda", late_start + 2)
     yield Case(

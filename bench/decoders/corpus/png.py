@@ -20,6 +20,7 @@ _PALETTE = [(20, 20, 30), (220, 30, 40), (30, 60, 200), (250, 240, 10)]
 def cases() -> Iterator[Case]:
     yield from _depths()
     yield from _transparent_colours()
+    yield from _odd_palettes()
     yield from _orientations()
     yield from _profiles()
     yield from _oddities()
@@ -114,6 +115,13 @@ def _transparent_colours() -> Iterator[Case]:
             raw.write(wide, bits, raw.GREY, middle=raw.chunk(b"tRNS", struct.pack(">H", gone))),
             art.with_alpha(art.rgb(art.from_bits(wide, bits)), np.where(wide == gone, 0, 255).astype(np.uint8)),
         )
+        yield Case(
+            "PNG",
+            "transparent colour",
+            f"grey, {bits} bit, interlaced",
+            raw.write(wide, bits, raw.GREY, middle=raw.chunk(b"tRNS", struct.pack(">H", gone)), interlaced=True),
+            art.with_alpha(art.rgb(art.from_bits(wide, bits)), np.where(wide == gone, 0, 255).astype(np.uint8)),
+        )
     for bits in (8, 16):
         wide = art.to_bits(art.blocks(), bits)
         wide[15:26, 24:40] = art.to_bits(np.array([30, 60, 200], np.uint8), bits)
@@ -129,6 +137,34 @@ def _transparent_colours() -> Iterator[Case]:
             raw.write(wide, bits, raw.RGB, middle=raw.chunk(b"tRNS", struct.pack(">3H", *gone3))),
             art.with_alpha(art.from_bits(wide, bits), np.where(hole, 0, 255).astype(np.uint8)),
         )
+
+
+def _odd_palettes() -> Iterator[Case]:
+    palette = [*_PALETTE, (90, 90, 90)]
+    indexes = _indexes(4)
+    shown = np.array(palette, np.uint8)[indexes]
+
+    def paletted(colours: list[tuple[int, int, int]], **parts: bytes) -> bytes:
+        return raw.write(indexes, 8, raw.PALETTE, palette=colours, **parts)  # type: ignore[arg-type]
+
+    yield Case("PNG", "palettes", "profile", paletted(palette, before=_iccp(metadata.profile("Display P3"))), shown)
+    long = raw.chunk(b"tRNS", bytes((0, 100, 200, 255, 255, 3, 4, 5, 6)))
+    clear = np.array([0, 100, 200, 255], np.uint8)[indexes]
+    yield Case("PNG", "palettes", "more transparency than colours", paletted(_PALETTE, middle=long),
+               art.with_alpha(shown, clear), should=Should.BE_NAMED)  # fmt: skip
+    yield Case("PNG", "palettes", "too few colours", paletted(_PALETTE[:3]), None, should=Should.BE_NAMED)
+    early = raw.chunk(b"tRNS", bytes((0, 100, 200)))
+    yield Case("PNG", "palettes", "transparency before the palette", paletted(_PALETTE, before=early), None,
+               should=Should.BE_NAMED)  # fmt: skip
+    grey = [(k, k, k) for k in (10, 200, 90, 160)]
+    yield Case("PNG", "palettes", "of greys", paletted(grey), np.array(grey, np.uint8)[indexes])
+    for width, height in ((1, 1), (1, 40), (40, 1), (3, 5)):
+        small = art.blocks()[2 : 2 + height, 2 : 2 + width] if height < 28 and width < 43 else None
+        if small is not None:
+            for interlaced in (False, True):
+                data = raw.write(small, 8, raw.RGB, interlaced=interlaced)
+                how = "interlaced" if interlaced else "plain"
+                yield Case("PNG", "small", f"{width} x {height}, {how}", data, small)
 
 
 def _plain(**parts: bytes) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench.decoders import case as art
 from bench.decoders.case import Case, Samples, Should
@@ -21,6 +23,7 @@ def cases() -> Iterator[Case]:
     yield from _colour()
     yield from _alpha()
     yield from _compressed()
+    yield from _by_libtiff()
     yield from _rare()
     yield from _orientations()
     yield from _pages()
@@ -115,6 +118,60 @@ def _compressed() -> Iterator[Case]:
     one = art.to_bits(art.grey_of(shown), 1)
     data = _file(one, Layout(bits=1, photometric=raw.BLACK_IS_ZERO, lowest_bit_first=True))
     yield Case("TIFF", "grey", "1 bit, lowest bit first", data, art.rgb(art.from_bits(one, 1)))
+
+
+def _by_libtiff() -> Iterator[Case]:
+    """Compressions that are not written here, as Pillow's libtiff writes them."""
+    soft, two = Image.fromarray(art.soft()), Image.fromarray(art.grey_of(art.blocks())).convert("1")
+    bits = np.repeat(np.asarray(two)[..., None], 3, axis=-1).astype(np.uint8) * 255
+    for name, image, expected, near in (
+        ("group3", two, bits, 0),
+        ("group4", two, bits, 0),
+        ("tiff_ccitt", two, bits, 0),
+        ("jpeg", soft, art.soft(), 20),
+        ("lzma", soft, art.soft(), 0),
+        ("zstd", soft, art.soft(), 0),
+        ("tiff_adobe_deflate", soft, art.soft(), 0),
+        ("tiff_raw_16", soft, art.soft(), 0),
+        ("webp", soft, art.soft(), 20),
+    ):
+        out = io.BytesIO()
+        try:
+            image.save(out, "TIFF", compression=name, quality=95)
+        except (OSError, KeyError, ValueError):  # built without it
+            continue
+        yield Case("TIFF", "compressed by libtiff", name, out.getvalue(), expected, near, Should.BE_NAMED)
+    shown = art.blocks()
+    for planar in (False, True):
+        layout = Layout(rows_per_strip=7, planar=planar)
+        name = "RGB in strips" + (", separate planes" if planar else "")
+        yield Case("TIFF", "compression", f"none, {name}", _file(shown, layout), shown)
+        wide = art.to_bits(shown, 16)
+        layout = Layout(bits=16, rows_per_strip=7, planar=planar, predictor=True, compression=raw.LZW)
+        yield Case(
+            "TIFF", "compression", f"LZW, predicted, {name}, 16 bit", _file(wide, layout), art.from_bits(wide, 16)
+        )
+    for bits_each in (4, 12):
+        grey = art.to_bits(art.grey_of(shown), bits_each)
+        layout = Layout(bits=bits_each, photometric=raw.BLACK_IS_ZERO, tile=16, compression=raw.DEFLATE)
+        shown_grey = art.rgb(art.from_bits(grey, bits_each))
+        yield Case("TIFF", "tiles", f"grey, {bits_each} bit", _file(grey, layout), shown_grey)
+    for way in (3, 6):
+        for planar in (False, True):
+            wide = art.to_bits(shown, 16)
+            layout = Layout(bits=16, planar=planar, tags={274: (raw.SHORT, [way])})
+            name = f"{way}, RGB of 16 bit" + (", separate planes" if planar else "")
+            yield Case("TIFF", "orientation", name, _file(wide, layout), art.turned(art.from_bits(wide, 16), way))
+    table = [k * 257 for k in range(256)] * 3
+    low = Layout(photometric=raw.PALETTE, tags={320: (raw.SHORT, [one >> 8 for one in table])})
+    grey8 = art.grey_of(shown)
+    yield Case(
+        "TIFF", "palette", "8 bit, colours of 8 bits by mistake", _file(grey8, low), None, should=Should.BE_NAMED
+    )
+    mask = raw.page(np.zeros((10, 10), np.uint8), Layout(photometric=4, tags={254: (raw.LONG, [4])}))
+    whole = raw.page(shown, Layout())
+    yield Case("TIFF", "pages", "mask second", raw.write(whole, mask), shown)
+    yield Case("TIFF", "pages", "mask first", raw.write(mask, whole), shown, should=Should.BE_NAMED)
 
 
 def _rare() -> Iterator[Case]:

@@ -57,8 +57,24 @@ def cases() -> Iterator[Case]:
     out = io.BytesIO()
     frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:], lossless=True, duration=100)
     yield Case("WEBP", "animated", "two frames", out.getvalue(), blocks)
+    yield from _in_part()
     yield from _metadata()
     yield from _ends()
+
+
+def _in_part() -> Iterator[Case]:
+    """The first frame of an animation, smaller than its canvas: transparent around it, as browsers have it."""
+    blocks = art.blocks()
+    still = saved(blocks, lossless=True)[12:]
+    canvas = np.zeros((art.HEIGHT + 8, art.WIDTH + 12, 4), np.uint8)
+    canvas[4 : 4 + art.HEIGHT, 6 : 6 + art.WIDTH] = art.with_alpha(blocks, np.full_like(blocks[..., 0], 255))
+    sides = struct.pack("<I", art.WIDTH - 1)[:3] + struct.pack("<I", art.HEIGHT - 1)[:3]
+    place = struct.pack("<I", 6 // 2)[:3] + struct.pack("<I", 4 // 2)[:3]
+    frame = chunk(b"ANMF", place + sides + b"\x64\0\0\0" + still)
+    for name, ground in (("white", b"\xff" * 4), ("green", b"\0\xff\0\xff")):
+        start = chunk(b"ANIM", ground + b"\0\0")
+        data = container(art.WIDTH + 12, art.HEIGHT + 8, 2 | 16, start, frame, frame)
+        yield Case("WEBP", "frame smaller than the canvas", f"on a ground of {name}", data, canvas)
 
 
 def _metadata() -> Iterator[Case]:
