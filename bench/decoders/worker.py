@@ -34,6 +34,7 @@ MEMORY = 6 << 30
 """Bytes of address space that a process gets."""
 WALL_LIMIT = 30.0
 """Seconds after which a process that has not answered is ended, however busy the machine is."""
+_START_LIMIT = 180.0
 
 
 # Not as a module with -m: its classes would exist twice.
@@ -89,10 +90,10 @@ class Worker:
         try:
             process.stdin.write(struct.pack(">I", len(data)) + data)
             process.stdin.flush()
-            head = json.loads(self._receive(process, until=b"\n"))
+            head = json.loads(self._receive(process, until=b"\n", limit=self._wall_limit))
             samples = None
             if shape := head.pop("shape", None):
-                raw = self._receive(process, size=int(np.prod(shape)))
+                raw = self._receive(process, size=int(np.prod(shape)), limit=self._wall_limit)
                 samples = np.frombuffer(raw, np.uint8).reshape(shape)
             return Answer(**head, samples=samples, wrote=self._written())
         except TimeoutError:
@@ -111,15 +112,15 @@ class Worker:
         self._process = subprocess.Popen(  # noqa: S603 - ourselves
             command, stdin=pipe, stdout=pipe, stderr=self._errors, cwd=ROOT, env=environment
         )
-        line = self._receive(self._process, until=b"\n")  # it is up: what comes now is about files
+        line = self._receive(self._process, until=b"\n", limit=_START_LIMIT)  # it is up: what comes now is about files
         if line != b"ready\n":
             raise RuntimeError(f"{self.target} did not start: {self._written()[-500:]}")
         self._written()
         return self._process
 
-    def _receive(self, process: subprocess.Popen[bytes], *, until: bytes = b"", size: int = 0) -> bytes:
+    def _receive(self, process: subprocess.Popen[bytes], *, until: bytes = b"", size: int = 0, limit: float) -> bytes:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        deadline = time.monotonic() + self._wall_limit
+        deadline = time.monotonic() + limit
         out = bytearray()
         while not (until and out.endswith(until)) and not (size and len(out) == size):
             left = deadline - time.monotonic()

@@ -17,7 +17,7 @@ from bench.decoders import case as art
 from bench.decoders.corpus import coded, heif
 from bench.decoders.corpus import jpeg as jpeg_files
 from bench.decoders.corpus import webp as webp_files
-from bench.decoders.writers import bmp, gif, metadata, png, tiff
+from bench.decoders.writers import bmp, gif, jxl, metadata, png, tiff
 
 _SIDE = 8000
 """Pixels a side: squared, as many as a server accepts that is given no other bound."""
@@ -280,12 +280,11 @@ def _boxes() -> Iterator[Hostile]:
         for case in list(coded.avif_cases() if form == "AVIF" else heif.cases())[:1]:
             yield Hostile(form, "65,535 a side by its header", partial(_grown, case.data, 65535))
             yield Hostile(form, "64 megapixels by its header", partial(_grown, case.data, _SIDE))
-    yield Hostile("JXL", "1,073,741,824 a side by its header", partial(_jxl, 2**30))
-    yield Hostile("JXL", "64 megapixels by its header", partial(_jxl, _SIDE))
-    start = bytes.fromhex("0000000c4a584c200d0a870a") + _box(b"ftyp", b"jxl " + bytes(4) + b"jxl ")
+    yield Hostile("JXL", "1,073,741,824 a side by its header", partial(jxl.codestream, 2**30, 2**30))
+    yield Hostile("JXL", "64 megapixels by its header", partial(jxl.codestream, _SIDE, _SIDE))
     parts = (_box(b"jxlp", struct.pack(">I", k)) for k in range(100_000))
-    yield Hostile("JXL", "100,000 boxes", lambda: start + _box(b"free") * 100_000)
-    yield Hostile("JXL", "100,000 empty parts", lambda: start + b"".join(parts))
+    yield Hostile("JXL", "100,000 boxes", lambda: jxl.CONTAINER + _box(b"free") * 100_000)
+    yield Hostile("JXL", "100,000 empty parts", lambda: jxl.CONTAINER + b"".join(parts))
 
 
 def _of_brand(form: str, start: bytes) -> Iterator[Hostile]:
@@ -315,10 +314,3 @@ def _grown(data: bytes, side: int) -> bytes:
         struct.pack_into(">II", out, at + 8, side, side)
         at = data.find(b"ispe", at + 4)
     return bytes(out)
-
-
-def _jxl(side: int) -> bytes:
-    """A codestream that begins with this size: numbers of 30 bits, lowest bit first."""
-    bits = "0" + "11" + f"{side - 1:030b}"[::-1] + "000" + "11" + f"{side - 1:030b}"[::-1]
-    digits = np.array([int(bit) for bit in bits.ljust(-(-len(bits) // 8) * 8, "0")], np.uint8)
-    return b"\xff\x0a" + np.packbits(digits, bitorder="little").tobytes() + bytes(100)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.decoders.case import Samples
 from bench.decoders.readers import twinlens
-from bench.decoders.worker import Refused
+from bench.decoders.worker import MEMORY, Refused
 
 _BLACK = np.zeros((2, 3, 3), np.uint8)
 
@@ -57,6 +57,10 @@ def prints(_: bytes) -> Samples:
 def holds(_: bytes) -> Samples:
     block = b"x" * (64 << 20)
     return _BLACK if block else np.empty(0, np.uint8)
+
+
+def wants_everything(_: bytes) -> Samples:
+    return black(b"x" * (MEMORY + 1))
 
 
 def on_tiff(data: bytes) -> Samples:
