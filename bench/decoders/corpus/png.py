@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.decoders import case as art
 from bench.decoders.case import Case, Samples, Should
+from bench.decoders.corpus.png_chunks import oddities, plain
 from bench.decoders.writers import metadata
 from bench.decoders.writers import png as raw
 
@@ -23,7 +24,7 @@ def cases() -> Iterator[Case]:
     yield from _odd_palettes()
     yield from _orientations()
     yield from _profiles()
-    yield from _oddities()
+    yield from oddities()
     yield from _damaged()
 
 
@@ -167,10 +168,6 @@ def _odd_palettes() -> Iterator[Case]:
                 yield Case("PNG", "small", f"{width} x {height}, {how}", data, small)
 
 
-def _plain(**parts: bytes) -> bytes:
-    return raw.write(art.blocks(), 8, raw.RGB, **parts)  # type: ignore[arg-type]
-
-
 def _itxt(keyword: bytes, text: bytes, *, compressed: bool = False) -> bytes:
     body = zlib.compress(text) if compressed else text
     return raw.chunk(b"iTXt", keyword + b"\0" + bytes([compressed, 0]) + b"\0\0" + body)
@@ -186,17 +183,17 @@ def _orientations() -> Iterator[Case]:
     for way in range(1, 9):
         upright = art.turned(art.blocks(), way)
         yield Case(
-            "PNG", "orientation", f"{way} by eXIf", _plain(before=raw.chunk(b"eXIf", metadata.exif(way))), upright
+            "PNG", "orientation", f"{way} by eXIf", plain(before=raw.chunk(b"eXIf", metadata.exif(way))), upright
         )
     for way in (3, 6):
         upright = art.turned(art.blocks(), way)
         big = raw.chunk(b"eXIf", metadata.exif(way, ">"))
         xmp = _itxt(b"XML:com.adobe.xmp", metadata.xmp(way))
         text = _raw_profile(b"exif", metadata.EXIF_PREFIX + metadata.exif(way))
-        yield Case("PNG", "orientation", f"{way} by big-endian eXIf", _plain(before=big), upright)
-        yield Case("PNG", "orientation", f"{way} by eXIf after the pixels", _plain(after=big), upright)
-        yield Case("PNG", "orientation in XMP or text", f"{way} by XMP", _plain(before=xmp), upright)
-        yield Case("PNG", "orientation in XMP or text", f"{way} by EXIF as text", _plain(before=text), upright)
+        yield Case("PNG", "orientation", f"{way} by big-endian eXIf", plain(before=big), upright)
+        yield Case("PNG", "orientation", f"{way} by eXIf after the pixels", plain(after=big), upright)
+        yield Case("PNG", "orientation in XMP or text", f"{way} by XMP", plain(before=xmp), upright)
+        yield Case("PNG", "orientation in XMP or text", f"{way} by EXIF as text", plain(before=text), upright)
 
 
 def _iccp(data: bytes) -> bytes:
@@ -205,106 +202,30 @@ def _iccp(data: bytes) -> bytes:
 
 def _profiles() -> Iterator[Case]:
     for name in ("sRGB", "Display P3", "Adobe RGB"):
-        yield Case("PNG", "profile", name, _plain(before=_iccp(metadata.profile(name))), art.blocks())
+        yield Case("PNG", "profile", name, plain(before=_iccp(metadata.profile(name))), art.blocks())
     for name in ("sRGB", "Display P3", "Adobe RGB"):
-        data, shown = _plain(before=_iccp(metadata.profile(name))), metadata.to_srgb(name, art.blocks())
+        data, shown = plain(before=_iccp(metadata.profile(name))), metadata.to_srgb(name, art.blocks())
         yield Case("PNG", "profile applied", name, data, shown, 3, managed=True)
-    untagged = _plain(before=_iccp(metadata.BROKEN_PROFILE))
+    untagged = plain(before=_iccp(metadata.BROKEN_PROFILE))
     yield Case("PNG", "profile applied", "broken", untagged, art.blocks(), managed=True)
-    yield Case("PNG", "profile", "grey, beside colours", _plain(before=_iccp(metadata.profile("grey"))), art.blocks())
+    yield Case("PNG", "profile", "grey, beside colours", plain(before=_iccp(metadata.profile("grey"))), art.blocks())
     grey = raw.write(art.grey_of(art.blocks()), 8, raw.GREY, before=_iccp(metadata.profile("grey")))
     yield Case("PNG", "profile", "grey", grey, art.rgb(art.grey_of(art.blocks())))
-    yield Case("PNG", "profile", "broken", _plain(before=_iccp(metadata.BROKEN_PROFILE)), art.blocks())
-    yield Case("PNG", "profile", "of 3 MB", _plain(before=_iccp(bytes(3_000_000))), art.blocks())
+    yield Case("PNG", "profile", "broken", plain(before=_iccp(metadata.BROKEN_PROFILE)), art.blocks())
+    yield Case("PNG", "profile", "of 3 MB", plain(before=_iccp(bytes(3_000_000))), art.blocks())
     yield Case(
-        "PNG", "profile", "that does not unpack", _plain(before=raw.chunk(b"iCCP", b"p\0\0nothing")), art.blocks()
+        "PNG", "profile", "that does not unpack", plain(before=raw.chunk(b"iCCP", b"p\0\0nothing")), art.blocks()
     )
-    yield Case("PNG", "profile", "sRGB chunk", _plain(before=raw.chunk(b"sRGB", b"\0")), art.blocks())
+    yield Case("PNG", "profile", "sRGB chunk", plain(before=raw.chunk(b"sRGB", b"\0")), art.blocks())
     # sRGB's own curve and primaries in gAMA and cHRM, so that it makes no difference who minds them.
     gamma = raw.chunk(b"gAMA", struct.pack(">I", 45455))
     primaries = raw.chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))
-    yield Case("PNG", "profile", "gAMA and cHRM", _plain(before=gamma + primaries), art.blocks())
-    yield Case("PNG", "profile", "cICP, sRGB", _plain(before=raw.chunk(b"cICP", bytes((1, 13, 0, 1)))), art.blocks())
-
-
-# Each kind of chunk that is read by somebody, with sound contents for RGB.
-_CHUNKS: dict[bytes, bytes] = {
-    b"tEXt": b"Comment\0hello",
-    b"zTXt": b"Comment\0\0" + zlib.compress(b"hello"),
-    b"iTXt": b"Comment\0\0\0\0\0hello",
-    b"iCCP": b"p\0\0" + zlib.compress(metadata.profile("sRGB")),
-    b"sRGB": b"\0",
-    b"gAMA": struct.pack(">I", 45455),
-    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
-    b"cICP": bytes((1, 13, 0, 1)),
-    b"sBIT": b"\x08\x08\x08",
-    b"bKGD": struct.pack(">3H", 9, 9, 9),
-    b"pHYs": struct.pack(">IIB", 2835, 2835, 1),
-    b"tIME": struct.pack(">HBBBBB", 2020, 1, 2, 3, 4, 5),
-    b"sPLT": b"p\0\x08" + bytes((1, 2, 3, 255, 0, 1)),
-    b"oFFs": struct.pack(">iiB", 0, 0, 0),
-    b"sCAL": b"\1" + b"1.0\0" + b"1.0",
-    b"eXIf": metadata.exif(1),
-    b"caBX": b"\0\0\0\x10jumb" + bytes(8),
-    b"vpAg": struct.pack(">IIB", 1, 1, 0),
-    b"acTL": struct.pack(">II", 1, 0),
-}
-_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
-
-
-def _oddities() -> Iterator[Case]:
-    shown = art.blocks()
-    for kind, data in _CHUNKS.items():
-        name = kind.decode()
-        yield Case("PNG", "other chunks", name, _plain(before=raw.chunk(kind, data)), shown)
-        yield Case("PNG", "wrong CRC", name, _plain(before=raw.chunk(kind, data, crc_off_by=1)), shown)
-        yield Case(
-            "PNG", "wrong CRC", f"{name} after the pixels", _plain(after=raw.chunk(kind, data, crc_off_by=1)), shown
-        )
-        yield Case("PNG", "short chunk", name, _plain(before=raw.chunk(kind, data[:-1])), shown)
-        yield Case("PNG", "short chunk", f"empty {name}", _plain(before=raw.chunk(kind)), shown)
-        yield Case("PNG", "long chunk", name, _plain(before=raw.chunk(kind, data + bytes(5))), shown)
-        yield Case("PNG", "chunk twice", name, _plain(before=raw.chunk(kind, data) * 2), shown)
-    for kind in _TEXTS:
-        big = {
-            b"zTXt": b"Comment\0\0" + zlib.compress(bytes(2_000_000)),
-            b"iTXt": b"Comment\0\1\0\0\0" + zlib.compress(b"a" * 2_000_000),
-            b"iCCP": b"p\0\0" + zlib.compress(bytes(1_500_000)),
-        }[kind]
-        yield Case("PNG", "large text", kind.decode(), _plain(before=raw.chunk(kind, big)), shown)
-    yield Case("PNG", "structure", "unknown chunk", _plain(before=raw.chunk(b"xyZz", b"12345")), shown)
-    yield Case("PNG", "structure", "pixels in 30 chunks", raw.write(shown, 8, raw.RGB, pieces=30), shown)
-    empty = raw.chunk(b"IDAT")
-    yield Case("PNG", "structure", "empty IDAT before the pixels", _plain(middle=empty), shown)
-    yield Case("PNG", "structure", "empty IDAT after the pixels", _plain(after=empty), shown)
-    yield Case("PNG", "structure", "palette beside RGB", raw.write(shown, 8, raw.RGB, palette=_PALETTE), shown)
-    yield Case("PNG", "end", "bytes behind the end", _plain() + b"trailer" * 9, shown)
-    yield Case("PNG", "end", "without IEND", _plain(end=b""), shown)
-    yield Case("PNG", "end", "half an IEND", _plain(end=raw.chunk(b"IEND")[:6]), shown)
-    yield Case("PNG", "end", "IEND with a wrong CRC", _plain(end=raw.chunk(b"IEND", crc_off_by=1)), shown)
-    yield from _animated(shown)
-
-
-def _animated(shown: Samples) -> Iterator[Case]:
-    size = struct.pack(">II", art.WIDTH, art.HEIGHT)
-    other = zlib.compress(b"".join(b"\0" + row.tobytes() for row in 255 - shown))
-
-    def control(number: int) -> bytes:
-        return raw.chunk(b"fcTL", struct.pack(">I", number) + size + struct.pack(">IIHHBB", 0, 0, 1, 10, 0, 0))
-
-    start = raw.chunk(b"acTL", struct.pack(">II", 2, 0))
-    second = control(1) + raw.chunk(b"fdAT", struct.pack(">I", 2) + other)
-    yield Case("PNG", "animated", "first frame is the picture", _plain(middle=start + control(0), after=second), shown)
-    apart = raw.chunk(b"acTL", struct.pack(">II", 1, 0))
-    behind = control(0) + raw.chunk(b"fdAT", struct.pack(">I", 1) + other)
-    # Readers of animations show the frame, all others the picture: either is right, so only other readers can say.
-    yield Case(
-        "PNG", "animated", "picture is no frame", _plain(middle=apart, after=behind), None, should=Should.BE_NAMED
-    )
+    yield Case("PNG", "profile", "gAMA and cHRM", plain(before=gamma + primaries), art.blocks())
+    yield Case("PNG", "profile", "cICP, sRGB", plain(before=raw.chunk(b"cICP", bytes((1, 13, 0, 1)))), art.blocks())
 
 
 def _damaged() -> Iterator[Case]:
-    whole = _plain()
+    whole = plain()
     for share in (0.3, 0.6, 0.9):
         data = whole[: int(len(whole) * share)]
         yield Case("PNG", "cut short", f"after {share:.0%}", data, should=Should.BE_REFUSED)

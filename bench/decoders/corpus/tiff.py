@@ -132,7 +132,6 @@ def _by_libtiff() -> Iterator[Case]:
         ("lzma", soft, art.soft(), 0),
         ("zstd", soft, art.soft(), 0),
         ("tiff_adobe_deflate", soft, art.soft(), 0),
-        ("tiff_raw_16", soft, art.soft(), 0),
         ("webp", soft, art.soft(), 20),
     ):
         out = io.BytesIO()
