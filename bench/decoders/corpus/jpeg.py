@@ -192,6 +192,9 @@ def _ends() -> Iterator[Case]:
     for share in (0.1, 0.5, 0.9):
         data = plain[: start + int((len(plain) - start) * share)]
         yield Case("JPEG", "cut short", f"after {share:.0%} of its pixels", data, should=Should.BE_REFUSED)
+        # With an end mark no reader misses anything: what is not there is grey, or what was there before.
+        name = f"after {share:.0%} of its pixels"
+        yield Case("JPEG", "cut short, and closed", name, data + b"\xff\xd9", should=Should.BE_NAMED)
     late_start = late.index(b"\xff\xda")
     # The whole of the first scan: something of every pixel is there, but not its detail.
     second_scan = late.index(b"\xff\xda", late_start + 2)
