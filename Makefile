@@ -13,7 +13,7 @@ EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL DATABASE_URL_FILE DIRECT_DATABASE_URL DIRECT_DATABASE_URL_FILE POOLING READ_DATABASE_URL READ_DATABASE_URL_FILE MEDIA_URL MEDIA_URL_FILE DEADLINE MAX_UPLOAD BODY_MEMORY MAX_PIXELS DEMO TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
-.PHONY: serve test slow bench setup check format clean
+.PHONY: serve test slow bench fuzz setup check format clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
@@ -32,6 +32,10 @@ slow: $(VENV)/.test
 # A server of its own under load, in under two minutes; ARGS has the last word: ARGS="--host ... --slo p95=200ms".
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench load --json bench/out/load.json --html bench/out/load.html $(ARGS)
+
+# Damaged and hostile pictures, through the decoder and a server: each is read or refused. A few minutes; ARGS="--seed 2".
+fuzz: $(VENV)/.bench
+	$(BIN)/python -m bench fuzz $(ARGS)
 
 setup: $(VENV)/.serve
 
