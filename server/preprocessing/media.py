@@ -96,7 +96,8 @@ class Picture:
     """A decoded picture, upright. `width` and `height` are those in full, whatever scale it was decoded at."""
 
     image: Image.Image
-    """Opaque RGB; where there are `colours`, these as they are stored, with their alpha: L, LA, RGB, RGBA or CMYK."""
+    """Opaque RGB; where there are `colours`, these as they are stored: L, RGB or CMYK, or with alpha La or RGBa, which
+    is multiplied into them, so that they can be resized."""
     format: Format
     width: int
     height: int
@@ -111,6 +112,8 @@ class Picture:
     """By which of the spec's choices transparency is laid on a ground; None where nothing is transparent."""
     ground: int = ground.WHITE
     """The grey level of the ground, where `image` still has its alpha."""
+    straight: Image.Image | None = None
+    """LA or RGBA: `image` with its alpha beside its colours, where it has one."""
 
     def in_srgb(self) -> Image.Image:
         """The picture in opaque RGB, at the scale it was decoded at, its colours converted."""
@@ -120,6 +123,8 @@ class Picture:
         """`image`, or what was resized from it, in sRGB and opaque."""
         if self.colours is None:
             return image
+        if self.straight is not None:
+            image = image.convert(self.straight.mode)
         converted = self.colours.to_srgb(image)
         return ground.lay(converted, self.ground) if converted.mode == "RGBA" else converted
 
@@ -127,9 +132,11 @@ class Picture:
         """The picture with its profile ignored: RGB, whatever colours its numbers mean."""
         if self.colours is None:
             return self
-        image = self.image
-        image = ground.lay(image.convert("RGBA"), self.ground) if self.alpha else image.convert("RGB")
-        return replace(self, image=image, colours=None)
+        if self.straight is None:
+            image = self.image.convert("RGB")
+        else:
+            image = ground.lay(self.straight.convert("RGBA"), self.ground)
+        return replace(self, image=image, colours=None, straight=None)
 
 
 def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> tuple[int, int]:
@@ -186,7 +193,11 @@ def decode(
         width, height = reversed(stored.size) if stored.orientation in _SIDEWAYS else stored.size
         box = _filled(image.size, (width / stored.scale, height / stored.scale), stored.orientation)
     laid = alpha if transparent else None
-    return Picture(image, form, width, height, stored.scale, box, colours, laid, level)
+    straight = image if transparent and colours is not None else None
+    if straight is not None:
+        # Once here, and not at every resizing: Pillow would multiply all of the picture anew.
+        image = straight.convert("La" if straight.mode == "LA" else "RGBa")
+    return Picture(image, form, width, height, stored.scale, box, colours, laid, level, straight)
 
 
 def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:

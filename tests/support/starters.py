@@ -27,8 +27,8 @@ def earlier_starter(folder: Path, short_id: str) -> Path:
     """
     shutil.copytree(STARTER, folder)
     present, manifest = released_now(), released(short_id)
-    # A golden that carries a profile has other pixels where profiles are ignored.
-    goldens = [one for one in present.goldens if b"ICC_PROFILE" not in (folder / one.picture).read_bytes()]
+    # A JPEG that carries a profile, or is decoded at a scale, had other pixels.
+    goldens = [one for one in present.goldens if not one.picture.endswith(".jpg")]
     variants = {
         precision: msgspec.structs.replace(present.precisions[precision], space=variant.space)
         for precision, variant in manifest.precisions.items()
