@@ -110,7 +110,7 @@ def token_vectors(artifact: Artifact) -> NDArray[np.float32]:
     vectors[: len(_SPECIAL)] *= 1e-4
     with Encoder(artifact, "fp32", "cpu") as encoder:
         for word in WORDS:
-            picture = decode((DEMO_PICTURES / f"{word}.webp").read_bytes(), max_pixels=10**8)
+            picture = decode((DEMO_PICTURES / f"{word}.webp").read_bytes(), max_pixels=10**8, alpha=artifact.spec.alpha)
             vectors[VOCABULARY.index(word)] = encoder.encode(to_pixels(picture, artifact.spec)[None])[0]
     found: NDArray[np.float32] = vectors.astype(np.float32)
     return found
