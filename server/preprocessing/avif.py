@@ -10,10 +10,11 @@ import re
 
 from PIL import Image
 
-from server.errors import UnsupportedPicture
-from server.preprocessing import plain
+from server.errors import MediaRejected, UnsupportedPicture
+from server.preprocessing import cicp, plain
 from server.preprocessing.av1 import frame_sizes
 from server.preprocessing.formats import Format
+from server.preprocessing.heif_file import parse
 from server.preprocessing.metadata import exif_orientation
 from server.preprocessing.stored import Bounds, Stored
 
@@ -60,7 +61,18 @@ def read(data: bytes, form: Format, bounds: Bounds) -> Stored:
     except RuntimeError as exc:
         raise _named(exc) from exc
     turned = exif_orientation(image.info.get("exif") or b"") or 1
-    profile = plain.profile(image)
-    if profile is not None and len(profile) > _LONGEST_PROFILE:
-        profile = None
-    return Stored(image, image.size, turned, profile=profile)
+    return Stored(image, image.size, turned, profile=_profile(image, data))
+
+
+def _profile(image: Image.Image, data: bytes) -> bytes | None:
+    """The ICC profile of a bearable size; else one made by the numbers that name the colours (nclx)."""
+    found = plain.profile(image)
+    if found is not None:
+        return found if len(found) <= _LONGEST_PROFILE else None
+    try:
+        file = parse(data)
+        properties = file.item(file.primary).properties
+    except MediaRejected:  # a sequence without a still picture, or boxes that only libavif makes sense of
+        return None
+    nclx = next((content[4:8] for kind, content in properties if kind == b"colr" and content[:4] == b"nclx"), b"")
+    return cicp.profile(int.from_bytes(nclx[:2]), int.from_bytes(nclx[2:])) if len(nclx) == 4 else None

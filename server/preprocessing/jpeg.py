@@ -21,8 +21,11 @@ from server.preprocessing.jpeg_kinds import refuse_what_is_not_read
 from server.preprocessing.jpeg_segments import EOI, Body, Head, joined, read_body, read_head
 from server.preprocessing.stored import Bounds, Stored
 
-# A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours.
+# A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours:
+# each is a pass over all pixels. So a large one has fewer.
 _MOST_SCANS = 100
+_ALWAYS_SCANS = 20
+_MOST_PASSED_PIXELS = 20 * 64_000_000
 
 # What is decoded at a scale has a quarter of the pixels at most, so that four times the bound are decoded to no more
 # than the bound. The others take no memory, but time: all data is read, whatever the scale.
@@ -47,8 +50,9 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     damage."""
     head = _head(data)
     scale = _scale(head, bounds)
-    body = read_body(data, head, most_scans=_MOST_SCANS)
-    if len(body.scans) > _MOST_SCANS:
+    most_scans = max(_ALWAYS_SCANS, min(_MOST_SCANS, _MOST_PASSED_PIXELS // (head.frame.width * head.frame.height)))
+    body = read_body(data, head, most_scans=most_scans)
+    if len(body.scans) > most_scans:
         raise UnreadablePicture("The JPEG has more scans than any camera or program writes.")
     needed = _needed(data, head, body, bounds)
     image = Image.open(io.BytesIO(needed), formats=("JPEG",))

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from server.errors import UnreadablePicture
 from server.preprocessing.jpeg_segments import APP0, DQT, DRI, EOI, SOS, Body, Frame, Head, Scan, behind_restart, joined
 
 _END = bytes((0xFF, EOI))
@@ -40,8 +41,11 @@ _DC_STEP = 7
 _AC_STEP = 4
 _STRIP_ROWS = 256
 
-# Scans x pixels that are decoded anew for a proof, over the bound on pixels: the scans of one component are about four.
-_MOST_PASSES = 8
+# Scans x pixels that are decoded anew for each decoding of a proof, so that it takes no more than a second or so. The
+# scans of one component are about four: 16 megapixels of a progressive JPEG.
+_MOST_DECODED_ANEW = 64_000_000
+
+_CANNOT_TELL = "The JPEG has no end mark, and is too large to tell whether it was cut short; please save it anew."
 
 
 def without_end(data: bytes, scan: Scan) -> int:
@@ -55,8 +59,8 @@ def without_end(data: bytes, scan: Scan) -> int:
 def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> bool:
     """Whether no coefficient is missing, of a JPEG whose `body` has no end mark.
 
-    A picture of more than `max_pixels`, or of very many scans, is decoded at 1/8 only. Where that proves nothing, it
-    counts as cut short.
+    A picture of more than `max_pixels` is decoded at 1/8 only, and so is one of many pixels and scans. Raises
+    UnreadablePicture where that proves nothing.
     """
     frame, last = head.frame, body.scans[-1]
     if not _are_covered(frame, body.scans):
@@ -73,10 +77,10 @@ def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> boo
             return True
         needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
         pixels = frame.width * frame.height
-        if pixels > max_pixels or len(needed) * pixels > _MOST_PASSES * max_pixels:
-            return False
+        if pixels > max_pixels or len(needed) * pixels > _MOST_DECODED_ANEW:
+            raise UnreadablePicture(_CANNOT_TELL)
         return _is_the_same_whatever_follows(data, head, body, end, needed)
-    except MemoryError:
+    except (MemoryError, UnreadablePicture):
         raise
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError... for damage
         return False

@@ -19,7 +19,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from server.preprocessing import avif, bmp, gif, ground, heif, jpeg, png, tiff, 
 from server.preprocessing.colour import Colours, colours_of
 from server.preprocessing.formats import AVIF, BMP, GIF, HEIC, HEIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.ground import Alpha
+from server.preprocessing.samples import eight_bit
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
 Pixels = NDArray[np.uint8]
@@ -55,9 +56,6 @@ THUMBNAIL = 256
 
 # A picture that would have more pixels than this once resized (64 MB in Pillow) is resized in part: see `_middle`.
 _LARGEST_INTERMEDIATE_PIXELS = 16_000_000
-
-# 65535 / 255 = 257: the exact ratio of the two full scales.
-_FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 
 Read = Callable[[bytes, Format, Bounds], Stored]
@@ -215,7 +213,7 @@ def _brought_to_8_bit(image: Image.Image, alpha: Alpha, *, flat: bool) -> tuple[
     RGB or CMYK, or with straight alpha in LA or RGBA.
     """
     if image.mode.startswith(("I", "F")):
-        grey = Image.fromarray(_eight_bit(np.asarray(image)), "L")
+        grey = Image.fromarray(eight_bit(np.asarray(image)), "L")
         return (grey.convert("RGB") if flat else grey), False, ground.WHITE
     if image.has_transparency_data:
         layered = image.convert("RGBA")
@@ -227,20 +225,6 @@ def _brought_to_8_bit(image: Image.Image, alpha: Alpha, *, flat: bool) -> tuple[
         return (image if image.mode == "RGB" else image.convert("RGB")), False, ground.WHITE
     mode = {"1": "L", "CMYK": "CMYK", "L": "L"}.get(image.mode, "RGB")
     return (image if image.mode == mode else image.convert(mode)), False, ground.WHITE
-
-
-def _eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """Wide samples to 8 bits: whole numbers beyond 255 count as 16 bit, fractions as 0 to 1."""
-    if samples.dtype.itemsize == 2:
-        return _FROM_16_BIT[samples.astype(np.uint16, copy=False)]
-    least, most = (float(np.nan_to_num(bound(samples, axis=None))) for bound in (np.fmin.reduce, np.fmax.reduce))
-    scale = 1 / 257 if most > 255 else 255.0 if samples.dtype.kind == "f" and 0 <= least <= most <= 1 else 1.0
-    eight = np.empty(samples.shape, np.uint8)
-    for row, wide in zip(
-        eight, samples, strict=True
-    ):  # by rows: a copy of all samples in wide numbers can be a gigabyte
-        row[:] = np.rint(np.clip(np.nan_to_num(wide.astype(np.float64)) * scale, 0, 255))
-    return eight
 
 
 def read_pixels(

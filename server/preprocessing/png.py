@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 from server.errors import UnreadablePicture
 from server.preprocessing.formats import Format
 from server.preprocessing.png_chunks import Chunks, walk
+from server.preprocessing.samples import FROM_16_BIT
 from server.preprocessing.stored import Bounds, Stored
 
 _GREY, _RGB, _INDEXED, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
@@ -42,9 +43,6 @@ _MODES = {
 }
 # As if the file were little-endian: the lower 8 bits.
 _LOWER_BITS_OF_RGB = "RGB;16L"
-
-# As `media` rounds 16 bits to 8: 65535 / 255 = 257.
-_FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 # First column and row, and the steps to the next, of the seven passes of an interlaced picture (Adam7).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -176,7 +174,7 @@ def _keyed(image: Image.Image, header: _Header, key: bytes, packed: bytearray) -
     wanted = [value & mask for value in struct.unpack_from(f">{samples}H", key)]
     if header.bits == 16 and header.colour == _GREY:
         wide = np.asarray(image)
-        grey = Image.fromarray(_FROM_16_BIT[wide])
+        grey = Image.fromarray(FROM_16_BIT[wide])
         grey.putalpha(Image.fromarray(np.where(wide == wanted[0], np.uint8(0), np.uint8(255))))
         return grey
     if header.colour == _GREY:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from server.errors import UnreadablePicture, UnsupportedPicture
+from server.preprocessing import cicp
 from server.preprocessing.metadata import exif_orientation, xmp_orientation
 
 _START = len(b"\x89PNG\r\n\x1a\n")
@@ -75,12 +76,16 @@ class Chunks:
         return next(filter(None, chain(found, else_found)), 1)
 
     def profile(self) -> bytes | None:
-        """The ICC profile, unpacked; None without one that can be read, or where cICP says that the colours are sRGB.
+        """The ICC profile, unpacked, or one made by what cICP says; None without either, or where cICP says sRGB.
 
-        The PNG specification ranks cICP above iCCP, and iCCP above sRGB, gAMA and cHRM. Where cICP names other colours,
-        a profile beside it describes them for readers that do not know cICP, as this one.
+        The PNG specification ranks cICP above iCCP, and iCCP above sRGB, gAMA and cHRM. Where cICP says what no profile
+        can (PQ, HLG), a profile beside it describes the colours for readers that do not know cICP.
         """
-        if self.icc is None or self.cicp == _SRGB_BY_CICP:
+        if self.cicp == _SRGB_BY_CICP:
+            return None
+        if self.cicp is not None and len(self.cicp) == 4 and (named := cicp.profile(self.cicp[0], self.cicp[1])):
+            return named
+        if self.icc is None:
             return None
         name, _, packed = bytes(self.icc[:80]).partition(b"\0")
         if not packed or packed[0] != 0:  # the one compression method that there is

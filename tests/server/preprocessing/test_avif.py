@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server import errors
-from server.preprocessing import av1, avif, media
+from server.preprocessing import av1, avif, cicp, media
 from server.preprocessing.formats import AVIF
 from server.preprocessing.stored import Bounds
 from tests.support.pictures import in_format
@@ -127,6 +127,16 @@ def test_a_sequence_gives_its_first_picture() -> None:
     first, other = gradient().convert("RGB"), Image.new("RGB", SIZE, "red")
     data = in_format(first, "AVIF", quality=95, save_all=True, append_images=[other] * 3)
     assert apart(rgba(data), np.asarray(first.convert("RGBA"))) < 2
+
+
+def test_colours_that_are_named_by_numbers_have_a_profile() -> None:
+    data = in_format(gradient(), "AVIF")
+    numbers = data.index(b"nclx") + 4
+    assert avif.read(data, AVIF, Bounds(MOST)).profile is None
+    named = {(12, 13): cicp.profile(12, 13), (1, 4): cicp.profile(1, 4), (2, 2): None, (9, 16): None}
+    for (primaries, transfer), profile in named.items():
+        said = data[:numbers] + primaries.to_bytes(2) + transfer.to_bytes(2) + data[numbers + 4 :]
+        assert avif.read(said, AVIF, Bounds(MOST)).profile == profile
 
 
 def test_the_profile_is_handed_on_unless_it_is_too_large() -> None:

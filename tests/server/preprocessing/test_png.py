@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from server import errors
-from server.preprocessing import media, png
+from server.preprocessing import cicp, media, png
 from server.preprocessing.formats import PNG
 from server.preprocessing.stored import Bounds, Stored
 from tests.support.pictures import in_format
@@ -474,9 +474,13 @@ def test_the_profile_is_handed_on_unless_it_is_too_large_damaged_or_outranked() 
     assert kept(packed) == profile
     assert kept(packed, packed) == profile
     assert kept(chunk(b"sRGB", b"\0"), chunk(b"gAMA", b"\0\0\xb1\x8f"), packed) == profile
-    assert kept(packed, chunk(b"cICP", b"\x0c\x0d\0\1")) == profile
-    # cICP stands above iCCP, and says sRGB here.
+    # cICP stands above iCCP: it says Display P3 here; then sRGB; then PQ, which no profile can say.
+    assert (
+        kept(packed, chunk(b"cICP", b"\x0c\x0d\0\1")) == kept(chunk(b"cICP", b"\x0c\x0d\0\1")) == cicp.profile(12, 13)
+    )
     assert kept(packed, chunk(b"cICP", b"\1\x0d\0\1")) is None
+    assert kept(packed, chunk(b"cICP", b"\x09\x10\0\1")) == profile
+    assert kept(packed, chunk(b"cICP", b"\x0c\x0d")) == profile
     assert kept(chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(4 << 20)))) == bytes(4 << 20)
     for wrong in (
         chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes((4 << 20) + 1))),
