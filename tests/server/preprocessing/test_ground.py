@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from server.preprocessing import ground, media
 from tests import DEMO_PICTURES, ROOT
-from tests.server.preprocessing.test_media import SPEC
 from tests.support.pictures import in_format
+from tests.support.stand_ins import SPEC
 
 CONTRAST = msgspec.structs.replace(SPEC, alpha="contrast")
 CLEAR = (0, 0, 0, 0)
