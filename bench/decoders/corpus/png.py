@@ -207,6 +207,16 @@ def _profiles() -> Iterator[Case]:
         data, shown = plain(before=_iccp(metadata.profile(name))), metadata.to_srgb(name, art.blocks())
         yield Case("PNG", "profile applied", name, data, shown, 3, managed=True)
     untagged = plain(before=_iccp(metadata.BROKEN_PROFILE))
+    named = plain(before=raw.chunk(b"cICP", bytes((12, 13, 0, 1))))
+    yield Case(
+        "PNG",
+        "profile applied",
+        "cICP, Display P3",
+        named,
+        metadata.to_srgb("Display P3", art.blocks()),
+        3,
+        managed=True,
+    )
     yield Case("PNG", "profile applied", "broken", untagged, art.blocks(), managed=True)
     yield Case("PNG", "profile", "grey, beside colours", plain(before=_iccp(metadata.profile("grey"))), art.blocks())
     grey = raw.write(art.grey_of(art.blocks()), 8, raw.GREY, before=_iccp(metadata.profile("grey")))
