@@ -14,7 +14,7 @@ import io
 
 from PIL import Image
 
-from server.errors import PictureTooLarge, UnreadablePicture
+from server.errors import PictureTooLarge, UnreadablePicture, UnsupportedPicture
 from server.preprocessing.formats import Format
 from server.preprocessing.jpeg_end import all_is_there, without_end
 from server.preprocessing.jpeg_kinds import refuse_what_is_not_read
@@ -53,7 +53,7 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     most_scans = max(_ALWAYS_SCANS, min(_MOST_SCANS, _MOST_PASSED_PIXELS // (head.frame.width * head.frame.height)))
     body = read_body(data, head, most_scans=most_scans)
     if len(body.scans) > most_scans:
-        raise UnreadablePicture("The JPEG has more scans than any camera or program writes.")
+        raise UnsupportedPicture("This JPEG has more scans than any camera or program writes; save it anew.")
     needed = _needed(data, head, body, bounds)
     image = Image.open(io.BytesIO(needed), formats=("JPEG",))
     about = ((head.frame.width, head.frame.height), head.orientation, scale, head.profile)

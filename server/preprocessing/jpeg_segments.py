@@ -13,18 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from server.errors import UnreadablePicture
+from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing.metadata import EXIF_PREFIX, exif_orientation, xmp_orientation
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 DHT, DAC, DQT, DNL, DRI = 0xC4, 0xCC, 0xDB, 0xDC, 0xDD
-DHP, EXP, JPG, LOSSLESS_LS, COM, TEM = 0xDE, 0xDF, 0xC8, 0xF7, 0xFE, 0x01
+DHP, EXP, JPG, LOSSLESS_LS, COM = 0xDE, 0xDF, 0xC8, 0xF7, 0xFE
 APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _METADATA = frozenset((*range(APP0, _APP15 + 1), COM))
 FRAMES = frozenset(range(0xC0, 0xD0)) - {DHT, JPG, DAC}
 """The markers of a frame header (SOF): it says how the picture is coded, and its size."""
 _TABLES = frozenset((DHT, DAC, DQT, DRI))
-_WITHOUT_LENGTH = frozenset((0x00, TEM, *range(0xD0, SOI)))
 
 # libjpeg itself takes these two into account from so many bytes of payload on, and ignores them when they are shorter.
 _SHORTEST_JFIF, _SHORTEST_ADOBE = 14, 12
@@ -33,8 +32,13 @@ _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC_PREFIX = b"ICC_PROFILE\0"
 _LARGEST_PROFILE = 4 << 20
 
+# Extended XMP and a large profile take some hundred; each costs some time here.
+_MOST_SEGMENTS = 50_000
+
 # Within entropy-coded data FF 00 is a byte FF, D0 to D7 are restarts, and FF FF fills.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Where a segment may begin: what has no length (FF 00, TEM, restarts, and bytes that fill) is skipped, as libjpeg does.
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
@@ -132,7 +136,8 @@ def joined(data: bytes, kept: Sequence[tuple[int, int]]) -> bytes:
 
 
 def read_head(data: bytes) -> Head:
-    """Raises UnreadablePicture where there is no whole frame header, or no scan behind it."""
+    """Raises UnreadablePicture where there is no whole frame header, or no scan behind it; UnsupportedPicture for
+    segments without number."""
     frame: Frame | None = None
     kept = [(0, 2)]
     exif: int | None = None
@@ -140,11 +145,11 @@ def read_head(data: bytes) -> Head:
     profile: list[bytes] = []
     restarts = 0
     at = 2
-    while True:
-        at, marker = _next_marker(data, at)
-        if marker in _WITHOUT_LENGTH:
-            continue
-        start, payload = at - 2, at + 2
+    for _ in range(_MOST_SEGMENTS):
+        if (found := _SEGMENT.search(data, at)) is None:
+            raise UnreadablePicture()
+        start, at, marker = found.start(), found.end(), found[0][1]
+        payload = at + 2
         at = payload + max(0, int.from_bytes(data[at : at + 2]) - 2)
         if marker in (SOI, EOI) or at > len(data):
             raise UnreadablePicture()
@@ -166,6 +171,8 @@ def read_head(data: bytes) -> Head:
             profile.append(data[payload + len(_ICC_PREFIX) : at])
         if marker not in _METADATA or _is_jfif(marker, data, payload, at) or _is_adobe(marker, data, payload, at):
             kept.append((start, at))
+    else:
+        raise _too_many()
     if frame is None:
         raise UnreadablePicture()
     scanned = data[payload] if at > payload else 0
@@ -175,19 +182,18 @@ def read_head(data: bytes) -> Head:
 def read_body(data: bytes, head: Head, *, most_scans: int) -> Body:
     """All scans up to the end mark, or else up to what no scan can be followed by.
 
-    Reading stops after more than `most_scans`. Raises UnreadablePicture where there is no scan.
+    Reading stops after more than `most_scans`. Raises UnreadablePicture where there is no scan, UnsupportedPicture for
+    segments without number.
     """
     scans: list[Scan] = []
     kept: list[tuple[int, int]] = []
     restarts, at = head.restarts, head.sos
-    while len(scans) <= most_scans:
-        if (found := _MARKER.search(data, at)) is None:
+    for _ in range(_MOST_SEGMENTS):
+        if len(scans) > most_scans or (found := _SEGMENT.search(data, at)) is None:
             break
         start, at, marker = found.start(), found.end(), found[0][1]
         if marker == EOI:
             return Body(tuple(scans), (*kept, (start, at)), True)
-        if marker == TEM:
-            continue
         payload = at + 2
         at = payload + max(0, int.from_bytes(data[at : at + 2]) - 2)
         if at > len(data) or not (marker in (SOS, DNL) or marker in _TABLES or marker in _METADATA):
@@ -201,6 +207,8 @@ def read_body(data: bytes, head: Head, *, most_scans: int) -> Body:
             restarts = int.from_bytes(data[payload : payload + 2])
         if marker not in _METADATA:
             kept.append((start, at))
+    else:
+        raise _too_many()
     if not scans:
         raise UnreadablePicture()
     return Body(tuple(scans), tuple(kept), False)
@@ -214,14 +222,8 @@ def behind_restart(data: bytes, scan: Scan, number: int) -> int | None:
     return None if found is None else found.end()
 
 
-def _next_marker(data: bytes, at: int) -> tuple[int, int]:
-    """The marker at or behind `at`, and where its segment goes on; what stands before is skipped, as libjpeg does."""
-    while (at := data.find(0xFF, at)) >= 0:
-        while at < len(data) and data[at] == 0xFF:
-            at += 1
-        if at < len(data):
-            return at + 1, data[at]
-    raise UnreadablePicture()
+def _too_many() -> UnsupportedPicture:
+    return UnsupportedPicture(f"This JPEG has more than {_MOST_SEGMENTS:,} segments; save it anew.")
 
 
 def _frame(marker: int, payload: bytes, at: int) -> Frame:

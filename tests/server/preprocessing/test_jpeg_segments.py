@@ -199,3 +199,18 @@ def test_why_a_jpeg_of_several_pictures_is_refused_is_not_hidden() -> None:
     with pytest.raises(errors.UnreadablePicture) as caught:
         media.decode(data, max_pixels=10**6)
     assert "MPO" not in caught.value.line
+
+
+@pytest.mark.parametrize("segment", [b"\xff\xfe\0\2", b"\xff\xc4\0\2"])
+def test_segments_without_number_are_refused_by_name(segment: bytes) -> None:
+    data = in_format(Image.new("RGB", (16, 16)), "JPEG")
+    with pytest.raises(errors.UnsupportedPicture, match="more than 50,000 segments"):
+        media.decode(data[:2] + segment * 60_000 + data[2:], max_pixels=1000)
+    assert media.decode(data[:2] + segment * 1000 + data[2:], max_pixels=1000).image.size == (16, 16)
+
+
+@pytest.mark.parametrize("between", [b"\xff", b"\xff\0", b"\xff\1", b"\xff\xd0", b"\0"])
+def test_what_is_no_segment_is_skipped_however_much_it_is(between: bytes) -> None:
+    data = in_format(Image.new("RGB", (16, 16)), "JPEG")
+    behind = 4 + int.from_bytes(data[4:6])
+    assert media.decode(data[:behind] + between * 1_000_000 + data[behind:], max_pixels=1000).image.size == (16, 16)

@@ -290,7 +290,7 @@ def test_a_progressive_jpeg_may_have_many_scans_but_not_any_number() -> None:
     assert difference(usual.image, picture()) < 3
     assert difference(most.image, picture()) < 3
     for scans in (101, 20_000):
-        with pytest.raises(errors.UnreadablePicture, match="more scans than any camera"):
+        with pytest.raises(errors.UnsupportedPicture, match="more scans than any camera"):
             decoded(progressive(scans))
 
 
@@ -300,7 +300,7 @@ def test_a_progressive_jpeg_may_have_many_scans_but_not_any_number() -> None:
 def test_scans_are_counted_whatever_stands_between_them(before: bytes) -> None:
     data = progressive()
     last = data[data.rindex(b"\xff\xda") : -2]
-    with pytest.raises(errors.UnreadablePicture, match="more scans than any camera"):
+    with pytest.raises(errors.UnsupportedPicture, match="more scans than any camera"):
         decoded(data[:-2] + (before + last) * 200 + data[-2:])
 
 
