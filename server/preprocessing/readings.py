@@ -24,7 +24,8 @@ from server.preprocessing.stored import Bounds, Stored
 
 READING: Final = 1
 """The version of the readers; 0: all before it. Raise it when a reader gives other pixels for a file that was read
-before, and keep here what tells of which files."""
+before, and keep here what tells of which files: `read_otherwise` knows what version 0 read, and takes whatever a later
+version read for the same as now. Version 0 knew no profiles, and filled no space whose spec asks for them."""
 
 _ORIENTATION_TAG = 0x0112
 
