@@ -26,6 +26,8 @@ class Item:
     kind: bytes = b""
     protected: bool = False
     properties: list[Property] = field(default_factory=list)
+    first: dict[bytes, bytes] = field(default_factory=dict)
+    """By type, the first property of it."""
     needed: set[bytes] = field(default_factory=set)
     """Types of the properties without which the item must not be shown."""
     parts: list[tuple[int, int, int]] = field(default_factory=list)
@@ -33,7 +35,13 @@ class Item:
 
     def get(self, kind: bytes) -> bytes | None:
         """The first property of that type."""
-        return next((content for name, content in self.properties if name == kind), None)
+        return self.first.get(kind)
+
+    def add(self, kind: bytes, content: bytes, *, needed: bool) -> None:
+        self.properties.append((kind, content))
+        self.first.setdefault(kind, content)
+        if needed:
+            self.needed.add(kind)
 
 
 @dataclass(slots=True)
@@ -168,7 +176,7 @@ def _read_properties(data: bytes, box: Box, items: Mapping[int, Item]) -> None:
     if held is None:
         raise UnreadablePicture()
     properties = list(boxes(data, held.start, held.end, most=_MOST_ITEMS))
-    contents: dict[int, bytes] = {}  # made once, since a thousand items may share one
+    contents: dict[int, bytes] = {}  # copied once, since a thousand items may share one of megabytes
     total = 0
     for associations in inside:
         if associations.kind != b"ipma":
@@ -178,7 +186,7 @@ def _read_properties(data: bytes, box: Box, items: Mapping[int, Item]) -> None:
         for _ in range(_bounded(fields.number(4))):
             number = fields.number(4 if version else 2)
             count = fields.number(1)
-            total = _bounded(total + count, _MOST_ENTRIES)
+            total = _bounded(total + 1 + count, _MOST_ENTRIES)
             for _ in range(count):
                 value = fields.number(2 if flags & 1 else 1)
                 index, essential = value & (0x7FFF if flags & 1 else 0x7F), value >> (15 if flags & 1 else 7)
@@ -187,10 +195,9 @@ def _read_properties(data: bytes, box: Box, items: Mapping[int, Item]) -> None:
                 if index > len(properties):
                     raise UnreadablePicture()
                 kept = properties[index - 1]
-                content = contents.setdefault(index, data[kept.start : kept.end])
-                items[number].properties.append((kept.kind, content))
-                if essential:
-                    items[number].needed.add(kept.kind)
+                if index not in contents:
+                    contents[index] = data[kept.start : kept.end]
+                items[number].add(kept.kind, contents[index], needed=bool(essential))
 
 
 def _references(data: bytes, box: Box) -> list[tuple[bytes, int, list[int]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from tests import ROOT
 
@@ -75,15 +76,20 @@ def written(
     brands: bytes = b"heic\0\0\0\0mif1heic",
     extra: bytes = b"",
     overlap: bool = False,
+    share: bool = False,
 ) -> bytes:
-    """Items are counted from 1. `extra`: boxes within the metadata. `overlap`: all items lie where the first does."""
+    """Items are counted from 1. `extra`: boxes within the metadata. `overlap`: all items lie where the first does.
+    `share`: properties that are alike, and items of the same bytes, are written once."""
     properties = [one for item in items for one in item.properties]
+    if share:
+        properties = list(dict.fromkeys(properties))
+    contents = list(dict.fromkeys(item.content for item in items)) if share else [item.content for item in items]
     infos, associations, number = [], [], 0
     for place, item in enumerate(items, 1):
         infos.append(full(b"infe", place.to_bytes(2), bytes(2), item.kind, b"\0", version=2))
         indexes = []
         for one in item.properties:
-            number += 1
+            number = properties.index(one) + 1 if share else number + 1
             indexes.append((number | (0x8000 if one[4:8] == item.needed else 0)).to_bytes(2))
         associations.append(place.to_bytes(2) + bytes([len(indexes)]) + b"".join(indexes))
     referring = [
@@ -94,9 +100,11 @@ def written(
 
     def meta(start: int) -> bytes:
         places = []
+        starts = dict(zip(contents, accumulate(map(len, contents), initial=start), strict=False)) if share else {}
         for place, item in enumerate(items, 1):
             size = len(items[0].content if overlap else item.content)
-            places.append(place.to_bytes(2) + bytes(2) + (1).to_bytes(2) + start.to_bytes(4) + size.to_bytes(4))
+            begin = starts.get(item.content, start)
+            places.append(place.to_bytes(2) + bytes(2) + (1).to_bytes(2) + begin.to_bytes(4) + size.to_bytes(4))
             start += 0 if overlap else size
         count = len(items).to_bytes(2)
         return full(
@@ -110,4 +118,4 @@ def written(
             extra,
         )
 
-    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", *(item.content for item in items))
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", *contents)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pi_heif
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from server import errors
-from server.preprocessing import heif, media
+from server.preprocessing import heif, heif_file, media
 from server.preprocessing.formats import HEIC
 from server.preprocessing.stored import Bounds, Stored
 from tests import ROOT
@@ -381,6 +382,26 @@ def test_boxes_items_and_references_are_counted_before_they_are_read() -> None:
     at = data.index(b"iinf") - 4
     size = int.from_bytes(data[at : at + 4])
     assert "more parts" in refused(data[:at] + many + box(b"free", bytes(size - len(many) - 8)) + data[at + size :])
+
+
+class Counted(bytes):
+    """Counts how many bytes are copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if isinstance(part, bytes):
+            self.copied += len(part)
+        return part
+
+
+def test_a_property_is_copied_once_however_often_items_name_it() -> None:
+    items = [EXACT.item(box(b"free", bytes(100_000))) for _ in range(1000)]
+    counted = Counted(written(items, share=True))
+    found = heif_file.parse(counted)
+    assert all(found.items[number].get(b"free") == bytes(100_000) for number in range(1, 1001))
+    assert counted.copied < 2 * len(counted)
 
 
 def test_items_that_share_their_bytes_do_not_make_a_small_file_a_large_one() -> None:
