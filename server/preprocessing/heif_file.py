@@ -45,12 +45,21 @@ class Item:
 
 
 @dataclass(slots=True)
+class References:
+    """Looked up from both sides: a grid of thousands of tiles asks for those of each."""
+
+    ends: dict[tuple[bytes, int], list[int]] = field(default_factory=dict)
+    """By type and the item that refers: those that it refers to, in order."""
+    starts: dict[tuple[bytes, int], dict[int, None]] = field(default_factory=dict)
+    """By type and the item that is referred to: those that refer to it, in order."""
+
+
+@dataclass(slots=True)
 class HeifFile:
     data: bytes
     primary: int
     items: Mapping[int, Item]
-    references: list[tuple[bytes, int, list[int]]]
-    """Type, from and to."""
+    references: References
     idat: Box | None
 
     def item(self, number: int) -> Item:
@@ -60,10 +69,11 @@ class HeifFile:
         return found
 
     def refers(self, kind: bytes, number: int) -> list[int]:
-        return [one for name, start, ends in self.references if (name, start) == (kind, number) for one in ends]
+        return self.references.ends.get((kind, number), [])
 
     def referring(self, kind: bytes, number: int) -> list[int]:
-        return [start for name, start, ends in self.references if name == kind and number in ends]
+        """Each once, in the order of the file."""
+        return list(self.references.starts.get((kind, number), ()))
 
     def content(self, item: Item) -> bytes:
         """An item's bytes. Raises UnreadablePicture where the file ends before them."""
@@ -105,7 +115,7 @@ def parse(data: bytes) -> HeifFile:
     items = _items(data, inside[b"iinf"])
     _read_places(Fields(data, inside[b"iloc"]), items)
     _read_properties(data, inside[b"iprp"], items)
-    references = _references(data, inside[b"iref"]) if b"iref" in inside else []
+    references = _references(data, inside[b"iref"]) if b"iref" in inside else References()
     return HeifFile(data, fields.number(4 if version else 2), items, references, inside.get(b"idat"))
 
 
@@ -200,13 +210,16 @@ def _read_properties(data: bytes, box: Box, items: Mapping[int, Item]) -> None:
                 items[number].add(kept.kind, contents[index], needed=bool(essential))
 
 
-def _references(data: bytes, box: Box) -> list[tuple[bytes, int, list[int]]]:
+def _references(data: bytes, box: Box) -> References:
     fields = Fields(data, box)
     version, _ = fields.version()
-    width, total, found = 4 if version else 2, 0, []
+    width, total, found = 4 if version else 2, 0, References()
     for one in boxes(data, fields.at, fields.end, most=_MOST_ITEMS):
         entered = Fields(data, one)
         start, count = entered.number(width), entered.number(2)
         total = _bounded(total + count, _MOST_ENTRIES)
-        found.append((one.kind, start, [entered.number(width) for _ in range(count)]))
+        ends = [entered.number(width) for _ in range(count)]
+        found.ends.setdefault((one.kind, start), []).extend(ends)
+        for end in ends:
+            found.starts.setdefault((one.kind, end), {})[start] = None
     return found

@@ -120,7 +120,7 @@ def find(file: HeifFile, check: Check) -> Still:
 def _alpha(file: HeifFile, number: int) -> int | None:
     """The item that holds the alpha of this one."""
     for one in file.referring(b"auxl", number):
-        if (file.item(one).get(b"auxC") or b"")[4:].startswith(_ALPHA):
+        if (file.item(one).get(b"auxC") or b"").startswith(_ALPHA, 4):  # behind version and flags
             return one
     return None
 
@@ -128,7 +128,7 @@ def _alpha(file: HeifFile, number: int) -> int | None:
 def _with_alpha_of_tiles(file: HeifFile, number: int, still: Still, contents: _Contents) -> Still:
     """libheif writes the alpha of a grid not beside the grid, but beside each of its tiles."""
     tiles = file.refers(b"dimg", number)
-    alphas = {one: _alpha(file, one) for one in tiles}
+    alphas = {one: _alpha(file, one) for one in dict.fromkeys(tiles)}
     if not any(alphas.values()):
         return still
     made = {one: _tile(file, alpha, contents) for one, alpha in alphas.items() if alpha is not None}

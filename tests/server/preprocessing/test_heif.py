@@ -404,6 +404,26 @@ def test_a_property_is_copied_once_however_often_items_name_it() -> None:
     assert counted.copied < 2 * len(counted)
 
 
+def test_the_alpha_of_a_tile_is_looked_for_once_however_often_the_tile_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    referring = heif_file.HeifFile.referring
+
+    def counted(file: heif_file.HeifFile, kind: bytes, number: int) -> list[int]:
+        asked.append(number)
+        return referring(file, kind, number)
+
+    monkeypatch.setattr(heif_file.HeifFile, "referring", counted)
+    mask = coded("grey").item(box(b"auxC", ALPHA))
+    items = [Item(grid(10, 10, 960, 640), [extent(960, 640)], b"grid"), EXACT.item(), mask]
+    data = written(items, [(b"dimg", 1, [2] * 100), (b"auxl", 3, [2] * 1000)])
+    opacity = samples()[..., 0] // 2 + samples()[..., 1] // 2
+    assert np.array_equal(pixels(data), np.tile(np.dstack([samples(), opacity]), (10, 10, 1)))
+    assert asked == [1, 2]
+    assert referring(heif_file.parse(data), b"auxl", 2) == [3]  # once, though it says so a thousand times
+
+
 def test_items_that_share_their_bytes_do_not_make_a_small_file_a_large_one() -> None:
     tiles = [EXACT.item() for _ in range(4)]
     whole = Item(grid(2, 2, 192, 128), [extent(192, 128)], b"grid")
