@@ -14,7 +14,8 @@ from PIL import Image
 from server.errors import NotAPicture, UnreadablePicture, UnsupportedPicture
 from server.preprocessing import cicp, heif_file, heif_still
 from server.preprocessing.formats import Format
-from server.preprocessing.heif_still import Coded, Still
+from server.preprocessing.heif_coded import Coded, packed
+from server.preprocessing.heif_still import Still
 from server.preprocessing.heif_turns import turned
 from server.preprocessing.stored import Bounds, Stored
 
@@ -90,7 +91,7 @@ def _assembled(still: Still) -> Image.Image:
 
 def _decoded(coded: Coded, nclx: bytes | None) -> Image.Image:
     try:
-        opened = _library().open_heif(heif_still.packed(coded, nclx), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+        opened = _library().open_heif(packed(coded, nclx), convert_hdr_to_8bit=False, hdr_to_16bit=False)
         image = _eight_bit(opened[opened.primary_index])
     except RuntimeError as exc:  # memory, or a bound of the library
         if "limit" in str(exc) or "exceeds" in str(exc):

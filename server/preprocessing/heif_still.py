@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing import hevc
+from server.preprocessing.heif_coded import Coded, CodedItems, extent
 from server.preprocessing.heif_file import HeifFile, Item, Property
-from server.preprocessing.heif_turns import TURNS, Size, shown
-from server.preprocessing.isobmff import written, written_full
+from server.preprocessing.heif_turns import TURNS, Size
 
 Check = Callable[[int, int], None]
 """Given a width and a height; raises where they are too much."""
@@ -64,21 +64,6 @@ _ELSEWISE = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Coded:
-    """A picture as HEVC holds it."""
-
-    size: Size
-    configuration: hevc.Configuration
-    stream: bytes
-    turns: tuple[Property, ...] = ()
-    """Of a tile: those that are done before it is put in its place."""
-
-    @property
-    def shown(self) -> Size:
-        return shown(self.size, self.turns)
-
-
 @dataclass(frozen=True, slots=True)
 class Still:
     """A picture, and the tiles it is put together from, by rows: one where it is no grid."""
@@ -100,21 +85,21 @@ def size(file: HeifFile) -> Size:
     """Width and height as stored, from the file's boxes alone."""
     number, _ = _resolved(file)
     item = file.item(number)
-    return _grid(file, number).size if item.kind == b"grid" else _extent(item)
+    return _grid(file, number).size if item.kind == b"grid" else extent(item)
 
 
 def find(file: HeifFile, check: Check) -> Still:
     """The primary picture. `check` is asked before anything of the picture is looked at."""
     check(*size(file))
     number, derived = _resolved(file)
-    contents = _Contents(file)
-    still = _still(file, number, contents, derived)
+    coded = CodedItems(file)
+    still = _still(file, number, coded, derived)
     found = _alpha(file, number)
     if found is not None:
-        alpha = replace(_still(file, found, contents, []), nclx=_FULL_RANGE)
+        alpha = replace(_still(file, found, coded, []), nclx=_FULL_RANGE)
         check(*alpha.size)
         return replace(still, alpha=alpha, premultiplied=found in file.refers(b"prem", number))
-    return _with_alpha_of_tiles(file, number, still, contents)
+    return _with_alpha_of_tiles(file, number, still, coded)
 
 
 def _alpha(file: HeifFile, number: int) -> int | None:
@@ -125,49 +110,18 @@ def _alpha(file: HeifFile, number: int) -> int | None:
     return None
 
 
-def _with_alpha_of_tiles(file: HeifFile, number: int, still: Still, contents: _Contents) -> Still:
+def _with_alpha_of_tiles(file: HeifFile, number: int, still: Still, coded: CodedItems) -> Still:
     """libheif writes the alpha of a grid not beside the grid, but beside each of its tiles."""
     tiles = file.refers(b"dimg", number)
     alphas = {one: _alpha(file, one) for one in dict.fromkeys(tiles)}
     if not any(alphas.values()):
         return still
-    made = {one: _tile(file, alpha, contents) for one, alpha in alphas.items() if alpha is not None}
+    made = {one: _tile(file, alpha, coded) for one, alpha in alphas.items() if alpha is not None}
     if len(made) < len(alphas) or {one.shown for one in made.values()} != {still.tiles[0].shown}:
         raise UnsupportedPicture("This HEIF has transparency for some of its tiles alone; save it as PNG.")
     alpha = Still(still.size, tuple(made[one] for one in tiles), still.columns, (), None, _FULL_RANGE)
     premultiplied = alphas[tiles[0]] in file.refers(b"prem", tiles[0])
     return replace(still, alpha=alpha, premultiplied=premultiplied)
-
-
-def packed(coded: Coded, nclx: bytes | None) -> bytes:
-    """A HEIF file of nothing but this."""
-    width, height = coded.size
-    properties = [
-        written(b"hvcC", coded.configuration),
-        written_full(b"ispe", 0, 0, width.to_bytes(4), height.to_bytes(4)),
-    ]
-    if nclx is not None:
-        properties.append(written(_COLOUR, b"nclx", nclx))
-    places = bytes([len(properties), *range(1, len(properties) + 1)])
-    one = (1).to_bytes(2)
-    head = written(b"ftyp", b"heic", bytes(4), b"mif1heic")
-
-    def meta(start: int) -> bytes:
-        place = start.to_bytes(4) + len(coded.stream).to_bytes(4)
-        return written_full(
-            b"meta", 0, 0,
-            written_full(b"hdlr", 0, 0, bytes(4), b"pict", bytes(13)),
-            written_full(b"pitm", 0, 0, one),
-            written_full(b"iinf", 0, 0, one, written_full(b"infe", 2, 0, one, bytes(2), b"hvc1", b"\0")),
-            written(
-                b"iprp",
-                written(b"ipco", *properties),
-                written_full(b"ipma", 0, 0, (1).to_bytes(4), one, places),
-            ),
-            written_full(b"iloc", 0, 0, b"\x44\0", one, one, bytes(2), one, place),
-        )  # fmt: skip
-
-    return head + meta(len(head) + len(meta(0)) + 8) + written(b"mdat", coded.stream)
 
 
 def _resolved(file: HeifFile) -> tuple[int, list[Property]]:
@@ -201,51 +155,22 @@ def _require_understood(item: Item) -> None:
         raise UnsupportedPicture(f"This HEIF needs the property {name}, which is not read here; save it as JPEG.")
 
 
-def _extent(item: Item) -> Size:
-    content = item.get(b"ispe") or b""
-    found = int.from_bytes(content[4:8]), int.from_bytes(content[8:12])
-    if len(content) < 12 or not all(found):
-        raise UnreadablePicture()
-    return found
-
-
-class _Contents:
-    """The bytes of items, each once, and together no more than the file has."""
-
-    def __init__(self, file: HeifFile) -> None:
-        self._file = file
-        self._left = len(file.data)
-        self._found: dict[tuple[tuple[int, int, int], ...], bytes] = {}
-
-    def of(self, item: Item) -> bytes:
-        key = tuple(item.parts)
-        if key not in self._found:
-            content = self._found[key] = self._file.content(item)
-            self._left -= len(content)
-            if self._left < 0:  # items that overlap would make a small file a large one
-                raise UnreadablePicture()
-        return self._found[key]
-
-
-def _still(file: HeifFile, number: int, contents: _Contents, derived: Sequence[Property]) -> Still:
+def _still(file: HeifFile, number: int, coded: CodedItems, derived: Sequence[Property]) -> Still:
     item = file.item(number)
     _require_understood(item)
     properties = [*item.properties, *derived]
     turns = _turns(properties)
     profiles = [content for kind, content in reversed(properties) if kind == _COLOUR]
     if item.kind == b"hvc1":
-        coded = _coded(item, contents)
-        return Still(coded.size, (coded,), 1, turns, *_colours(profiles))
+        one = coded.of(item)
+        return Still(one.size, (one,), 1, turns, *_colours(profiles))
     if item.kind != b"grid":
         raise UnsupportedPicture("This HEIF has the transparency of another picture, which is not read here.")
     grid = _grid(file, number)
-    made: dict[int, Coded] = {}
-    for one in grid.tiles:
-        if one not in made:
-            made[one] = _tile(file, one, contents)
+    made = {number: _tile(file, number, coded) for number in dict.fromkeys(grid.tiles)}
     tiles = tuple(made[one] for one in grid.tiles)
     (width, height), bits = tiles[0].shown, hevc.bits(tiles[0].configuration)
-    if any((tile.shown, hevc.bits(tile.configuration)) != ((width, height), bits) for tile in made.values()):
+    if any((tile.shown, hevc.bits(tile.configuration)) != ((width, height), bits) for tile in set(made.values())):
         raise UnreadablePicture()
     # Each tile shows something, and together they show all. Else a thousand large ones would make a small picture.
     across, down = grid.columns * width - grid.size[0], len(tiles) // grid.columns * height - grid.size[1]
@@ -262,23 +187,16 @@ def _turns(properties: Sequence[Property]) -> tuple[Property, ...]:
     return turns
 
 
-def _tile(file: HeifFile, number: int, contents: _Contents) -> Coded:
+def _tile(file: HeifFile, number: int, coded: CodedItems) -> Coded:
     item = file.item(number)
     _require_understood(item)
     if item.kind != b"hvc1":
         raise UnsupportedPicture("This HEIF has tiles of a kind that is not read here; save it as JPEG or PNG.")
-    tile = replace(_coded(item, contents), turns=_turns(item.properties))
+    tile = coded.of(item, _turns(item.properties))
     # An encoder may fill a tile up to its blocks of 64 x 64, and no more: what is not shown costs as much.
     if any(whole > part + 64 for whole, part in zip(sorted(tile.size), sorted(tile.shown), strict=True)):
         raise UnreadablePicture()
     return tile
-
-
-def _coded(item: Item, contents: _Contents) -> Coded:
-    extent, configuration = _extent(item), item.get(b"hvcC")
-    if configuration is None:
-        raise UnreadablePicture()
-    return Coded(extent, *hevc.checked(configuration, contents.of(item), *extent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +218,7 @@ def _grid(file: HeifFile, number: int) -> _Grid:
     tiles = file.refers(b"dimg", number)
     if not all(found) or len(tiles) != rows * columns:
         raise UnreadablePicture()
-    if item.get(b"ispe") and _extent(item) != found:
+    if item.get(b"ispe") and extent(item) != found:
         raise UnreadablePicture("The HEIF gives two sizes for its picture.")
     return _Grid(found, columns, tiles)
 

@@ -16,7 +16,11 @@ _HEADER = 23  # bytes of a configuration before its parameter sets, their number
 _MOST_BITS = 12
 # An encoder may cut a picture into some hundred slices.
 _MOST_UNITS = 1000
+# HEVC can number 16 VPS, 16 SPS and 64 PPS; others are left for what else an encoder has to say.
+_MOST_CONFIGURED = 128
 _LONGEST_SPS = 1024
+# One that differs from another would be for another picture; each takes a while to read.
+_MOST_SPS = 4
 # An exp-Golomb code of more zeros counts beyond every field of a parameter set.
 _MOST_ZEROS = 31
 
@@ -37,16 +41,23 @@ class _Coded:
     chroma_bits: int
 
 
-def checked(configuration: Configuration, stream: bytes, width: int, height: int) -> tuple[Configuration, bytes]:
-    """The configuration, and the units of one picture that are needed to decode it, each behind its length (4 bytes).
+def checked(
+    configuration: Configuration, stream: bytes, width: int, height: int, *, most_units: int = _MOST_UNITS
+) -> tuple[Configuration, bytes, int]:
+    """The configuration, the units of one picture that are needed to decode it, each behind its length (4 bytes), and
+    how many units the stream has.
 
-    `stream`: the bytes of an item. `width`, `height`: as the boxes say. Raises UnreadablePicture where the picture has
+    `stream`: the bytes of an item. `width`, `height`: as the boxes say. `most_units`: raise UnsupportedPicture for
+    more, as for more than any encoder writes. Raises UnreadablePicture where the picture has
     another size, so that nothing is decoded that is larger than the boxes say.
     """
     if len(configuration) < _HEADER:
         raise UnreadablePicture()
-    inside = list(_units(stream, (configuration[21] & 3) + 1))
-    coded = {_coded(unit) for unit in (*_configured(configuration), *inside) if _kind(unit) == _SPS}
+    count, inside = _units(stream, (configuration[21] & 3) + 1, min(most_units, _MOST_UNITS))
+    sets = {unit[:_LONGEST_SPS] for unit in (*_configured(configuration), *inside) if _kind(unit) == _SPS}
+    if len(sets) > _MOST_SPS:
+        raise UnreadablePicture()
+    coded = {_coded(unit) for unit in sets}
     if len(coded) != 1:
         raise UnreadablePicture()
     (one,) = coded
@@ -69,7 +80,7 @@ def checked(configuration: Configuration, stream: bytes, width: int, height: int
     if not pictures:
         raise UnreadablePicture()
     needed = (unit for unit in inside if _kind(unit) in (*_SLICES, _VPS, _SPS, _PPS))
-    return _told(configuration, one), b"".join(len(unit).to_bytes(4) + unit for unit in needed)
+    return _told(configuration, one), b"".join(len(unit).to_bytes(4) + unit for unit in needed), count
 
 
 def bits(configuration: Configuration) -> int:
@@ -88,21 +99,23 @@ def _kind(unit: bytes) -> int:
     return unit[0] >> 1 & 63
 
 
-def _units(stream: bytes, length: int) -> Iterator[bytes]:
-    """The units of the base layer; others hold a second view or the like."""
+def _units(stream: bytes, length: int, most: int) -> tuple[int, list[bytes]]:
+    """How many there are, and those of the base layer; others hold a second view or the like."""
     at = count = 0
+    found: list[bytes] = []
     while at < len(stream):
         size = int.from_bytes(stream[at : at + length])
         at += length
         count += 1
-        if count > _MOST_UNITS:
+        if count > most:
             raise UnsupportedPicture("This HEIF is cut into more slices than any camera or program writes.")
         if size < 2 or at + size > len(stream):
             raise UnreadablePicture()
         unit = stream[at : at + size]
         at += size
         if not (unit[0] & 1 or unit[1] >> 3):
-            yield unit
+            found.append(unit)
+    return count, found
 
 
 def _configured(configuration: Configuration) -> Iterator[bytes]:
@@ -114,7 +127,7 @@ def _configured(configuration: Configuration) -> Iterator[bytes]:
             size = int.from_bytes(configuration[at : at + 2])
             at += 2
             count += 1
-            if size < 2 or at + size > len(configuration) or count > _MOST_UNITS:
+            if size < 2 or at + size > len(configuration) or count > _MOST_CONFIGURED:
                 raise UnreadablePicture()
             yield configuration[at : at + size]
             at += size
@@ -142,7 +155,7 @@ class _Bits:
 
 def _coded(unit: bytes) -> _Coded:
     # A third byte keeps two zeros from looking like the start of a unit.
-    fields = _Bits(unit[2:_LONGEST_SPS].replace(b"\0\0\3", b"\0\0"))
+    fields = _Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
     fields.number(4)
     layers = fields.number(3)
     fields.number(1 + 96)  # the profile and level of all layers

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from server import errors
-from server.preprocessing import heif, heif_file, media
+from server.preprocessing import heif, heif_coded, heif_file, heif_still, media
 from server.preprocessing.formats import HEIC
 from server.preprocessing.stored import Bounds, Stored
 from tests import ROOT
@@ -29,6 +29,7 @@ from tests.support.heif import ALPHA, Item, aperture, box, coded, extent, file, 
 WIDTH, HEIGHT = 96, 64
 MOST = 1_000_000
 EXACT = coded("exact")
+PLAIN = coded("plain")
 
 
 def samples(bits: int = 8) -> NDArray[np.int64]:
@@ -433,6 +434,103 @@ def test_items_that_share_their_bytes_do_not_make_a_small_file_a_large_one() -> 
         start = int.from_bytes(data[at + 6 : at + 10])
         data[at + 6 : at + 10] = (start - (number - 2) * len(EXACT.stream) - number).to_bytes(4)
     unreadable(bytes(data))
+
+
+def tiled(tiles: Sequence[Item], columns: int, *, share: bool = False) -> bytes:
+    """A grid of these, by rows, each of 96 x 64."""
+    rows = len(tiles) // columns
+    whole = Item(grid(rows, columns, columns * WIDTH, rows * HEIGHT), [], b"grid")
+    numbers = range(2, len(tiles) + 2)
+    return written([whole, *tiles], [(b"dimg", 1, numbers)], share=share)
+
+
+def test_items_of_the_same_bytes_are_one_picture_that_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+
+    def counted(coded: heif_coded.Coded, nclx: bytes | None) -> bytes:
+        decoded.append(id(coded))
+        return heif_coded.packed(coded, nclx)
+
+    monkeypatch.setattr("server.preprocessing.heif.packed", counted)
+    data = tiled([EXACT.item() for _ in range(100)], 10, share=True)
+    assert np.array_equal(pixels(data), np.tile(samples(), (10, 10, 1)))
+    assert len(decoded) == 1
+    decoded.clear()
+    mirrored = EXACT.item(box(b"imir", b"\1"))
+    data = tiled([EXACT.item(), mirrored] * 50, 2, share=True)
+    assert np.array_equal(pixels(data), np.tile(np.hstack([samples(), samples()[:, ::-1]]), (50, 1, 1)))
+    assert len(decoded) == 2
+    found = heif_still.find(heif_file.parse(data), Bounds(MOST).check)
+    assert len({id(tile.stream) for tile in found.tiles}) == 1
+
+
+def test_the_streams_of_all_pictures_are_together_no_larger_than_the_file() -> None:
+    tiles = []
+    for number in range(4):  # the same bytes, and each time another configuration
+        other = coded("exact")
+        other.configuration = other.configuration[:2] + bytes([number]) + other.configuration[3:]
+        tiles.append(other.item())
+    data = tiled(tiles, 2, share=True)
+    assert 4 * len(EXACT.stream) > len(data)
+    unreadable(data)
+    assert np.array_equal(pixels(tiled(tiles, 2)), np.tile(samples(), (2, 2, 1)))  # each with bytes of its own
+
+
+def test_a_configuration_has_a_bounded_length() -> None:
+    long = coded("exact")
+    room = (64 << 10) - len(long.configuration)
+    long.configuration += bytes(room)
+    assert np.array_equal(pixels(written([long.item()])), samples())
+    long.configuration += b"\0"
+    assert "longer parameters" in refused(written([long.item()]))
+
+
+def test_the_tiles_that_are_decoded_are_counted() -> None:
+    most = heif_coded._MOST_PICTURES
+    tiles = [PLAIN.item() for _ in range(most)]
+    data = tiled(tiles, 32)
+    found = heif_still.find(heif_file.parse(data), Bounds(10 * MOST).check)
+    assert len(set(found.tiles)) == len(found.tiles) == most
+    with pytest.raises(errors.UnsupportedPicture) as caught:
+        media.decode(tiled([*tiles, *tiles[:32]], 32), max_pixels=10 * MOST)
+    assert "more tiles" in caught.value.sentence
+
+
+def test_parameter_sets_and_units_of_a_stream_are_counted() -> None:
+    """Those that are the same are one; a picture has no use for several others."""
+    configuration, stream = EXACT.configuration, EXACT.stream
+    sequence, picture = (unit for kind, unit in parameters(configuration) if kind in (33, 34))
+    for others, read_well in (([sequence] * 100, True), ([sequence + bytes([end]) for end in range(1, 9)], False)):
+        several = EXACT.item()
+        several.content = b"".join(len(one).to_bytes(4) + one for one in (*others, picture)) + stream
+        if read_well:
+            assert np.array_equal(pixels(written([several])), samples())
+        else:
+            unreadable(written([several]))
+    message = b"\x50\1"  # a message of nothing behind the picture
+    for count, read_well in ((900, True), (1001, False)):
+        cut = EXACT.item()
+        cut.content = stream + (len(message).to_bytes(4) + message) * count
+        if read_well:
+            assert np.array_equal(pixels(written([cut])), samples())
+        else:
+            assert "more slices" in refused(written([cut]))
+    few = coded("exact")  # of all tiles together: 20 x 900 is more than 16,384
+    few.stream = stream + (len(message).to_bytes(4) + message) * 900
+    assert "more slices" in refused(tiled([few.item() for _ in range(20)], 5))
+
+
+def parameters(configuration: bytes) -> list[tuple[int, bytes]]:
+    """The units of a configuration, with their kinds."""
+    found, at = [], 23
+    for _ in range(configuration[22]):
+        count, at = int.from_bytes(configuration[at + 1 : at + 3]), at + 3
+        for _ in range(count):
+            size = int.from_bytes(configuration[at : at + 2])
+            unit = configuration[at + 2 : at + 2 + size]
+            found.append((unit[0] >> 1 & 63, unit))
+            at += 2 + size
+    return found
 
 
 def test_threads_decode_side_by_side() -> None:
