@@ -17,6 +17,7 @@ from PIL import Image
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing.bmp_rle import unrolled
 from server.preprocessing.formats import Format
+from server.preprocessing.samples import scaled
 from server.preprocessing.stored import Bounds, Stored
 
 _FILE_HEADER = 14
@@ -216,7 +217,7 @@ def _band(wide: NDArray[Any], mask: int) -> NDArray[np.uint8]:
     shift = (mask & -mask).bit_length() - 1
     most = mask >> shift
     for row, pixels in zip(found, wide, strict=True):  # by rows: 8 bytes a pixel for all of them would be much
-        row[:] = ((pixels.astype(np.uint64) & mask) // (1 << shift) * 510 + most) // (2 * most)
+        row[:] = scaled((pixels.astype(np.uint64) & mask) // (1 << shift), most)
     return found
 
 

@@ -17,6 +17,7 @@ from server.preprocessing.formats import Format
 from server.preprocessing.heif_coded import Coded, packed
 from server.preprocessing.heif_still import Still
 from server.preprocessing.heif_turns import turned
+from server.preprocessing.samples import scaled, straight
 from server.preprocessing.stored import Bounds, Stored
 
 # Rows that are brought to 8 bits at a time: their samples in wide numbers need not all be there at once.
@@ -122,7 +123,7 @@ def _to_eight(bits: int) -> NDArray[np.uint8]:
     """By sample: rounded to the nearest; what is beyond the full scale counts as full."""
     full = (1 << bits) - 1
     samples = np.minimum(np.arange(65536, dtype=np.uint32), full)
-    return ((samples * 510 + full) // (2 * full)).astype(np.uint8)
+    return scaled(samples, full).astype(np.uint8)
 
 
 def _with_alpha(image: Image.Image, alpha: Image.Image, *, premultiplied: bool) -> Image.Image:
@@ -131,18 +132,9 @@ def _with_alpha(image: Image.Image, alpha: Image.Image, *, premultiplied: bool) 
         mask = mask.resize(image.size, Image.Resampling.NEAREST)
     image = image if image.mode == "RGB" else image.convert("RGB")
     if premultiplied:
-        image = _straight(image, mask)
+        image = Image.fromarray(straight(np.asarray(image), np.asarray(mask)))
     image.putalpha(mask)
     return image
-
-
-def _straight(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Colours that were multiplied by their alpha, divided by it again; black where there is none to be seen."""
-    colours, alphas = np.array(image), np.asarray(mask)
-    for top in range(0, len(colours), _ROWS):
-        part, alpha = colours[top : top + _ROWS], alphas[top : top + _ROWS, :, None].astype(np.uint32)
-        part[:] = (np.minimum(part, alpha) * 510 + alpha) // np.maximum(2 * alpha, 1)
-    return Image.fromarray(colours)
 
 
 def _profile(still: Still) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Samples of more than 8 bits, brought to 8."""
+"""Samples of other depths brought to 8 bits, and colours divided by their alpha."""
 
 from __future__ import annotations
 
@@ -10,6 +10,26 @@ from numpy.typing import NDArray
 # 65535 / 255 = 257: the exact ratio of the two full scales.
 FROM_16_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 """uint8[65536]: what each sample of 16 bits is in 8."""
+
+_ROWS_AT_ONCE = 64
+
+
+def scaled(samples: NDArray[Any], most: int) -> NDArray[Any]:
+    """Whole numbers from 0 to `most`, to 0 to 255: v * 255 / most, rounded to the nearest, halves up; in the type they
+    have, which must hold 511 times `most`."""
+    return (samples * 510 + most) // (2 * most)
+
+
+def straight(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8[height, width, 3] that was multiplied by uint8[height, width], divided by it again: rounded to the nearest,
+    halves up; more than the alpha counts as full; black where there is nothing to be seen."""
+    out = np.empty_like(colours)
+    # By rows: a copy of all samples in wide numbers can be a gigabyte.
+    for top in range(0, len(out), _ROWS_AT_ONCE):
+        opacity = alpha[top : top + _ROWS_AT_ONCE, :, None].astype(np.uint32)
+        part = np.minimum(colours[top : top + _ROWS_AT_ONCE], opacity)
+        out[top : top + _ROWS_AT_ONCE] = (part * 510 + opacity) // np.maximum(2 * opacity, 1)
+    return out
 
 
 def eight_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
