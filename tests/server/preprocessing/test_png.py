@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from server import errors
-from server.preprocessing import cicp, media, png
+from server.preprocessing import cicp, media, png, png_chunks
 from server.preprocessing.formats import PNG
 from server.preprocessing.stored import Bounds, Stored
 from tests.support.pictures import in_format
@@ -454,6 +454,42 @@ def test_the_picture_is_turned_by_whatever_says_so(place: str) -> None:
     # The first one of a kind counts, and not one that is damaged.
     broken = oriented[:-4] + bytes(4)
     np.testing.assert_array_equal(shown(written(PICTURE, RGB, 8, before=[broken, oriented, oriented])), upright)
+
+
+def test_the_head_of_digits_in_a_text_is_short() -> None:
+    whole = digits(b"exif", exif(6))
+
+    def turned(text: bytes) -> int:
+        return read(written(PICTURE, RGB, 8, before=[chunk(b"tEXt", b"Raw profile type exif\0" + text)])).orientation
+
+    assert turned(whole) == turned(b" \n" * 50 + whole) == 6
+    assert turned(b" \n" * 100 + whole) == turned(b" \n" * 500_000) == turned(b"a" * 500_000) == 1
+    assert turned(b"\nexif\n" + b" \n" * 500_000) == turned(b"\nexif\nfew\n" + exif(6).hex().encode()) == 1
+    assert turned(b"") == turned(b"\nexif") == turned(b"\nexif\n 26") == turned(b"\nexif\n 26\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+        (b"zTXt", b"Raw profile type exif\0\0"),
+        (b"iCCP", b"a name\0\0"),
+    ],
+)
+def test_of_many_texts_or_profiles_that_are_damaged_one_is_inflated(
+    kind: bytes, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = chunk(kind, head + b"no stream of zlib")
+    inflated = []
+
+    def counted(packed: memoryview, most: int, *, whole: bool = False) -> bytes | None:
+        inflated.append(len(packed))
+        return unpacked(packed, most, whole=whole)
+
+    unpacked = png_chunks.unpacked
+    monkeypatch.setattr(png_chunks, "unpacked", counted)
+    assert same(written(PICTURE, RGB, 8, before=[damaged] * 10_000))
+    assert len(inflated) == 1
 
 
 def test_exif_goes_before_xmp() -> None:
