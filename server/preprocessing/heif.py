@@ -16,12 +16,10 @@ from server.preprocessing import cicp, heif_file, heif_still
 from server.preprocessing.formats import Format
 from server.preprocessing.heif_still import Coded, Still
 from server.preprocessing.heif_turns import turned
-from server.preprocessing.stored import Bounds, Stored
+from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 
 # Rows that are brought to 8 bits at a time: their samples in wide numbers need not all be there at once.
 _ROWS = 64
-# Bytes. A profile of a screen or a camera has a few hundred, one of a printer a megabyte or two.
-_LONGEST_PROFILE = 4 << 20
 
 
 def installed() -> bool:
@@ -146,7 +144,7 @@ def _straight(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 def _profile(still: Still) -> bytes | None:
     if still.icc is not None:
-        return still.icc if 0 < len(still.icc) <= _LONGEST_PROFILE else None
+        return still.icc if 0 < len(still.icc) <= MOST_PROFILE_BYTES else None
     if still.nclx is None:
         return None
     return cicp.profile(int.from_bytes(still.nclx[:2]), int.from_bytes(still.nclx[2:4]))

@@ -14,6 +14,7 @@ from itertools import chain
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing import cicp
 from server.preprocessing.metadata import exif_orientation, xmp_orientation
+from server.preprocessing.stored import MOST_PROFILE_BYTES
 
 _START = len(b"\x89PNG\r\n\x1a\n")
 _KIND = re.compile(rb"[A-Za-z]{4}")
@@ -22,9 +23,8 @@ _HEADER_BYTES = 13
 # Programs write an IDAT for every 8 KB or more, some for each row. Millions of empty ones would take seconds.
 _MOST_CHUNKS = 100_000
 
-# What a compressed text or profile may unpack to. Profiles with large tables for printing have about 3 MB.
+# What a compressed text may unpack to.
 _LONGEST_TEXT = 1 << 20
-_LONGEST_PROFILE = 4 << 20
 
 _LONGEST_PALETTE = 3 * 256
 _LONGEST_KEYWORD = 80
@@ -92,7 +92,7 @@ class Chunks:
         name, _, packed = bytes(self.icc[:80]).partition(b"\0")
         if not packed or packed[0] != 0:  # the one compression method that there is
             return None
-        return unpacked(self.icc[len(name) + 2 :], _LONGEST_PROFILE, whole=True) or None
+        return unpacked(self.icc[len(name) + 2 :], MOST_PROFILE_BYTES, whole=True) or None
 
 
 def walk(data: bytes, *, header_only: bool = False) -> Chunks:
