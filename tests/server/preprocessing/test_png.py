@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import struct
@@ -338,6 +339,54 @@ def test_one_of_the_two_checksums_of_the_pixels_must_be_right() -> None:
     stored[100] ^= 255
     with pytest.raises(errors.UnreadablePicture):
         shown(written(PICTURE, RGB, 8, idats=[chunk(b"IDAT", bytes(stored), crc=crc)]))
+
+
+@pytest.mark.parametrize(("colour", "bits"), [kind for kind in KINDS if kind[0] != INDEXED])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_wrong_checksum_of_the_stream_costs_no_kind_of_picture(colour: int, bits: int, transparent: bool) -> None:
+    samples = noise(colour, bits, (24, 16))
+    key = samples[3, 4] if transparent and colour in (GREY, RGB) else None
+    before = [] if key is None else [chunk(b"tRNS", key.astype(">u2").tobytes())]
+    wrong = zlib.compress(pixels(samples, bits))[:-4] + b"sums"
+    for idats in ([chunk(b"IDAT", wrong)], [chunk(b"IDAT", wrong[:-4])], [chunk(b"IDAT", wrong[:-4] + b"su")]):
+        found = read(written(samples, colour, bits, before=before, idats=idats)).image
+        np.testing.assert_array_equal(rgba(found), expected(samples, colour, bits, key))
+
+
+@pytest.mark.parametrize(("colour", "bits"), [(GREY, 4), (GREY, 8), (GREY, 16), (RGB, 8), (RGB, 16)])
+def test_a_transparent_colour_is_found_in_every_strip(colour: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(png, "_PIXELS_AT_ONCE", 24 * 5)
+    samples = noise(colour, bits, (24, 16))
+    key = samples[0, 0].copy()
+    samples[::3, ::2] = key
+    before = [chunk(b"tRNS", key.astype(">u2").tobytes())]
+    np.testing.assert_array_equal(
+        rgba(read(written(samples, colour, bits, before=before)).image), expected(samples, colour, bits, key)
+    )
+
+
+def test_kinds_that_take_long_to_decode_are_bounded_by_their_bytes() -> None:
+    def most(colour: int, bits: int, *before: bytes, crc: int | None = None) -> int:
+        """The least bound on pixels at which 24 x 16 of them are read."""
+        samples = 0 * noise(colour, bits, (24, 16))
+        idats = [chunk(b"IDAT", zlib.compress(pixels(samples, bits)), crc=crc)]
+        data = written(samples, colour, bits, before=before, idats=idats)
+        for bound in range(24 * 16, 3 * 24 * 16):
+            with contextlib.suppress(errors.UnsupportedPicture):
+                png.read(data, PNG, Bounds(bound))
+                return bound
+        raise AssertionError
+
+    key = chunk(b"tRNS", bytes(6))
+    usual = 24 * 16
+    # Bytes a pixel, times how often they are inflated, within 6.
+    assert most(RGB, 8, key) == most(RGB_ALPHA, 8) == most(RGB, 16) == most(GREY, 16, key) == usual
+    assert most(RGB, 8, crc=1) == usual
+    assert most(RGB_ALPHA, 16) == usual * 8 // 6
+    assert most(RGB, 16, key) == most(RGB, 16, crc=1) == usual * 12 // 6
+    wide = written(noise(RGB_ALPHA, 16, (24, 16)), RGB_ALPHA, 16)
+    with pytest.raises(errors.UnsupportedPicture, match="24 x 16 pixels .* at most 288 pixels"):
+        png.read(wide, PNG, Bounds(usual))
 
 
 def test_a_damaged_header_or_palette_is_refused() -> None:
