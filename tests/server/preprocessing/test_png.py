@@ -385,7 +385,7 @@ def test_kinds_that_take_long_to_decode_are_bounded_by_their_bytes() -> None:
     assert most(RGB_ALPHA, 16) == usual * 8 // 6
     assert most(RGB, 16, key) == most(RGB, 16, crc=1) == usual * 12 // 6
     wide = written(noise(RGB_ALPHA, 16, (24, 16)), RGB_ALPHA, 16)
-    with pytest.raises(errors.UnsupportedPicture, match="24 x 16 pixels .* at most 288 pixels"):
+    with pytest.raises(errors.UnsupportedPicture, match=r"24 x 16 pixels .* at most 288 pixels"):
         png.read(wide, PNG, Bounds(usual))
 
 
