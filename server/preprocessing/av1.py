@@ -14,6 +14,8 @@ from server.errors import UnsupportedPicture
 
 # Boxes, items, their parts and units, all together. A picture of a thousand tiles has some 6,000.
 _MOST_STEPS = 100_000
+# Each takes some 30 microseconds; a tile has one.
+_MOST_SEQUENCE_HEADERS = 10_000
 _CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 _AV1 = b"av01"
 _SEQUENCE_HEADER = 1
@@ -26,11 +28,19 @@ class _Steps:
 
     def __init__(self) -> None:
         self._left = _MOST_STEPS
+        self._headers_left = _MOST_SEQUENCE_HEADERS
 
     def take(self) -> None:
         self._left -= 1
         if self._left < 0:
             raise UnsupportedPicture(f"This AVIF has more than {_MOST_STEPS:,} parts; save it anew.")
+
+    def take_header(self) -> None:
+        self._headers_left -= 1
+        if self._headers_left < 0:
+            raise UnsupportedPicture(
+                f"This AVIF has more than {_MOST_SEQUENCE_HEADERS:,} frames or tiles; save it as a JPEG or a PNG."
+            )
 
 
 def frame_sizes(data: bytes) -> Iterator[tuple[int, int]]:
@@ -159,6 +169,7 @@ def _sequence_headers(part: memoryview, steps: _Steps) -> Iterator[tuple[int, in
         if head & 0x80:
             return  # no unit begins so
         if head >> 3 & 15 == _SEQUENCE_HEADER:
+            steps.take_header()
             yield _size(bytes(part[at : at + min(length, 256)]))
         at += length
 

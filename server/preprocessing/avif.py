@@ -16,13 +16,12 @@ from server.preprocessing.av1 import frame_sizes
 from server.preprocessing.formats import Format
 from server.preprocessing.heif_file import parse
 from server.preprocessing.metadata import exif_orientation
-from server.preprocessing.stored import Bounds, Stored
+from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 
 # The entry of an item in the list of items: version, flags, the item's number and protection, its kind.
 _EXIF_ITEM = re.compile(rb"(infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2})Exif", re.DOTALL)
 # No reader knows this kind.
 _HIDDEN = rb"\1hide"
-_LONGEST_PROFILE = 4 << 20
 
 
 # What libavif says, where it is not the file that is wrong.
@@ -68,7 +67,7 @@ def _profile(image: Image.Image, data: bytes) -> bytes | None:
     """The ICC profile of a bearable size; else one made by the numbers that name the colours (nclx)."""
     found = plain.profile(image)
     if found is not None:
-        return found if len(found) <= _LONGEST_PROFILE else None
+        return found if len(found) <= MOST_PROFILE_BYTES else None
     try:
         file = parse(data)
         properties = file.item(file.primary).properties

@@ -18,7 +18,7 @@ from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing.bmp_rle import unrolled
 from server.preprocessing.formats import Format
 from server.preprocessing.samples import scaled
-from server.preprocessing.stored import Bounds, Stored
+from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 
 _FILE_HEADER = 14
 # By length: OS/2 1, OS/2 2 short and in full, and Windows with nothing, three masks, four, colours, a profile.
@@ -26,7 +26,6 @@ _OS2_1, _OS2_2_SHORT, _OS2_2, _PLAIN, _THREE_MASKS, _FOUR_MASKS, _COLOURS, _PROF
 _RAW, _RLE8, _RLE4, _BITFIELDS, _JPEG, _PNG, _ALPHA_BITFIELDS = range(7)
 _RLE24_OF_OS2, _HUFFMAN_OF_OS2 = 4, 3
 _EMBEDDED = b"DEBM"
-_LONGEST_PROFILE = 4 << 20
 
 _BY_NUMBER = {1: "P;1", 2: "P;2", 4: "P;4", 8: "P"}
 _USUAL = (0xFF0000, 0xFF00, 0xFF)
@@ -226,4 +225,4 @@ def _profile(data: bytes, header: _Header) -> bytes | None:
         return None
     at, size = _unpacked(data, _FILE_HEADER + 112, 2)
     found = data[_FILE_HEADER + at : _FILE_HEADER + at + size]
-    return found if 0 < size == len(found) <= _LONGEST_PROFILE else None
+    return found if 0 < size == len(found) <= MOST_PROFILE_BYTES else None

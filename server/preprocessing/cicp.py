@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,18 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 _SRGB_PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65)
 
 
-@cache
 def profile(primaries: int, transfer: int) -> bytes | None:
     """An ICC profile; None where the colours are sRGB, or where no profile can say what they are (PQ and HLG)."""
     curve = _CURVES.get(transfer)
     points = _PRIMARIES.get(primaries, _SRGB_PRIMARIES)
     if curve is None or (points is _SRGB_PRIMARIES and curve is _SRGB_CURVE):
         return None
+    return _made(points, curve)
+
+
+# By what it says and not by the numbers: a file may hold any of them, and few say something.
+@lru_cache(maxsize=(len(_PRIMARIES) + 1) * len(_CURVES))
+def _made(points: tuple[tuple[float, float], ...], curve: tuple[float, ...]) -> bytes:
     return _written(_columns(points), curve)
 
 

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-MOST_BYTES = 4 * 1024 * 1024
-"""A larger profile is ignored. A press's has up to about 3 MB, a camera's or a screen's a few kilobytes."""
+from server.preprocessing.stored import MOST_PROFILE_BYTES
 
 SAME = 2
 """A profile that moves no sample of a grid of colours by more than this, of 255, is sRGB in all but name. Profiles of
@@ -100,7 +99,7 @@ _KEPT_HERE = _Kept(_KEPT)
 
 def colours_of(profile: bytes | None, mode: str) -> Colours | None:
     """What brings the colours of a picture in this mode of Pillow's to sRGB; None where they count as sRGB."""
-    if not profile or len(profile) > MOST_BYTES:
+    if not profile or len(profile) > MOST_PROFILE_BYTES:
         return None
     colours = "L" if mode.startswith("I;16") else _COLOURS_OF.get(mode)
     if colours is None or (sound := _sound(profile, _SIGNATURES[colours])) is None:

@@ -18,12 +18,10 @@ from server.preprocessing.heif_coded import Coded, packed
 from server.preprocessing.heif_still import Still
 from server.preprocessing.heif_turns import turned
 from server.preprocessing.samples import scaled, straight
-from server.preprocessing.stored import Bounds, Stored
+from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 
 # Rows that are brought to 8 bits at a time: their samples in wide numbers need not all be there at once.
 _ROWS = 64
-# Bytes. A profile of a screen or a camera has a few hundred, one of a printer a megabyte or two.
-_LONGEST_PROFILE = 4 << 20
 
 
 def installed() -> bool:
@@ -139,7 +137,7 @@ def _with_alpha(image: Image.Image, alpha: Image.Image, *, premultiplied: bool) 
 
 def _profile(still: Still) -> bytes | None:
     if still.icc is not None:
-        return still.icc if 0 < len(still.icc) <= _LONGEST_PROFILE else None
+        return still.icc if 0 < len(still.icc) <= MOST_PROFILE_BYTES else None
     if still.nclx is None:
         return None
     return cicp.profile(int.from_bytes(still.nclx[:2]), int.from_bytes(still.nclx[2:4]))

@@ -15,6 +15,7 @@ from itertools import islice
 
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing.metadata import EXIF_PREFIX, exif_orientation, xmp_orientation
+from server.preprocessing.stored import MOST_PROFILE_BYTES
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 DHT, DAC, DQT, DNL, DRI = 0xC4, 0xCC, 0xDB, 0xDC, 0xDD
@@ -30,7 +31,6 @@ _SHORTEST_JFIF, _SHORTEST_ADOBE = 14, 12
 
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC_PREFIX = b"ICC_PROFILE\0"
-_LARGEST_PROFILE = 4 << 20
 
 # Extended XMP and a large profile take some hundred; each costs some time here.
 _MOST_SEGMENTS = 50_000
@@ -254,7 +254,7 @@ def _is_adobe(marker: int, data: bytes, payload: int, end: int) -> bool:
 
 def _profile(chunks: list[bytes]) -> bytes | None:
     """An ICC profile from its chunks, each behind its number, from 1 on, and the count of all; None if any is odd."""
-    if not chunks or any(len(chunk) < 2 for chunk in chunks) or sum(map(len, chunks)) > _LARGEST_PROFILE:
+    if not chunks or any(len(chunk) < 2 for chunk in chunks) or sum(map(len, chunks)) > MOST_PROFILE_BYTES:
         return None
     chunks = sorted(chunks, key=lambda chunk: chunk[0])
     if any((chunk[0], chunk[1]) != (number, len(chunks)) for number, chunk in enumerate(chunks, 1)):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image
 
-from server.errors import UnreadablePicture
+from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing.formats import Format
 from server.preprocessing.png_chunks import Chunks, walk
 from server.preprocessing.samples import FROM_16_BIT
@@ -46,6 +48,14 @@ _LOWER_BITS_OF_RGB = "RGB;16L"
 
 # First column and row, and the steps to the next, of the seven passes of an interlaced picture (Adam7).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+# A pixel of three samples of 16 bits, decoded once, takes about as long as one of four of 8 bits with all that follows.
+_MOST_BYTES_A_PIXEL = 6
+# How Pillow packs the pixels of a mode so that each is one number, and that number's type. The fourth byte of RGB is
+# none of the picture's.
+_AS_NUMBERS = {"L": ("L", "u1"), "I;16": ("I;16", "<u2"), "RGB": ("RGBX", "<u4")}
+_COLOURS_ALONE = 0xFFFFFF
+_PIXELS_AT_ONCE = 1 << 20
 
 _AT_ONCE = 1 << 16
 _UNLIKELY = np.random.default_rng(28).bytes(4099)
@@ -98,11 +108,12 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     chunks = walk(data)
     header = _header(chunks)
     bounds.check(*header.size)
+    _check_work(header, chunks, bounds)
     packed = chunks.data
     if not chunks.vouched and not _inflate(packed, header.inflated() + _AT_ONCE)[1]:
         raise UnreadablePicture()
     mode, samples = _MODES[header.colour, header.bits]
-    image = _decoded(packed, header, mode, samples, vouched=chunks.vouched)
+    image = _decoded(packed, header, mode, samples)
     if header.colour == _INDEXED:
         _colour(image, chunks)
     elif chunks.transparency is not None:
@@ -110,7 +121,20 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     return Stored(image, header.size, chunks.orientation(), profile=chunks.profile())
 
 
-def _decoded(packed: bytearray, header: _Header, mode: str, samples: str, *, vouched: bool) -> Image.Image:
+def _check_work(header: _Header, chunks: Chunks, bounds: Bounds) -> None:
+    """Raises UnsupportedPicture, before it decodes, for what would take much longer than its pixels suggest."""
+    keyed_wide = (header.colour, header.bits) == (_RGB, 16) and chunks.transparency is not None
+    times = 1 + keyed_wide + (not chunks.vouched)
+    bits = header.bits * _SAMPLES[header.colour] * times
+    if header.width * header.height * bits > bounds.max_pixels * _MOST_BYTES_A_PIXEL * 8:
+        most = bounds.max_pixels * _MOST_BYTES_A_PIXEL * 8 // bits
+        raise UnsupportedPicture(
+            f"This PNG of {header.width} x {header.height} pixels is of a kind that takes long to decode, and of which "
+            f"at most {most:,} pixels are read here; save it anew, with 8 bits a sample."
+        )
+
+
+def _decoded(packed: bytearray, header: _Header, mode: str, samples: str) -> Image.Image:
     """Raises UnreadablePicture where not every row is there."""
     # The decoder is content with a stream that ends too early, and leaves the rows that are missing as they were: so
     # the one that comes last is given samples first that no picture has.
@@ -118,14 +142,7 @@ def _decoded(packed: bytearray, header: _Header, mode: str, samples: str, *, vou
     last = (0, header.last_row, header.width, header.last_row + 1)
     unlikely = _unlikely(image.crop(last))
     image.paste(unlikely, last)
-    try:
-        image.frombytes(packed, "zip", samples, header.interlaced)
-    except ValueError:
-        if not vouched:
-            raise
-        # The last 4 bytes of the stream are a checksum, Adler-32. Where it is wrong and the CRC of the chunk is right,
-        # it was written so, and the pixels are as they were meant.
-        image.frombytes(packed[:-4], "zip", samples, header.interlaced)
+    _unpack(packed, image, samples, header)
     # Interlaced, a picture of one row gets it in several passes.
     unsure = header.interlaced and header.height == 1
     if (unsure or image.crop(last).tobytes() == unlikely.tobytes()) and _inflate(packed, header.inflated())[
@@ -133,6 +150,21 @@ def _decoded(packed: bytearray, header: _Header, mode: str, samples: str, *, vou
     ] < header.inflated():
         raise UnreadablePicture()
     return image
+
+
+def _unpack(packed: bytearray, image: Image.Image, samples: str, header: _Header) -> None:
+    """Decode into the image. Raises UnreadablePicture for damage, and where the stream is cut off."""
+    # What Image.frombytes does, but for the last 4 bytes, which are a checksum, Adler-32: they are handed over only
+    # where rows are still missing. Where it is wrong and the CRC of the chunk is right, it was written so, and the
+    # pixels are as they were meant; where the CRC is wrong, it has been checked before.
+    decoder: Any = Image._getdecoder(image.mode, "zip", (samples, header.interlaced))
+    decoder.setimage(image.im, (0, 0, *image.size))
+    view = memoryview(packed)
+    taken, fault = decoder.decode(view[:-4])
+    if taken >= 0:
+        taken, fault = decoder.decode(view[taken:])
+    if taken >= 0 or fault:
+        raise UnreadablePicture()
 
 
 def _unlikely(row: Image.Image) -> Image.Image:
@@ -172,24 +204,52 @@ def _keyed(image: Image.Image, header: _Header, key: bytes, packed: bytearray) -
         return image
     mask = (1 << header.bits) - 1
     wanted = [value & mask for value in struct.unpack_from(f">{samples}H", key)]
-    if header.bits == 16 and header.colour == _GREY:
-        wide = np.asarray(image)
-        grey = Image.fromarray(FROM_16_BIT[wide])
-        grey.putalpha(Image.fromarray(np.where(wide == wanted[0], np.uint8(0), np.uint8(255))))
-        return grey
-    if header.colour == _GREY:
-        image = image.convert("L")
-        bands, wanted = [image], [wanted[0] * 255 // mask]
-    elif header.bits == 8:
-        bands = list(image.split())
+    if (header.colour, header.bits) == (_RGB, 16):
+        lower = Image.new("RGB", header.size)
+        _unpack(packed, lower, _LOWER_BITS_OF_RGB, header)
+        upper_wanted, lower_wanted = ([value >> shift & 255 for value in wanted] for shift in (8, 0))
+        alpha = _where_differs((image, _as_number(upper_wanted)), (lower, _as_number(lower_wanted)))
+        del lower
+    elif header.colour == _RGB:
+        alpha = _where_differs((image, _as_number(wanted)))
+    elif header.bits == 16:
+        alpha = _where_differs((image, wanted[0]))
+        image = _grey_in_8_bits(image)
     else:
-        lower = Image.frombytes("RGB", header.size, packed, "zip", _LOWER_BITS_OF_RGB, header.interlaced)
-        bands = [*image.split(), *lower.split()]
-        wanted = [value >> 8 for value in wanted] + [value & 255 for value in wanted]
-    alpha = Image.new("L", image.size, 0)
-    for band, value in zip(bands, wanted, strict=True):
-        differs = [255] * 256
-        differs[value] = 0
-        alpha = ImageChops.lighter(alpha, band.point(differs))
+        image = image.convert("L")
+        alpha = _where_differs((image, wanted[0] * 255 // mask))
     image.putalpha(alpha)
     return image
+
+
+def _as_number(colour: list[int]) -> int:
+    return int.from_bytes(bytes(colour), "little")
+
+
+def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows: what is made of one on the way stays within a few megabytes."""
+    width, height = size
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
+
+
+def _where_differs(*wanted: tuple[Image.Image, int]) -> Image.Image:
+    """L: 0 where the pixel of every one of these images is the one that is wanted of it, 255 elsewhere."""
+    alpha = Image.new("L", wanted[0][0].size)
+    for box in _strips(alpha.size):
+        differs = np.zeros((box[3] - box[1], box[2]), np.bool_)
+        for image, pixel in wanted:
+            packing, kind = _AS_NUMBERS[image.mode]
+            pixels = np.frombuffer(image.crop(box).tobytes("raw", packing), kind)
+            differs |= ((pixels & _COLOURS_ALONE if image.mode == "RGB" else pixels) != pixel).reshape(differs.shape)
+        alpha.paste(Image.fromarray(differs.view(np.uint8) * np.uint8(255)), box)
+    return alpha
+
+
+def _grey_in_8_bits(image: Image.Image) -> Image.Image:
+    """L, of grey of 16 bits."""
+    grey = Image.new("L", image.size)
+    for box in _strips(image.size):
+        grey.paste(Image.fromarray(FROM_16_BIT[np.asarray(image.crop(box))]), box)
+    return grey

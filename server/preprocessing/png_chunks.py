@@ -14,6 +14,7 @@ from itertools import chain
 from server.errors import UnreadablePicture, UnsupportedPicture
 from server.preprocessing import cicp
 from server.preprocessing.metadata import exif_orientation, xmp_orientation
+from server.preprocessing.stored import MOST_PROFILE_BYTES
 
 _START = len(b"\x89PNG\r\n\x1a\n")
 _KIND = re.compile(rb"[A-Za-z]{4}")
@@ -22,9 +23,8 @@ _HEADER_BYTES = 13
 # Programs write an IDAT for every 8 KB or more, some for each row. Millions of empty ones would take seconds.
 _MOST_CHUNKS = 100_000
 
-# What a compressed text or profile may unpack to. Profiles with large tables for printing have about 3 MB.
+# What a compressed text may unpack to.
 _LONGEST_TEXT = 1 << 20
-_LONGEST_PROFILE = 4 << 20
 
 _LONGEST_PALETTE = 3 * 256
 _LONGEST_KEYWORD = 80
@@ -33,7 +33,8 @@ _XMP = b"XML:com.adobe.xmp"
 # How ImageMagick, and programs of before 2017, store metadata: as hexadecimal digits in a text.
 _RAW_XMP = b"Raw profile type xmp"
 _RAW = (b"Raw profile type exif", b"Raw profile type APP1", _RAW_XMP)
-_RAW_TEXT = re.compile(rb"\s*[\w ]{1,40}\n\s*\d{1,9}\n")
+# Their name and their length, each on a line, have some 20 bytes.
+_LONGEST_RAW_HEAD = 200
 _XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 
 # Primaries, transfer, matrix and full range, as H.273 counts them.
@@ -56,6 +57,7 @@ class Chunks:
     """Whether the CRC of each IDAT was right; one that is cut off with the end of the file does not count."""
     exif: bytes | None = None
     xmp: bytes | None = None
+    """Empty where it cannot be read: it counts as the first all the same, as every other of these does."""
     raw: dict[bytes, bytes] = field(default_factory=dict)
     """By keyword, the texts that hold metadata in hexadecimal digits."""
     icc: memoryview | None = None
@@ -90,7 +92,7 @@ class Chunks:
         name, _, packed = bytes(self.icc[:80]).partition(b"\0")
         if not packed or packed[0] != 0:  # the one compression method that there is
             return None
-        return unpacked(self.icc[len(name) + 2 :], _LONGEST_PROFILE, whole=True) or None
+        return unpacked(self.icc[len(name) + 2 :], MOST_PROFILE_BYTES, whole=True) or None
 
 
 def walk(data: bytes, *, header_only: bool = False) -> Chunks:
@@ -184,7 +186,7 @@ def _keep_text(chunks: Chunks, kind: bytes, content: memoryview) -> None:
     rest = content[len(keyword) + 1 :]
     if kind == b"iTXt":
         if keyword == _XMP and chunks.xmp is None:
-            chunks.xmp = _international(rest)
+            chunks.xmp = _international(rest) or b""
     elif keyword in _RAW and keyword not in chunks.raw:
         if kind == b"tEXt":
             chunks.raw[keyword] = bytes(rest[:_LONGEST_TEXT])
@@ -207,9 +209,14 @@ def _international(rest: memoryview) -> bytes | None:
 
 def _from_digits(text: bytes) -> bytes:
     """What a "Raw profile" holds: lines with its name and its length, then hexadecimal digits."""
-    head = _RAW_TEXT.match(text)
+    head = text[:_LONGEST_RAW_HEAD].lstrip()
+    _, _, rest = head.partition(b"\n")
+    length, ended, _ = rest.lstrip().partition(b"\n")
+    if not ended or not length.strip().isdigit():
+        return b""
+    at = min(len(text), _LONGEST_RAW_HEAD) - len(rest.lstrip()) + len(length) + 1
     try:
-        return bytes.fromhex(text[head.end() :].decode("ascii")) if head else b""
+        return bytes.fromhex(text[at:].decode("ascii"))
     except ValueError:
         return b""
 

@@ -9,6 +9,10 @@ from PIL import Image
 
 from server.errors import PictureTooLarge
 
+MOST_PROFILE_BYTES = 4 << 20
+"""What an ICC profile may have, unpacked; a larger one counts as absent. A press's, with large tables, has up to about
+3 MB, a camera's or a screen's a few kilobytes."""
+
 ReadJpeg = Callable[[bytes], Image.Image]
 """A decoder in place of Pillow's, for a JPEG of three colours that is decoded in full: RGB, not turned."""
 

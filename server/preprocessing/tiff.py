@@ -15,13 +15,12 @@ from PIL import Image
 from server.errors import PictureTooLarge, UnreadablePicture
 from server.preprocessing import tiff_directory as tags
 from server.preprocessing.formats import Format
-from server.preprocessing.stored import Bounds, Stored
+from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 from server.preprocessing.tiff_colours import eight_bits, lab_to_rgb, palette, straight
 from server.preprocessing.tiff_directory import Directory, find_picture
 from server.preprocessing.tiff_layout import Layout, layout_of
 from server.preprocessing.tiff_samples import Piece, pieces
 
-_LARGEST_PROFILE = 4 << 20
 # What tiles may reach beyond the picture, in pixels: they are decompressed as a whole.
 _MOST_BEYOND = 1 << 24
 _ROWS_AT_ONCE = 64
@@ -47,7 +46,7 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
         raise PictureTooLarge(*padded, bounds.max_pixels)
     image = _image(page, layout)
     managed = image.mode != "RGBA" if layout.colours == "cmyk" else layout.colours not in ("lab", "icclab")
-    profile = page.raw(tags.PROFILE, most=_LARGEST_PROFILE) if managed else None
+    profile = page.raw(tags.PROFILE, most=MOST_PROFILE_BYTES) if managed else None
     return Stored(image, size, _orientation(page), profile=profile)
 
 

@@ -16,11 +16,10 @@ from PIL import Image
 from server.errors import UnreadablePicture
 from server.preprocessing.formats import Format
 from server.preprocessing.metadata import exif_orientation, xmp_orientation
-from server.preprocessing.stored import Bounds, Stored
+from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 
 _START = len(b"RIFF....WEBP")
 _HAS_PROFILE, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
-_LONGEST_PROFILE = 4 << 20
 _LONGEST_METADATA = 1 << 20
 # That many are looked at; a picture stands among the first five, and its metadata, in an animation, behind its frames.
 _MOST_CHUNKS = 100_000
@@ -186,6 +185,6 @@ def _orientation(chunks: _Chunks) -> int:
 
 
 def _profile(chunks: _Chunks) -> bytes | None:
-    if chunks.profile is None or not chunks.flags & _HAS_PROFILE or len(chunks.profile) > _LONGEST_PROFILE:
+    if chunks.profile is None or not chunks.flags & _HAS_PROFILE or len(chunks.profile) > MOST_PROFILE_BYTES:
         return None
     return bytes(chunks.profile) or None

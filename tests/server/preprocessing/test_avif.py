@@ -203,6 +203,23 @@ def test_a_file_of_parts_without_number_is_refused_by_name() -> None:
         list(av1.frame_sizes(many))
 
 
+def test_a_file_of_sequence_headers_without_number_is_refused_by_name() -> None:
+    data = in_format(gradient().convert("RGB"), "AVIF")
+    at = data.rindex(b"mdat") + 4
+    # Its sequence header, which says its length, over and over in place of the picture.
+    first = data.index(b"\x0a", at)
+    unit = data[first : first + 2 + data[first + 1]]
+    start, length = struct.pack(">I", at), struct.pack(">I", len(data) - at)
+    for number in (10_000, 10_001, 90_000):
+        many = data[:at] + unit * number
+        many = many.replace(start + length, start + struct.pack(">I", len(unit) * number))
+        if number <= 10_000:
+            assert list(av1.frame_sizes(many)) == [SIZE] * number
+        else:
+            with pytest.raises(errors.UnsupportedPicture, match="more than 10,000 frames or tiles"):
+                list(av1.frame_sizes(many))
+
+
 def test_damaged_files_raise_nothing_but_what_rejects_them() -> None:
     chance = random.Random(6)
     files = [

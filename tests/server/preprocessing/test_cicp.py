@@ -57,3 +57,14 @@ def test_a_profile_says_what_the_numbers_mean(
 @pytest.mark.parametrize("numbers", [(1, 13), (1, 1), (2, 2), (1, 6), (9, 16), (9, 18), (0, 0), (255, 255)])
 def test_srgb_and_what_no_profile_can_say_have_none(numbers: tuple[int, int]) -> None:
     assert cicp.profile(*numbers) is None
+
+
+def test_numbers_that_say_nothing_are_not_remembered() -> None:
+    made = {cicp.profile(primaries, transfer) for primaries in range(256) for transfer in range(256)} - {None}
+    held = cicp._made.cache_info()
+    assert held.currsize == len(made)
+    for primaries in range(256, 65_536, 17):
+        assert cicp.profile(primaries, 16) is cicp.profile(primaries, 13) is None
+        assert cicp.profile(primaries, 4) == cicp.profile(1, 4)
+        assert cicp.profile(12, primaries) is None
+    assert cicp._made.cache_info().currsize == held.currsize

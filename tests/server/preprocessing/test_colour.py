@@ -18,6 +18,7 @@ from server.artifact.artifact import PreprocessingSpec
 from server.preprocessing import colour, media
 from server.preprocessing.colour import colours_of
 from server.preprocessing.media import Picture
+from server.preprocessing.stored import MOST_PROFILE_BYTES
 from tests.support.pictures import in_format
 from tests.support.profiles import press_profile, printed
 
@@ -230,8 +231,8 @@ def test_a_profile_in_which_everything_is_black_counts_as_srgb() -> None:
 
 def test_a_profile_of_more_than_4_mib_is_ignored() -> None:
     whole = profile_of("Display P3")
-    assert colours_of(whole + bytes(colour.MOST_BYTES - len(whole)), "RGB") is not None
-    assert colours_of(whole + bytes(colour.MOST_BYTES - len(whole) + 1), "RGB") is None
+    assert colours_of(whole + bytes(MOST_PROFILE_BYTES - len(whole)), "RGB") is not None
+    assert colours_of(whole + bytes(MOST_PROFILE_BYTES - len(whole) + 1), "RGB") is None
 
 
 def test_chains_of_processing_elements_are_not_followed() -> None:

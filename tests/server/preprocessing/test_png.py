@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import struct
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from server import errors
-from server.preprocessing import cicp, media, png
+from server.preprocessing import cicp, media, png, png_chunks
 from server.preprocessing.formats import PNG
 from server.preprocessing.stored import Bounds, Stored
 from tests.support.pictures import in_format
@@ -340,6 +341,54 @@ def test_one_of_the_two_checksums_of_the_pixels_must_be_right() -> None:
         shown(written(PICTURE, RGB, 8, idats=[chunk(b"IDAT", bytes(stored), crc=crc)]))
 
 
+@pytest.mark.parametrize(("colour", "bits"), [kind for kind in KINDS if kind[0] != INDEXED])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_wrong_checksum_of_the_stream_costs_no_kind_of_picture(colour: int, bits: int, transparent: bool) -> None:
+    samples = noise(colour, bits, (24, 16))
+    key = samples[3, 4] if transparent and colour in (GREY, RGB) else None
+    before = [] if key is None else [chunk(b"tRNS", key.astype(">u2").tobytes())]
+    wrong = zlib.compress(pixels(samples, bits))[:-4] + b"sums"
+    for idats in ([chunk(b"IDAT", wrong)], [chunk(b"IDAT", wrong[:-4])], [chunk(b"IDAT", wrong[:-4] + b"su")]):
+        found = read(written(samples, colour, bits, before=before, idats=idats)).image
+        np.testing.assert_array_equal(rgba(found), expected(samples, colour, bits, key))
+
+
+@pytest.mark.parametrize(("colour", "bits"), [(GREY, 4), (GREY, 8), (GREY, 16), (RGB, 8), (RGB, 16)])
+def test_a_transparent_colour_is_found_in_every_strip(colour: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(png, "_PIXELS_AT_ONCE", 24 * 5)
+    samples = noise(colour, bits, (24, 16))
+    key = samples[0, 0].copy()
+    samples[::3, ::2] = key
+    before = [chunk(b"tRNS", key.astype(">u2").tobytes())]
+    np.testing.assert_array_equal(
+        rgba(read(written(samples, colour, bits, before=before)).image), expected(samples, colour, bits, key)
+    )
+
+
+def test_kinds_that_take_long_to_decode_are_bounded_by_their_bytes() -> None:
+    def most(colour: int, bits: int, *before: bytes, crc: int | None = None) -> int:
+        """The least bound on pixels at which 24 x 16 of them are read."""
+        samples = 0 * noise(colour, bits, (24, 16))
+        idats = [chunk(b"IDAT", zlib.compress(pixels(samples, bits)), crc=crc)]
+        data = written(samples, colour, bits, before=before, idats=idats)
+        for bound in range(24 * 16, 3 * 24 * 16):
+            with contextlib.suppress(errors.UnsupportedPicture):
+                png.read(data, PNG, Bounds(bound))
+                return bound
+        raise AssertionError
+
+    key = chunk(b"tRNS", bytes(6))
+    usual = 24 * 16
+    # Bytes a pixel, times how often they are inflated, within 6.
+    assert most(RGB, 8, key) == most(RGB_ALPHA, 8) == most(RGB, 16) == most(GREY, 16, key) == usual
+    assert most(RGB, 8, crc=1) == usual
+    assert most(RGB_ALPHA, 16) == usual * 8 // 6
+    assert most(RGB, 16, key) == most(RGB, 16, crc=1) == usual * 12 // 6
+    wide = written(noise(RGB_ALPHA, 16, (24, 16)), RGB_ALPHA, 16)
+    with pytest.raises(errors.UnsupportedPicture, match=r"24 x 16 pixels .* at most 288 pixels"):
+        png.read(wide, PNG, Bounds(usual))
+
+
 def test_a_damaged_header_or_palette_is_refused() -> None:
     samples = noise(INDEXED, 2, (24, 16))
     palette = PALETTE[:4].tobytes()
@@ -454,6 +503,42 @@ def test_the_picture_is_turned_by_whatever_says_so(place: str) -> None:
     # The first one of a kind counts, and not one that is damaged.
     broken = oriented[:-4] + bytes(4)
     np.testing.assert_array_equal(shown(written(PICTURE, RGB, 8, before=[broken, oriented, oriented])), upright)
+
+
+def test_the_head_of_digits_in_a_text_is_short() -> None:
+    whole = digits(b"exif", exif(6))
+
+    def turned(text: bytes) -> int:
+        return read(written(PICTURE, RGB, 8, before=[chunk(b"tEXt", b"Raw profile type exif\0" + text)])).orientation
+
+    assert turned(whole) == turned(b" \n" * 50 + whole) == 6
+    assert turned(b" \n" * 100 + whole) == turned(b" \n" * 500_000) == turned(b"a" * 500_000) == 1
+    assert turned(b"\nexif\n" + b" \n" * 500_000) == turned(b"\nexif\nfew\n" + exif(6).hex().encode()) == 1
+    assert turned(b"") == turned(b"\nexif") == turned(b"\nexif\n 26") == turned(b"\nexif\n 26\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+        (b"zTXt", b"Raw profile type exif\0\0"),
+        (b"iCCP", b"a name\0\0"),
+    ],
+)
+def test_of_many_texts_or_profiles_that_are_damaged_one_is_inflated(
+    kind: bytes, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = chunk(kind, head + b"no stream of zlib")
+    inflated = []
+
+    def counted(packed: memoryview, most: int, *, whole: bool = False) -> bytes | None:
+        inflated.append(len(packed))
+        return unpacked(packed, most, whole=whole)
+
+    unpacked = png_chunks.unpacked
+    monkeypatch.setattr(png_chunks, "unpacked", counted)
+    assert same(written(PICTURE, RGB, 8, before=[damaged] * 10_000))
+    assert len(inflated) == 1
 
 
 def test_exif_goes_before_xmp() -> None:
