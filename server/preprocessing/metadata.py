@@ -12,7 +12,8 @@ import struct
 EXIF_PREFIX = b"Exif\0\0"
 
 _ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4
+# By the type of an entry: how its number is stored. A SHORT is what the standard asks for; the others occur.
+_NUMBERS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i"}
 # EXIF's first directory has about a dozen entries; a broken count may claim 65,535.
 _MOST_ENTRIES = 1000
 
@@ -37,8 +38,8 @@ def exif_orientation(exif: bytes) -> int | None:
         (count,) = struct.unpack_from(order + "H", exif, start)
         for entry in range(start + 2, start + 2 + 12 * min(count, _MOST_ENTRIES), 12):
             tag, kind = struct.unpack_from(order + "HH", exif, entry)
-            if tag == _ORIENTATION and kind in (_SHORT, _LONG):
-                (value,) = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), exif, entry + 8)
+            if tag == _ORIENTATION and kind in _NUMBERS:
+                (value,) = struct.unpack_from(order + _NUMBERS[kind], exif, entry + 8)
                 return value if 1 <= value <= 8 else None
     except struct.error:  # it ends before what it promises
         pass
