@@ -77,3 +77,35 @@ def test_orientation_of_xmp(xmp: bytes) -> None:
 @pytest.mark.parametrize("xmp", [b"", b"<x/>", b'tiff:Orientation="9"', b'xOrientation="6"', b"tiff:Orientation"])
 def test_xmp_that_says_nothing(xmp: bytes) -> None:
     assert xmp_orientation(xmp) is None
+
+
+TIFF = b'"http://ns.adobe.com/tiff/1.0/"'
+
+
+@pytest.mark.parametrize(
+    ("xmp", "orientation"),
+    [
+        (b'<d foo:Orientation="6"/>', None),
+        (b"<foo:Orientation>6</foo:Orientation>", None),
+        (b'<d Orientation="6"/>', None),
+        (b'<d xtiff:Orientation="6"/>', None),
+        (b'<d foo:Orientation="6" tiff:Orientation="8"/>', 8),
+        (b"<d xmlns:tiff=" + TIFF + b' foo:Orientation="6"/>', None),
+        (b'<d xmlns:foo="http://example.com/" foo:Orientation="6" tiff:Orientation="3"/>', 3),
+        # The prefix is free.
+        (b"<d xmlns:foo=" + TIFF + b' foo:Orientation="6"/>', 6),
+        (b"<d\n\txmlns:foo = " + TIFF.replace(b'"', b"'") + b"\n\tfoo:Orientation = '6'/>", 6),
+        (b"<d xmlns:foo=" + TIFF + b"><foo:Orientation>6</foo:Orientation></d>", 6),
+        (b"<d xmlns:foo=" + TIFF + b' tiff:Orientation="3" foo:Orientation="6"/>', 6),
+        (b'<d xmlns:tiff="http://example.com/" tiff:Orientation="6"/>', None),
+    ],
+)
+def test_only_the_orientation_of_tiffs_namespace_counts(xmp: bytes, orientation: int | None) -> None:
+    assert xmp_orientation(b"<x:xmpmeta>" + xmp + b"</x:xmpmeta>") == orientation
+
+
+def test_a_packet_full_of_names_and_spaces_ends() -> None:
+    for part in (b':Orientation="6" ', b" xmlns:a" + b"=" + TIFF, b" xmlns:", b"x", b" ", b":Orientation ", b"<a"):
+        assert xmp_orientation((part * (2 << 20))[: 2 << 20]) is None
+    many = b"".join(b" xmlns:p%d=%s" % (number, TIFF) for number in range(10_000))
+    assert xmp_orientation(many + b' q:Orientation="6"' * 10_000 + b' p77:Orientation="6"') == 6
