@@ -4,18 +4,20 @@ Some programs leave the end mark out, and phones put other data in its place. A 
 well, and libjpeg, asked to decode one all the same, fills what is missing with grey and says so to nobody who calls it
 by way of Pillow. So the file is decoded in ways that show the difference:
 
-- A JPEG of one scan (of its last restart interval alone, where it has any) gets one more row of blocks than it has, and
-  its end mark. When libjpeg runs out of data it leaves all further blocks at zero, which is grey. So a further row that
-  is not grey proves that all others were decoded from what is there. This takes one decoding at 1/8.
-- Else, and where that row is grey, which a whole picture can have as well, the file is decoded with nothing and with
-  different bytes before the end mark. A decoder would read those for what is missing. Where all pixels are the same
-  each time, nothing that shows was. Both with its own quantization and, where that is fine, with a coarser one: a small
-  coefficient may show in one of them only.
+- Of a scan that begins with the levels of the blocks (DC) `jpeg_row` tells it for certain.
+- A scan of one further bit of each level is a row of bits: there are enough of them, or not.
+- Of any other the file is decoded with nothing and with different bytes before the end mark. A decoder would read those
+  for what is missing. Where all pixels are the same each time, nothing that shows was. Of a progressive JPEG only the
+  component of the last scan is decoded, and what that scan refines. A small coefficient may not show where it is
+  quantized finely, so a coarser quantization is taken; and its own as well where the coarser one drowns the last blocks
+  in black or white.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import re
 import zlib
 from collections.abc import Sequence
 
@@ -23,10 +25,12 @@ import numpy as np
 from PIL import Image
 
 from server.errors import UnreadablePicture
-from server.preprocessing.jpeg_segments import APP0, DQT, DRI, EOI, SOS, Body, Frame, Head, Scan, behind_restart, joined
+from server.preprocessing.jpeg_row import goes_on, resized
+from server.preprocessing.jpeg_segments import DQT, EOI, SOS, Body, Frame, Head, Scan, behind_restart
 
 _END = bytes((0xFF, EOI))
-_LONGEST_SIDE = 65_500  # libjpeg's
+# Within entropy-coded data whatever is not a byte of it: a restart, or bytes FF that fill.
+_ODD = re.compile(rb"\xff[^\x00]")
 
 # What a decoder reads in place of missing data: nothing, and bytes in pairs without a bit in common, so that whichever
 # bit is the first that is missing, it is both 0 and 1. None is FF, which begins a marker. They are more than the
@@ -34,16 +38,15 @@ _LONGEST_SIDE = 65_500  # libjpeg's
 _RANDOM = np.random.default_rng(0).integers(1, 255, (2, 4096), np.uint8)
 _IN_PLACE = tuple(bytes(one) for drawn in _RANDOM for one in (drawn, ~drawn))
 
-# So that the smallest difference in the DC coefficient shows in the one sample of a block at 1/8, and the largest does
-# not overflow.
-_DC_STEP = 7
 # A step of 1 in another coefficient is one of 4/8 x cos x cos, or more, in a sample.
 _AC_STEP = 4
 _STRIP_ROWS = 256
 
-# Scans x pixels that are decoded anew for each decoding of a proof, so that it takes no more than a second or so. The
-# scans of one component are about four: 16 megapixels of a progressive JPEG.
-_MOST_DECODED_ANEW = 64_000_000
+# What is decoded anew for each decoding of a proof, so that all five take no more than two seconds or so: pixels of
+# each scan, and bytes, one of which takes as long as eight pixels. The scans of one component are about four: 30
+# megapixels of a progressive JPEG.
+_MOST_DECODED_ANEW = 150_000_000
+_PIXELS_A_BYTE = 8
 
 _CANNOT_TELL = "The JPEG has no end mark, and is too large to tell whether it was cut short; please save it anew."
 
@@ -59,7 +62,7 @@ def without_end(data: bytes, scan: Scan) -> int:
 def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> bool:
     """Whether no coefficient is missing, of a JPEG whose `body` has no end mark.
 
-    A picture of more than `max_pixels` is decoded at 1/8 only, and so is one of many pixels and scans. Raises
+    A picture of more than `max_pixels` is decoded at 1/8 only, and so is one that would take long. Raises
     UnreadablePicture where that proves nothing.
     """
     frame, last = head.frame, body.scans[-1]
@@ -72,14 +75,24 @@ def all_is_there(data: bytes, head: Head, body: Body, *, max_pixels: int) -> boo
         return False
     end = without_end(data, last)
     coded = across * down - restarts * last.restarts
+    tables = [data[a:b] for a, b in (*head.kept, *body.kept) if a < last.at and data[a + 1] != SOS]
     try:
-        if head.one_pass and len(body.scans) == 1 and _goes_on(data, head, (start, end), coded):
-            return True
-        needed = {scan.at for scan in body.scans if _builds_on(frame, last, scan)}
+        told: bool | None = None
+        if last.first == 0 and last.high == 0:
+            told = goes_on(data, frame, tables, last, (start, end), (across, coded))
+        elif last.first == 0:
+            told = _has_bits(data[start:end], coded * _blocks(frame, last))
+        if told is not None:
+            return told
+        needed = [scan for scan in body.scans if _builds_on(frame, last, scan)]
         pixels = frame.width * frame.height
-        if pixels > max_pixels or len(needed) * pixels > _MOST_DECODED_ANEW:
+        anew = sum(
+            64 * math.prod(_units(frame, s)) * _blocks(frame, s) + _PIXELS_A_BYTE * (s.end - s.at) for s in needed
+        )
+        if pixels > max_pixels or anew > _MOST_DECODED_ANEW:
             raise UnreadablePicture(_CANNOT_TELL)
-        return _is_the_same_whatever_follows(data, head, body, end, needed)
+        twice = 2 * anew <= _MOST_DECODED_ANEW
+        return _is_the_same_whatever_follows(data, head, body, end, {scan.at for scan in needed}, twice=twice)
     except (MemoryError, UnreadablePicture):
         raise
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError... for damage
@@ -109,47 +122,66 @@ def _units(frame: Frame, scan: Scan) -> tuple[int, int]:
     return -(-width // 8), -(-height // 8)
 
 
-def _goes_on(data: bytes, head: Head, coded: tuple[int, int], count: int) -> bool:
-    """Whether, of a scan of all components, a row below these `count` MCUs is decoded from what is left of the data.
+def _blocks(frame: Frame, scan: Scan) -> int:
+    """How many blocks an MCU of the scan has."""
+    if len(scan.components) == 1:
+        return 1
+    return sum(one.across * one.down for one in frame.components if one.id in scan.components)
 
-    `coded`: where the MCUs begin and end in `data`.
+
+def _has_bits(coded: bytes, count: int) -> bool | None:
+    """Whether entropy-coded data has so many bits; None where it has more in it than that."""
+    if _ODD.search(coded):
+        return None
+    return 8 * (len(coded) - coded.count(b"\xff\0")) >= count
+
+
+def _is_the_same_whatever_follows(
+    data: bytes, head: Head, body: Body, end: int, needed: set[int], *, twice: bool
+) -> bool:
+    """Whether the pixels depend on nothing behind `end`.
+
+    `needed`: where the scans are that the last one builds on. `twice`: whether there is time to try both ways of
+    quantization; raises UnreadablePicture where there is not, and the first does not tell.
     """
-    frame = head.frame
-    single = len(frame.components) == 1
-    unit_across = 8 if single else 8 * max(one.across for one in frame.components)
-    unit_down = 8 if single else 8 * max(one.down for one in frame.components)
-    # Any shape serves that has so many: that of the picture, or else one row.
-    across = -(-frame.width // unit_across)
-    across = count if count % across else across
-    above = count // across * unit_down
-    if max(across * unit_across, above + unit_down) > _LONGEST_SIDE:
-        return False
-    scan = data[head.sos : head.sos + 2 + int.from_bytes(data[head.sos + 2 : head.sos + 4])]
-    longer = _head(data, head, across * unit_across, above + unit_down) + scan
-    image = _decoded(b"".join((longer, memoryview(data)[slice(*coded)], _END)), scaled=True)
-    # Of two MCUs without data the first is decoded from zeros in its place, the second not at all.
-    empty = _head(data, head, unit_across, 2 * unit_down) + scan + _END
-    grey = _decoded(empty, scaled=True).crop((0, unit_down // 8, unit_across // 8, unit_down // 4))
-    return image.crop((0, above // 8, *image.size)).getextrema() != grey.getextrema()
-
-
-def _is_the_same_whatever_follows(data: bytes, head: Head, body: Body, end: int, needed: set[int]) -> bool:
-    """Whether the pixels depend on nothing behind `end`; `needed`: where the scans are that the last one builds on."""
     frame, last = head.frame, body.scans[-1]
     scans = b"".join(
         data[at : end if at == last.at else behind]
         for at, behind in body.kept
         if (data[at + 1] != SOS or at in needed) and at <= last.at
     )
-    # Of a scan of the first component a grey decoding shows all, if that is the brightness: JFIF says so.
-    grey = last.components == (frame.components[0].id,) and any(data[start + 1] == APP0 for start, _ in head.kept)
-    plain = joined(data, head.kept)
-    coarse = b"".join(_coarser(data[start:behind]) for start, behind in head.kept)
-    for tables in {plain, coarse}:
-        digest = _digest(_decoded(tables + scans + _END, grey=grey))
-        if any(_digest(_decoded(tables + scans + other + _END, grey=grey)) != digest for other in _IN_PLACE):
-            return False
-    return True
+    tables = [data[start:behind] for start, behind in head.kept]
+    if last.first > 0:  # no other component is decoded: see `_builds_on`
+        parts = [one for one in frame.components if one.id in last.components]
+        across, down = _units(frame, last)
+        tables = resized(frame, parts, tables, 8 * across, 8 * down)
+    plain, coarse = b"".join(tables), b"".join(map(_coarser, tables))
+    image = _same(coarse + scans)
+    if image is None:
+        return False
+    if plain == coarse or (last.first > 0 and not _drowned(image)):
+        return True
+    del image
+    if not twice:
+        raise UnreadablePicture(_CANNOT_TELL)
+    return _same(plain + scans) is not None
+
+
+def _drowned(image: Image.Image) -> bool:
+    """Whether, of the last row of blocks, one has more samples as dark or as bright as can be than others.
+
+    Else any difference of the blocks shows: of the 32 others in each, some are on the brink of another value.
+    """
+    row = np.asarray(image.crop((0, image.height - 8, *image.size)))
+    extreme = ((row == 0) | (row == 255)).reshape(8, -1, 8)
+    return bool((extreme.sum(axis=(0, 2)) > 32).any())
+
+
+def _same(cut: bytes) -> Image.Image | None:
+    """The picture, if it is the same whatever follows; else None."""
+    image = _decoded(cut + _END)
+    digest = _digest(image)
+    return image if all(_digest(_decoded(cut + other + _END)) == digest for other in _IN_PLACE) else None
 
 
 def _coarser(segment: bytes) -> bytes:
@@ -165,30 +197,15 @@ def _coarser(segment: bytes) -> bytes:
 
 def _builds_on(frame: Frame, last: Scan, scan: Scan) -> bool:
     """Whether how `last` is decoded depends on `scan`, or they are one. Of the others nothing need be decoded."""
-    if not frame.progressive:
+    if scan == last or not frame.progressive:
         return scan == last
-    return last.first == 0 or (scan.first > 0 and scan.components == last.components)
+    if last.first == 0:
+        return True
+    return last.high > 0 and 0 < scan.first <= last.last and scan.components == last.components
 
 
-def _head(data: bytes, head: Head, width: int, height: int) -> bytes:
-    """All before the first scan, for a picture of another size without restarts that shows each difference at 1/8."""
-    tables = b"".join(bytes((table, *(_DC_STEP,) * 64)) for table in range(4))
-    parts = []
-    for start, end in head.kept:
-        if start == head.frame.at - 4:
-            size = height.to_bytes(2) + width.to_bytes(2)
-            parts.append(data[start : start + 5] + size + data[start + 9 : end])
-        elif data[start + 1] not in (DQT, DRI):
-            parts.append(data[start:end])
-    return b"".join((*parts, bytes((0xFF, DQT)), (2 + len(tables)).to_bytes(2), tables))
-
-
-def _decoded(data: bytes, *, scaled: bool = False, grey: bool = False) -> Image.Image:
+def _decoded(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=("JPEG",))
-    if grey:
-        image.draft("L", None)
-    if scaled:
-        image.draft(None, (1, 1))  # at 1/8: both sides are multiples of 8
     image.load()
     return image
 

@@ -118,6 +118,9 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
         _colour(image, chunks)
     elif chunks.transparency is not None:
         image = _keyed(image, header, chunks.transparency, packed)
+    if (header.colour, image.mode) == (_GREY_ALPHA, "RGBA"):
+        # Red, green and blue are alike. As it is with 8 bits: a grey profile is for it, and one for RGB is not.
+        image = image.convert("LA")
     return Stored(image, header.size, chunks.orientation(), profile=chunks.profile())
 
 

@@ -178,3 +178,68 @@ def test_a_large_jpeg_without_an_end_is_judged_at_its_scale() -> None:
     assert (read.width, read.height, read.scale) == (2000, 1600, 8)
     with pytest.raises(errors.UnreadablePicture):
         media.decode(data[:-200], max_pixels=10**6, jpeg_at_least=200)
+
+
+FLAT = Image.new("RGB", (1600, 1200), (128, 128, 128))
+HALF = Image.fromarray(np.asarray(noise(100, 75).resize((1600, 1200), Image.Resampling.BICUBIC)))
+HALF.paste("#808080", (0, 600, 1600, 1200))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"optimize": True},  # of a flat picture: one code for the levels, which says that they do not change
+        {"restart_marker_rows": 1},
+        {"restart_marker_blocks": 7},
+    ],
+)
+def test_greys_at_the_end_need_no_more_than_decoding_at_an_eighth(way: dict[str, Any]) -> None:
+    # Beyond `max_pixels` nothing else is tried.
+    for picture in (FLAT, HALF, HALF.convert("L")):
+        data = in_format(picture, "JPEG", **way)
+        read = media.decode(data[:-2], max_pixels=500_000, jpeg_at_least=150)
+        assert read.scale == 8
+        np.testing.assert_array_equal(
+            np.asarray(read.image), np.asarray(media.decode(data, max_pixels=500_000, jpeg_at_least=150).image)
+        )
+        for cut in (4, 5, 6, 7, 9, 20, 100):
+            with pytest.raises(errors.UnreadablePicture, match="cut short"):
+                media.decode(data[:-cut], max_pixels=500_000, jpeg_at_least=150)
+
+
+def with_scan_last(picture: Image.Image, last: int, *, refined: bool) -> bytes:
+    """A progressive JPEG with this of its scans at its end; without the refining ones if not `refined`."""
+    data = in_format(picture, "JPEG", progressive=True)
+    pieces, start = [], data.index(b"\xff\xc4")
+    head, at = data[:start], start
+    while (at := data.find(b"\xff\xda", at)) >= 0:
+        behind = min(found for one in (b"\xff\xc4", b"\xff\xda", EOI) if (found := data.find(one, at + 2)) >= 0)
+        pieces.append(bytearray(data[start:behind]))
+        bits = at - start + 4 + 1 + 2 * data[at + 4] + 2
+        if not refined:
+            assert pieces[-1][bits] >> 4 == 0 or len(pieces) > 5
+            pieces[-1][bits] = 0
+        start, at = behind, behind
+    assert len(pieces) == 10
+    if not refined:
+        del pieces[5:]
+    pieces.append(pieces.pop(last))
+    return head + b"".join(pieces) + EOI
+
+
+@pytest.mark.parametrize("picture", ["photo", "noise", "grey below", "grey"])
+@pytest.mark.parametrize(
+    ("last", "refined"),
+    [(0, False), (1, False), (2, False), (3, False), (4, False), (6, True), (7, True), (8, True), (9, True)],
+)
+def test_so_it_is_whatever_scan_comes_last(picture: str, last: int, refined: bool) -> None:
+    check_cuts(with_scan_last(PICTURES[picture], last, refined=refined))
+
+
+def test_a_progressive_jpeg_of_many_pixels_is_told_apart_where_its_last_scan_has_the_levels() -> None:
+    for last, refined in ((0, False), (6, True)):
+        data = with_scan_last(HALF, last, refined=refined)
+        np.testing.assert_array_equal(np.asarray(decoded(data[:-2])), np.asarray(pillow(data)))
+        assert [cut for cut in range(3, 40) if decoded(data[:-cut]) is not None] in ([], [3])

@@ -15,6 +15,7 @@ import pyvips
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from export.proof.profiles import grey_profile
 from server import errors
 from server.preprocessing import cicp, media, png, png_chunks
 from server.preprocessing.formats import PNG
@@ -588,3 +589,23 @@ def test_what_pillow_reads_is_read_the_same() -> None:
         by_pillow = Image.open(io.BytesIO(data))
         assert (stored.mode, stored.tobytes()) == (by_pillow.mode, by_pillow.tobytes())
         assert stored.convert("RGBA").tobytes() == by_pillow.convert("RGBA").tobytes()
+
+
+def test_grey_with_alpha_of_16_bits_is_converted_by_its_profile_as_that_of_8_bits() -> None:
+    levels = np.tile(np.arange(0, 256, 4), (8, 1))
+    alphas = np.full_like(levels, 255)
+    alphas[:4] = 90
+    eight = np.stack([levels, alphas], axis=-1)
+    profile = chunk(b"iCCP", b"p\0\0" + zlib.compress(grey_profile("gamma", 1.8)))
+    found = []
+    for samples, bits in ((eight, 8), (eight * 257, 16)):
+        data = written(samples, GREY_ALPHA, bits, before=[profile])
+        stored = read(data)
+        assert stored.image.mode == "LA"
+        np.testing.assert_array_equal(np.asarray(stored.image), eight)
+        found.append(np.asarray(media.decode(data, max_pixels=MOST).in_srgb()))
+    np.testing.assert_array_equal(found[0], found[1])
+    # sRGB's curve of the light that a gamma of 1.8 means; on white, where it is opaque.
+    light = (levels[4:] / 255.0) ** 1.8
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+    assert np.abs(found[1][4:] - np.rint(255 * encoded)[..., None]).max() <= 2
