@@ -69,13 +69,19 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     screen = chunks.screen or size
     bounds.check(*size)
     bounds.check(*screen)
-    image: Image.Image = Image.open(io.BytesIO(_alone(chunks, size)), formats=("WEBP",))
-    image.load()
+    image = _decoded(_alone(chunks, size))
     if chunks.animated and size != screen:
         whole = Image.new("RGBA", screen, (0, 0, 0, 0))
-        whole.paste(image.convert("RGBA"), chunks.place)
+        whole.paste(image if image.mode == "RGBA" else image.convert("RGBA"), chunks.place)
         image = whole
     return Stored(image, screen, _orientation(chunks), profile=_profile(chunks))
+
+
+def _decoded(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=("WEBP",)) as file:
+        file.load()
+        # The same pixels without the file, whose decoder holds two more copies of them until it is dropped.
+        return file._new(file.im)
 
 
 def _walk(data: bytes) -> _Chunks:
