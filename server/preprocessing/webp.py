@@ -10,6 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
@@ -78,10 +79,18 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
 
 
 def _decoded(data: bytes) -> Image.Image:
+    # What Pillow's `load` does, with two copies of the pixels fewer: libwebp's decoder holds two, and is dropped before
+    # the image is made; with alpha the image is made around the bytes that the decoder gave.
     with Image.open(io.BytesIO(data), formats=("WEBP",)) as file:
-        file.load()
-        # The same pixels without the file, whose decoder holds two more copies of them until it is dropped.
-        return file._new(file.im)
+        opened: Any = file
+        mode, packing, size = opened.mode, opened.rawmode, opened.size
+        found = opened._decoder.get_next()
+        opened._decoder = None
+    if found is None:
+        raise UnreadablePicture()
+    if mode == packing:
+        return Image.frombuffer(mode, size, found[0], "raw", packing, 0, 1)
+    return Image.frombytes(mode, size, found[0], "raw", packing)
 
 
 def _walk(data: bytes) -> _Chunks:
