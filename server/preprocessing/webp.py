@@ -10,6 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
@@ -69,13 +70,27 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     screen = chunks.screen or size
     bounds.check(*size)
     bounds.check(*screen)
-    image: Image.Image = Image.open(io.BytesIO(_alone(chunks, size)), formats=("WEBP",))
-    image.load()
+    image = _decoded(_alone(chunks, size))
     if chunks.animated and size != screen:
         whole = Image.new("RGBA", screen, (0, 0, 0, 0))
-        whole.paste(image.convert("RGBA"), chunks.place)
+        whole.paste(image if image.mode == "RGBA" else image.convert("RGBA"), chunks.place)
         image = whole
     return Stored(image, screen, _orientation(chunks), profile=_profile(chunks))
+
+
+def _decoded(data: bytes) -> Image.Image:
+    # What Pillow's `load` does, with two copies of the pixels fewer: libwebp's decoder holds two, and is dropped before
+    # the image is made; with alpha the image is made around the bytes that the decoder gave.
+    with Image.open(io.BytesIO(data), formats=("WEBP",)) as file:
+        opened: Any = file
+        mode, packing, size = opened.mode, opened.rawmode, opened.size
+        found = opened._decoder.get_next()
+        opened._decoder = None
+    if found is None:
+        raise UnreadablePicture()
+    if mode == packing:
+        return Image.frombuffer(mode, size, found[0], "raw", packing, 0, 1)
+    return Image.frombytes(mode, size, found[0], "raw", packing)
 
 
 def _walk(data: bytes) -> _Chunks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import random
 
@@ -225,6 +226,15 @@ def test_what_pillow_reads_is_read_the_same() -> None:
             stored = webp.read(data, WEBP, Bounds(MOST))
             assert (stored.image.mode, stored.image.tobytes()) == (by_pillow.mode, by_pillow.tobytes())
             assert stored.profile == by_pillow.info.get("icc_profile")
+
+
+def test_the_decoder_is_dropped_with_the_file_and_the_pixels_stay() -> None:
+    for alpha in (False, True):
+        picture = gradient(alpha=alpha)
+        stored = webp.read(in_format(picture, "WEBP", lossless=True, exact=True), WEBP, Bounds(MOST))
+        assert type(stored.image) is Image.Image
+        gc.collect()
+        np.testing.assert_array_equal(np.asarray(stored.image), np.asarray(picture))
 
 
 def test_damaged_files_raise_nothing_but_what_rejects_them() -> None:
