@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.decoders.corpus import FORMATS, corpus
+from bench.decoders.corpus import FORMATS, corpus, jpeg
 from bench.decoders.worker import Answer
-from bench.fuzz import command, http
+from bench.fuzz import command, http, target
 from bench.fuzz.hostile import hostile
 from bench.fuzz.mutate import mended, mutants
 from bench.serving import Serving
+from server.artifact.artifact import PreprocessingSpec
+from server.preprocessing import media
 
 
 def test_the_same_seed_damages_the_same_way() -> None:
@@ -38,6 +42,33 @@ def test_checksums_are_mended_so_that_damage_is_seen() -> None:
     assert mended(sound) == sound
     assert mended_again != bytes(damaged)
     assert mended_again[:29] == bytes(damaged[:29])
+
+
+def test_a_file_is_put_through_what_the_starter_model_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[dict[str, object]] = []
+    compared: list[int] = []
+
+    def decode(data: bytes, **options: Any) -> media.Picture:
+        decoded.append(options)
+        return really(data, **options)
+
+    def read_otherwise(_data: bytes, _pixels: media.Pixels, _spec: PreprocessingSpec, **options: int) -> bool:
+        compared.append(options["since"])
+        return False
+
+    really = media.decode
+    monkeypatch.setattr(media, "decode", decode)
+    monkeypatch.setattr(target, "read_otherwise", read_otherwise)
+    monkeypatch.setattr(target, "ONE_IN", 1)
+    large, small = (jpeg.saved(np.full((side, side, 3), 99, np.uint8)) for side in (900, 90))
+    target.look(large)
+    asked = {"max_pixels": target.MAX_PIXELS, "alpha": "contrast"}
+    # At a scale as the model asks, and in full as one asks that leaves no pixel out.
+    assert decoded == [asked | {"jpeg_at_least": 448}, asked]
+    target.look(small)
+    assert len(decoded) == 3
+    target.look(next(case.data for case in corpus(["TIFF"])))
+    assert compared == [0, 0]
 
 
 def test_a_small_run_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
