@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bench.decoders.corpus import FORMATS, corpus, jpeg
-from bench.decoders.worker import Answer
-from bench.fuzz import command, http, target
+from bench.decoders.worker import Answer, Worker
+from bench.fuzz import command, hostile_pixels, http, target
 from bench.fuzz.hostile import hostile
 from bench.fuzz.mutate import mended, mutants
 from bench.serving import Serving
@@ -84,6 +84,38 @@ def test_files_that_are_built_to_cost_too_much_are_all_made() -> None:
     names = [one.title for one in hostile()]
     assert len(set(names)) == len(names)
     assert {one.format for one in hostile()} == set(FORMATS)
+
+
+def test_small_ones_of_them_are_read_or_refused() -> None:
+    """Those that are made in a moment: the rest is for `make fuzz`."""
+    outcomes = {
+        "PNG: 100 damaged XMP that unpack to 1 MB": "read",
+        "PNG: 2,147,483,647 a side by its header": "refused",
+        "JPEG: 4 megapixels in 90 scans": "read",
+        "GIF: 100,000 comments": "refused",
+        "BMP: 2,147,483,647 a side by its header": "refused",
+        "TIFF: directories that go in a circle": "read",
+        "TIFF: 65,535 samples a pixel": "refused",
+        "WEBP: canvas of 16,777,216 a side": "refused",
+        "AVIF: boxes 10,000 deep": "refused",
+        "HEIF: grid of 4 tiles": "read",
+        "JXL: 100,000 boxes": "refused",
+    }
+    made = {one.title: one.make for one in hostile()}
+    with Worker(command.TARGET) as worker:
+        answers = {title: worker.ask(made[title]()) for title in outcomes}
+    assert {title: answer.status for title, answer in answers.items()} == outcomes
+    assert {title: answer.wrote for title, answer in answers.items() if answer.wrote} == {}
+
+
+def test_a_jpeg_of_many_scans_is_sound_and_grey() -> None:
+    data = hostile_pixels.scans(2000, 1900, 90)
+    with Worker("bench.decoders.readers:libvips") as worker:
+        samples = worker.ask(data).samples
+    assert (len(data) < 10_000, data.count(b"\xff\xda")) == (True, 90)
+    assert samples is not None
+    assert samples.shape == (1900, 2000, 3)
+    assert (samples == 128).all()
 
 
 @pytest.mark.parametrize(
