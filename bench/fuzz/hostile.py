@@ -15,7 +15,10 @@ from bench.decoders import case as art
 from bench.decoders.corpus import jpeg as jpeg_files
 from bench.decoders.writers import bmp, gif, metadata, png
 from bench.fuzz.hostile_file import SIDE, Hostile, zeros
+from bench.fuzz.hostile_items import of_items
+from bench.fuzz.hostile_pages import of_pages
 from bench.fuzz.hostile_parts import of_boxes, of_tiff, of_webp
+from bench.fuzz.hostile_pixels import of_jpeg, of_png
 
 
 def hostile() -> Iterator[Hostile]:
@@ -27,6 +30,10 @@ def hostile() -> Iterator[Hostile]:
     yield from of_tiff()
     yield from of_webp()
     yield from of_boxes()
+    yield from of_png()
+    yield from of_jpeg()
+    yield from of_pages()
+    yield from of_items()
 
 
 def _png() -> Iterator[Hostile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from functools import cache
 
 SIDE = 8000
 """Pixels a side: squared, as many as a server accepts that is given no other bound."""
+UPLOAD = 31_000_000
+"""Bytes: about as many as a server takes in that is given no other bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +30,17 @@ class Hostile:
 @cache
 def zeros(million: int) -> bytes:
     """So many megabytes of nothing, packed."""
+    return packed_zeros(million * 1_000_000)
+
+
+def packed_zeros(count: int) -> bytes:
+    """So many bytes of nothing, packed."""
     packer = zlib.compressobj(1)
-    return b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(million)), packer.flush()])
+    parts = [packer.compress(bytes(1_000_000)) for _ in range(count // 1_000_000)]
+    return b"".join([*parts, packer.compress(bytes(count % 1_000_000)), packer.flush()])
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    """As ISO media files have them."""
+    data = b"".join(content)
+    return struct.pack(">I", len(data) + 8) + kind + data

@@ -12,7 +12,7 @@ from bench.decoders import case as art
 from bench.decoders.corpus import coded, heif
 from bench.decoders.corpus import webp as webp_files
 from bench.decoders.writers import jxl, tiff
-from bench.fuzz.hostile_file import SIDE, Hostile, zeros
+from bench.fuzz.hostile_file import SIDE, Hostile, box, zeros
 
 
 def of_tiff() -> Iterator[Hostile]:
@@ -84,14 +84,14 @@ def of_webp() -> Iterator[Hostile]:
 def of_boxes() -> Iterator[Hostile]:
     """AVIF, HEIC and JPEG XL."""
     for form, brand in (("AVIF", b"avif"), ("HEIF", b"heic")):
-        yield from _of_brand(form, _box(b"ftyp", brand + bytes(4) + brand + b"mif1"))
+        yield from _of_brand(form, box(b"ftyp", brand + bytes(4) + brand + b"mif1"))
         for case in list(coded.avif_cases() if form == "AVIF" else heif.cases())[:1]:
             yield Hostile(form, "65,535 a side by its header", partial(_grown, case.data, 65535))
             yield Hostile(form, "64 megapixels by its header", partial(_grown, case.data, SIDE))
     yield Hostile("JXL", "1,073,741,824 a side by its header", partial(jxl.codestream, 2**30, 2**30))
     yield Hostile("JXL", "64 megapixels by its header", partial(jxl.codestream, SIDE, SIDE))
-    parts = (_box(b"jxlp", struct.pack(">I", k)) for k in range(100_000))
-    yield Hostile("JXL", "100,000 boxes", lambda: jxl.CONTAINER + _box(b"free") * 100_000)
+    parts = (box(b"jxlp", struct.pack(">I", k)) for k in range(100_000))
+    yield Hostile("JXL", "100,000 boxes", lambda: jxl.CONTAINER + box(b"free") * 100_000)
     yield Hostile("JXL", "100,000 empty parts", lambda: jxl.CONTAINER + b"".join(parts))
 
 
@@ -99,20 +99,16 @@ def _of_brand(form: str, start: bytes) -> Iterator[Hostile]:
     def nested() -> bytes:
         data = b""
         for _ in range(10_000):
-            data = _box(b"meta", bytes(4) + data)
+            data = box(b"meta", bytes(4) + data)
         return start + data
 
-    items = struct.pack(">IH", 0, 65535) + _box(b"infe", bytes(12)) * 65535
-    meta = _box(b"meta", bytes(4) + _box(b"iinf", items))
-    yield Hostile(form, "100,000 boxes", lambda: start + _box(b"free") * 100_000)
+    items = struct.pack(">IH", 0, 65535) + box(b"infe", bytes(12)) * 65535
+    meta = box(b"meta", bytes(4) + box(b"iinf", items))
+    yield Hostile(form, "100,000 boxes", lambda: start + box(b"free") * 100_000)
     yield Hostile(form, "boxes 10,000 deep", nested)
     yield Hostile(form, "65,535 items", lambda: start + meta)
     endless = struct.pack(">I4sQ", 1, b"meta", 2**63 - 1)
     yield Hostile(form, "a box of 2^63 bytes", lambda: start + endless + bytes(50))
-
-
-def _box(kind: bytes, data: bytes = b"") -> bytes:
-    return struct.pack(">I", len(data) + 8) + kind + data
 
 
 def _grown(data: bytes, side: int) -> bytes:

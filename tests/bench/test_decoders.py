@@ -11,11 +11,25 @@ import numpy as np
 import pytest
 
 from bench.decoders import browser, command, document
-from bench.decoders.case import Case, Samples, Should, alpha, blocks, from_bits, on_white, to_bits, turned, with_alpha
+from bench.decoders.case import (
+    Case,
+    Samples,
+    Should,
+    alpha,
+    blocks,
+    from_bits,
+    on_white,
+    soft,
+    to_bits,
+    turned,
+    with_alpha,
+)
 from bench.decoders.corpus import FORMATS, corpus
+from bench.decoders.corpus import jpeg as jpeg_cases
 from bench.decoders.corpus import png as png_cases
+from bench.decoders.corpus import tiff as tiff_cases
 from bench.decoders.readers import OTHERS, OURS, Reader
-from bench.decoders.verdict import Verdict, judge
+from bench.decoders.verdict import Verdict, distance, judge
 from bench.decoders.worker import Answer, Worker
 
 VIPS = next(reader for reader in OTHERS if reader.name == "libvips")
@@ -47,6 +61,18 @@ def test_every_kind_of_png_is_read_as_arithmetic_says_by_a_second_reader() -> No
         rows = [judge(case, {"libvips": worker.ask(case.data)}) for case in cases]
     assert len(rows) == 31
     assert [row.case.name for row in rows if row.verdicts["libvips"] is not Verdict.RIGHT] == []
+
+
+def test_rare_kinds_of_jpeg_and_tiff_are_read_as_expected_by_another_reader() -> None:
+    cases = {case.name: case for case in [*jpeg_cases.cases(), *tiff_cases.cases()]}
+    names = ["YCCK, as Adobe inverts it", "YCbCr, LZW, predicted", "grey with alpha, JPEG", "6 as SSHORT", "3 as SLONG"]
+    with Worker("bench.decoders.readers:pillow") as worker:
+        rows = [judge(cases[name], {"Pillow": worker.ask(cases[name].data)}) for name in names]
+        inks = worker.ask(cases["CMYK"].data)
+    assert {row.case.name: row.verdicts["Pillow"] for row in rows} == dict.fromkeys(names, Verdict.RIGHT)
+    # Without a word about it, four colours are taken as Adobe has them: inverted.
+    assert inks.samples is not None
+    assert distance(inks.samples, soft()) <= jpeg_cases.NEAR
 
 
 @pytest.mark.parametrize("way", range(1, 9))

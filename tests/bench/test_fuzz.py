@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.decoders.corpus import FORMATS, corpus
-from bench.decoders.worker import Answer
-from bench.fuzz import command, http
+from bench.decoders.corpus import FORMATS, corpus, jpeg
+from bench.decoders.worker import Answer, Worker
+from bench.fuzz import command, hostile_pixels, http, target
 from bench.fuzz.hostile import hostile
 from bench.fuzz.mutate import mended, mutants
 from bench.serving import Serving
+from server.artifact.artifact import PreprocessingSpec
+from server.preprocessing import media
 
 
 def test_the_same_seed_damages_the_same_way() -> None:
@@ -40,6 +44,33 @@ def test_checksums_are_mended_so_that_damage_is_seen() -> None:
     assert mended_again[:29] == bytes(damaged[:29])
 
 
+def test_a_file_is_put_through_what_the_starter_model_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[dict[str, object]] = []
+    compared: list[int] = []
+
+    def decode(data: bytes, **options: Any) -> media.Picture:
+        decoded.append(options)
+        return really(data, **options)
+
+    def read_otherwise(_data: bytes, _pixels: media.Pixels, _spec: PreprocessingSpec, **options: int) -> bool:
+        compared.append(options["since"])
+        return False
+
+    really = media.decode
+    monkeypatch.setattr(media, "decode", decode)
+    monkeypatch.setattr(target, "read_otherwise", read_otherwise)
+    monkeypatch.setattr(target, "ONE_IN", 1)
+    large, small = (jpeg.saved(np.full((side, side, 3), 99, np.uint8)) for side in (900, 90))
+    target.look(large)
+    asked = {"max_pixels": target.MAX_PIXELS, "alpha": "contrast"}
+    # At a scale as the model asks, and in full as one asks that leaves no pixel out.
+    assert decoded == [asked | {"jpeg_at_least": 448}, asked]
+    target.look(small)
+    assert len(decoded) == 3
+    target.look(next(case.data for case in corpus(["TIFF"])))
+    assert compared == [0, 0]
+
+
 def test_a_small_run_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "out.json"
     code = command.main(["--count", "180", "--jobs", "1", "--http", "0", "--no-hostile", "--json", str(file)])
@@ -53,6 +84,38 @@ def test_files_that_are_built_to_cost_too_much_are_all_made() -> None:
     names = [one.title for one in hostile()]
     assert len(set(names)) == len(names)
     assert {one.format for one in hostile()} == set(FORMATS)
+
+
+def test_small_ones_of_them_are_read_or_refused() -> None:
+    """Those that are made in a moment: the rest is for `make fuzz`."""
+    outcomes = {
+        "PNG: 100 damaged XMP that unpack to 1 MB": "read",
+        "PNG: 2,147,483,647 a side by its header": "refused",
+        "JPEG: 4 megapixels in 90 scans": "read",
+        "GIF: 100,000 comments": "refused",
+        "BMP: 2,147,483,647 a side by its header": "refused",
+        "TIFF: directories that go in a circle": "read",
+        "TIFF: 65,535 samples a pixel": "refused",
+        "WEBP: canvas of 16,777,216 a side": "refused",
+        "AVIF: boxes 10,000 deep": "refused",
+        "HEIF: grid of 4 tiles": "read",
+        "JXL: 100,000 boxes": "refused",
+    }
+    made = {one.title: one.make for one in hostile()}
+    with Worker(command.TARGET) as worker:
+        answers = {title: worker.ask(made[title]()) for title in outcomes}
+    assert {title: answer.status for title, answer in answers.items()} == outcomes
+    assert {title: answer.wrote for title, answer in answers.items() if answer.wrote} == {}
+
+
+def test_a_jpeg_of_many_scans_is_sound_and_grey() -> None:
+    data = hostile_pixels.scans(2000, 1900, 90)
+    with Worker("bench.decoders.readers:libvips") as worker:
+        samples = worker.ask(data).samples
+    assert (len(data) < 10_000, data.count(b"\xff\xda")) == (True, 90)
+    assert samples is not None
+    assert samples.shape == (1900, 2000, 3)
+    assert (samples == 128).all()
 
 
 @pytest.mark.parametrize(

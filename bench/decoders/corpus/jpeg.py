@@ -59,6 +59,28 @@ def _colours() -> Iterator[Case]:
     yield _case("depth and colour", "one pixel", saved(soft[:1, :1]), soft[:1, :1])
     inks = Image.fromarray(np.dstack([255 - soft, np.zeros_like(grey)]), "CMYK")
     yield _case("depth and colour", "CMYK, as Adobe inverts it", saved(inks))
+    # Pillow writes four samples a pixel as they are, inverted: here of such colours that the picture is `soft`.
+    luma = np.asarray(Image.fromarray(255 - soft).convert("YCbCr"))
+    four = saved(Image.fromarray(np.dstack([255 - luma, np.zeros_like(grey)]), "CMYK"))
+    yield _case("depth and colour", "YCCK, as Adobe inverts it", _transformed(four, 2))
+    # Nothing says what four samples are, then: all take them for inks, and for inverted ones, as Adobe has them.
+    for name, data in (("CMYK", saved(inks)), ("YCCK", four)):
+        bare = _without_adobe(data)
+        yield Case("JPEG", "four colours without Adobe's segment", name, bare, None, NEAR, Should.BE_NAMED)
+
+
+def _adobe(data: bytes) -> int:
+    return data.index(b"\xff\xee\0\x0eAdobe")
+
+
+def _transformed(data: bytes, transform: int) -> bytes:
+    at = _adobe(data) + 15
+    return data[:at] + bytes([transform]) + data[at + 1 :]
+
+
+def _without_adobe(data: bytes) -> bytes:
+    at = _adobe(data)
+    return data[:at] + data[at + 16 :]
 
 
 def _wide_tables(data: bytes) -> bytes:
@@ -95,6 +117,9 @@ def _metadata() -> Iterator[Case]:
         xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + metadata.xmp(way))
         shown = art.turned(soft, way)
         yield _case("orientation", f"{way} by big-endian EXIF", plain[:2] + big + plain[2:], shown)
+        for name, kind in (("LONG", 4), ("SSHORT", 8), ("SLONG", 9)):
+            typed = segment(0xE1, metadata.EXIF_PREFIX + metadata.exif(way, kind=kind))
+            yield _case("orientation of another type", f"{way} as {name}", plain[:2] + typed + plain[2:], shown)
         yield _case("orientation in XMP or text", f"{way} by XMP", plain[:2] + xmp + plain[2:], shown)
     for name in ("sRGB", "Display P3", "Adobe RGB"):
         yield _case("profile", name, plain[:2] + _icc(metadata.profile(name)) + plain[2:])

@@ -90,6 +90,11 @@ def _alpha() -> Iterator[Case]:
         # A fourth sample of no stated meaning: TIFF has other words for alpha, so it is left out; some take it for one.
         shown = art.from_bits(art.to_bits(art.blocks(), bits), bits)
         yield Case("TIFF", "unexplained samples", f"RGB, {bits} bit", data, shown, should=Should.BE_NAMED)
+        unknown = art.to_bits(art.alpha()[:, ::-1], bits)
+        data = _file(np.dstack([art.to_bits(art.blocks(), bits), unknown, levels]), Layout(bits=bits, extra=(0, 2)))
+        clear = art.with_alpha(shown, art.from_bits(levels, bits))
+        name = f"RGB, {bits} bit, and alpha behind it"
+        yield Case("TIFF", "unexplained samples", name, data, clear, should=Should.BE_NAMED)
 
 
 def _compressed() -> Iterator[Case]:
@@ -200,6 +205,19 @@ def _rare() -> Iterator[Case]:
     yield Case("TIFF", "rare", "Lab, 8 bit", data, None, should=Should.BE_NAMED)
     data = _file(shown, Layout(photometric=raw.YCBCR, tags={530: (raw.SHORT, [1, 1])}))
     yield Case("TIFF", "rare", "YCbCr, not compressed", data, None, should=Should.BE_NAMED)
+    soft = art.soft()
+    luma = np.asarray(Image.fromarray(soft).convert("YCbCr"))
+    for predictor in (False, True):
+        layout = Layout(
+            photometric=raw.YCBCR, compression=raw.LZW, predictor=predictor, tags={530: (raw.SHORT, [1, 1])}
+        )
+        name = "YCbCr, LZW" + (", predicted" if predictor else "")
+        yield Case("TIFF", "rare", name, _file(luma, layout), soft, 3, Should.BE_NAMED)
+    out = io.BytesIO()
+    both = Image.fromarray(np.dstack([art.grey_of(soft), art.alpha()]), "LA")
+    both.save(out, "TIFF", compression="jpeg", quality=95)
+    shown = art.with_alpha(art.rgb(art.grey_of(soft)), art.alpha())
+    yield Case("TIFF", "rare", "grey with alpha, JPEG", out.getvalue(), shown, 20, Should.BE_NAMED)
 
 
 def _orientations() -> Iterator[Case]:

@@ -12,10 +12,11 @@ EXIF_PREFIX = b"Exif\0\0"
 BROKEN_PROFILE = b"\0\0\2\0this is no profile" + bytes(range(200))
 
 
-def exif(orientation: int, order: str = "<") -> bytes:
-    """An EXIF block, from its TIFF header on."""
+def exif(orientation: int, order: str = "<", kind: int = 3) -> bytes:
+    """An EXIF block, from its TIFF header on; `kind`: 3 SHORT as it should be, 4 LONG, 8 SSHORT, 9 SLONG."""
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
-    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
+    code = {3: "H2x", 4: "I", 8: "h2x", 9: "i"}[kind]
+    entry = struct.pack(order + "HHI" + code, 0x0112, kind, 1, orientation)
     return head + struct.pack(order + "H", 1) + entry + bytes(4)
 
 
