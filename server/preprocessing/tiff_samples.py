@@ -151,6 +151,8 @@ def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers,
         compressed = layout.compression != PLAIN
         raw = samples_of(packed, top, top + step)[..., 0] if compressed else plain[top : top + step]
         if layout.colours == "ycbcr":
+            if layout.predictor == 2:  # only where each pixel has a Cb and a Cr of its own
+                raw = add_up(raw.reshape(len(raw), -1, stored).copy()).reshape(raw.shape)
             yield ycbcr_to_rgb(page, layout, raw, min(rows - top * down, step * down))
         else:
             yield unpacked(raw, layout.block_width, stored, layout)

@@ -340,6 +340,30 @@ def test_ycbcr_becomes_rgb(
     assert np.abs(read(data) - right[:height, :width]).max() <= 1
 
 
+@pytest.mark.parametrize("tile", [{}, {"tile": (16, 16)}, {"rows": 4}], ids=["strip", "tiles", "strips"])
+@pytest.mark.parametrize("compression", [LZW, DEFLATE, OLD_DEFLATE])
+def test_ycbcr_whose_samples_are_predicted_is_read(compression: int, tile: dict[str, Any]) -> None:
+    y, cb, cr = noise(8, 3).astype(int).transpose(2, 0, 1)
+    cb, cr = cb // 4 + 96, cr // 4 + 96
+    right = np.stack((y + 1.402 * (cr - 128), np.zeros(y.shape), y + 1.772 * (cb - 128)), axis=-1)
+    right[..., 1] = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
+    stored = np.stack((y, cb, cr), axis=-1).astype(np.uint8)
+    way: dict[str, Any] = {"compression": compression, "further": {530: [1, 1]}, **tile}
+    data = tiffs.written(tiffs.page(stored, bits=8, photometric=YCBCR, predictor=2, **way))
+    assert np.abs(read(data) - np.clip(right, 0, 255)).max() <= 1
+    np.testing.assert_array_equal(by_vips(data), stored)  # libvips leaves them as they are
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"])
+def test_predicted_ycbcr_of_pillow_is_read(compression: str) -> None:
+    out = io.BytesIO()
+    try:
+        smooth().convert("YCbCr").save(out, "TIFF", compression=compression, tiffinfo={317: 2})
+    except OSError:
+        pytest.skip("this libtiff was built without it")
+    assert np.abs(read(out.getvalue()).astype(int) - np.asarray(smooth())).max() <= 3
+
+
 def smooth() -> Image.Image:
     small = np.random.default_rng(4).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((83, 61), Image.Resampling.BICUBIC)
