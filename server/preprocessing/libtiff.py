@@ -26,8 +26,8 @@ Block = bytes | memoryview
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
 _FORMATS = {_SHORT: "H", _LONG: "I"}
-_SAMPLES = {"1": 1, "L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}
-_PHOTOMETRIC = {"1": 1, "L": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
+_SAMPLES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "YCbCr": 3, "CMYK": 4}
+_PHOTOMETRIC = {"1": 1, "L": 1, "LA": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
 
 _NAMES = {"zstd": "Zstandard", "lzma": "LZMA", "jpeg": "JPEG", "tiff_lzw": "LZW"}
 

@@ -63,9 +63,8 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
     if layout.bits > 16 or layout.numbering != "unsigned":
         return _wide(page, layout)
     colour_map = palette(page, layout) if layout.colours == "palette" else None
-    used = layout.colour_count + (layout.alpha is not None)
     if layout.planar:
-        out = np.empty((layout.height, layout.width, used), np.uint8)
+        out = np.empty((layout.height, layout.width, len(layout.used)), np.uint8)
         for piece in pieces(page, layout):
             plane = out[..., piece.plane : piece.plane + 1]
             _place(plane, layout, piece, eight_bits(piece.samples, layout, piece.plane))
@@ -73,7 +72,7 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
     # Straight into the image, which alone takes four bytes a pixel.
     image = None
     for piece in pieces(page, layout):
-        part = _coloured(eight_bits(piece.samples[..., :used], layout, None), layout, colour_map)
+        part = _coloured(eight_bits(_used(piece.samples, layout), layout, None), layout, colour_map)
         if image is None:
             image = Image.new(part.mode, (layout.width, layout.height))
         if not layout.tiled:
@@ -87,6 +86,13 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
     if image is None:
         raise UnreadablePicture()
     return image
+
+
+def _used(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    used = layout.used
+    if used[-1] == len(used) - 1:  # no other sample is between them, and nothing needs to be copied
+        return samples[..., : len(used)]
+    return samples[..., used]
 
 
 def _coloured(eight: NDArray[np.uint8], layout: Layout, colour_map: NDArray[np.uint8] | None) -> Image.Image:

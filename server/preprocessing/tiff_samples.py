@@ -41,7 +41,7 @@ class Piece:
     at: int
     """Of strips, the row of the picture that it begins with; of tiles, its first one, counted row by row."""
     plane: int
-    """Which sample, where each has blocks of its own; else 0."""
+    """Which of the samples in use, where each has blocks of its own; else 0."""
     samples: NDArray[Any]
     """[rows, block width, samples], unsigned, signed or floating point as the layout says; YCbCr has become RGB."""
 
@@ -50,26 +50,28 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
     """Raises UnreadablePicture for what lies outside of the file or cannot be decompressed, UnsupportedPicture where
     a library is missing or bounded."""
     blocks = layout.across * layout.down
-    used = min(layout.samples, layout.colour_count + (layout.alpha is not None)) if layout.planar else 1
-    if blocks * used > _MOST_BLOCKS:
+    planes = layout.used if layout.planar else [0]
+    if (total := blocks * len(planes)) > _MOST_BLOCKS:
         raise UnsupportedPicture(
-            f"This TIFF is cut into {blocks * used:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
+            f"This TIFF is cut into {total:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
             "save it with larger ones."
         )
-    counts = _checked_counts(page.data, layout, blocks * used)
+    wanted = np.concatenate([np.arange(plane * blocks, (plane + 1) * blocks) for plane in planes])
+    offsets = layout.offsets[wanted]
+    counts = _checked_counts(page.data, layout, offsets, None if layout.counts is None else layout.counts[wanted])
     step = max(1, _PIECE // _block_bytes(layout, layout.block_height))
     if layout.block_height % layout.subsampling[1]:
         step = 1  # the last rows of a block have no others to share Cb and Cr with
-    for plane in range(used):
+    for plane in range(len(planes)):
         start = 0
         while start < blocks:
             stop = min(start + step, blocks)
             here = plane * blocks
             while stop > start + 1 and counts[here + start : here + stop].sum() > _MOST_COMPRESSED:
                 stop = start + (stop - start) // 2
-            offsets, lengths = layout.offsets[here + start : here + stop], counts[here + start : here + stop]
+            places, lengths = offsets[here + start : here + stop], counts[here + start : here + stop]
             at = start if layout.tiled else start * layout.block_height
-            for samples in _samples(page, layout, offsets, lengths, _rows(layout, start, stop)):
+            for samples in _samples(page, layout, places, lengths, _rows(layout, start, stop)):
                 yield Piece(at, plane, samples)
                 at += len(samples)  # of tiles, there is one piece alone
             start = stop
@@ -95,9 +97,9 @@ def _block_bytes(layout: Layout, rows: int) -> int:
     return _row_bytes(layout) * -(-rows // layout.subsampling[1])
 
 
-def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
+def _checked_counts(data: bytes, layout: Layout, offsets: Numbers, given: Numbers | None) -> Numbers:
     """How many bytes of the file each block has; where the file does not say, up to the next block."""
-    offsets, size = layout.offsets[:blocks], len(data)
+    blocks, size = len(offsets), len(data)
     if offsets.min() < 8 or offsets.max() >= size:
         raise UnreadablePicture()
     if layout.compression == PLAIN:
@@ -111,8 +113,7 @@ def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
         return counts
     ends = np.append(np.unique(offsets), size)
     to_next = ends[np.searchsorted(ends, offsets, side="right")] - offsets
-    given = layout.counts[:blocks] if layout.counts is not None else np.zeros(blocks, np.int64)
-    counts = np.where(given > 0, given, to_next)
+    counts = to_next if given is None else np.where(given > 0, given, to_next)
     # Decoders of bytes miss what is not there. These fill it with grey or white.
     if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
