@@ -302,6 +302,6 @@ def _check_compression(layout: Layout, name: str) -> None:
     if compression in CCITT:
         right = bits == 1 and stored == 1
     elif compression == JPEG:
-        right = bits == 8 and stored in (1, 3, 4) and layout.numbering == "unsigned" and layout.colours != "palette"
+        right = bits == 8 and stored <= 4 and layout.numbering == "unsigned" and layout.colours != "palette"
     if not right:
         raise _refused(f"{bits}-bit {name} of {samples} samples in {COMPRESSIONS[compression]} compression")

@@ -28,7 +28,7 @@ _MOST_BLOCKS = 300_000
 _MOST_SHARING, _ALWAYS_SHARED = 16, 256 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
-_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "CMYK"}
 _FAX_OPTIONS = (tags.T4_OPTIONS, tags.T6_OPTIONS)
 _END_OF_JPEG = b"\xff\xd9"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -366,6 +367,14 @@ def test_predicted_ycbcr_of_pillow_is_read(compression: str) -> None:
     assert np.abs(read(out.getvalue()).astype(int) - np.asarray(smooth())).max() <= 3
 
 
+def with_alpha(mode: str) -> Image.Image:
+    """`smooth`, with alpha that varies where the mode has any."""
+    image = smooth().convert(mode)
+    if image.mode in ("LA", "RGBA"):
+        image.putalpha(smooth().getchannel("B").transpose(Image.Transpose.ROTATE_180))
+    return image
+
+
 def smooth() -> Image.Image:
     small = np.random.default_rng(4).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((83, 61), Image.Resampling.BICUBIC)
@@ -373,14 +382,29 @@ def smooth() -> Image.Image:
 
 @pytest.mark.parametrize("tile", [{}, {"tile": True, "tile_width": 32, "tile_height": 16}], ids=["strips", "tiles"])
 @pytest.mark.parametrize("quality", [75, 95])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_jpeg_within_a_tiff_is_read_as_libvips_reads_it(mode: str, quality: int, tile: dict[str, Any]) -> None:
     pyvips = pytest.importorskip("pyvips")
-    image = pyvips.Image.new_from_array(np.asarray(smooth().convert(mode)))
+    image = pyvips.Image.new_from_array(np.asarray(with_alpha(mode)))
     data = image.tiffsave_buffer(compression="jpeg", Q=quality, **tile)
     found = by_vips(data)
     assert found is not None
     np.testing.assert_array_equal(read(data), found)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("photometric", [GREY, GREY_WHITE_ZERO])
+def test_grey_with_alpha_in_jpeg_compression_is_taken_as_its_tags_say(photometric: int, kind: int) -> None:
+    out = io.BytesIO()
+    with_alpha("LA").save(out, "TIFF", compression="jpeg")
+    found = by_vips(out.getvalue())
+    assert found is not None
+    data = out.getvalue()
+    for tag, before, now in ((262, GREY, photometric), (338, 2, kind)):
+        entry = struct.pack("<HHIHH", tag, 3, 1, before, 0)
+        assert data.count(entry) == 1
+        data = data.replace(entry, struct.pack("<HHIHH", tag, 3, 1, now, 0))
+    np.testing.assert_array_equal(read(data), expected(found, 8, photometric, (kind,)))
 
 
 def test_cmyk_in_jpeg_compression_is_read_as_libvips_reads_it() -> None:
