@@ -64,7 +64,8 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
         return _wide(page, layout)
     colour_map = palette(page, layout) if layout.colours == "palette" else None
     if layout.planar:
-        out = np.empty((layout.height, layout.width, len(layout.used)), np.uint8)
+        kind = np.uint16 if layout.colours == "palette" and layout.bits > 8 else np.uint8
+        out = np.empty((layout.height, layout.width, len(layout.used)), kind)
         for piece in pieces(page, layout):
             plane = out[..., piece.plane : piece.plane + 1]
             _place(plane, layout, piece, eight_bits(piece.samples, layout, piece.plane))
@@ -95,10 +96,10 @@ def _used(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
     return samples[..., used]
 
 
-def _coloured(eight: NDArray[np.uint8], layout: Layout, colour_map: NDArray[np.uint8] | None) -> Image.Image:
+def _coloured(eight: NDArray[Any], layout: Layout, colour_map: NDArray[np.uint8] | None) -> Image.Image:
     """Colours of 8 bits, and alpha where there is any, as an image in Pillow's mode for them."""
     if colour_map is not None:
-        eight = np.concatenate((colour_map[eight[..., 0]], eight[..., 1:]), axis=2)
+        eight = np.concatenate((colour_map[eight[..., 0]], eight[..., 1:].astype(np.uint8, copy=False)), axis=2)
     if layout.alpha == "associated":
         eight = straight(eight)
     if layout.colours in ("lab", "icclab"):

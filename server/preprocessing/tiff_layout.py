@@ -269,7 +269,7 @@ def _check_depth(layout: Layout, name: str) -> None:
         right = plain_grey and bits in (16, 32)
         name += " in signed numbers"
     elif layout.colours == "palette":
-        right = 1 <= bits <= 8
+        right = 1 <= bits <= 16
     elif layout.colours in ("ycbcr", "icclab"):
         right = bits == 8
     elif layout.colours == "lab":
