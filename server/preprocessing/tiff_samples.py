@@ -6,6 +6,7 @@ anywhere, several in one place, and give them any length: all of it is checked b
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,10 @@ _MOST_BLOCKS = 300_000
 _MOST_SHARING, _ALWAYS_SHARED = 16, 256 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
-_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "CMYK"}
 _FAX_OPTIONS = (tags.T4_OPTIONS, tags.T6_OPTIONS)
+_END_OF_FAX = 0x001001
+_NO_FAX = hashlib.sha512(b"whatever, but always the same").digest()
 _END_OF_JPEG = b"\xff\xd9"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -41,7 +44,7 @@ class Piece:
     at: int
     """Of strips, the row of the picture that it begins with; of tiles, its first one, counted row by row."""
     plane: int
-    """Which sample, where each has blocks of its own; else 0."""
+    """Which of the samples in use, where each has blocks of its own; else 0."""
     samples: NDArray[Any]
     """[rows, block width, samples], unsigned, signed or floating point as the layout says; YCbCr has become RGB."""
 
@@ -50,26 +53,28 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
     """Raises UnreadablePicture for what lies outside of the file or cannot be decompressed, UnsupportedPicture where
     a library is missing or bounded."""
     blocks = layout.across * layout.down
-    used = min(layout.samples, layout.colour_count + (layout.alpha is not None)) if layout.planar else 1
-    if blocks * used > _MOST_BLOCKS:
+    planes = layout.used if layout.planar else [0]
+    if (total := blocks * len(planes)) > _MOST_BLOCKS:
         raise UnsupportedPicture(
-            f"This TIFF is cut into {blocks * used:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
+            f"This TIFF is cut into {total:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
             "save it with larger ones."
         )
-    counts = _checked_counts(page.data, layout, blocks * used)
+    wanted = np.concatenate([np.arange(plane * blocks, (plane + 1) * blocks) for plane in planes])
+    offsets = layout.offsets[wanted]
+    counts = _checked_counts(page.data, layout, offsets, None if layout.counts is None else layout.counts[wanted])
     step = max(1, _PIECE // _block_bytes(layout, layout.block_height))
     if layout.block_height % layout.subsampling[1]:
         step = 1  # the last rows of a block have no others to share Cb and Cr with
-    for plane in range(used):
+    for plane in range(len(planes)):
         start = 0
         while start < blocks:
             stop = min(start + step, blocks)
             here = plane * blocks
             while stop > start + 1 and counts[here + start : here + stop].sum() > _MOST_COMPRESSED:
                 stop = start + (stop - start) // 2
-            offsets, lengths = layout.offsets[here + start : here + stop], counts[here + start : here + stop]
+            places, lengths = offsets[here + start : here + stop], counts[here + start : here + stop]
             at = start if layout.tiled else start * layout.block_height
-            for samples in _samples(page, layout, offsets, lengths, _rows(layout, start, stop)):
+            for samples in _samples(page, layout, places, lengths, _rows(layout, start, stop)):
                 yield Piece(at, plane, samples)
                 at += len(samples)  # of tiles, there is one piece alone
             start = stop
@@ -95,9 +100,9 @@ def _block_bytes(layout: Layout, rows: int) -> int:
     return _row_bytes(layout) * -(-rows // layout.subsampling[1])
 
 
-def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
+def _checked_counts(data: bytes, layout: Layout, offsets: Numbers, given: Numbers | None) -> Numbers:
     """How many bytes of the file each block has; where the file does not say, up to the next block."""
-    offsets, size = layout.offsets[:blocks], len(data)
+    blocks, size = len(offsets), len(data)
     if offsets.min() < 8 or offsets.max() >= size:
         raise UnreadablePicture()
     if layout.compression == PLAIN:
@@ -111,8 +116,7 @@ def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
         return counts
     ends = np.append(np.unique(offsets), size)
     to_next = ends[np.searchsorted(ends, offsets, side="right")] - offsets
-    given = layout.counts[:blocks] if layout.counts is not None else np.zeros(blocks, np.int64)
-    counts = np.where(given > 0, given, to_next)
+    counts = to_next if given is None else np.where(given > 0, given, to_next)
     # Decoders of bytes miss what is not there. These fill it with grey or white.
     if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
@@ -132,7 +136,7 @@ def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers,
     picture = None
     if layout.compression in CCITT:
         options = {tag: [page.number(tag, 0) & 0xFFFF] for tag in _FAX_OPTIONS if tag in page.entries}
-        picture = decompress(blocks, layout.compression, "1", size, layout.block_height, options)
+        picture = _of_fax(blocks, layout, size, options)
     elif layout.compression == JPEG or (layout.predictor == 2 and simple):
         picture = _as_picture(page, layout, blocks, size, stored)
     if picture is not None:
@@ -151,6 +155,8 @@ def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers,
         compressed = layout.compression != PLAIN
         raw = samples_of(packed, top, top + step)[..., 0] if compressed else plain[top : top + step]
         if layout.colours == "ycbcr":
+            if layout.predictor == 2:  # only where each pixel has a Cb and a Cr of its own
+                raw = add_up(raw.reshape(len(raw), -1, stored).copy()).reshape(raw.shape)
             yield ycbcr_to_rgb(page, layout, raw, min(rows - top * down, step * down))
         else:
             yield unpacked(raw, layout.block_width, stored, layout)
@@ -166,6 +172,28 @@ def _fetched(data: bytes, layout: Layout, offsets: Numbers, counts: Numbers) -> 
     if layout.bits_reversed and layout.compression != JPEG:
         return [bytes(block).translate(_REVERSED) for block in blocks]
     return blocks
+
+
+def _of_fax(blocks: list[Block], layout: Layout, size: tuple[int, int], options: dict[int, Any]) -> Image.Image:
+    """Blocks of CCITT compression. Raises UnreadablePicture where one ends before its rows do.
+
+    libtiff does not tell: it leaves the rows that are missing as they are. But then what follows the data is decoded
+    too, and makes another picture. A mark of the end, with which nearly all of group 4 ends, spares the second look.
+    """
+    if not all(map(_is_marked_as_ended, blocks)):
+        followed: list[Block] = [bytes(block) + _NO_FAX for block in blocks]
+        other = decompress(followed, layout.compression, "1", size, layout.block_height, options).tobytes()
+        picture = decompress(blocks, layout.compression, "1", size, layout.block_height, options)
+        if picture.tobytes() != other:
+            raise UnreadablePicture()
+        return picture
+    return decompress(blocks, layout.compression, "1", size, layout.block_height, options)
+
+
+def _is_marked_as_ended(block: Block) -> bool:
+    """Whether nothing but noughts follows group 4's mark of the end (EOFB)."""
+    last = int.from_bytes(block[-5:], "big")
+    return last != 0 and last // (last & -last) & 0xFFFFFF == _END_OF_FAX
 
 
 def _as_picture(
