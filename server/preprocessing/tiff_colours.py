@@ -69,10 +69,10 @@ def _eight_bit_lab(samples: NDArray[Any], plane: int | None) -> NDArray[np.uint8
 def palette(page: Directory, layout: Layout) -> NDArray[np.uint8]:
     """uint8[colours, 3]. By the standard colours have 16 bits; where none needs more than 8, they count as 8 bits."""
     count = 1 << layout.bits
-    found = page.numbers(tags.COLOUR_MAP)
+    found = page.numbers(tags.COLOUR_MAP, most=3 * count)
     if found is None or len(found) < 3 * count:
         raise UnreadablePicture()
-    colours = found[: 3 * count].reshape(3, count).T
+    colours = found.reshape(3, count).T
     return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
 
 

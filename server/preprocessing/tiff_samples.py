@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from server.errors import UnreadablePicture, UnsupportedPicture
+from server.errors import UnreadablePicture
 from server.preprocessing import tiff_directory as tags
 from server.preprocessing.libtiff import Block, decompress, samples_of
 from server.preprocessing.tiff_colours import ycbcr_to_rgb
@@ -23,9 +23,8 @@ from server.preprocessing.tiff_layout import CCITT, JPEG, PLAIN, Layout
 
 # Bytes of a piece, decompressed and compressed, where its blocks are not larger.
 _PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
-_MOST_BLOCKS = 300_000
 # Equal blocks may lie in one place, as blank tiles do; but not so often that a small file asks for endless work.
-_MOST_SHARING, _ALWAYS_SHARED = 16, 256 << 20
+_MOST_SHARING, _ALWAYS_SHARED = 2, 32 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
@@ -51,11 +50,6 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
     a library is missing or bounded."""
     blocks = layout.across * layout.down
     used = min(layout.samples, layout.colour_count + (layout.alpha is not None)) if layout.planar else 1
-    if blocks * used > _MOST_BLOCKS:
-        raise UnsupportedPicture(
-            f"This TIFF is cut into {blocks * used:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
-            "save it with larger ones."
-        )
     counts = _checked_counts(page.data, layout, blocks * used)
     step = max(1, _PIECE // _block_bytes(layout, layout.block_height))
     if layout.block_height % layout.subsampling[1]:

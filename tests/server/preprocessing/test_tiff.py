@@ -7,6 +7,7 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.errors import MediaRejected, PictureTooLarge, UnreadablePicture, UnsupportedPicture
-from server.preprocessing import libtiff, media, tiff
+from server.preprocessing import libtiff, media, tiff, tiff_directory
 from server.preprocessing.formats import TIFF
 from server.preprocessing.stored import Bounds
 from tests.support import tiffs
@@ -162,11 +163,45 @@ def test_a_strip_beyond_what_the_library_takes_is_refused_by_name() -> None:
 
 
 def test_a_picture_in_countless_strips_is_refused_by_name() -> None:
-    rows = 300_001
+    rows = 65_537
     one = flat(1, 1, 1)
     tags = {**one.tags, 257: [rows], 278: [1], 273: [8] * rows, 279: [1] * rows}
-    with pytest.raises(UnsupportedPicture, match="300,001 strips"):
+    with pytest.raises(UnsupportedPicture, match="65,537 strips"):
         tiff.read(tiffs.written(Page(tags, one.blocks)), TIFF, Bounds(MANY))
+
+
+def test_no_more_numbers_of_a_tag_are_taken_than_are_asked_for() -> None:
+    count = 4_000_000
+    page = tiff_directory.Directory(bytes(8) + b"\2" * count, "<", dict.fromkeys(range(250, 400), (1, count, 8)), 0)
+    tracemalloc.start()
+    try:
+        assert page.number(tiff_directory.WIDTH, 0) == 2
+        depths = page.numbers(tiff_directory.BITS, most=3)
+        assert depths is not None
+        assert depths.tolist() == [2, 2, 2]
+        assert page.area() == 4
+        assert page.has_full_picture()
+        assert not page.is_camera_raw()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count / 10
+
+
+def test_directories_below_a_page_that_cannot_be_read_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked through until it turns out to be damaged."""
+    pages = [Page({**flat(1, 2, 2, further=REDUCED).tags, 330: [1] * 100}) for _ in range(100)]
+    data = tiffs.written(flat(9, 2, 2, further=REDUCED), *pages)
+    looked_at = []
+    whole = tiff_directory._read
+
+    def counted(data: bytes, order: str, big: bool, at: int) -> tiff_directory.Directory | None:
+        looked_at.append(at)
+        return whole(data, order, big, at)
+
+    monkeypatch.setattr(tiff_directory, "_read", counted)
+    assert read_grey(data) == 9
+    assert 100 < len(looked_at) <= 200
 
 
 def test_a_library_without_a_compression_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +279,7 @@ def test_a_directory_that_cannot_be_right_is_refused_as_damaged(tags: dict[int, 
 
 def test_blocks_that_share_one_place_over_and_over_are_refused() -> None:
     one = flat(1, 64, 1, compression=DEFLATE)
-    rows = 100_000
+    rows = 50_000
     padding = bytes(60_000)
     tags = {**one.tags, 257: [rows], 278: [1], 273: [8] * rows, 279: [50_000] * rows}
     with pytest.raises(UnreadablePicture):
