@@ -17,6 +17,7 @@ from PIL import Image
 from server.errors import UnreadablePicture
 from server.preprocessing import tiff_directory as tags
 from server.preprocessing.libtiff import Block, decompress, samples_of
+from server.preprocessing.tiff_bits import unpacked_bits
 from server.preprocessing.tiff_colours import ycbcr_to_rgb
 from server.preprocessing.tiff_directory import Directory, Numbers
 from server.preprocessing.tiff_layout import CCITT, JPEG, PLAIN, Layout
@@ -182,7 +183,7 @@ def _as_picture(
 
 
 def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -> NDArray[Any]:
-    """Rows of bytes to numbers: [rows, width, samples]. Samples that fill no bytes begin at the highest bit."""
+    """Rows of bytes to numbers: [rows, width, samples]. Those of odd depths that are not used are 0."""
     bits, shape = layout.bits, (len(raw), width, samples)
     if layout.predictor == 3:
         return _undo_float_prediction(raw, samples, bits).reshape(shape)
@@ -194,18 +195,8 @@ def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -
             native = whole.astype(whole.dtype.newbyteorder("="))
             return add_up(native).view(f"{kind}{bits // 8}")
         return np.ascontiguousarray(raw).view(f"{layout.order}{kind}{bits // 8}").reshape(shape)
-    count = width * samples
-    if 8 % bits == 0:
-        shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
-        return ((raw[..., None] >> shifts) & ((1 << bits) - 1)).reshape(len(raw), -1)[:, :count].reshape(shape)
-    out = np.empty((len(raw), count), np.uint16)
-    step = max(1, (1 << 18) // count)  # a byte for every bit, below
-    for top in range(0, len(raw), step):
-        single = np.unpackbits(raw[top : top + step], axis=1, count=count * bits).reshape(-1, count, bits)
-        padded = np.zeros((len(single), count, 16), np.uint8)
-        padded[..., 16 - bits :] = single
-        out[top : top + step] = np.packbits(padded, axis=-1).view(">u2")[..., 0]
-    return out.reshape(shape)
+    used = [0] if layout.planar else range(layout.colour_count + (layout.alpha is not None))
+    return unpacked_bits(raw, width, samples, bits, used)
 
 
 def add_up(differences: NDArray[Any]) -> NDArray[Any]:
