@@ -25,7 +25,7 @@ from server.preprocessing.tiff_layout import CCITT, JPEG, PLAIN, Layout
 # Bytes of a piece, decompressed and compressed, where its blocks are not larger.
 _PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
 # Equal blocks may lie in one place, as blank tiles do; but not so often that a small file asks for endless work.
-_MOST_SHARING, _ALWAYS_SHARED = 2, 32 << 20
+_MOST_SHARED = 32 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
@@ -112,7 +112,7 @@ def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
     if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
     counts = np.minimum(counts, size - offsets)
-    if counts.sum() > _MOST_SHARING * size + _ALWAYS_SHARED:
+    if counts.sum() > size + _MOST_SHARED:
         raise UnreadablePicture()
     return counts
 

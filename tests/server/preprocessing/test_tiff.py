@@ -170,6 +170,58 @@ def test_a_picture_in_countless_strips_is_refused_by_name() -> None:
         tiff.read(tiffs.written(Page(tags, one.blocks)), TIFF, Bounds(MANY))
 
 
+def of_size(pixels: int, bits: int, samples: int, photometric: int, **more: Any) -> bytes:
+    """A file of which the tags say that it has so many pixels."""
+    page = tiffs.page(np.zeros((8, 8, samples), np.uint8), bits=bits, photometric=photometric, **more)
+    rows = pixels // 1000
+    return tiffs.written(Page({**page.tags, 256: [1000], 257: [rows], 278: [rows]}, page.blocks))
+
+
+CMYK, LAB, YCBCR = tiffs.CMYK, tiffs.LAB, tiffs.YCBCR
+ORDINARY: list[tuple[int, int, int, dict[str, Any]]] = [
+    (1, 1, GREY, {}),
+    (8, 1, GREY, {}),
+    (16, 1, GREY, {}),
+    (8, 3, RGB, {}),
+    (8, 4, RGB, {"extra": [2]}),
+    (8, 4, CMYK, {}),
+    (16, 3, RGB, {}),
+    (16, 3, RGB, {"planar": True}),
+    (8, 3, YCBCR, {"further": {530: [1, 1]}}),
+]
+SLOW: list[tuple[int, int, int, dict[str, Any]]] = [
+    (12, 3, RGB, {}),
+    (16, 4, RGB, {"extra": [1]}),
+    (16, 5, CMYK, {"extra": [2]}),
+    (8, 3, LAB, {}),
+    (64, 1, GREY, {"numbering": 3, "compression": DEFLATE, "predictor": 3}),
+]
+
+
+@pytest.mark.parametrize(("bits", "samples", "photometric", "more"), ORDINARY)
+def test_an_ordinary_kind_may_have_any_size(bits: int, samples: int, photometric: int, more: dict[str, Any]) -> None:
+    if "planar" in more:
+        more = {**more, "rows": 8}
+    assert tiff.measure(of_size(200 * MANY, bits, samples, photometric, **more), TIFF) == (1000, 200_000)
+
+
+@pytest.mark.parametrize(("bits", "samples", "photometric", "more"), SLOW)
+def test_a_kind_that_takes_longer_may_have_24_million_pixels(
+    bits: int, samples: int, photometric: int, more: dict[str, Any]
+) -> None:
+    assert tiff.measure(of_size(24 * MANY, bits, samples, photometric, **more), TIFF) == (1000, 24_000)
+    large = of_size(64 * MANY, bits, samples, photometric, **more)
+    for step in (lambda: tiff.measure(large, TIFF), lambda: tiff.read(large, TIFF, Bounds(64 * MANY))):
+        with pytest.raises(UnsupportedPicture, match=rf"too large for its kind \({bits}-bit .* million pixels"):
+            step()
+
+
+def test_samples_that_are_left_out_count_as_well() -> None:
+    assert tiff.measure(of_size(12 * MANY, 16, 15, RGB, extra=[0] * 12), TIFF) == (1000, 12_000)
+    with pytest.raises(UnsupportedPicture, match="of 15 samples"):
+        tiff.measure(of_size(24 * MANY, 16, 15, RGB, extra=[0] * 12), TIFF)
+
+
 def test_no_more_numbers_of_a_tag_are_taken_than_are_asked_for() -> None:
     count = 4_000_000
     page = tiff_directory.Directory(bytes(8) + b"\2" * count, "<", dict.fromkeys(range(250, 400), (1, count, 8)), 0)
