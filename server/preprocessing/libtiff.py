@@ -25,8 +25,8 @@ from server.preprocessing import tiff_directory as tags
 Block = bytes | memoryview
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
-_SAMPLES = {"1": 1, "L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}
-_PHOTOMETRIC = {"1": 1, "L": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
+_SAMPLES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "YCbCr": 3, "CMYK": 4}
+_PHOTOMETRIC = {"1": 1, "L": 1, "LA": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
 
 _NAMES = {"zstd": "Zstandard", "lzma": "LZMA", "jpeg": "JPEG", "tiff_lzw": "LZW"}
 
@@ -69,9 +69,9 @@ def decompress(
 ) -> Image.Image:
     """Decompress blocks of `rows` rows each (the last may have fewer) into one image of this size, one upon another.
 
-    `mode`: L for bytes of any meaning, 1 for CCITT, YCbCr (which becomes RGB), RGB or CMYK (any four bytes) for JPEG
-    and for bytes with a predictor. `further`: tags of theirs. Raises UnsupportedPicture where this libtiff lacks the
-    compression, or the block is too large for Pillow; UnreadablePicture for damage.
+    `mode`: L for bytes of any meaning, 1 for CCITT, YCbCr (which becomes RGB), LA (any two bytes), RGB or CMYK (any
+    four) for JPEG and for bytes with a predictor. `further`: tags of theirs. Raises UnsupportedPicture where this
+    libtiff lacks the compression, or the block is too large for Pillow; UnreadablePicture for damage.
     """
     width, height = size
     samples = _SAMPLES[mode]
@@ -86,6 +86,7 @@ def decompress(
         tags.PHOTOMETRIC: [_PHOTOMETRIC[mode]],
         tags.SAMPLES: [samples],
         tags.PLANAR: [1],
+        **({tags.EXTRA_SAMPLES: [2]} if mode == "LA" else {}),
         **(further or {}),
     }
     data = _written(blocks, width, height, rows, values)

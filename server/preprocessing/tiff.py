@@ -66,9 +66,9 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
     if layout.bits > 16 or layout.numbering != "unsigned":
         return _wide(page, layout)
     colour_map = palette(page, layout) if layout.colours == "palette" else None
-    used = layout.colour_count + (layout.alpha is not None)
     if layout.planar:
-        out = np.empty((layout.height, layout.width, used), np.uint8)
+        kind = np.uint16 if layout.colours == "palette" and layout.bits > 8 else np.uint8
+        out = np.empty((layout.height, layout.width, len(layout.used)), kind)
         for piece in pieces(page, layout):
             plane = out[..., piece.plane : piece.plane + 1]
             _place(plane, layout, piece, eight_bits(piece.samples, layout, piece.plane))
@@ -76,7 +76,7 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
     # Straight into the image, which alone takes four bytes a pixel.
     image = None
     for piece in pieces(page, layout):
-        part = _coloured(eight_bits(piece.samples[..., :used], layout, None), layout, colour_map)
+        part = _coloured(eight_bits(_used(piece.samples, layout), layout, None), layout, colour_map)
         if image is None:
             image = Image.new(part.mode, (layout.width, layout.height))
         if not layout.tiled:
@@ -92,10 +92,17 @@ def _image(page: Directory, layout: Layout) -> Image.Image:
     return image
 
 
-def _coloured(eight: NDArray[np.uint8], layout: Layout, colour_map: NDArray[np.uint8] | None) -> Image.Image:
+def _used(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    used = layout.used
+    if used[-1] == len(used) - 1:  # no other sample is between them, and nothing needs to be copied
+        return samples[..., : len(used)]
+    return samples[..., used]
+
+
+def _coloured(eight: NDArray[Any], layout: Layout, colour_map: NDArray[np.uint8] | None) -> Image.Image:
     """Colours of 8 bits, and alpha where there is any, as an image in Pillow's mode for them."""
     if colour_map is not None:
-        eight = np.concatenate((colour_map[eight[..., 0]], eight[..., 1:]), axis=2)
+        eight = np.concatenate((colour_map[eight[..., 0]], eight[..., 1:].astype(np.uint8, copy=False)), axis=2)
     if layout.alpha == "associated":
         eight = straight(eight)
     if layout.colours in ("lab", "icclab"):

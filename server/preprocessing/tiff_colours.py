@@ -25,14 +25,16 @@ _COEFFICIENTS = ((299, 1000), (587, 1000), (114, 1000))
 _REFERENCE = ((0, 1), (255, 1), (128, 1), (255, 1), (128, 1), (255, 1))
 
 
-def eight_bits(samples: NDArray[Any], layout: Layout, plane: int | None) -> NDArray[np.uint8]:
-    """Whole numbers of 1 to 16 bits to 8, rounded; the places in a palette as they are. `plane`: which sample, of one.
+def eight_bits(samples: NDArray[Any], layout: Layout, plane: int | None) -> NDArray[Any]:
+    """Whole numbers of 1 to 16 bits to 8, rounded, uint8. `plane`: which sample, of one.
+
+    The places in a palette stay as they are; of more than 8 bits, all are uint16, what is beside them too.
 
     But 16-bit colours keep their upper byte, as Pillow reads them, so that vectors of such files stay valid.
     """
     first = samples[..., : plane in (None, 0)]
     if layout.colours == "palette":
-        return np.concatenate((first, _scaled(samples[..., first.shape[2] :], layout.bits)), axis=2, dtype=np.uint8)
+        return np.concatenate((first, _scaled(samples[..., first.shape[2] :], layout.bits)), axis=2)
     if layout.colours == "lab" and layout.bits == 16:
         return _eight_bit_lab(samples, plane)
     if layout.colours in ("rgb", "cmyk") and layout.bits == 16:

@@ -37,7 +37,7 @@ def check_work(layout: Layout) -> None:
 
 def _cost(layout: Layout) -> float:
     """What a pixel takes, as measured: its bytes, and what is done to them beyond the ordinary."""
-    used = layout.colour_count + (layout.alpha is not None)
+    used = len(layout.used)
     stored = (used if layout.planar else layout.samples) * layout.bits / 8
     cost = stored + (2 if layout.alpha else 0) + (2 if layout.alpha == "associated" else 0)
     if layout.bits not in (1, 2, 4, 8, 16, 32, 64):

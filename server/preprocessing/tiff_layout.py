@@ -99,7 +99,9 @@ class Layout:
     samples: int
     """A pixel: those of the colours, and extra ones."""
     alpha: Alpha | None
-    """What the first extra sample is; None without one, or where it is to be left out."""
+    """What it is; None where no extra sample is one."""
+    alpha_at: int
+    """Which of the samples it is, if any is."""
     white_is_zero: bool
     planar: bool
     """Every sample has blocks of its own."""
@@ -119,6 +121,11 @@ class Layout:
     @property
     def colour_count(self) -> int:
         return _COUNTS[self.colours]
+
+    @property
+    def used(self) -> list[int]:
+        """Which samples make the picture: those of the colours, and alpha after them; the rest is left out."""
+        return [*range(self.colour_count), *([self.alpha_at] if self.alpha else [])]
 
     @property
     def across(self) -> int:
@@ -178,6 +185,7 @@ def layout_of(page: Directory) -> Layout:
     counts = page.numbers(tags.TILE_COUNTS if tiled else tags.STRIP_COUNTS, most=blocks)
     if offsets is None:
         raise UnreadablePicture()
+    alpha, which = _alpha(page, extra)
     layout = Layout(
         width=width,
         height=height,
@@ -185,7 +193,8 @@ def layout_of(page: Directory) -> Layout:
         bits=bits,
         numbering=numbering,
         samples=samples,
-        alpha=_alpha(page, extra),
+        alpha=alpha,
+        alpha_at=_COUNTS[colours] + which,
         white_is_zero=photometric == 0,
         planar=planar,
         compression=compression,
@@ -237,18 +246,18 @@ def _numbering(page: Directory, samples: int, name: str) -> Numbering:
     return "unsigned" if numbering == "signed" and name == "CIELab" else numbering
 
 
-def _alpha(page: Directory, extra: int) -> Alpha | None:
-    """Whether the first sample beyond the colours is alpha: 1 is associated, 2 not, 0 unspecified, and left out.
+def _alpha(page: Directory, extra: int) -> tuple[Alpha | None, int]:
+    """What alpha there is among the samples beyond the colours, and which of them it is, from 0.
 
-    An extra sample that no tag describes is taken for alpha, and so is Corel Draw's 999.
+    1 is associated, 2 not; 0, unspecified, is left out. The first extra sample counts as 2 where no tag describes it,
+    and so does Corel Draw's 999.
     """
-    if not extra:
-        return None
-    kinds = page.numbers(tags.EXTRA_SAMPLES, most=1)
-    kind = 2 if kinds is None or not len(kinds) else int(kinds[0])
-    if kind == 0:
-        return None
-    return "associated" if kind == 1 else "straight"
+    found = page.numbers(tags.EXTRA_SAMPLES, most=extra) if extra else None
+    kinds = [2] if found is None or not len(found) else found.tolist()
+    for which, kind in enumerate(kinds[:extra]):
+        if kind:
+            return ("associated" if kind == 1 else "straight"), which
+    return None, 0
 
 
 def _subsampling(page: Directory) -> tuple[int, int]:
@@ -270,7 +279,7 @@ def _check_depth(layout: Layout, name: str) -> None:
         right = plain_grey and bits in (16, 32)
         name += " in signed numbers"
     elif layout.colours == "palette":
-        right = 1 <= bits <= 8
+        right = 1 <= bits <= 16
     elif layout.colours in ("ycbcr", "icclab"):
         right = bits == 8
     elif layout.colours == "lab":
@@ -303,6 +312,6 @@ def _check_compression(layout: Layout, name: str) -> None:
     if compression in CCITT:
         right = bits == 1 and stored == 1
     elif compression == JPEG:
-        right = bits == 8 and stored in (1, 3, 4) and layout.numbering == "unsigned" and layout.colours != "palette"
+        right = bits == 8 and stored <= 4 and layout.numbering == "unsigned" and layout.colours != "palette"
     if not right:
         raise _refused(f"{bits}-bit {name} of {samples} samples in {COMPRESSIONS[compression]} compression")

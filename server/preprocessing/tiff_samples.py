@@ -28,7 +28,7 @@ _PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
 _MOST_SHARED = 32 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
-_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "CMYK"}
 _FAX_OPTIONS = (tags.T4_OPTIONS, tags.T6_OPTIONS)
 _END_OF_JPEG = b"\xff\xd9"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -41,7 +41,7 @@ class Piece:
     at: int
     """Of strips, the row of the picture that it begins with; of tiles, its first one, counted row by row."""
     plane: int
-    """Which sample, where each has blocks of its own; else 0."""
+    """Which of the samples in use, where each has blocks of its own; else 0."""
     samples: NDArray[Any]
     """[rows, block width, samples], unsigned, signed or floating point as the layout says; YCbCr has become RGB."""
 
@@ -50,21 +50,23 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
     """Raises UnreadablePicture for what lies outside of the file or cannot be decompressed, UnsupportedPicture where
     a library is missing or bounded."""
     blocks = layout.across * layout.down
-    used = min(layout.samples, layout.colour_count + (layout.alpha is not None)) if layout.planar else 1
-    counts = _checked_counts(page.data, layout, blocks * used)
+    planes = layout.used if layout.planar else [0]
+    wanted = np.concatenate([np.arange(plane * blocks, (plane + 1) * blocks) for plane in planes])
+    offsets = layout.offsets[wanted]
+    counts = _checked_counts(page.data, layout, offsets, None if layout.counts is None else layout.counts[wanted])
     step = max(1, _PIECE // _block_bytes(layout, layout.block_height))
     if layout.block_height % layout.subsampling[1]:
         step = 1  # the last rows of a block have no others to share Cb and Cr with
-    for plane in range(used):
+    for plane in range(len(planes)):
         start = 0
         while start < blocks:
             stop = min(start + step, blocks)
             here = plane * blocks
             while stop > start + 1 and counts[here + start : here + stop].sum() > _MOST_COMPRESSED:
                 stop = start + (stop - start) // 2
-            offsets, lengths = layout.offsets[here + start : here + stop], counts[here + start : here + stop]
+            places, lengths = offsets[here + start : here + stop], counts[here + start : here + stop]
             at = start if layout.tiled else start * layout.block_height
-            for samples in _samples(page, layout, offsets, lengths, _rows(layout, start, stop)):
+            for samples in _samples(page, layout, places, lengths, _rows(layout, start, stop)):
                 yield Piece(at, plane, samples)
                 at += len(samples)  # of tiles, there is one piece alone
             start = stop
@@ -90,9 +92,9 @@ def _block_bytes(layout: Layout, rows: int) -> int:
     return _row_bytes(layout) * -(-rows // layout.subsampling[1])
 
 
-def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
+def _checked_counts(data: bytes, layout: Layout, offsets: Numbers, given: Numbers | None) -> Numbers:
     """How many bytes of the file each block has; where the file does not say, up to the next block."""
-    offsets, size = layout.offsets[:blocks], len(data)
+    blocks, size = len(offsets), len(data)
     if offsets.min() < 8 or offsets.max() >= size:
         raise UnreadablePicture()
     if layout.compression == PLAIN:
@@ -106,8 +108,7 @@ def _checked_counts(data: bytes, layout: Layout, blocks: int) -> Numbers:
         return counts
     ends = np.append(np.unique(offsets), size)
     to_next = ends[np.searchsorted(ends, offsets, side="right")] - offsets
-    given = layout.counts[:blocks] if layout.counts is not None else np.zeros(blocks, np.int64)
-    counts = np.where(given > 0, given, to_next)
+    counts = to_next if given is None else np.where(given > 0, given, to_next)
     # Decoders of bytes miss what is not there. These fill it with grey or white.
     if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
@@ -146,6 +147,8 @@ def _samples(page: Directory, layout: Layout, offsets: Numbers, counts: Numbers,
         compressed = layout.compression != PLAIN
         raw = samples_of(packed, top, top + step)[..., 0] if compressed else plain[top : top + step]
         if layout.colours == "ycbcr":
+            if layout.predictor == 2:  # only where each pixel has a Cb and a Cr of its own
+                raw = add_up(raw.reshape(len(raw), -1, stored).copy()).reshape(raw.shape)
             yield ycbcr_to_rgb(page, layout, raw, min(rows - top * down, step * down))
         else:
             yield unpacked(raw, layout.block_width, stored, layout)
@@ -195,7 +198,7 @@ def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -
             native = whole.astype(whole.dtype.newbyteorder("="))
             return add_up(native).view(f"{kind}{bits // 8}")
         return np.ascontiguousarray(raw).view(f"{layout.order}{kind}{bits // 8}").reshape(shape)
-    used = [0] if layout.planar else range(layout.colour_count + (layout.alpha is not None))
+    used = [0] if layout.planar else layout.used
     return unpacked_bits(raw, width, samples, bits, used)
 
 

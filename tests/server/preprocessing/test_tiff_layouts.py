@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,10 +93,12 @@ def expected(samples: Array, bits: int, photometric: int, extra: Sequence[int] |
     if photometric == GREY_WHITE_ZERO:
         eight[..., 0] = 255 - eight[..., 0]
     colours = COLOURS[photometric]
-    colour, alpha = eight[..., :colours], eight[..., colours : colours + 1]
-    if not extra or extra[0] == 0:
+    colour, kinds = eight[..., :colours], [kind for kind in extra or () if kind]
+    if not extra or not kinds:
         return colour
-    if extra[0] == 1:
+    at = colours + list(extra).index(kinds[0])
+    alpha = eight[..., at : at + 1]
+    if kinds[0] == 1:
         with np.errstate(divide="ignore", invalid="ignore"):
             colour = np.where(alpha == 0, 0, np.minimum(np.floor(colour * 255 / alpha), 255)).astype(int)
     if photometric == CMYK:
@@ -106,10 +109,10 @@ def expected(samples: Array, bits: int, photometric: int, extra: Sequence[int] |
 def layouts(photometric: int, bits: int) -> Iterator[tuple[dict[str, Any], str]]:
     """All of them for the usual depths; for the others, those in which they could differ."""
     ways = WAYS + PREDICTED if bits in (8, 16) else WAYS if bits in (1, 4, 12) else WAYS[3:5]
-    extras = (None, (0,), (1,), (2,), (2, 0))
+    extras = (None, (0,), (1,), (2,), (2, 0), (0, 2), (0, 1), (0, 0, 2))
     orders = "<>" if bits in (12, 16) else "<"
     for extra, planar, order, way in itertools.product(extras, (False, True), orders, ways):
-        if extra == (2, 0) and way is not ways[-1]:
+        if len(extra or ()) > 1 and way not in ways[-2:]:
             continue
         if not planar or COLOURS[photometric] + len(extra or ()) > 1:
             yield {"bits": bits, "photometric": photometric, "extra": extra, "planar": planar, **way}, order
@@ -132,7 +135,7 @@ def test_libvips_finds_the_same_samples_in_the_same_files(photometric: int, bits
     agreed = 0
     for layout, order in layouts(photometric, bits):
         extra, planar = layout["extra"], layout["planar"]
-        if (extra and extra[0] == 1) or (planar and COLOURS[photometric] == 1):
+        if (extra and 1 in extra) or (planar and COLOURS[photometric] == 1):
             continue  # libvips reads a grey plane with another one beside it as one row over and over
         samples = noise(bits, COLOURS[photometric] + len(extra or ()))
         found = by_vips(tiffs.written(tiffs.page(samples, order=order, **layout), order=order))
@@ -206,7 +209,7 @@ def test_pictures_of_many_pieces_are_put_together(bits: int, size: int, monkeypa
         np.testing.assert_array_equal(read(data), expected(samples, bits, RGB, (2,)), err_msg=f"{planar} {way}")
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("bits", range(1, 17))
 @pytest.mark.parametrize("extra", [None, (0,), (1,), (2,)])
 def test_palettes_are_read(bits: int, extra: tuple[int, ...] | None) -> None:
     rng = np.random.default_rng(bits)
@@ -228,8 +231,9 @@ def test_palettes_are_read(bits: int, extra: tuple[int, ...] | None) -> None:
         data = tiffs.written(one)
         np.testing.assert_array_equal(read(data), right, err_msg=f"{scale} {planar} {way}")
         found = by_vips(data) if scale == 257 and extra is None else None
+        assert found is not None or bits not in (8, 16) or scale != 257 or extra is not None
         if found is not None:
-            np.testing.assert_array_equal(found, right)
+            np.testing.assert_array_equal(found, right * (257 if found.dtype == np.uint16 else 1))
 
 
 def test_no_photometric_interpretation_means_black_is_zero_or_rgb() -> None:
@@ -363,6 +367,38 @@ def test_ycbcr_becomes_rgb(
     assert np.abs(read(data) - right[:height, :width]).max() <= 1
 
 
+@pytest.mark.parametrize("tile", [{}, {"tile": (16, 16)}, {"rows": 4}], ids=["strip", "tiles", "strips"])
+@pytest.mark.parametrize("compression", [LZW, DEFLATE, OLD_DEFLATE])
+def test_ycbcr_whose_samples_are_predicted_is_read(compression: int, tile: dict[str, Any]) -> None:
+    y, cb, cr = noise(8, 3).astype(int).transpose(2, 0, 1)
+    cb, cr = cb // 4 + 96, cr // 4 + 96
+    right = np.stack((y + 1.402 * (cr - 128), np.zeros(y.shape), y + 1.772 * (cb - 128)), axis=-1)
+    right[..., 1] = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
+    stored = np.stack((y, cb, cr), axis=-1).astype(np.uint8)
+    way: dict[str, Any] = {"compression": compression, "further": {530: [1, 1]}, **tile}
+    data = tiffs.written(tiffs.page(stored, bits=8, photometric=YCBCR, predictor=2, **way))
+    assert np.abs(read(data) - np.clip(right, 0, 255)).max() <= 1
+    np.testing.assert_array_equal(by_vips(data), stored)  # libvips leaves them as they are
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma"])
+def test_predicted_ycbcr_of_pillow_is_read(compression: str) -> None:
+    out = io.BytesIO()
+    try:
+        smooth().convert("YCbCr").save(out, "TIFF", compression=compression, tiffinfo={317: 2})
+    except OSError:
+        pytest.skip("this libtiff was built without it")
+    assert np.abs(read(out.getvalue()).astype(int) - np.asarray(smooth())).max() <= 3
+
+
+def with_alpha(mode: str) -> Image.Image:
+    """`smooth`, with alpha that varies where the mode has any."""
+    image = smooth().convert(mode)
+    if image.mode in ("LA", "RGBA"):
+        image.putalpha(smooth().getchannel("B").transpose(Image.Transpose.ROTATE_180))
+    return image
+
+
 def smooth() -> Image.Image:
     small = np.random.default_rng(4).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((83, 61), Image.Resampling.BICUBIC)
@@ -370,14 +406,29 @@ def smooth() -> Image.Image:
 
 @pytest.mark.parametrize("tile", [{}, {"tile": True, "tile_width": 32, "tile_height": 16}], ids=["strips", "tiles"])
 @pytest.mark.parametrize("quality", [75, 95])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_jpeg_within_a_tiff_is_read_as_libvips_reads_it(mode: str, quality: int, tile: dict[str, Any]) -> None:
     pyvips = pytest.importorskip("pyvips")
-    image = pyvips.Image.new_from_array(np.asarray(smooth().convert(mode)))
+    image = pyvips.Image.new_from_array(np.asarray(with_alpha(mode)))
     data = image.tiffsave_buffer(compression="jpeg", Q=quality, **tile)
     found = by_vips(data)
     assert found is not None
     np.testing.assert_array_equal(read(data), found)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("photometric", [GREY, GREY_WHITE_ZERO])
+def test_grey_with_alpha_in_jpeg_compression_is_taken_as_its_tags_say(photometric: int, kind: int) -> None:
+    out = io.BytesIO()
+    with_alpha("LA").save(out, "TIFF", compression="jpeg")
+    found = by_vips(out.getvalue())
+    assert found is not None
+    data = out.getvalue()
+    for tag, before, now in ((262, GREY, photometric), (338, 2, kind)):
+        entry = struct.pack("<HHIHH", tag, 3, 1, before, 0)
+        assert data.count(entry) == 1
+        data = data.replace(entry, struct.pack("<HHIHH", tag, 3, 1, now, 0))
+    np.testing.assert_array_equal(read(data), expected(found, 8, photometric, (kind,)))
 
 
 def test_cmyk_in_jpeg_compression_is_read_as_libvips_reads_it() -> None:
@@ -428,7 +479,7 @@ def test_what_pillow_can_compress_is_read(compression: str, mode: str) -> None:
         (8, GREY, 1, {"numbering": 2}, "8-bit grey in signed numbers"),
         (64, GREY, 1, {}, "64-bit grey"),
         (16, GREY, 1, {"numbering": 6}, "complex"),
-        (16, PALETTE, 1, {}, "16-bit palette"),
+        (32, PALETTE, 1, {}, "32-bit palette"),
         (8, CMYK, 4, {"further": {332: [2]}}, "inks"),
         (8, YCBCR, 3, {"planar": True}, "YCbCr in separate planes"),
         (8, RGB, 16, {}, "16 samples a pixel"),
