@@ -156,6 +156,10 @@ def layout_of(page: Directory) -> Layout:
     name = _NAMES[photometric]
     extra = samples - _COUNTS[colours]
     if extra < 0:
+        if colours == "cmyk":
+            raise _refused(f"{samples} inks, other than cyan, magenta, yellow and black")
+        if colours in ("lab", "icclab"):  # L alone, by the standard
+            raise _refused(f"{name} of {samples} samples")
         raise UnreadablePicture()
     if extra > _MOST_EXTRA:
         raise _refused(f"{samples} samples a pixel")

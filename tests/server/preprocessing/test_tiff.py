@@ -308,6 +308,38 @@ def test_a_jpeg_or_fax_strip_that_ends_early_is_refused(compression: str) -> Non
         media.decode(bytes(cut) + data[at : at + count * 3 // 4], max_pixels=MANY)
 
 
+@pytest.mark.parametrize("rows", [24, 8])
+@pytest.mark.parametrize("compression", [2, 3, 4])
+def test_a_fax_strip_whose_data_ends_before_its_rows_is_refused(compression: int, rows: int) -> None:
+    """However long the file says that it is, or if it does not say: libtiff alone leaves white, or anything."""
+    name = {2: "tiff_ccitt", 3: "group3", 4: "group4"}[compression]
+    strips = []
+    for top in range(0, 24, rows):
+        out = io.BytesIO()
+        image = Image.fromarray(NOISE[top : top + rows]).convert("1")
+        image.save(out, "TIFF", compression=name)
+        with Image.open(out) as stored:
+            (at,), (count,) = stored.tag_v2[273], stored.tag_v2[279]  # type: ignore[attr-defined]
+        strips.append(out.getvalue()[at : at + count])
+    tags = {**flat(1, 32, 24).tags, 258: [1], 259: [compression], 278: [rows]}
+    whole = np.concatenate(
+        [np.asarray(Image.fromarray(NOISE[top : top + rows]).convert("1")) for top in range(0, 24, rows)]
+    )
+    np.testing.assert_array_equal(
+        np.asarray(tiff.read(tiffs.written(Page(tags, strips)), TIFF, Bounds(MANY)).image), whole * 255
+    )
+    for missing in (8, len(strips[-1]) // 2, len(strips[-1]) - 2):
+        cut = [*strips[:-1], strips[-1][:-missing]]
+        short = {**tags, 279: [len(strip) for strip in cut]}
+        files = [tiffs.written(Page(tags, cut)), tiffs.written(Page(short, strips))]
+        if rows == 24:  # it is the last thing in the file, and no length is given
+            end = len(tiffs.written(Page({**tags, 273: [8], 279: [0]})))
+            files.append(tiffs.written(Page({**tags, 273: [end], 279: [0]})) + cut[0])
+        for data in files:
+            with pytest.raises(UnreadablePicture):
+                tiff.read(data, TIFF, Bounds(MANY))
+
+
 @pytest.mark.parametrize(
     "tags",
     [
