@@ -25,7 +25,6 @@ from server.preprocessing import tiff_directory as tags
 Block = bytes | memoryview
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
-_FORMATS = {_SHORT: "H", _LONG: "I"}
 _SAMPLES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "YCbCr": 3, "CMYK": 4}
 _PHOTOMETRIC = {"1": 1, "L": 1, "LA": 1, "RGB": 2, "YCbCr": 6, "CMYK": 5}
 

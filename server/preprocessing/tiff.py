@@ -17,6 +17,7 @@ from server.preprocessing import tiff_directory as tags
 from server.preprocessing.formats import Format
 from server.preprocessing.stored import MOST_PROFILE_BYTES, Bounds, Stored
 from server.preprocessing.tiff_colours import eight_bits, lab_to_rgb, palette, straight
+from server.preprocessing.tiff_cost import check_work
 from server.preprocessing.tiff_directory import Directory, find_picture
 from server.preprocessing.tiff_layout import Layout, layout_of
 from server.preprocessing.tiff_samples import Piece, pieces
@@ -32,6 +33,7 @@ _FULL = 2**32 - 1
 def measure(data: bytes, _form: Format) -> tuple[int, int]:
     """Width and height as stored. Raises as `read` does for a layout that is not read here."""
     layout = layout_of(find_picture(data))
+    check_work(layout)
     return layout.width, layout.height
 
 
@@ -40,9 +42,10 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     page = find_picture(data)
     layout = layout_of(page)
     size = layout.width, layout.height
+    check_work(layout)
     bounds.check(*size)
     padded = layout.across * layout.block_width, layout.down * layout.block_height
-    if layout.tiled and padded[0] * padded[1] > 2 * bounds.max_pixels + _MOST_BEYOND:
+    if layout.tiled and padded[0] * padded[1] > bounds.max_pixels + _MOST_BEYOND:
         raise PictureTooLarge(*padded, bounds.max_pixels)
     image = _image(page, layout)
     managed = image.mode != "RGBA" if layout.colours == "cmyk" else layout.colours not in ("lab", "icclab")

@@ -14,7 +14,10 @@ from server.preprocessing import tiff_directory as tags
 from server.preprocessing.tiff_directory import Directory
 from server.preprocessing.tiff_layout import Layout
 
-_ROWS_AT_ONCE = 64
+# What is in between stays in the processor's cache.
+_SAMPLES_AT_ONCE = 1 << 15
+# With coefficients beyond this, colours may overflow on the way to infinity, and be no numbers in the end.
+_WILD = 1e6
 
 # What TIFF says where a file does not: the luminance of red, green and blue by ITU-R BT.601, and black and white of Y,
 # nought and full of Cb and of Cr.
@@ -50,8 +53,18 @@ def _scaled(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if 255 % most == 0:
         few: NDArray[np.uint8] = samples * np.uint8(255 // most)
         return few
-    levels = np.arange(most + 1, dtype=np.uint32)
-    eight: NDArray[np.uint8] = ((levels * 510 + most) // (2 * most)).astype(np.uint8)[samples]
+    if bits < 8:
+        levels = np.arange(256, dtype=np.uint32)
+        table = np.minimum((levels * 510 + most) // (2 * most), 255).astype(np.uint8).tobytes()
+        return np.frombuffer(samples.tobytes().translate(table), np.uint8).reshape(samples.shape)
+    eight = np.empty(samples.shape, np.uint8)
+    step = max(1, _SAMPLES_AT_ONCE // max(1, samples[0].size))
+    for top in range(0, len(samples), step):
+        band = samples[top : top + step].astype(np.uint32)
+        band *= 510
+        band += most
+        band //= 2 * most
+        eight[top : top + step] = band
     return eight
 
 
@@ -71,22 +84,29 @@ def _eight_bit_lab(samples: NDArray[Any], plane: int | None) -> NDArray[np.uint8
 def palette(page: Directory, layout: Layout) -> NDArray[np.uint8]:
     """uint8[colours, 3]. By the standard colours have 16 bits; where none needs more than 8, they count as 8 bits."""
     count = 1 << layout.bits
-    found = page.numbers(tags.COLOUR_MAP)
+    found = page.numbers(tags.COLOUR_MAP, most=3 * count)
     if found is None or len(found) < 3 * count:
         raise UnreadablePicture()
-    colours = found[: 3 * count].reshape(3, count).T
+    colours = found.reshape(3, count).T
     return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
 
 
 def straight(eight: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The colours divided by the alpha in the last channel that they were multiplied with; rounded down, as Pillow
     does it."""
-    out = eight.copy()
-    for top in range(0, len(out), _ROWS_AT_ONCE):
-        band = eight[top : top + _ROWS_AT_ONCE].astype(np.uint16)
-        alpha = band[..., -1:]
-        colours = np.minimum(band[..., :-1] * 255 // np.maximum(alpha, 1), 255)
-        out[top : top + _ROWS_AT_ONCE, :, :-1] = np.where(alpha == 0, 0, colours)
+    out = np.empty(eight.shape, np.uint8)
+    step = max(1, _SAMPLES_AT_ONCE // eight.shape[1])
+    for top in range(0, len(out), step):
+        band, there = eight[top : top + step], out[top : top + step]
+        # Whole numbers of 16 bits are exact in single precision, and so is what is rounded down of their quotients.
+        alpha = band[..., -1].astype(np.float32)
+        alpha[alpha == 0] = np.inf
+        for index in range(eight.shape[2] - 1):
+            colour = band[..., index].astype(np.float32)
+            colour *= 255
+            colour /= alpha
+            there[..., index] = np.minimum(colour, 255, out=colour)
+        there[..., -1] = band[..., -1]
     return out
 
 
@@ -101,22 +121,35 @@ def ycbcr_to_rgb(page: Directory, layout: Layout, raw: NDArray[np.uint8], rows: 
     if not green or any(white == black for black, white in zip(reference[::2], reference[1::2], strict=True)):
         raise UnreadablePicture()
     y_black, y_white, *chroma = reference
+    factors = 255 / (y_white - y_black), *(127 / (chroma[k + 1] - chroma[k]) for k in (0, 2))
+    # A damaged reference may ask for any range.
+    wild = not all(abs(number) < _WILD for number in (*reference, red, green, blue, 1 / green, *factors))
     out = np.empty((*light.shape, 3), np.uint8)
-    step = max(1, _ROWS_AT_ONCE // down) * down
-    with np.errstate(all="ignore"):  # a damaged reference may ask for any range
+    step = max(1, _SAMPLES_AT_ONCE // (light.shape[1] * down)) * down
+    with np.errstate(all="ignore"):
         for top in range(0, rows, step):
-            y = (light[top : top + step].astype(np.float32) - y_black) * (255 / (y_white - y_black))
-            shared = units[top // down : (top + step) // down, :, -2:].astype(np.float32)
+            y = light[top : top + step].astype(np.float32)
+            y -= y_black
+            y *= factors[0]
+            shared = units[top // down : (top + step) // down, :, -2:]
             cb, cr = (
-                ((shared[..., k] - chroma[2 * k]) * (127 / (chroma[2 * k + 1] - chroma[2 * k])))
+                ((shared[..., k].astype(np.float32) - chroma[2 * k]) * factors[k + 1])
                 .repeat(down, axis=0)
                 .repeat(across, axis=1)[: len(y), : y.shape[1]]
                 for k in (0, 1)
             )
-            r = y + (2 - 2 * red) * cr
-            b = y + (2 - 2 * blue) * cb
-            g = (y - red * r - blue * b) / green
-            out[top : top + step] = np.rint(np.clip(np.nan_to_num(np.stack((r, g, b), axis=-1)), 0, 255))
+            r = cr * (2 - 2 * red)
+            r += y
+            b = cb * (2 - 2 * blue)
+            b += y
+            y -= red * r
+            y -= blue * b
+            y /= green
+            for index, colour in enumerate((r, y, b)):
+                if wild:
+                    np.nan_to_num(colour, copy=False)
+                np.clip(colour, 0, 255, out=colour)
+                out[top : top + step, :, index] = np.rint(colour, out=colour)
     return out
 
 

@@ -60,14 +60,17 @@ class Directory:
     following: int
     """Where the next directory lies; 0 after the last."""
 
-    def numbers(self, tag: int) -> Numbers | None:
-        """The whole numbers of a tag, None where it is absent. Raises UnreadablePicture for others, or outside."""
+    def numbers(self, tag: int, *, most: int) -> Numbers | None:
+        """The first whole numbers of a tag, at most so many: 31 million take 248 MB. None where the tag is absent.
+
+        Raises UnreadablePicture where it holds others, or lies outside of the file.
+        """
         if tag not in self.entries:
             return None
         kind, count, at = self.entries[tag]
         if kind not in _INTEGERS or at + count * _SIZES[kind] > len(self.data):
             raise UnreadablePicture()
-        stored = np.frombuffer(self.data, self.order + _INTEGERS[kind], count, at)
+        stored = np.frombuffer(self.data, self.order + _INTEGERS[kind], min(count, most), at)
         if stored.dtype.itemsize == 8:
             stored = np.minimum(stored, _LARGEST_NUMBER)
         numbers: Numbers = stored.astype(np.int64)
@@ -75,7 +78,7 @@ class Directory:
 
     def number(self, tag: int, default: int) -> int:
         """The first whole number of a tag. Raises as `numbers` does."""
-        found = self.numbers(tag)
+        found = self.numbers(tag, most=1)
         return default if found is None or not len(found) else int(found[0])
 
     def rationals(self, tag: int) -> list[tuple[int, int]] | None:
@@ -129,12 +132,14 @@ def find_picture(data: bytes) -> Directory:
             return page
         reduced.append(page)
     below = (page for parent in tuple(reduced) for page in _below(parent))
-    for page in islice(below, _MOST_PAGES):
-        if page.is_camera_raw():
+    for found in islice(below, _MOST_PAGES):
+        if found is None:
+            continue
+        if found.is_camera_raw():
             raise UnsupportedPicture(_RAW)
-        if page.has_full_picture():
-            return page
-        reduced.append(page)
+        if found.has_full_picture():
+            return found
+        reduced.append(found)
     pictures = [page for page in reduced if not page.is_mask()] or reduced
     if not pictures:
         raise UnreadablePicture()
@@ -160,14 +165,12 @@ def _chain(data: bytes) -> Iterator[Directory]:
         at = page.following
 
 
-def _below(page: Directory) -> Iterator[Directory]:
-    """The directories that a page names as its own."""
-    at = page.numbers(SUB_DIRECTORIES)
+def _below(page: Directory) -> Iterator[Directory | None]:
+    """The directories that a page names as its own; None for each that cannot be read, for it takes as long."""
+    at = page.numbers(SUB_DIRECTORIES, most=_MOST_PAGES)
     big = page.data[2:4] in (b"+\0", b"\0+")
-    for start in [] if at is None else at[:_MOST_PAGES].tolist():
-        found = _read(page.data, page.order, big, start)
-        if found is not None:
-            yield found
+    for start in [] if at is None else at.tolist():
+        yield _read(page.data, page.order, big, start)
 
 
 def _read(data: bytes, order: str, big: bool, at: int) -> Directory | None:

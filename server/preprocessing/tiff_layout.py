@@ -31,8 +31,7 @@ COMPRESSIONS = {
     LZMA: "LZMA",
     ZSTD: "Zstandard",
 }
-# Those that keep bytes whatever they mean; a predictor goes with some of these.
-_OF_BYTES = (PLAIN, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
+# Those that a predictor goes with.
 _PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)
 _NOT_READ = {
     6: "old-style JPEG",
@@ -81,6 +80,8 @@ _NAMES = {
 }
 _COUNTS = {"grey": 1, "rgb": 3, "palette": 1, "cmyk": 4, "ycbcr": 3, "lab": 3, "icclab": 3}
 _NUMBERINGS: dict[int, Numbering] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
+# Each takes time of its own, however small it is. With tiles of 32 x 32 they suffice for 64 million pixels.
+_MOST_BLOCKS = 1 << 16
 # Beside the colours: alpha and what painting programs keep as selections.
 _MOST_EXTRA = 12
 _INSTEAD = "save it as 8-bit grey or RGB, or as PNG"
@@ -153,7 +154,6 @@ def layout_of(page: Directory) -> Layout:
     if colours is None:
         raise _refused(_NAMES.get(photometric, f"colours of a kind numbered {photometric}"))
     name = _NAMES[photometric]
-    bits = _bits(page, samples, name)
     extra = samples - _COUNTS[colours]
     if extra < 0:
         if colours == "cmyk":
@@ -163,6 +163,7 @@ def layout_of(page: Directory) -> Layout:
         raise UnreadablePicture()
     if extra > _MOST_EXTRA:
         raise _refused(f"{samples} samples a pixel")
+    bits = _bits(page, samples, name)
     if colours == "cmyk" and page.number(tags.INK_SET, 1) != 1:
         raise _refused("inks other than cyan, magenta, yellow and black")
     numbering = _numbering(page, samples, name)
@@ -170,13 +171,23 @@ def layout_of(page: Directory) -> Layout:
     predictor = page.number(tags.PREDICTOR, 1) if compression in _PREDICTED else 1
     subsampling = _subsampling(page) if colours == "ycbcr" else (1, 1)
     tiled = tags.TILE_OFFSETS in page.entries
-    offsets = page.numbers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS)
-    counts = page.numbers(tags.TILE_COUNTS if tiled else tags.STRIP_COUNTS)
     block_width = page.number(tags.TILE_WIDTH, 0) if tiled else width
     block_height = page.number(tags.TILE_HEIGHT, 0) if tiled else page.number(tags.ROWS_PER_STRIP, height)
     if not tiled and not 0 < block_height <= height:  # 2^32 - 1 means all rows, and 0 is taken for it
         block_height = height
-    if offsets is None or block_width <= 0 or block_height <= 0:
+    if block_width <= 0 or block_height <= 0:
+        raise UnreadablePicture()
+    in_plane = -(-width // block_width) * -(-height // block_height)
+    read_here = in_plane * (min(samples, _COUNTS[colours] + 1) if planar else 1)
+    if read_here > _MOST_BLOCKS:
+        raise UnsupportedPicture(
+            f"This TIFF is cut into {read_here:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
+            "save it with larger ones."
+        )
+    blocks = in_plane * (samples if planar else 1)
+    offsets = page.numbers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS, most=blocks)
+    counts = page.numbers(tags.TILE_COUNTS if tiled else tags.STRIP_COUNTS, most=blocks)
+    if offsets is None:
         raise UnreadablePicture()
     alpha, which = _alpha(page, extra)
     layout = Layout(
@@ -203,7 +214,6 @@ def layout_of(page: Directory) -> Layout:
     )
     _check_depth(layout, name)
     _check_compression(layout, name)
-    blocks = layout.across * layout.down * (samples if planar else 1)
     if len(offsets) < blocks or (counts is not None and len(counts) < blocks):
         raise UnreadablePicture()
     return layout
@@ -221,18 +231,18 @@ def _usual_photometric(compression: int, samples: int) -> int:
 
 
 def _bits(page: Directory, samples: int, name: str) -> int:
-    found = page.numbers(tags.BITS)
+    found = page.numbers(tags.BITS, most=samples)
     if found is None or not len(found):
         return 1
-    depths = set(found[:samples].tolist())
+    depths = set(found.tolist())
     if len(depths) > 1:
         raise _refused(f"{name} with samples of different depths")
     return int(depths.pop())
 
 
 def _numbering(page: Directory, samples: int, name: str) -> Numbering:
-    found = page.numbers(tags.SAMPLE_FORMAT)
-    kinds = {1} if found is None or not len(found) else set(found[:samples].tolist())
+    found = page.numbers(tags.SAMPLE_FORMAT, most=samples)
+    kinds = {1} if found is None or not len(found) else set(found.tolist())
     numbering = _NUMBERINGS.get(kinds.pop()) if len(kinds) == 1 else None
     if numbering is None:
         raise _refused(f"{name} with complex numbers, or with samples of different kinds")
@@ -246,7 +256,7 @@ def _alpha(page: Directory, extra: int) -> tuple[Alpha | None, int]:
     1 is associated, 2 not; 0, unspecified, is left out. The first extra sample counts as 2 where no tag describes it,
     and so does Corel Draw's 999.
     """
-    found = page.numbers(tags.EXTRA_SAMPLES) if extra else None
+    found = page.numbers(tags.EXTRA_SAMPLES, most=extra) if extra else None
     kinds = [2] if found is None or not len(found) else found.tolist()
     for which, kind in enumerate(kinds[:extra]):
         if kind:
@@ -255,8 +265,8 @@ def _alpha(page: Directory, extra: int) -> tuple[Alpha | None, int]:
 
 
 def _subsampling(page: Directory) -> tuple[int, int]:
-    found = page.numbers(tags.SUBSAMPLING)
-    across, down = (2, 2) if found is None or len(found) < 2 else found[:2].tolist()
+    found = page.numbers(tags.SUBSAMPLING, most=2)
+    across, down = (2, 2) if found is None or len(found) < 2 else found.tolist()
     if across not in (1, 2, 4) or down not in (1, 2, 4):
         raise UnreadablePicture()
     return int(across), int(down)

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from server.errors import UnreadablePicture, UnsupportedPicture
+from server.errors import UnreadablePicture
 from server.preprocessing import tiff_directory as tags
 from server.preprocessing.libtiff import Block, decompress, samples_of
+from server.preprocessing.tiff_bits import unpacked_bits
 from server.preprocessing.tiff_colours import ycbcr_to_rgb
 from server.preprocessing.tiff_directory import Directory, Numbers
 from server.preprocessing.tiff_layout import CCITT, JPEG, PLAIN, Layout
 
 # Bytes of a piece, decompressed and compressed, where its blocks are not larger.
 _PIECE, _MOST_COMPRESSED = 4 << 20, 32 << 20
-_MOST_BLOCKS = 300_000
 # Equal blocks may lie in one place, as blank tiles do; but not so often that a small file asks for endless work.
-_MOST_SHARING, _ALWAYS_SHARED = 16, 256 << 20
+_MOST_SHARED = 32 << 20
 _LONGEST_TABLES = 1 << 16
 # Pillow's modes for so many bytes a pixel, of whatever meaning.
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "CMYK"}
@@ -54,11 +54,6 @@ def pieces(page: Directory, layout: Layout) -> Iterator[Piece]:
     a library is missing or bounded."""
     blocks = layout.across * layout.down
     planes = layout.used if layout.planar else [0]
-    if (total := blocks * len(planes)) > _MOST_BLOCKS:
-        raise UnsupportedPicture(
-            f"This TIFF is cut into {total:,} strips or tiles, and at most {_MOST_BLOCKS:,} are read here; "
-            "save it with larger ones."
-        )
     wanted = np.concatenate([np.arange(plane * blocks, (plane + 1) * blocks) for plane in planes])
     offsets = layout.offsets[wanted]
     counts = _checked_counts(page.data, layout, offsets, None if layout.counts is None else layout.counts[wanted])
@@ -121,7 +116,7 @@ def _checked_counts(data: bytes, layout: Layout, offsets: Numbers, given: Number
     if layout.compression in (*CCITT, JPEG) and (counts > size - offsets).any():
         raise UnreadablePicture()
     counts = np.minimum(counts, size - offsets)
-    if counts.sum() > _MOST_SHARING * size + _ALWAYS_SHARED:
+    if counts.sum() > size + _MOST_SHARED:
         raise UnreadablePicture()
     return counts
 
@@ -217,7 +212,7 @@ def _as_picture(
 
 
 def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -> NDArray[Any]:
-    """Rows of bytes to numbers: [rows, width, samples]. Samples that fill no bytes begin at the highest bit."""
+    """Rows of bytes to numbers: [rows, width, samples]. Those of odd depths that are not used are 0."""
     bits, shape = layout.bits, (len(raw), width, samples)
     if layout.predictor == 3:
         return _undo_float_prediction(raw, samples, bits).reshape(shape)
@@ -229,18 +224,8 @@ def unpacked(raw: NDArray[np.uint8], width: int, samples: int, layout: Layout) -
             native = whole.astype(whole.dtype.newbyteorder("="))
             return add_up(native).view(f"{kind}{bits // 8}")
         return np.ascontiguousarray(raw).view(f"{layout.order}{kind}{bits // 8}").reshape(shape)
-    count = width * samples
-    if 8 % bits == 0:
-        shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
-        return ((raw[..., None] >> shifts) & ((1 << bits) - 1)).reshape(len(raw), -1)[:, :count].reshape(shape)
-    out = np.empty((len(raw), count), np.uint16)
-    step = max(1, (1 << 18) // count)  # a byte for every bit, below
-    for top in range(0, len(raw), step):
-        single = np.unpackbits(raw[top : top + step], axis=1, count=count * bits).reshape(-1, count, bits)
-        padded = np.zeros((len(single), count, 16), np.uint8)
-        padded[..., 16 - bits :] = single
-        out[top : top + step] = np.packbits(padded, axis=-1).view(">u2")[..., 0]
-    return out.reshape(shape)
+    used = [0] if layout.planar else layout.used
+    return unpacked_bits(raw, width, samples, bits, used)
 
 
 def add_up(differences: NDArray[Any]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.errors import MediaRejected, PictureTooLarge, UnreadablePicture, UnsupportedPicture
-from server.preprocessing import libtiff, media, tiff
+from server.preprocessing import libtiff, media, tiff, tiff_directory
 from server.preprocessing.formats import TIFF
 from server.preprocessing.stored import Bounds
 from tests.support import tiffs
@@ -162,11 +163,97 @@ def test_a_strip_beyond_what_the_library_takes_is_refused_by_name() -> None:
 
 
 def test_a_picture_in_countless_strips_is_refused_by_name() -> None:
-    rows = 300_001
+    rows = 65_537
     one = flat(1, 1, 1)
     tags = {**one.tags, 257: [rows], 278: [1], 273: [8] * rows, 279: [1] * rows}
-    with pytest.raises(UnsupportedPicture, match="300,001 strips"):
+    with pytest.raises(UnsupportedPicture, match="65,537 strips"):
         tiff.read(tiffs.written(Page(tags, one.blocks)), TIFF, Bounds(MANY))
+
+
+def of_size(pixels: int, bits: int, samples: int, photometric: int, **more: Any) -> bytes:
+    """A file of which the tags say that it has so many pixels."""
+    page = tiffs.page(np.zeros((8, 8, samples), np.uint8), bits=bits, photometric=photometric, **more)
+    rows = pixels // 1000
+    return tiffs.written(Page({**page.tags, 256: [1000], 257: [rows], 278: [rows]}, page.blocks))
+
+
+CMYK, LAB, YCBCR = tiffs.CMYK, tiffs.LAB, tiffs.YCBCR
+ORDINARY: list[tuple[int, int, int, dict[str, Any]]] = [
+    (1, 1, GREY, {}),
+    (8, 1, GREY, {}),
+    (16, 1, GREY, {}),
+    (8, 3, RGB, {}),
+    (8, 4, RGB, {"extra": [2]}),
+    (8, 4, CMYK, {}),
+    (16, 3, RGB, {}),
+    (16, 3, RGB, {"planar": True}),
+    (8, 3, YCBCR, {"further": {530: [1, 1]}}),
+]
+SLOW: list[tuple[int, int, int, dict[str, Any]]] = [
+    (12, 3, RGB, {}),
+    (16, 4, RGB, {"extra": [1]}),
+    (16, 5, CMYK, {"extra": [2]}),
+    (8, 3, LAB, {}),
+    (64, 1, GREY, {"numbering": 3, "compression": DEFLATE, "predictor": 3}),
+]
+
+
+@pytest.mark.parametrize(("bits", "samples", "photometric", "more"), ORDINARY)
+def test_an_ordinary_kind_may_have_any_size(bits: int, samples: int, photometric: int, more: dict[str, Any]) -> None:
+    if "planar" in more:
+        more = {**more, "rows": 8}
+    assert tiff.measure(of_size(200 * MANY, bits, samples, photometric, **more), TIFF) == (1000, 200_000)
+
+
+@pytest.mark.parametrize(("bits", "samples", "photometric", "more"), SLOW)
+def test_a_kind_that_takes_longer_may_have_24_million_pixels(
+    bits: int, samples: int, photometric: int, more: dict[str, Any]
+) -> None:
+    assert tiff.measure(of_size(24 * MANY, bits, samples, photometric, **more), TIFF) == (1000, 24_000)
+    large = of_size(64 * MANY, bits, samples, photometric, **more)
+    for step in (lambda: tiff.measure(large, TIFF), lambda: tiff.read(large, TIFF, Bounds(64 * MANY))):
+        with pytest.raises(UnsupportedPicture, match=rf"too large for its kind \({bits}-bit .* million pixels"):
+            step()
+
+
+def test_samples_that_are_left_out_count_as_well() -> None:
+    assert tiff.measure(of_size(12 * MANY, 16, 15, RGB, extra=[0] * 12), TIFF) == (1000, 12_000)
+    with pytest.raises(UnsupportedPicture, match="of 15 samples"):
+        tiff.measure(of_size(24 * MANY, 16, 15, RGB, extra=[0] * 12), TIFF)
+
+
+def test_no_more_numbers_of_a_tag_are_taken_than_are_asked_for() -> None:
+    count = 4_000_000
+    page = tiff_directory.Directory(bytes(8) + b"\2" * count, "<", dict.fromkeys(range(250, 400), (1, count, 8)), 0)
+    tracemalloc.start()
+    try:
+        assert page.number(tiff_directory.WIDTH, 0) == 2
+        depths = page.numbers(tiff_directory.BITS, most=3)
+        assert depths is not None
+        assert depths.tolist() == [2, 2, 2]
+        assert page.area() == 4
+        assert page.has_full_picture()
+        assert not page.is_camera_raw()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count / 10
+
+
+def test_directories_below_a_page_that_cannot_be_read_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked through until it turns out to be damaged."""
+    pages = [Page({**flat(1, 2, 2, further=REDUCED).tags, 330: [1] * 100}) for _ in range(100)]
+    data = tiffs.written(flat(9, 2, 2, further=REDUCED), *pages)
+    looked_at = []
+    whole = tiff_directory._read
+
+    def counted(data: bytes, order: str, big: bool, at: int) -> tiff_directory.Directory | None:
+        looked_at.append(at)
+        return whole(data, order, big, at)
+
+    monkeypatch.setattr(tiff_directory, "_read", counted)
+    assert read_grey(data) == 9
+    assert 100 < len(looked_at) <= 200
 
 
 def test_a_library_without_a_compression_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +363,7 @@ def test_a_directory_that_cannot_be_right_is_refused_as_damaged(tags: dict[int, 
 
 def test_blocks_that_share_one_place_over_and_over_are_refused() -> None:
     one = flat(1, 64, 1, compression=DEFLATE)
-    rows = 100_000
+    rows = 50_000
     padding = bytes(60_000)
     tags = {**one.tags, 257: [rows], 278: [1], 273: [8] * rows, 279: [50_000] * rows}
     with pytest.raises(UnreadablePicture):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.errors import UnsupportedPicture
-from server.preprocessing import tiff, tiff_samples
+from server.preprocessing import tiff, tiff_bits, tiff_samples
 from server.preprocessing.formats import TIFF
 from server.preprocessing.stored import Bounds
 from tests.support import tiffs
@@ -160,6 +160,29 @@ def test_associated_alpha_is_divided_out_as_libvips_does_it(photometric: int, bi
     assert found is not None
     mine, theirs = read(data) / 255, found / (255 if bits == 8 else 65535)
     assert np.abs(mine[..., :-1] * mine[..., -1:] - theirs[..., :-1] * theirs[..., -1:]).max() <= 2 / 255
+
+
+def test_every_colour_is_divided_by_every_alpha_and_rounded_down() -> None:
+    colour, alpha = np.meshgrid(np.arange(256, dtype=np.uint32), np.arange(256, dtype=np.uint32))
+    samples = np.stack((colour, 255 - colour, alpha // 2, alpha), axis=-1).astype(np.uint8)
+    got = read(tiffs.written(tiffs.page(samples, bits=8, photometric=RGB, extra=[1])))
+    for index, stored in enumerate((colour, 255 - colour, alpha // 2)):
+        right = np.where(alpha == 0, 0, np.minimum(stored * 255 // np.maximum(alpha, 1), 255))
+        assert np.array_equal(got[..., index], right)
+    assert np.array_equal(got[..., 3], alpha)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 4, 5, 7, 9, 11, 12, 13, 15])
+@pytest.mark.parametrize(("samples", "used"), [(5, [0, 1, 2]), (15, [0, 1, 2, 7]), (1, [0])])
+@pytest.mark.parametrize("width", [1, 2, 7, 9, 33])
+def test_numbers_of_any_depth_are_unpacked(width: int, samples: int, used: list[int], bits: int) -> None:
+    numbers = np.random.default_rng(bits).integers(0, 1 << bits, (6, width * samples))
+    single = (numbers[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    raw = np.packbits(single.reshape(6, -1).astype(np.uint8), axis=1)
+    got = tiff_bits.unpacked_bits(raw, width, samples, bits, used)
+    right = np.zeros((6, width, samples), int)
+    right[..., used] = numbers.reshape(right.shape)[..., used]
+    assert np.array_equal(got, right)
 
 
 @pytest.mark.parametrize("big", [False, True])
