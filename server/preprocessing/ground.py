@@ -12,7 +12,7 @@ Alpha = Literal["white", "contrast"]
 WHITE = 255
 DARK = 48
 """The other ground: on it white parts and black ones can both be seen. Of 0, 48, 64, 80, 96 and 112 it is the one on
-which the starter told most things with white, coloured and black parts apart. See docs/decisions/0032."""
+which the starter told things with white, coloured and black parts apart best. See docs/decisions/0032."""
 
 MOST_DROWNING = 0.2
 """The part of what is visible that may drown in white before it is laid on DARK."""
