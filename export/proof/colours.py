@@ -115,7 +115,7 @@ def prove_shapes(shapes: Shapes) -> None:
     """Refuse a model that takes different white shapes for one also where they can be seen. Raises ExportRefused."""
     if not shapes.contrast < MIN_COSINE_IN_SPACE:
         raise ExportRefused(
-            f"This model takes different white shapes for one on black, too (cosine {shapes.contrast:.6f}). "
+            f"This model takes different white shapes for one on dark grey, too (cosine {shapes.contrast:.6f}). "
             "Export it with --alpha white."
         )
 

@@ -133,7 +133,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         resize = f"squashed to {spec.size} × {spec.size}"
     scale = f"down to {spec.jpeg_at_least} pixels at a scale" if spec.jpeg_at_least else "in full"
     colours = "converted by a picture’s ICC profile" if spec.icc == "srgb" else "as stored, ICC profiles ignored"
-    ground = "white, and on black what would drown in white" if spec.alpha == "contrast" else "white"
+    ground = "white, and on a dark grey what would drown in white" if spec.alpha == "contrast" else "white"
     facts = [
         ("model", manifest.model),
         ("source", f"{source.kind} {source.id}" + (f" at {source.revision}" if source.revision else "")),
