@@ -328,7 +328,7 @@ def test_a_fax_strip_whose_data_ends_before_its_rows_is_refused(compression: int
     np.testing.assert_array_equal(
         np.asarray(tiff.read(tiffs.written(Page(tags, strips)), TIFF, Bounds(MANY)).image), whole * 255
     )
-    for missing in (8, len(strips[-1]) // 2, len(strips[-1]) - 2):
+    for missing in (len(strips[-1]) // 2, len(strips[-1]) * 3 // 4):
         cut = [*strips[:-1], strips[-1][:-missing]]
         short = {**tags, 279: [len(strip) for strip in cut]}
         files = [tiffs.written(Page(tags, cut)), tiffs.written(Page(short, strips))]
