@@ -130,7 +130,7 @@ def _export(given: list[str]) -> None:
         "--alpha",
         choices=("contrast", "white"),
         default="contrast",
-        help="lay transparency on white, and on dark grey what would drown there, or always on white (default: contrast)",
+        help="lay transparency on white, what would drown there on dark grey, or all on white (default: contrast)",
     )
     options = parser.parse_args(given)
     # torch and transformers need seconds to import: a wrong name is refused before.
