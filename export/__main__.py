@@ -130,7 +130,7 @@ def _export(given: list[str]) -> None:
         "--alpha",
         choices=("contrast", "white"),
         default="contrast",
-        help="lay transparency on white, on dark grey what would drown in white, or always on white (default: contrast)",
+        help="lay transparency on white, on dark grey what would drown in it, or always on white (default: contrast)",
     )
     options = parser.parse_args(given)
     # torch and transformers need seconds to import: a wrong name is refused before.
