@@ -150,6 +150,7 @@ STATUS_OF = {
     errors.MediaRejected: 400,
     errors.NoPicture: 400,
     errors.NotAPicture: 415,
+    errors.UnsupportedPicture: 415,
     errors.UnreadablePicture: 400,
     errors.PictureTooLarge: 413,
     errors.UploadTooLarge: 413,
