@@ -26,7 +26,8 @@ ONE_IN = 8
 """Of so many files one is also compared with what the readers made of it before."""
 
 _SMALL = 4_000_000
-"""Pixels: a larger picture is not compared, because its time is counted and the comparison is no request's."""
+_SHORT = 1_000_000
+"""Pixels and bytes: a larger one is not compared, because its time is counted and the comparison is no request's."""
 _NOTHING = np.empty(0, np.uint8)
 
 
@@ -56,6 +57,7 @@ def look(data: bytes) -> Samples:
     if size is not None and sorted(size) != sorted((picture.width, picture.height)):
         raise ValueError(f"measured as {size}, decoded as {picture.width} x {picture.height}")
     # libtiff, as it was used, writes on the standard error: the servers do not ask it either.
-    if picture.format is not TIFF and picture.width * picture.height <= _SMALL and zlib.crc32(data) % ONE_IN == 0:
+    small = picture.width * picture.height <= _SMALL and len(data) <= _SHORT
+    if picture.format is not TIFF and small and zlib.crc32(data) % ONE_IN == 0:
         read_otherwise(data, pixels, asked, since=0, max_pixels=MAX_PIXELS)
     return _NOTHING

@@ -138,8 +138,8 @@ def test_a_planted_fault_is_found(
 
 
 def test_a_file_that_hung_counts_as_one_that_hung() -> None:
-    assert [kind for kind, _ in command.faults_of(Answer("hung", seconds=30.0), 1000)] == ["hangs"]
-    assert list(command.faults_of(Answer("refused", "damaged", seconds=1.9), 1000)) == []
+    assert [kind for kind, _ in command.faults_of(Answer("hung", seconds=30.0), 1000, 2.0)] == ["hangs"]
+    assert list(command.faults_of(Answer("refused", "damaged", seconds=1.9), 1000, 2.0)) == []
 
 
 def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
