@@ -121,7 +121,7 @@ def _metadata() -> Iterator[Case]:
             typed = segment(0xE1, metadata.EXIF_PREFIX + metadata.exif(way, kind=kind))
             yield _case("orientation of another type", f"{way} as {name}", plain[:2] + typed + plain[2:], shown)
         yield _case("orientation in XMP or text", f"{way} by XMP", plain[:2] + xmp + plain[2:], shown)
-    for name in ("sRGB", "Display P3", "Adobe RGB"):
+    for name in ("sRGB", "Display P3", "Adobe RGB (1998)"):
         yield _case("profile", name, plain[:2] + _icc(metadata.profile(name)) + plain[2:])
         # A conversion enlarges what was lost in coding: only others can say.
         data = plain[:2] + _icc(metadata.profile(name)) + plain[2:]

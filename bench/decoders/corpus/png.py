@@ -201,9 +201,9 @@ def _iccp(data: bytes) -> bytes:
 
 
 def _profiles() -> Iterator[Case]:
-    for name in ("sRGB", "Display P3", "Adobe RGB"):
+    for name in ("sRGB", "Display P3", "Adobe RGB (1998)"):
         yield Case("PNG", "profile", name, plain(before=_iccp(metadata.profile(name))), art.blocks())
-    for name in ("sRGB", "Display P3", "Adobe RGB"):
+    for name in ("sRGB", "Display P3", "Adobe RGB (1998)"):
         data, shown = plain(before=_iccp(metadata.profile(name))), metadata.to_srgb(name, art.blocks())
         yield Case("PNG", "profile applied", name, data, shown, 3, managed=True)
     untagged = plain(before=_iccp(metadata.BROKEN_PROFILE))

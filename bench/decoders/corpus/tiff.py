@@ -224,7 +224,7 @@ def _orientations() -> Iterator[Case]:
     for way in range(1, 9):
         layout = Layout(tags={274: (raw.SHORT, [way])})
         yield Case("TIFF", "orientation", f"{way}", _file(art.blocks(), layout), art.turned(art.blocks(), way))
-    for name in ("sRGB", "Display P3", "Adobe RGB"):
+    for name in ("sRGB", "Display P3", "Adobe RGB (1998)"):
         layout = Layout(tags={34675: (7, list(metadata.profile(name)))})
         yield Case("TIFF", "profile", name, _file(art.blocks(), layout), art.blocks())
     broken = Layout(tags={34675: (7, list(metadata.BROKEN_PROFILE))})

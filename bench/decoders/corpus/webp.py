@@ -90,7 +90,7 @@ def _metadata() -> Iterator[Case]:
         yield Case("WEBP", "orientation", f"{way} by EXIF with its prefix", prefixed, shown)
         packet = container(w, h, 4, pixels, chunk(b"XMP ", metadata.xmp(way)))
         yield Case("WEBP", "orientation in XMP or text", f"{way} by XMP", packet, shown)
-    for name in ("sRGB", "Display P3", "Adobe RGB", "grey"):
+    for name in ("sRGB", "Display P3", "Adobe RGB (1998)", "grey"):
         data = container(w, h, 32, chunk(b"ICCP", metadata.profile(name)), pixels)
         yield Case("WEBP", "profile", name, data, blocks)
     odd = {
