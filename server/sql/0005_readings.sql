@@ -3,8 +3,8 @@
 -- Both belong to the vector, not to the media: what lies under transparency is said by the space's preprocessing, so a
 -- white logo may be blank in one space and not in another. Adding a column with a constant default rewrites no table.
 --
--- blank: no pixel that the model saw differs from another. reading: the version of the readers that read the picture; 0
--- for every release that wrote none, also one that still runs beside a newer one.
+-- blank: the model saw one colour throughout, but for what a lossy format makes of it. reading: the version of the
+-- readers that read the picture; 0 for every release that wrote none, also one that still runs beside a newer one.
 DO $$
 DECLARE
     space integer;
