@@ -10,9 +10,10 @@ from pathlib import Path
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
+from server.http.authorising import authorised
 from server.http.draining import draining
 from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
@@ -62,7 +63,7 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    return assemble(settings, HANDLERS, opened, workers=place.of)
+    return assemble(settings, HANDLERS, opened, workers=place.of, door=[authorised])
 
 
 def assemble(
@@ -71,10 +72,12 @@ def assemble(
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
     *,
     workers: int = 1,
+    door: Sequence[Middleware] = (),
 ) -> Litestar:
     """An app of these handlers; `lifespan` puts the Services that they use into its state.
 
-    `workers`: how many of its kind share the memory for bodies.
+    `workers`: how many of its kind share the memory for bodies. `door`: what decides who may call, before anything of a
+    body is read.
     """
     memory = BodyMemory(settings.memory_of_bodies // workers, settings.max_upload)
     overdue = Overdue()
@@ -90,7 +93,7 @@ def assemble(
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
         # The outer one first. A handler keeps its room for as long as it runs, also beyond its deadline.
-        middleware=[in_time(settings.deadline, overdue), within_memory(memory)],
+        middleware=[in_time(settings.deadline, overdue), *door, within_memory(memory)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
         openapi_config=None,  # Litestar's own description; ours is at /schema

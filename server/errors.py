@@ -141,6 +141,75 @@ class UnsupportedEncoding(UnsupportedBody):
     code = "unsupported_encoding"
 
 
+# --- access: who calls, and what they may -----------------------------------------------------------------------------
+
+
+class ClientRequired(BadParameter):
+    """This key is every client's: name the client that the request is about, as clientId."""
+
+    code = "client_required"
+
+
+class KeyRefused(TwinlensError):
+    """The request has no key that is good here."""
+
+
+class KeyMissing(KeyRefused):
+    """A key is needed here: send it as Authorization: Bearer KEY, or as X-API-Key."""
+
+    code = "key_missing"
+
+
+class KeyInvalid(KeyRefused):
+    """The key is unknown, revoked or expired."""
+
+    code = "key_invalid"
+
+
+class Forbidden(TwinlensError):
+    """The caller may not do this."""
+
+
+class ScopeMissing(Forbidden):
+    """The key does not allow this."""
+
+    code = "scope_missing"
+
+    def __init__(self, *scopes: str) -> None:
+        """`scopes`: any one of them would do."""
+        super().__init__(f"The key does not allow this: it needs the scope {' or '.join(scopes)}.")
+        self.scopes = scopes
+
+
+class ClientMismatch(Forbidden):
+    """The key belongs to another client than the clientId of the request."""
+
+    code = "client_mismatch"
+
+
+class OriginRefused(Forbidden):
+    """The page that this request comes from may not send it."""
+
+    code = "origin_refused"
+
+
+class HostRefused(Forbidden):
+    """Without keys this server answers only to the names localhost, 127.0.0.1 and [::1]."""
+
+    code = "host_refused"
+
+
+class RateLimited(TwinlensError):
+    """There were too many requests; please wait before the next one."""
+
+    code = "rate_limited"
+
+    def __init__(self, sentence: str | None = None, *, retry_after: float = 1.0) -> None:
+        """`retry_after`: seconds after which the request would be answered."""
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
 # --- catalogue: the request makes sense but does not fit what the catalogue holds -----------------------------------
 
 
@@ -264,6 +333,12 @@ class NotReady(TwinlensError):
 
     code = "not_ready"
     retry_after = 1.0
+
+
+class KeysUnknown(NotReady):
+    """Whether keys are good cannot be asked at the moment; please try again shortly."""
+
+    code = "keys_unknown"
 
 
 class SpaceDropped(NotReady):

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
+from server.access.keyring import Keyring
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
 from server.batching.embedder import Embedder
@@ -71,6 +72,7 @@ class Services:
     librarian: Librarian
     store: MediaStore
     metrics: Metrics
+    keyring: Keyring
 
     @property
     def grades(self) -> Grades | None:
@@ -124,7 +126,10 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         replica = await enter(_replica(settings, Runner(pool), metrics))
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
+        keyring = Keyring(Runner(pool), always=settings.exposed and not settings.trust_network)
+        await _when_database_answers(partial(_know_keys, keyring))
         background = await enter(Background())
+        background.begin(keyring.run(), "keys")
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
@@ -143,7 +148,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics)
+        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring)
 
 
 def load_of(embedder: Embedder) -> Load:
@@ -227,6 +232,14 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
             longest=settings.deadline,
             pooling=settings.pooling,
         )
+        raise DatabaseUnusable(exc.sentence) from exc
+
+
+async def _know_keys(keyring: Keyring) -> None:
+    """Raises DatabaseUnusable while the database cannot be asked."""
+    try:
+        await keyring.refresh()
+    except CatalogueUnavailable as exc:
         raise DatabaseUnusable(exc.sentence) from exc
 
 

@@ -1,4 +1,4 @@
-"""Clients and the ids that callers may choose. There are no keys yet: the request names its client."""
+"""Clients and the ids that callers may choose."""
 
 from __future__ import annotations
 

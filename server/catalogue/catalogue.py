@@ -105,7 +105,7 @@ class Catalogue:
                 raise ProductIdTaken
             return stored
 
-        return await self._runner.write(put)
+        return await self._runner.write(put, client=client_id)
 
     async def get_product(self, client_id: str, product_id: str) -> Product:
         """Raises ProductNotFound."""
@@ -131,7 +131,7 @@ class Catalogue:
             keys = [media[key] for media in gone for key in ("s3_key", "thumbnail_key")]
             return [key for key in keys if key is not None]
 
-        return await self._runner.write(delete)
+        return await self._runner.write(delete, client=client_id)
 
     # --- media -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Catalogue:
                     stored = replace(stored, blank=blank)
             return stored, added is not None
 
-        return await self._runner.write(add)
+        return await self._runner.write(add, client=media.client_id)
 
     async def find_media_by_digest(self, client_id: str, product_id: str, digest: Digest) -> Media | None:
         """The media of the product whose bytes have this SHA-256."""
@@ -196,7 +196,7 @@ class Catalogue:
                 raise MediaNotFound
             return gone
 
-        return await self._runner.write(delete)
+        return await self._runner.write(delete, client=client_id)
 
     async def media_vector(self, client_id: str, media_id: str) -> MediaVector | None:
         """The media's vector in this space, as it is stored; None when it has none."""
@@ -243,7 +243,7 @@ class Catalogue:
         await self._runner.read(ping, patience=within)
 
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
-        return await self._runner.fetch(self._queries[name], parameters, row_factory)
+        return await self._runner.fetch(self._queries[name], parameters, row_factory, client=parameters["client_id"])
 
 
 def _vector(embedding: HalfVector, blank: bool) -> MediaVector:

@@ -153,7 +153,7 @@ class Searcher:
                 await connection.execute(self._queries["keep_comparison"], parameters)
                 await connection.execute(self._queries["trim_comparisons"], parameters)
 
-        await self._runner.write(keep)
+        await self._runner.write(keep, client=query.client_id)
         return recall
 
     # --- the two plans -----------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Searcher:
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
         statement = self._statements["near_exactly" if query.filter == Filter() else "near_exactly_where"]
         asked = {**parameters, "candidates": query.limit + MARGIN}
-        return [row.match for row in await self._reads.fetch(statement, asked, _ranked_row)]
+        return [row.match for row in await self._reads.fetch(statement, asked, _ranked_row, client=query.client_id)]
 
     async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
@@ -215,7 +215,7 @@ class Searcher:
                 await cursor.execute(self._statements["near_by_index"], asked)
             return await cursor.fetchall()
 
-        rows = await self._reads.read(search)
+        rows = await self._reads.read(search, client=parameters["client_id"])
         matches = [row.match for row in rows]
         if len(rows) < limit:
             return _FromIndex(matches, certain=False)

@@ -26,7 +26,7 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from server.database.parameters import Url
 from server.database.pool import Pool, open_pool
 from server.database.queries import Queries
-from server.database.runner import Runner, fetching
+from server.database.runner import Runner, as_client, fetching
 from server.database.shared import Shared
 from server.errors import CatalogueFailed, DatabaseUnusable, TwinlensError
 
@@ -158,7 +158,7 @@ class Replica:
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
-    async def read(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+    async def read(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]], *, client: str | None = None) -> T:
         """As `Runner.read`; the work may begin on the standby and then run once more, on the primary."""
         loop = asyncio.get_running_loop()
         came = loop.time()
@@ -171,7 +171,7 @@ class Replica:
                         with at_most(connection, _CHECK_SECONDS):
                             await self._require(connection, position)
                         waited = loop.time() - came
-                        with at_most(connection, self._longest + 1.0):
+                        with at_most(connection, self._longest + 1.0), as_client(connection, client):
                             found = await work(connection)
             except _Behind as exc:
                 why = "behind"
@@ -195,11 +195,18 @@ class Replica:
                 self._on_read("replica", waited)
                 return found
         self._on_read(why, loop.time() - came)
-        return await self._primary.read(work)
+        return await self._primary.read(work, client=client)
 
-    async def fetch(self, statement: bytes, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
-        """The rows of a statement that only reads."""
-        return await self.read(fetching(statement, parameters, row_factory))
+    async def fetch(
+        self,
+        statement: bytes,
+        parameters: Mapping[str, Any],
+        row_factory: BaseRowFactory[T],
+        *,
+        client: str | None = None,
+    ) -> list[T]:
+        """The rows of a statement that only reads, as `Runner.read` has it."""
+        return await self.read(fetching(statement, parameters, row_factory), client=client)
 
     @contextmanager
     def _lending(self, connection: AsyncConnection[TupleRow]) -> Iterator[None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -40,17 +41,19 @@ class Runner:
         """The database's URL, for work that needs a connection of its own."""
         return self._pool.url
 
-    async def read(self, work: Work[T], *, patience: float | None = None) -> T:
+    async def read(self, work: Work[T], *, client: str | None = None, patience: float | None = None) -> T:
         """Run work that only reads. When its connection dies, the work runs once more on another connection.
 
-        `patience`: seconds to wait for a connection; without it, as long as the pool has it.
+        `client`: whose rows it may see; without it, none of any client. `patience`: seconds to wait for a connection;
+        without it, as long as the pool has it.
         """
         for attempt in (1, 2):
             connection: Lent | None = None
             with translated():
                 try:
                     async with self._pool.connection(patience) as connection:
-                        return await work(connection)
+                        with as_client(connection, client):
+                            return await work(connection)
                 except _OF_ANOTHER_SESSION:
                     if attempt == 2 or connection is None:
                         raise
@@ -61,8 +64,10 @@ class Runner:
                     _log.warning("a connection to the database died and is replaced: %s", exc)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work that writes. It runs once more when another transaction was in the way and nothing was written.
+    async def write(self, work: Work[T], *, client: str | None = None) -> T:
+        """Run work that writes, for this client alone where one is given.
+
+        It runs once more when another transaction was in the way and nothing was written.
 
         A unique violation may come from a twin of this very request (ON CONFLICT watches one index; a row that another
         transaction is just inserting can trip another index first); the second time the twin is there to be found. A
@@ -73,7 +78,8 @@ class Runner:
             with translated():
                 try:
                     async with self._pool.connection() as connection:
-                        return await self._write(work, connection)
+                        with as_client(connection, client):
+                            return await self._write(work, connection)
                 except (
                     *_OF_ANOTHER_SESSION,
                     psycopg.errors.ReadOnlySqlTransaction,
@@ -97,9 +103,28 @@ class Runner:
                     raise OutcomeUnknown from exc
                 raise
 
-    async def fetch(self, statement: bytes, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
-        """The rows of a statement that only reads."""
-        return await self.read(fetching(statement, parameters, row_factory))
+    async def fetch(
+        self,
+        statement: bytes,
+        parameters: Mapping[str, Any],
+        row_factory: BaseRowFactory[T],
+        *,
+        client: str | None = None,
+    ) -> list[T]:
+        """The rows of a statement that only reads, as `read` has it."""
+        return await self.read(fetching(statement, parameters, row_factory), client=client)
+
+
+@contextmanager
+def as_client(connection: AsyncConnection[TupleRow], client: str | None) -> Iterator[None]:
+    """The one door: what runs on the connection in this block sees and writes the rows of this client alone."""
+    if not isinstance(connection, Lent):
+        raise TypeError("a connection of a pool is needed")
+    connection.client = client
+    try:
+        yield
+    finally:
+        connection.client = None
 
 
 def fetching(

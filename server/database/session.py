@@ -118,15 +118,27 @@ class _Local:
 
     per_transaction: bytes | None = None
     """The statement that begins each transaction, where a pooler gives each one another session; else None."""
+    client: str | None = None
+    """Whose rows each transaction may see and write, where the role of the connection is under row-level security.
+
+    It is set anew in each transaction, and ends with it, so that nothing is left for the next user of the session.
+    """
 
     @property
     def _unsettled(self) -> bool:
         """Whether what is sent next begins a transaction that lacks our settings."""
         return (
-            self.per_transaction is not None
+            (self.per_transaction is not None or self.client is not None)
             and self.info.transaction_status == pq.TransactionStatus.IDLE
             and self.pgconn.pipeline_status == pq.PipelineStatus.OFF
         )
+
+    def _settling(self) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+        """What each transaction begins with, and its parameters."""
+        if self.per_transaction is not None:
+            yield self.per_transaction, ()
+        if self.client is not None:
+            yield _QUERIES["be_client"], (self.client,)
 
     def _begin(self) -> bytes:
         level = (self.isolation_level or IsolationLevel.READ_COMMITTED).name.replace("_", " ")
@@ -154,7 +166,8 @@ class AsyncSessionConnection(_Local, AsyncConnection[TupleRow]):
         try:
             async with super().pipeline() as pipeline:
                 await plain.execute(self._begin())
-                await plain.execute(self.per_transaction or b"")
+                for statement, parameters in self._settling():
+                    await plain.execute(statement, parameters)
                 yield pipeline
                 await plain.execute(_COMMIT)
         except Exception:  # whoever is cancelled gives the connection back, or closes it, without waiting for it
@@ -176,7 +189,8 @@ class AsyncSessionConnection(_Local, AsyncConnection[TupleRow]):
             transaction = AsyncTransaction(self, savepoint_name, force_rollback)
             async with super().pipeline():
                 await stack.enter_async_context(transaction)
-                await AsyncCursor(self).execute(self.per_transaction or b"")
+                for statement, parameters in self._settling():
+                    await AsyncCursor(self).execute(statement, parameters)
             yield transaction
 
 
@@ -238,7 +252,8 @@ class SessionConnection(_Local, Connection[TupleRow]):
         try:
             with super().pipeline() as pipeline:
                 plain.execute(self._begin())
-                plain.execute(self.per_transaction or b"")
+                for statement, parameters in self._settling():
+                    plain.execute(statement, parameters)
                 yield pipeline
                 plain.execute(_COMMIT)
         except Exception:
@@ -257,7 +272,8 @@ class SessionConnection(_Local, Connection[TupleRow]):
             transaction = Transaction(self, savepoint_name, force_rollback)
             with super().pipeline():
                 stack.enter_context(transaction)
-                Cursor(self).execute(self.per_transaction or b"")
+                for statement, parameters in self._settling():
+                    Cursor(self).execute(statement, parameters)
             yield transaction
 
     def only_read(self) -> None:

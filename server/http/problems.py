@@ -33,8 +33,11 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.UnsupportedBody, 415),
     (errors.BadParameter, 422),
     (errors.VectorRefused, 422),
+    (errors.KeyRefused, 401),
+    (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.CatalogueConflict, 409),
+    (errors.RateLimited, 429),
     (errors.Overloaded, 503),
     (errors.CallerLeft, 499),  # nobody reads it; with nginx's number, the metrics distinguish it from an answer
     (errors.NotReady, 503),
@@ -109,8 +112,10 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
         _log.log(
             level, "%s %r %s (request %s): %s", request.method, request.url.path, how, request_id(request), error.line
         )
-    if status == 503:
+    if status in (429, 503):
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnsupportedEncoding):
         headers["Accept-Encoding"] = GZIP
     return _problem(request, status, error.code, error.sentence, headers)

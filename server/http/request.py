@@ -1,6 +1,6 @@
 """What a request says beside its body: who calls, how urgently, and until when an answer is of use.
 
-There are no keys yet: the request names its client, and the network decides who may call at all.
+Where keys are on, the key decides the client, and a request need not name it; elsewhere the request names it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any
 
 import litestar
 from litestar.datastructures import State
+from litestar.types import Scope
 
-from server.access.clients import DEFAULT_CLIENT, check_id
+from server.access.clients import check_id
+from server.access.scopes import ANYBODY, Principal
 from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter
 from server.http import timing
@@ -23,6 +25,9 @@ DEADLINE_HEADER = "Twinlens-Deadline"
 LANE_HEADER = "Twinlens-Lane"
 
 _DEADLINE = "deadline"
+
+PRINCIPAL = "principal"
+"""Where the state of a request has its Principal."""
 
 MOST_SECONDS = "most_seconds"
 """The option of a handler whose requests have less time than others."""
@@ -36,6 +41,7 @@ class Call:
     deadline: float
     """When the call must be answered, on the clock of `time.perf_counter`."""
     client_id: str
+    principal: Principal = ANYBODY
 
     @property
     def caller(self) -> Caller:
@@ -54,17 +60,28 @@ class Call:
 def call_of(request: Request, named: str | None = None) -> Call:
     """The call of a request whose body was read; `named`: the client that the body names.
 
-    Raises BadParameter for a header that names no lane, for a `clientId` that can be no client, and where query and
-    body name different ones.
+    Raises BadParameter for a header that names no lane, for a `clientId` that can be no client, and where it is given
+    twice; ClientMismatch where the caller's key is another client's, ClientRequired where it is every client's and
+    none is named.
     """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
         raise BadParameter(f"The header {LANE_HEADER} accepts {' or '.join(LANES)}, not {lane[:40]!r}.")
-    queried = request.query_params.get("clientId")
-    if queried and named and queried != named:
+    queried = request.query_params.getall("clientId", [])
+    if len(queried) > 1:
+        raise BadParameter("clientId is given twice in the query.")
+    given = {one for one in (*queried, named) if one}
+    if len(given) > 1:
         raise BadParameter("clientId is given twice, in the query and in the body, with different values.")
-    client_id = check_id("clientId", queried or named or DEFAULT_CLIENT)
-    return Call(lane, float(request.scope["state"][_DEADLINE]), client_id)
+    principal = principal_of(request.scope)
+    client_id = check_id("clientId", principal.client_for(next(iter(given), None)))
+    return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
+
+
+def principal_of(scope: Scope) -> Principal:
+    """Who sends this request, once that is found out."""
+    principal: Principal = scope["state"].get(PRINCIPAL, ANYBODY)
+    return principal
 
 
 def keep_deadline(request: Request, most: float) -> float:

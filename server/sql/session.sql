@@ -39,6 +39,10 @@ SELECT count(pg_catalog.set_config(name, value, {until_end}))
 FROM (VALUES {wanted}) AS w (name, value)
 WHERE pg_catalog.current_setting(name, true) <> value
 
+-- be_client --
+-- Until the end of the transaction, see and write the rows of this client alone.
+SELECT pg_catalog.set_config('twinlens.client', %s, true)
+
 -- process --
 -- The process of PostgreSQL that answers.
 SELECT pg_catalog.pg_backend_pid()

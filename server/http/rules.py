@@ -1,0 +1,73 @@
+"""Who may call what: every route with the scopes that open it. A route that is not here is open to no key but admin's.
+
+The tests read this table: each route must stand here, and `tests/server/http/test_access.py` tries each with every kind
+of key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from litestar.enums import ScopeType
+from litestar.types import Scope as Connection
+
+from server.access.scopes import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a caller of a route needs."""
+
+    scopes: tuple[Scope, ...] = ()
+    """Any one of them is enough. None: the route needs no key at all."""
+    client: bool = True
+    """Whether a request is about one client's catalogue, or is counted as one client's."""
+    signed: bool = False
+    """Whether a signature in the address does in place of a key."""
+
+    @property
+    def open(self) -> bool:
+        return not self.scopes
+
+
+OPEN = Rule(client=False)
+_SEARCH = Rule(("search",))
+_SEARCH_V1 = Rule(("search", "write"))
+_READ = Rule(("read",))
+_WRITE = Rule(("write",))
+ADMIN = Rule(("admin",), client=False)
+
+RULES: Mapping[tuple[str, str], Rule] = {
+    ("POST", "/embed-image"): _SEARCH,
+    ("POST", "/api/search/by-image"): _SEARCH,
+    ("POST", "/v1/embeddings"): _SEARCH_V1,
+    ("POST", "/v1/search"): _SEARCH_V1,
+    ("PUT", "/v1/products/{product_id}"): _WRITE,
+    ("GET", "/v1/products/{product_id}"): _READ,
+    ("DELETE", "/v1/products/{product_id}"): _WRITE,
+    ("POST", "/v1/products/{product_id}/media"): _WRITE,
+    ("GET", "/v1/media/{media_id}"): _READ,
+    ("DELETE", "/v1/media/{media_id}"): _WRITE,
+    ("GET", "/v1/media/{media_id}/duplicates"): _READ,
+    ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), signed=True),
+    ("GET", "/health/live"): OPEN,
+    ("GET", "/health/ready"): OPEN,
+    ("GET", "/metrics"): ADMIN,
+    ("GET", "/"): OPEN,
+    ("GET", "/web/{name}"): OPEN,
+    ("GET", "/web/swagger-ui/{name}"): OPEN,
+    ("GET", "/schema"): OPEN,
+    ("GET", "/schema/openapi.json"): OPEN,
+    ("GET", "/schema/swagger"): OPEN,
+}
+"""By method and path. HEAD is as GET, and OPTIONS, which only says which methods there are, is open."""
+
+
+def rule_of(scope: Connection) -> Rule:
+    """The rule of a request whose route has been found."""
+    if scope["type"] != ScopeType.HTTP:
+        return ADMIN
+    if scope["method"] == "OPTIONS":
+        return OPEN
+    return RULES.get((scope["method"], scope.get("path_template") or ""), ADMIN)
