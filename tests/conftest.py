@@ -43,7 +43,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated, empty database that tests copy theirs from. Servers run under row-level security there."""
+    """The name of a migrated, empty database that tests copy theirs from, with the role that serves."""
     with fresh_database(postgres_url) as url:
         migrate(url)
         arrange(url)

@@ -83,8 +83,8 @@ class Searcher:
     ) -> None:
         """`queries`: of this space. `recall`: the share of an exact search's matches that a search through an index
         must find on average; below 1. `direct`: where indexes are built. `replica`: what searches run on, and the list
-        of indexes is read from; all else runs on `runner`. `background`: what keeps comparisons, of all clients; without
-        it `runner`, too."""
+        of indexes is read from; all else runs on `runner`. `background`: what keeps comparisons, of all clients;
+        without it `runner`, too."""
         self.on_index_answer: Callable[[IndexAnswer], None] | None = None
         """Called with each search that an index answered."""
         self._queries = queries

@@ -134,7 +134,7 @@ def make_role(url: str) -> bool:
                     if role is None:
                         connection.execute(_QUERIES.composed("make_role", role=name))
                     if not login.superuser:
-                        grant = "grant_role" if login.version >= _GRANTS_SAY_HOW else "grant_role_before_16"
+                        grant = "grant_role" if login.version >= _GRANTS_SAY_HOW else "grant_role_plainly"
                         connection.execute(_QUERIES.composed(grant, role=name))
             except psycopg.errors.InsufficientPrivilege:
                 return False

@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, args_row, class_row
 
 from server.database import preconditions
-from server.database.connections import Direct, connect, direct_of
+from server.database.connections import connect, direct_of
 from server.database.locks import LOCK_MIGRATIONS, LOCKS
 from server.database.queries import SQL, Queries
 from server.database.session import SessionConnection

@@ -111,8 +111,9 @@ class Replica:
         on_read: Callable[[Answered, float], None] = lambda answered, waited: None,
         on_use: Callable[[bool], None] = lambda used: None,
     ) -> None:
-        """`longest`: seconds that a statement may run on the standby; `role`: as in `open_pool`. `on_read` is called for each read, with the
-        seconds that passed before its statement was sent; `on_use` where the standby is used from now on, or not.
+        """`longest`: seconds that a statement may run on the standby; `role`: as in `open_pool`. `on_read` is called
+        for each read, with the seconds that passed before its statement was sent; `on_use` where the standby is used
+        from now on, or not.
 
         Raises DatabaseUnusable for a URL that cannot be read.
         """

@@ -49,8 +49,8 @@ class Runner:
     async def read(self, work: Work[T], *, client: str | None = None, patience: float | None = None) -> T:
         """Run work that only reads. When its connection dies, the work runs once more on another connection.
 
-        `client`: whose rows it may see; without it none, where the pool has a role. `patience`: seconds to wait for a connection;
-        without it, as long as the pool has it.
+        `client`: whose rows it may see; without it none, where the pool has a role. `patience`: seconds to wait for a
+        connection; without it, as long as the pool has it.
         """
         for attempt in (1, 2):
             connection: Lent | None = None

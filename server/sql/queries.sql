@@ -134,7 +134,7 @@ twinlens_client_products
 
 -- near_exactly_where --
 -- The same among the media that pass the filter. The filter is applied first, so no media that passes is overlooked.
--- {products} is one of the two above. A media has the client of its product, so that need not be compared.
+-- Its products are one of the two above. A media has the client of its product, so that need not be compared.
 SELECT v."mediaId", v.embedding, v.blank
 FROM {products} p
 JOIN media m ON m."productId" = p.id

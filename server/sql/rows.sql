@@ -32,7 +32,7 @@ CREATE ROLE {role} NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREP
 -- Who has logged in may take it on, and has none of its rights before.
 GRANT {role} TO CURRENT_USER WITH INHERIT FALSE, SET TRUE
 
--- grant_role_before_16 --
+-- grant_role_plainly --
 -- The same in PostgreSQL 15.
 GRANT {role} TO CURRENT_USER
 
