@@ -339,6 +339,11 @@ class Settings:
         return self.current("owner_database_url") or self.current("database_url")
 
     @property
+    def serving_url(self) -> str | None:
+        """The URL that serves, as it is now, where it is another one than the owner's."""
+        return self.current("database_url") if self.owner_database_url is not None else None
+
+    @property
     def memory_of_bodies(self) -> int:
         """Bytes of request bodies that all workers together hold at a time."""
         return self.body_memory or _BODIES * self.max_upload

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from server.artifact.artifact import Artifact
-from server.commands.serve import serving_url
 from server.database import isolation, migrations, preconditions
 from server.database.connections import connect, direct_of
 from server.doctor.adopt import LEAST_SAMPLE, SAMPLE, adopt
@@ -57,7 +56,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
 
 def _isolate(settings: Settings, url: str) -> None:
     """Make the role that serves, or say what an administrator must run for that."""
-    found = isolation.arrange(url, serving_url(settings))
+    found = isolation.arrange(url, settings.serving_url)
     print(found.sentence)
     if found.statements:
         print("An administrator of the database can change that; then run python -m server migrate again:")

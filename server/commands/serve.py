@@ -74,7 +74,7 @@ def _make_ready(settings: Settings, artifact: Artifact, url: str) -> None:
     migrations.migrate_directly(settings, url, last_look=last_look)
     open_space(url, described)
     mark.settle(url, store)
-    isolation.arrange(url, serving_url(settings))
+    isolation.arrange(url, settings.serving_url)
 
 
 def _prove_model(settings: Settings) -> None:
@@ -101,11 +101,6 @@ def database_url(settings: Settings) -> int:
     """Print the URL of the database that `serve` uses with these settings, with its owner's rights."""
     print(settings.owners_url or EmbeddedPostgres(settings.data).url)
     return 0
-
-
-def serving_url(settings: Settings) -> str | None:
-    """The URL that serves, where it is another one than the owner's."""
-    return settings.database_url if settings.owner_database_url is not None else None
 
 
 @contextlib.contextmanager
