@@ -204,7 +204,6 @@ def _replica(
         primary,
         # Where it has not answered by then, there is time left to ask the primary.
         longest=settings.deadline / 3,
-        role=primary.role,
         on_read=metrics.read_of_search,
         on_use=metrics.replica_used,
     )

@@ -107,13 +107,12 @@ class Replica:
         primary: Runner,
         *,
         longest: float,
-        role: str | None = None,
         on_read: Callable[[Answered, float], None] = lambda answered, waited: None,
         on_use: Callable[[bool], None] = lambda used: None,
     ) -> None:
-        """`longest`: seconds that a statement may run on the standby; `role`: as in `open_pool`. `on_read` is called
-        for each read, with the seconds that passed before its statement was sent; `on_use` where the standby is used
-        from now on, or not.
+        """`longest`: seconds that a statement may run on the standby, where it runs as the role that it has on the
+        primary. `on_read` is called for each read, with the seconds that passed before its statement was sent; `on_use`
+        where the standby is used from now on, or not.
 
         Raises DatabaseUnusable for a URL that cannot be read.
         """
@@ -121,7 +120,7 @@ class Replica:
         _read_url(url)
         self._primary = primary
         self._longest = longest
-        self._role = role
+        self._role = primary.role
         self._on_read = on_read
         self._on_use = on_use
         queries = Queries.read("replica.sql")
