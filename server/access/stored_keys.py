@@ -111,7 +111,7 @@ def usable(connection: Connection[Any]) -> list[StoredKey]:
 
 def are_on(connection: Connection[Any]) -> bool:
     """Whether callers need a key; they do not in a database that knows nothing of keys yet."""
-    if not connection.execute(_QUERIES["there"]).fetchone() == (True,):
+    if connection.execute(_QUERIES["there"]).fetchone() != (True,):
         return False
     with connection.cursor(row_factory=dict_row) as cursor:
         state = cursor.execute(_QUERIES["state"]).fetchone()

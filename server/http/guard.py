@@ -1,4 +1,4 @@
-"""Where no key is needed, on loopback: what the pages in the operator's browser can send is refused, unless it is our own.
+"""Where no key is needed, on loopback: of what pages in the operator's browser send, only our own page's is answered.
 
 Any page that the browser has open can send requests to this machine's ports. Two kinds of pages could do harm. One of
 another site can send a form, and so add a picture or search, although it cannot read the answer: browsers say where

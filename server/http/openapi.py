@@ -24,7 +24,7 @@ from server.http import examples, problems
 from server.http.bodies import JSON
 from server.http.examples import Example
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
-from server.http.rules import Rule, rule_for
+from server.http.rules import ADMIN, Rule, rule_for
 from server.http.wire import ClientId, Problem, SearchFields, UploadFields
 
 VERSION = "3.1.0"
@@ -104,7 +104,6 @@ _WITH_KEY: tuple[type[TwinlensError], ...] = (
     errors.RateLimited,
     errors.KeysUnknown,
 )
-_OF_A_CLIENT: tuple[type[TwinlensError], ...] = (errors.ClientMismatch, errors.ClientRequired)
 
 _KEY = "contract"
 
@@ -271,7 +270,8 @@ def _of_access(method: str, rule: Rule, made: Contract) -> Iterator[type[Twinlen
         found.append(errors.OriginRefused)
     if not rule.open:
         found += _WITH_KEY
-        found += _OF_A_CLIENT if rule.client else ()
+        found += (errors.ClientMismatch,) if rule != ADMIN else ()
+        found += (errors.ClientRequired,) if rule.client else ()
     return (error for error in found if error not in made.errors)
 
 
