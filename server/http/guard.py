@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -80,7 +79,7 @@ def _refusal(scope: Scope, names: Collection[str], origins: Collection[str]) -> 
         return None
     # A proxy on this machine has put another name or port into Host. The browser itself says that the page is the
     # server's own, and its name shows that it was not made to lead here.
-    if site == "same-origin" and _parts(urlsplit(origin).netloc.lower())[0] in names:
+    if site == "same-origin" and _parts(origin.lower().partition("://")[2])[0] in names:
         return None
     return OriginRefused()
 

@@ -188,12 +188,13 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+LISTENERS = """FROM pg_stat_activity
+    WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid() AND datname = current_database()"""
+
+
 def heard(url: str) -> bool:
     """Whether somebody listens for changes."""
-    (found,) = run_sql(
-        url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid()"
-    )
-    return bool(found[0])
+    return run_sql(url, f"SELECT count(*) {LISTENERS}") == [(1,)]
 
 
 async def test_a_change_is_heard_of_as_it_is_made_and_again_after_a_break(
@@ -207,8 +208,7 @@ async def test_a_change_is_heard_of_as_it_is_made_and_again_after_a_break(
         await until(lambda: heard(database_url))
         made = new_key(database_url, "read")
         await until(lambda: not refused(keyring, made.key))
-        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid()"
-        assert run_sql(database_url, cut) == [(True,)]
+        assert run_sql(database_url, f"SELECT pg_terminate_backend(pid) {LISTENERS}") == [(True,)]
         revoke(database_url, made)  # while nobody hears
         await until(lambda: refused(keyring, made.key))
         await until(lambda: heard(database_url))
