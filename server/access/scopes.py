@@ -60,14 +60,14 @@ class Principal:
     scopes: frozenset[Scope]
     client_id: str | None = None
     """The key's client; None: any, which the request names."""
-    usual: str | None = None
-    """Where callers need no key: the client of one that was sent all the same, for requests that name none."""
     key_id: str | None = None
     """None where callers need no key."""
     narrowing: Narrowing | None = None
     """Of a derived search key."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """Of the key, by name."""
+    usual: str | None = None
+    """Where callers need no key: the client of one that was sent all the same, for requests that name none."""
 
     def client_for(self, named: str | None, *, needed: bool = True) -> str:
         """The client of a request that names this one, or none. `needed`: whether the request is about one client's

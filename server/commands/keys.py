@@ -284,7 +284,7 @@ def _expiry(text: str) -> datetime:
 
 
 def _duration(text: str, flag: str, more: str = "") -> timedelta:
-    found = re.fullmatch(r"(\d{1,9})([mhdw])", text)
+    found = re.fullmatch(r"(\d{1,7})([mhdw])", text)
     duration = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
     if duration is None or duration > _LONGEST:
         raise BadParameter(f"{flag} accepts a time such as 90d, 12h, 30m or 2w{more}; not {text[:40]!r}.")

@@ -83,7 +83,7 @@ def test_a_key_is_made_before_the_first_start_and_opens_the_server_to_others(ser
     process.wait_for("Callers need a key")
     assert (status(process, {}), status(process, headers)) == (401, 403)
 
-    # Before a body is read. Who sends all of it first has the answer at its end; who waits for leave is not asked for it.
+    # Before a body is read: who sends it first has the answer at its end; who waits for leave is not asked for it.
     with process.client() as client:
         big = client.post("/v1/products/p/media", headers=headers, files={"file": KEYBOARD + bytes(BODY)})
         assert (big.status_code, big.json()["code"]) == (403, "scope_missing")

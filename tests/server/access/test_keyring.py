@@ -159,6 +159,8 @@ async def test_what_no_trigger_saw_is_seen_within_a_minute(pool: Pool, clock: Cl
 async def test_changes_at_the_same_time_are_each_seen(pool: Pool, clock: Clock, database_url: str) -> None:
     keyring = keyring_of(pool, clock)
     with psycopg.connect(database_url) as one, psycopg.connect(database_url) as other:
+        for connection in (one, other):
+            connection.execute("SELECT")  # begins a transaction that ends where this test says
         first = stored_keys.create(one, stored_keys.Wanted("a", ("read",)))
         waiting = asyncio.create_task(asyncio.to_thread(stored_keys.create, other, stored_keys.Wanted("b", ("read",))))
         await asyncio.sleep(0.1)
