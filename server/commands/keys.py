@@ -201,7 +201,12 @@ def _show(made: Made, *, as_json: bool) -> None:
     """Print the key: this once."""
     stored = made.stored
     if as_json:
-        described = {"id": stored.id, "key": made.key, "clientId": stored.client_id, "scopes": stored.scopes}
+        described: dict[str, Any] = {
+            "id": stored.id,
+            "key": made.key,
+            "clientId": stored.client_id,
+            "scopes": stored.scopes,
+        }
         described |= {"expiresAt": stored.expires_at, "name": stored.name}
         if stored.replaces is not None:
             described |= {"replaces": stored.replaces}

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from typing import cast
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from server.errors import Forbidden, HostRefused, OriginRefused
 from server.http import problems
@@ -41,7 +42,7 @@ def guard(settings: Settings, origins: Collection[str] = ()) -> Callable[[ASGIAp
 
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == ScopeType.HTTP and not _needs_key(scope):
-                refused = _refusal(scope, names, origins)
+                refused = _refusal(cast("HTTPScope", scope), names, origins)
                 if refused is not None:
                     await problems.answer(refused, scope, receive, send)
                     return
@@ -58,7 +59,7 @@ def _needs_key(scope: Scope) -> bool:
     return services is not None and services.keyring.on
 
 
-def _refusal(scope: Scope, names: Collection[str], origins: Collection[str]) -> Forbidden | None:
+def _refusal(scope: HTTPScope, names: Collection[str], origins: Collection[str]) -> Forbidden | None:
     """Why the request is refused; None where it is not. What no browser sends, such as a missing Host, is let in."""
     hosts, origin, site = [], None, None
     for name, value in scope["headers"]:

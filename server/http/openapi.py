@@ -265,7 +265,7 @@ def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHan
 
 def _of_access(method: str, rule: Rule, made: Contract) -> Iterator[type[TwinlensError]]:
     """The errors of a call that are not its handler's: of those who may not call."""
-    found = [errors.HostRefused]
+    found: list[type[TwinlensError]] = [errors.HostRefused]
     if method not in ("GET", "HEAD"):
         found.append(errors.OriginRefused)
     if not rule.open:
