@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from typing import cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
@@ -42,7 +41,7 @@ def guard(settings: Settings, origins: Collection[str] = ()) -> Callable[[ASGIAp
 
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == ScopeType.HTTP and not _needs_key(scope):
-                refused = _refusal(cast("HTTPScope", scope), names, origins)
+                refused = _refusal(scope, names, origins)
                 if refused is not None:
                     await problems.answer(refused, scope, receive, send)
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from server.access.keyring import TRUSTED_SECONDS
 from server.http.rules import RULES, Rule
 from tests import DEMO_PICTURES
 from tests.support.databases import fresh_database, run_sql
 from tests.support.keys import ACME, OTHER, expired_key, new_key, revoked_key
+from tests.support.process import until
 from tests.support.serving import Client, serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
@@ -267,3 +270,22 @@ def test_a_key_reaches_no_log_and_no_answer(door: Door, caplog: pytest.LogCaptur
         answer = door.client.delete("/v1/products/shoe", headers=door.made[name])
         assert answer.is_error
         assert key.rpartition("_")[2] not in answer.text + str(answer.headers) + caplog.text
+
+
+def test_a_server_that_cannot_look_at_the_keys_for_a_minute_says_so(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = door.client.app.state.services.keyring
+    run_sql(door.url, "ALTER TABLE twinlens_access RENAME TO twinlens_away")
+    try:
+        assert door.client.get("/v1/products/none", headers=door.made["read"]).status_code == 404
+        monkeypatch.setattr(keyring, "_clock", lambda: time.monotonic() + TRUSTED_SECONDS + 1)
+        for name in ("none", "read", "search", "unknown"):
+            answer = door.client.post("/embed-image", headers=door.made[name], **FORM)
+            assert (answer.status_code, answer.json()["code"]) == (503, "keys_unknown")
+            assert answer.headers["retry-after"]
+        for path in ("/health/live", "/health/ready", "/schema"):
+            assert door.client.get(path, headers={"Host": "shop.example"}).status_code == 200
+    finally:
+        run_sql(door.url, "ALTER TABLE twinlens_away RENAME TO twinlens_access")
+    until(lambda: door.client.post("/embed-image", headers=door.made["none"], **FORM).status_code == 401)

@@ -17,7 +17,7 @@ OWN = "http://127.0.0.1"
 def put(api: Client, client_id: str, **headers: str) -> tuple[int, str | None]:
     """Status and code of a change that these headers come with."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = api.put("/v1/products/guarded", params={"clientId": client_id}, headers=named, json={"name": "x"})
+    answer = api.put(f"/v1/products/of-{client_id}", params={"clientId": client_id}, headers=named, json={"name": "x"})
     return answer.status_code, answer.json().get("code")
 
 
@@ -78,7 +78,7 @@ def test_beyond_loopback_a_key_or_a_gateway_decides(settings: Settings) -> None:
     async def app(*_: Any) -> None:
         raise AssertionError
 
-    assert guard(settings)(app) is app  # type: ignore[arg-type,comparison-overlap]
+    assert guard(settings)(app) is app
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_its_own_page_and_programs_may_change_things(api: Client, client_id: str
 )
 def test_pages_of_other_sites_may_not(api: Client, client_id: str, headers: dict[str, str]) -> None:
     assert put(api, client_id, **headers) == (403, "origin_refused")
-    found = api.get("/v1/products/guarded", params={"clientId": client_id})
+    found = api.get(f"/v1/products/of-{client_id}", params={"clientId": client_id})
     assert found.status_code == 404
 
 
@@ -137,7 +137,7 @@ def test_pages_of_other_sites_may_not(api: Client, client_id: str, headers: dict
     ],
 )
 def test_a_form_of_another_site_is_refused_whatever_it_is_for(api: Client, method: str, path: str) -> None:
-    form = {"files": {"file": b"x"}} if method == "POST" else {}
+    form: dict[str, Any] = {"files": {"file": b"x"}} if method == "POST" else {}
     answer = api.request(method, path, headers={"Origin": "https://evil.example"}, **form)
     assert (answer.status_code, answer.json()["code"]) == (403, "origin_refused")
     assert answer.headers["x-request-id"]
