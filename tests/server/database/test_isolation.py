@@ -242,19 +242,18 @@ async def test_indexes_are_built_for_all_clients_and_used_by_the_role(
 
 
 @pytest.mark.anyio
-async def test_a_filter_by_attributes_uses_its_index_under_the_role(database_url: str, space: SpaceRow) -> None:
+async def test_a_filter_by_attributes_uses_its_index_under_the_role(
+    database_url: str, space: SpaceRow, unit_vectors: UnitVectors
+) -> None:
     """A policy on the products would keep the index from it: see twinlens_client_products."""
-    run_sql(database_url, """UPDATE products SET attributes = '{"colour": "red"}' WHERE id LIKE '%000001'""")
-    run_sql(
-        database_url,
-        """INSERT INTO products (id, "clientId", name, attributes)
-        SELECT 'p' || n, 'ours', 'P', jsonb_build_object('colour', 'colour ' || n) FROM generate_series(1, 3000) n""",
-    )
-    run_sql(database_url, "ANALYZE products")
+    fill(database_url, space, "many", unit_vectors(3000, D, 2))
+    run_sql(database_url, "UPDATE products SET attributes = jsonb_build_object('colour', 'colour of ' || id)")
+    run_sql(database_url, f"ANALYZE products, media, {space.table}")
     async with open_pool(database_url, min_size=1, max_size=1, timeout=30, role=SERVING_ROLE) as pool:
         searcher = Catalogue(pool, space).searcher
-        asked = Query("ours", [1.0] + [0.0] * (D - 1), filter=Filter(attributes={"colour": "red"}))
-        assert [match.media_id for match in (await searcher.search(asked)).matches] == ["ours-000001"]
+        red = Filter(attributes={"colour": "colour of many-000007"})
+        asked = Query("many", [1.0] + [0.0] * (D - 1), filter=red)
+        assert [match.media_id for match in (await searcher.search(asked)).matches] == ["many-000007"]
 
         async def plan(connection: psycopg.AsyncConnection[Any]) -> list[str]:
             async with connection.transaction():
@@ -263,7 +262,7 @@ async def test_a_filter_by_attributes_uses_its_index_under_the_role(database_url
                 await cursor.execute(statement, {**searcher._parameters(asked), "candidates": 40})
                 return await cursor.fetchall()
 
-        lines = await Runner(pool).read(plan, client="ours")
+        lines = await Runner(pool).read(plan, client="many")
     assert any("products_attributes" in line for line in lines)
     assert any("One-Time Filter" in line for line in lines)
 
