@@ -22,8 +22,9 @@ from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
+from server.database import isolation
 from server.database.connections import connect, direct_of, try_connection
-from server.database.pool import open_pool
+from server.database.pool import Pool, open_pool
 from server.database.preconditions import require_catalogue
 from server.database.replica import Replica
 from server.database.runner import Runner
@@ -52,6 +53,7 @@ from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
 
 _POOL_SIZE = 8
+_BACKGROUND_POOL_SIZE = 3
 _CONNECTION_TIMEOUT_SECONDS = 5.0
 _DATABASE_PATIENCE_SECONDS = 600.0
 _DATABASE_ASKED_EACH_SECONDS = 1.0
@@ -119,20 +121,16 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         store = MediaStore.at(settings.media_url, settings.data / "media")
         standing = await _when_database_answers(partial(asyncio.to_thread, _settle, settings, store))
         store.on_failure = metrics.store_failed
-        pool = await enter(
-            open_pool(
-                partial(_url, settings),
-                min_size=2,
-                max_size=_POOL_SIZE,
-                timeout=_CONNECTION_TIMEOUT_SECONDS,
-                longest=settings.deadline,
-                pooling=settings.pooling,
-            )
-        )
-        direct = direct_of(settings, _url(settings))
+        role = await _when_database_answers(partial(asyncio.to_thread, _role_of, settings))
+        pool = await enter(_pool(settings, partial(_url, settings), least=2, most=_POOL_SIZE, role=role))
+        # What is no client's: comparisons, sweeps, missing vectors. They are few, and callers wait for none of them.
+        owners = await enter(_pool(settings, partial(_owners_url, settings), least=1, most=_BACKGROUND_POOL_SIZE))
+        direct = direct_of(settings, _owners_url(settings))
         replica = await enter(_replica(settings, Runner(pool), metrics))
-        catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
-        await _when_database_answers(partial(_answer_once, catalogue, settings))
+        catalogue = Catalogue(
+            pool, space, recall=settings.target_recall, direct=direct, replica=replica, background=owners
+        )
+        await _when_database_answers(partial(_answer_once, catalogue, settings, role))
         keyring = Keyring(Runner(pool), direct=direct, always=settings.exposed and not settings.trust_network)
         await _when_database_answers(partial(_know_keys, keyring))
         background = await enter(Background())
@@ -140,7 +138,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         background.begin(keyring.listen(), "changes of keys")
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
-        sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
+        sweeper = Sweeper(owners, store, standing, first=place.first, on_removed=metrics.swept)
         background.begin(sweeper.run(), "sweep")
         librarian = Librarian(embedder, catalogue, store, sweeper.remember, own=standing.own)
         background.close_beside(librarian.close)
@@ -149,7 +147,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
             maintenance = Maintenance(
-                pool, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
+                owners, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
             background.begin(maintenance.run(), "missing vectors")
         if place.of > 1:
@@ -177,6 +175,30 @@ def _gpu_of(place: Place, settings: Settings) -> int:
 def _url(settings: Settings) -> str:
     """The database's URL as it is now: its password may have been changed since the start."""
     return settings.current("database_url") or ""
+
+
+def _owners_url(settings: Settings) -> str:
+    """The same, with the rights of the tables' owner."""
+    return settings.owners_url or ""
+
+
+def _pool(settings: Settings, url: Callable[[], str], *, least: int, most: int, role: str | None = None) -> Pool:
+    return open_pool(
+        url,
+        min_size=least,
+        max_size=most,
+        timeout=_CONNECTION_TIMEOUT_SECONDS,
+        longest=settings.deadline,
+        pooling=settings.pooling,
+        role=role,
+    )
+
+
+def _role_of(settings: Settings) -> str | None:
+    """The role that serves. Raises DatabaseUnusable."""
+    found = isolation.find(_url(settings))
+    isolation.log(found)
+    return found.role
 
 
 def _replica(
@@ -215,7 +237,7 @@ async def _when_database_answers(work: Callable[[], Awaitable[T]]) -> T:
 
 def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
     """As `open_space`, of a database whose catalogue this role can read. Raises as it, and DatabaseUnfit."""
-    url = _url(settings)
+    url = _owners_url(settings)
     with connect(url) as connection:
         require_catalogue(connection)
     # The space was live when the parent started. It may be the way back now, and this server still answers those who
@@ -225,10 +247,10 @@ def _open_space(settings: Settings, artifact: Artifact) -> SpaceRow:
 
 def _settle(settings: Settings, store: MediaStore) -> Standing:
     """As `settle`. The store was there when the parent started; without it, this server still answers searches."""
-    return settle(_url(settings), store, or_away=True)
+    return settle(_owners_url(settings), store, or_away=True)
 
 
-async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
+async def _answer_once(catalogue: Catalogue, settings: Settings, role: str | None) -> None:
     """That the pool has a connection, on which the database answers. Raises DatabaseUnfit, DatabaseUnusable."""
     try:
         await catalogue.ping()
@@ -239,6 +261,7 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
             patience=_CONNECTION_TIMEOUT_SECONDS,
             longest=settings.deadline,
             pooling=settings.pooling,
+            role=role,
         )
         raise DatabaseUnusable(exc.sentence) from exc
 

@@ -192,6 +192,13 @@ class Settings:
         None, check_database_url, "PostgreSQL with pgvector; embedded when not given", secret=True
     )
     database_url_file: Path | None = _in_file("database_url")
+    owner_database_url: str | None = _setting(
+        None,
+        check_database_url,
+        "the same database as the owner of its tables, where DATABASE_URL is of a role that only serves",
+        secret=True,
+    )
+    owner_database_url_file: Path | None = _in_file("owner_database_url")
     direct_database_url: str | None = _setting(
         None,
         check_database_url,
@@ -262,6 +269,7 @@ class Settings:
         if "data" not in values:
             _check_for_data_of_before()
         settings = cls(**values)
+        settings.check_database()
         settings.check_memory()
         return settings
 
@@ -325,6 +333,16 @@ class Settings:
         return found
 
     @property
+    def owners_url(self) -> str | None:
+        """The database's URL with the rights of its owner, as it is now; None where the database is embedded."""
+        return self.current("owner_database_url") or self.current("database_url")
+
+    @property
+    def serving_url(self) -> str | None:
+        """The URL that serves, as it is now, where it is another one than the owner's."""
+        return self.current("database_url") if self.owner_database_url is not None else None
+
+    @property
     def memory_of_bodies(self) -> int:
         """Bytes of request bodies that all workers together hold at a time."""
         return self.body_memory or _BODIES * self.max_upload
@@ -333,6 +351,14 @@ class Settings:
     def exposed(self) -> bool:
         """Whether others than this machine can reach the port."""
         return not _is_loopback(self.host)
+
+    def check_database(self) -> None:
+        """Raises BadSetting for an owner's URL without one that serves."""
+        if self.owner_database_url is not None and self.database_url is None:
+            raise BadSetting(
+                f"{variable_of('owner_database_url')} is given, and {variable_of('database_url')}, the URL of the role "
+                "that serves, is not. With one URL alone, give it as the second."
+            )
 
     def check_memory(self) -> None:
         """Raises BadSetting for so little memory that two of the largest bodies do not fit."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
 from tests.support import artifacts, vectors
@@ -42,9 +43,10 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated, empty database that tests copy theirs from."""
+    """The name of a migrated, empty database that tests copy theirs from, with the role that serves."""
     with fresh_database(postgres_url) as url:
         migrate(url)
+        arrange(url)
         yield database_of(url)
 
 

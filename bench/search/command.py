@@ -19,7 +19,7 @@ import psycopg
 
 from bench import machine
 from bench.pictures import ROOT
-from bench.search import costs, crossover, document, fill
+from bench.search import costs, crossover, document, fill, row_security
 from bench.search.libraries import LIBRARIES, Peer, start_library
 from bench.search.measure import Record, measure
 from bench.search.systems import System, database_systems
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.crossover or asked.costs:
             with _server(asked) as (url, folder):
                 print((crossover if asked.crossover else costs).run(url, folder, asked.rows, asked.seed, asked.seconds))
+            return 0
+        if asked.row_security:
+            with _server(asked) as (url, folder):
+                workload = Workload(asked.rows, asked.dimensions, asked.seed, folder)
+                workload.make()
+                print(row_security.run(url, workload, asked.queries, asked.connections, asked.seconds))
             return 0
         records, run = _read(asked.read) if asked.read else _measured(asked, command)
         if asked.json is not None:
@@ -85,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=ROOT / ".bench", help="environments of the libraries (.bench)")
     parser.add_argument("--install-peers", action="store_true", help="install the libraries that are not there")
     parser.add_argument("--crossover", action="store_true", help="measure instead where an index begins to be quicker")
+    parser.add_argument(
+        "--row-security", action="store_true", help="measure instead what row-level security costs: with and without"
+    )
     parser.add_argument("--costs", action="store_true", help="measure instead what an index costs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here, and the run beside them")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: take what --json wrote")

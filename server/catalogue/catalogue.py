@@ -61,16 +61,25 @@ class Catalogue:
         recall: float = 0.99,
         direct: Direct | None = None,
         replica: Replica | None = None,
+        background: Pool | None = None,
     ) -> None:
         """`recall`: the share of an exact search's matches that a search through an index must find on average; below
         1. `direct`: where indexes are built and measured; without it, where the pool connects to. `replica`: where
-        searches run, and nothing else."""
+        searches run, and nothing else. `background`: the owner's connections, for what concerns all clients; without
+        it, `pool` is the owner's."""
         self.space = space
         self._runner = Runner(pool)
+        self._background = Runner(background or pool)
         queries = Queries.read("queries.sql").of(space.table)
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
         self.searcher = Searcher(
-            self._queries, self._runner, space, recall, direct or Direct(self._runner.url), replica
+            self._queries,
+            self._runner,
+            space,
+            recall,
+            direct or Direct(self._background.url),
+            replica,
+            self._background,
         )
 
     # --- products ----------------------------------------------------------------------------------------------------
@@ -228,7 +237,7 @@ class Catalogue:
         By itself it does so about a minute later.
         """
         with translated():
-            async with connection_of_its_own(self._runner.url) as connection:
+            async with connection_of_its_own(self._background.url) as connection:
                 await connection.execute(self._queries["analyse"])
 
     async def ping(self, within: float | None = None) -> None:

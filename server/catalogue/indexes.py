@@ -29,6 +29,7 @@ from server.catalogue.rows import DEFAULT_LIMIT, SpaceRow
 from server.database.connections import Direct, connection_of_its_own
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.queries import Queries
+from server.database.session import setting
 from server.errors import SessionNeeded
 from server.wording import counted
 
@@ -108,6 +109,14 @@ class _Build:
         return self.blocks / self.of_blocks if self.of_blocks else 0.0
 
 
+def effort(ef_search: int) -> dict[str, str]:
+    """The settings of a search through an index, whatever the statistics make the planner believe.
+
+    With this `ef_search`, 1 to 1000, and continued beyond that while rows are missing.
+    """
+    return {"enable_sort": "off", "hnsw.ef_search": str(ef_search), "hnsw.iterative_scan": "relaxed_order"}
+
+
 class Indexes:
     """The indexes of one space. `recall`: the mean recall@24 that a search through an index must reach, below 1."""
 
@@ -131,10 +140,6 @@ class Indexes:
         cursor = connection.cursor(row_factory=class_row(Index))
         await cursor.execute(self._queries["list_indexes"], {"table": self._space.table})
         return [index for index in await cursor.fetchall() if index.name.startswith(self._prefix)]
-
-    async def set_effort(self, connection: AsyncConnection[TupleRow], ef_search: int) -> None:
-        """Have the next search of this transaction use the index, with this `ef_search`, 1 to 1000."""
-        await connection.execute(self._queries["set_search_effort"], {"ef_search": ef_search})
 
     async def maintain(self, direct: Direct, threshold: int, *, thorough: bool = True) -> Maintained:
         """Give each client with at least `threshold` active media an index; drop those no longer needed.
@@ -279,7 +284,7 @@ class Indexes:
         ef_search, recall = MOST_EF_SEARCH, 0.0
         for ef_search in EFFORTS:
             async with connection.transaction():
-                await self.set_effort(connection, ef_search)
+                await connection.execute(*setting(effort(ef_search)))
                 found = [
                     await self._products(connection, "nearest_by_index", {**about, "embedding": one}) for one in queries
                 ]

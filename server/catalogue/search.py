@@ -13,7 +13,7 @@ from psycopg.rows import RowMaker, TupleRow, no_result
 from psycopg.types.json import Jsonb
 
 from server.catalogue.filters import Filter
-from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, mean_recall
+from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
 from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import similarity
 from server.catalogue.vectors import halves
@@ -22,6 +22,7 @@ from server.database.failures import translated
 from server.database.queries import Queries
 from server.database.replica import Replica
 from server.database.runner import Runner
+from server.database.session import pipeline_with
 from server.errors import BadParameter
 
 MARGIN = 16  # candidates beyond the limit: inner products of halves rank a little differently than their cosines
@@ -78,20 +79,24 @@ class Searcher:
         recall: float,
         direct: Direct,
         replica: Replica | None = None,
+        background: Runner | None = None,
     ) -> None:
         """`queries`: of this space. `recall`: the share of an exact search's matches that a search through an index
         must find on average; below 1. `direct`: where indexes are built. `replica`: what searches run on, and the list
-        of indexes is read from; all else runs on `runner`."""
+        of indexes is read from; all else runs on `runner`. `background`: what keeps comparisons, of all clients;
+        without it `runner`, too."""
         self.on_index_answer: Callable[[IndexAnswer], None] | None = None
         """Called with each search that an index answered."""
         self._queries = queries
         self._runner = runner
+        self._background = background or runner
         self._reads = replica or runner
         self._space = space
         self._indexes = Indexes(space, recall)
         self._direct = direct
+        products = queries.composed("products_under_policy" if runner.role else "products_of_client")
         self._statements = {
-            near: queries.composed("search", near=queries.composed(near)).as_bytes(None)
+            near: queries.composed("search", near=queries.composed(near, products=products)).as_bytes(None)
             for near in ("near_exactly", "near_exactly_where", "near_by_index")
         }
         self._known: Mapping[str, Index] = {}
@@ -153,7 +158,7 @@ class Searcher:
                 await connection.execute(self._queries["keep_comparison"], parameters)
                 await connection.execute(self._queries["trim_comparisons"], parameters)
 
-        await self._runner.write(keep, client=query.client_id)
+        await self._background.write(keep)
         return recall
 
     # --- the two plans -----------------------------------------------------------------------------------------------
@@ -204,13 +209,12 @@ class Searcher:
 
     async def _through(self, index: Index, limit: int, candidates: int, parameters: Mapping[str, Any]) -> _FromIndex:
         """The matches among so many candidates from the index, at most `limit`."""
-        effort = min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH)
+        settings = effort(min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH))
         asked = {**parameters, "candidates": candidates}
 
         async def search(connection: AsyncConnection[TupleRow]) -> list[_Ranked]:
             # A pipeline is one transaction and one round trip: begin and commit would be two more round trips.
-            async with connection.pipeline():
-                await self._indexes.set_effort(connection, effort)
+            async with pipeline_with(settings, connection):
                 cursor = connection.cursor(row_factory=_ranked_row)
                 await cursor.execute(self._statements["near_by_index"], asked)
             return await cursor.fetchall()

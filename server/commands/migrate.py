@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from server.artifact.artifact import Artifact
-from server.database import migrations, preconditions
+from server.database import isolation, migrations, preconditions
 from server.database.connections import connect, direct_of
 from server.doctor.adopt import LEAST_SAMPLE, SAMPLE, adopt
 from server.doctor.comparison import Pictures
@@ -50,7 +50,17 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
         print("\n".join(applied))
     elif not arguments.adopt:
         print("The schema is up to date.")
+    _isolate(settings, url)
     return 0
+
+
+def _isolate(settings: Settings, url: str) -> None:
+    """Make the role that serves, or say what an administrator must run for that."""
+    found = isolation.arrange(url, settings.serving_url)
+    print(found.sentence)
+    if found.statements:
+        print("An administrator of the database can change that; then run python -m server migrate again:")
+        print("\n".join(found.statements))
 
 
 def _check(url: str) -> int:
@@ -80,7 +90,7 @@ def _adopt(settings: Settings, url: str, media: Path | None, sample: int) -> Non
     pictures = Pictures(settings, media)
     artifact = Artifact.read(settings.model)
     direct = direct_of(settings, url)
-    migrations.require_same_database(direct, url)
+    migrations.require_same_database(direct.url, url)
     with connect(direct.url, lasting=True, pooling=direct.pooling) as connection:
         migrations.lock_migrations(connection)
         preconditions.require_writable(connection)

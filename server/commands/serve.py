@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 from server.access import stored_keys
 from server.artifact.artifact import Artifact
 from server.commands.supervisor import Supervisor
-from server.database import migrations
+from server.database import isolation, migrations
 from server.database.connections import connect
 from server.engine import try_model
 from server.errors import FolderInUse, StartRefused
@@ -96,6 +96,7 @@ def _make_ready(settings: Settings, artifact: Artifact, url: str) -> None:
     migrations.migrate_directly(settings, url, last_look=last_look)
     open_space(url, described)
     mark.settle(url, store)
+    isolation.arrange(url, settings.serving_url)
 
 
 def _prove_model(settings: Settings) -> None:
@@ -119,19 +120,19 @@ def _prove_model(settings: Settings) -> None:
 
 
 def database_url(settings: Settings) -> int:
-    """Print the URL of the database that `serve` uses with these settings."""
-    print(settings.database_url or EmbeddedPostgres(settings.data).url)
+    """Print the URL of the database that `serve` uses with these settings, with its owner's rights."""
+    print(settings.owners_url or EmbeddedPostgres(settings.data).url)
     return 0
 
 
 @contextlib.contextmanager
 def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
-    """The URL of the database: that of the settings, or of an embedded one that runs as long as this block.
+    """The URL of the database's owner: that of the settings, or of an embedded one that runs as long as this block.
 
     `beside`: where a server runs with the same data folder, use its database. Raises FolderInUse otherwise.
     """
-    if settings.database_url is not None:
-        yield settings.database_url
+    if (url := settings.owners_url) is not None:
+        yield url
         return
     postgres = EmbeddedPostgres(settings.data)
     try:
@@ -142,6 +143,8 @@ def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
         yield postgres.url
         return
     with postgres:
+        # Before anything else: a dump names the role, and can be restored only where there is one.
+        isolation.make_role(postgres.url)
         yield postgres.url
 
 
@@ -192,7 +195,8 @@ def _run_workers(settings: Settings, url: str, address: Address) -> int:
 
 def _environment(settings: Settings, url: str) -> dict[str, str]:
     """All settings as variables, those of flags included, for the workers: no secret that lies in a file."""
-    values = {one.name: getattr(settings, one.name) for one in fields(settings)} | {"database_url": url}
+    values = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    values["database_url"] = settings.database_url or url
     for one in fields(settings):
         if one.metadata["secret"] and values[file_of(one.name)] is not None:
             values[one.name] = None  # the workers read the file

@@ -33,29 +33,36 @@ class Direct:
 
 
 def direct_of(settings: Settings, url: str) -> Direct:
-    """The direct URL that the settings give beside the database's, `url`; that one where they give none."""
+    """The direct URL that the settings give beside the owner's, `url`; that one where they give none."""
     if settings.direct_database_url is not None:
         return Direct(lambda: settings.current("direct_database_url") or "")
-    return Direct(lambda: settings.current("database_url") or url, settings.pooling)
+    return Direct(lambda: settings.owners_url or url, settings.pooling)
 
 
 @asynccontextmanager
 async def connection_of_its_own(
-    url: str, *, pooling: Pooling = "auto", wait: int = _CONNECTED_WITHIN_SECONDS, longest: float | None = None
+    url: str,
+    *,
+    pooling: Pooling = "auto",
+    wait: int = _CONNECTED_WITHIN_SECONDS,
+    longest: float | None = None,
+    role: str | None = None,
 ) -> AsyncIterator[AsyncSessionConnection]:
     """One autocommit connection beside those of the pool. Raises psycopg's errors.
 
     `wait`: seconds within which PostgreSQL must have answered; `longest`: seconds that a statement may run, None: as
-    long as it needs. `pooling`: as in `open_pool`.
+    long as it needs. `pooling`, `role`: as in `open_pool`.
     """
     parameters = {**parameters_of(url, connect_timeout=wait), **AS_ALWAYS}
     opened = await AsyncSessionConnection.connect(**parameters, prepare_threshold=None)
     async with opened as connection:
-        await session.configure(connection, longest=longest, pooling=pooling)
+        await session.configure(connection, longest=longest, pooling=pooling, role=role)
         yield connection
 
 
-async def try_connection(url: str, *, patience: float, longest: float, pooling: Pooling = "auto") -> None:
+async def try_connection(
+    url: str, *, patience: float, longest: float, pooling: Pooling = "auto", role: str | None = None
+) -> None:
     """Open a connection as the pool does, within so many seconds, and close it.
 
     Raises DatabaseUnfit when the connection is there and cannot be set up, which another try would not change, and
@@ -63,7 +70,7 @@ async def try_connection(url: str, *, patience: float, longest: float, pooling: 
     """
     try:
         wait = max(2, round(patience))
-        async with connection_of_its_own(url, pooling=pooling, wait=wait, longest=longest) as connection:
+        async with connection_of_its_own(url, pooling=pooling, wait=wait, longest=longest, role=role) as connection:
             await register_vector_async(connection)
     except psycopg.OperationalError as exc:
         raise DatabaseUnusable(f"The database cannot be used: {_reason(exc, url)}") from exc

@@ -50,12 +50,20 @@ class Connector:
     """Makes the connections of one pool, however long the database is away."""
 
     def __init__(
-        self, url: Url, *, connect_timeout: int, longest: float, pooling: Pooling = "auto", name: str = "database"
+        self,
+        url: Url,
+        *,
+        connect_timeout: int,
+        longest: float,
+        pooling: Pooling = "auto",
+        role: str | None = None,
+        name: str = "database",
     ) -> None:
         self._url = url
         self._connect_timeout = connect_timeout
         self._longest = longest
         self._pooling = pooling
+        self._role = role
         self._name = name
         self._away_since: float | None = None
         self._found_at = float("-inf")
@@ -144,7 +152,7 @@ class Connector:
         connection = await Lent.connect(**{**parameters, **AS_ALWAYS})
         try:
             connection.patience = self._connect_timeout
-            await session.configure(connection, longest=self._longest, pooling=self._pooling)
+            await session.configure(connection, longest=self._longest, pooling=self._pooling, role=self._role)
             await register_vector_async(connection)
             connection.patience = self._longest + _SILENCE_SECONDS
         except BaseException:

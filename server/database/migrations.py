@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, args_row, class_row
 
 from server.database import preconditions
-from server.database.connections import Direct, connect, direct_of
+from server.database.connections import connect, direct_of
 from server.database.locks import LOCK_MIGRATIONS, LOCKS
 from server.database.queries import SQL, Queries
 from server.database.session import SessionConnection
@@ -122,22 +122,23 @@ def migrate_directly(settings: Settings, url: str, *, last_look: LastLook | None
     Raises BadSetting when that one leads to another database.
     """
     direct = direct_of(settings, url)
-    require_same_database(direct, url)
+    require_same_database(direct.url, url)
     return migrate(direct.url, pooling=direct.pooling, last_look=last_look)
 
 
-def require_same_database(direct: Direct, url: str) -> None:
-    """Raises BadSetting when the direct URL leads to another database than `url`: its catalogue would be hidden there.
+def require_same_database(one: str, url: str, setting: str = "TWINLENS_DIRECT_DATABASE_URL") -> None:
+    """Raises BadSetting when the URL of this setting leads to another database than `url`: its catalogue would be
+    hidden there.
 
     Where PostgreSQL does not tell who it is, nothing is refused.
     """
-    if direct.url == url:
+    if one == url:
         return
-    one, other = _identity(direct.url), _identity(url)
-    if one is not None and other is not None and one != other:
+    found, other = _identity(one), _identity(url)
+    if found is not None and other is not None and found != other:
         raise BadSetting(
-            f"TWINLENS_DIRECT_DATABASE_URL leads to another database ({one[2]}) than TWINLENS_DATABASE_URL "
-            f"({other[2]}). Both must lead to the same one, the first without a pooler in between."
+            f"{setting} leads to another database ({found[2]}) than TWINLENS_DATABASE_URL ({other[2]}). Both must lead "
+            "to the same one, the first without a pooler in between."
         )
 
 

@@ -43,13 +43,16 @@ class Pool(AsyncConnectionPool[Lent]):
         timeout: float,
         longest: float = 30.0,
         pooling: Pooling = "auto",
+        role: str | None = None,
         name: str = "database",
     ) -> None:
         """`timeout`: seconds that a caller waits for a connection; `longest`: seconds that a statement may run;
-        `pooling`: what a pooler between us and PostgreSQL gives a connection (see session.py); `name`:
-        of what it leads to."""
+        `pooling`: what a pooler between us and PostgreSQL gives a connection (see session.py); `role`: the role that
+        statements run as, which is under row-level security, and None for that of the URL; `name`: of what it leads
+        to."""
+        self.role = role
         self._connector = Connector(
-            url, connect_timeout=max(2, round(timeout)), longest=longest, pooling=pooling, name=name
+            url, connect_timeout=max(2, round(timeout)), longest=longest, pooling=pooling, role=role, name=name
         )
         self._renewed_at = float("-inf")
         super().__init__(
@@ -65,7 +68,10 @@ class Pool(AsyncConnectionPool[Lent]):
 
     @property
     def url(self) -> str:
-        """What a connection of its own is made with, beside those of the pool: the URL, and our parameters."""
+        """What a connection of its own is made with, beside those of the pool: the URL, and our parameters.
+
+        Such a connection has the rights of the URL's role.
+        """
         parameters = parameters_of(self._connector.url, connect_timeout=_OWN_CONNECT_TIMEOUT_SECONDS)
         return conninfo.make_conninfo("", **parameters)
 

@@ -27,6 +27,7 @@ from server.database.parameters import Url
 from server.database.pool import Pool, open_pool
 from server.database.queries import Queries
 from server.database.runner import Runner, as_client, fetching
+from server.database.session import setting
 from server.database.shared import Shared
 from server.errors import CatalogueFailed, DatabaseUnusable, TwinlensError
 
@@ -109,8 +110,9 @@ class Replica:
         on_read: Callable[[Answered, float], None] = lambda answered, waited: None,
         on_use: Callable[[bool], None] = lambda used: None,
     ) -> None:
-        """`longest`: seconds that a statement may run on the standby. `on_read` is called for each read, with the
-        seconds that passed before its statement was sent; `on_use` where the standby is used from now on, or not.
+        """`longest`: seconds that a statement may run on the standby, where it runs as the role that it has on the
+        primary. `on_read` is called for each read, with the seconds that passed before its statement was sent; `on_use`
+        where the standby is used from now on, or not.
 
         Raises DatabaseUnusable for a URL that cannot be read.
         """
@@ -118,6 +120,7 @@ class Replica:
         _read_url(url)
         self._primary = primary
         self._longest = longest
+        self._role = primary.role
         self._on_read = on_read
         self._on_use = on_use
         queries = Queries.read("replica.sql")
@@ -307,6 +310,7 @@ class Replica:
         `connection` is one of our own, to look at it now and then: those of the pool may all be waiting for one that
         does not answer.
         """
+        await self._take_on_role(connection)
         await self._look(connection)
         pool = open_pool(
             lambda: self._url,
@@ -314,6 +318,7 @@ class Replica:
             max_size=POOL_SIZE,
             timeout=_CONNECTION_SECONDS,
             longest=self._longest,
+            role=self._role,
             name="read replica",
         )
         async with pool:
@@ -331,6 +336,14 @@ class Replica:
             finally:
                 self._pool = None
                 self._on_use(False)
+
+    async def _take_on_role(self, connection: AsyncConnection[TupleRow]) -> None:
+        """As each connection of the pool does. Raises _Unfit where whoever logs in at the standby may not."""
+        if self._role is not None:
+            try:
+                await connection.execute(*setting({"role": self._role}))
+            except psycopg.errors.InsufficientPrivilege as exc:
+                raise _Unfit(f"does not let its user serve as the role {self._role}") from exc
 
     async def _look(self, connection: AsyncConnection[TupleRow]) -> None:
         """Whether reads can use the standby. Raises _Behind, _Unfit and others."""

@@ -37,6 +37,11 @@ class Runner:
         self._pool = pool
 
     @property
+    def role(self) -> str | None:
+        """The role that the work runs as, which sees the rows of one client; None where it sees those of all."""
+        return self._pool.role
+
+    @property
     def url(self) -> str:
         """The database's URL, for work that needs a connection of its own."""
         return self._pool.url
@@ -44,8 +49,8 @@ class Runner:
     async def read(self, work: Work[T], *, client: str | None = None, patience: float | None = None) -> T:
         """Run work that only reads. When its connection dies, the work runs once more on another connection.
 
-        `client`: whose rows it may see; without it, none of any client. `patience`: seconds to wait for a connection;
-        without it, as long as the pool has it.
+        `client`: whose rows it may see; without it none, where the pool has a role. `patience`: seconds to wait for a
+        connection; without it, as long as the pool has it.
         """
         for attempt in (1, 2):
             connection: Lent | None = None
@@ -117,10 +122,13 @@ class Runner:
 
 @contextmanager
 def as_client(connection: AsyncConnection[TupleRow], client: str | None) -> Iterator[None]:
-    """The one door: what runs on the connection in this block sees and writes the rows of this client alone."""
+    """The one door: what runs on the connection in this block sees and writes the rows of this client alone.
+
+    Where the connection has no role, no policy asks for the client, and it is not said.
+    """
     if not isinstance(connection, Lent):
         raise TypeError("a connection of a pool is needed")
-    connection.client = client
+    connection.client = client if connection.role is not None else None
     try:
         yield
     finally:

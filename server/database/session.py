@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Self
 
 import psycopg
@@ -68,7 +69,7 @@ _ON_EVERY_CONNECTION: Mapping[str, str] = {
     "plan_cache_mode": "force_custom_plan",
     # Compiling a plan takes longer than any search of ours.
     "jit": "off",
-    # Searches go through indexes, or deliberately not; set_search_effort and the switch of spaces decide the rest.
+    # Searches go through indexes, or deliberately not; a search's effort and the switch of spaces decide the rest.
     **{
         f"enable_{plan}": "on"
         for plan in (
@@ -89,6 +90,11 @@ _ON_EVERY_CONNECTION: Mapping[str, str] = {
 
 _QUERIES = Queries.read("session.sql")
 _COMMIT = b"COMMIT"
+_CLIENT = "twinlens.client"
+_NOTHING: Mapping[str, str] = {}
+
+_Statement = tuple[bytes, tuple[str, ...]]
+"""A statement and its parameters."""
 
 
 def wanted(longest: float | None) -> dict[str, str]:
@@ -118,8 +124,10 @@ class _Local:
 
     per_transaction: bytes | None = None
     """The statement that begins each transaction, where a pooler gives each one another session; else None."""
+    role: str | None = None
+    """The role that statements run as, which is under row-level security; None: whoever logged in, and no policy."""
     client: str | None = None
-    """Whose rows each transaction may see and write, where the role of the connection is under row-level security.
+    """Whose rows each transaction may see and write, where there is a role.
 
     It is set anew in each transaction, and ends with it, so that nothing is left for the next user of the session.
     """
@@ -133,12 +141,12 @@ class _Local:
             and self.pgconn.pipeline_status == pq.PipelineStatus.OFF
         )
 
-    def _settling(self) -> Iterator[tuple[bytes, tuple[str, ...]]]:
-        """What each transaction begins with, and its parameters."""
-        if self.per_transaction is not None:
-            yield self.per_transaction, ()
-        if self.client is not None:
-            yield _QUERIES["be_client"], (self.client,)
+    def _settling(self, more: Mapping[str, str] = _NOTHING) -> list[_Statement]:
+        """What to send first, so that what follows finds our settings and `more`, until its transaction ends."""
+        if not self._unsettled:
+            return _set_each(more)
+        first = [] if self.per_transaction is None else [(self.per_transaction, ())]
+        return first + _set_each(more if self.client is None else {_CLIENT: self.client, **more})
 
     def _begin(self) -> bytes:
         level = (self.isolation_level or IsolationLevel.READ_COMMITTED).name.replace("_", " ")
@@ -156,17 +164,25 @@ class AsyncSessionConnection(_Local, AsyncConnection[TupleRow]):
         self.cursor_factory = _AsyncCursor
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
-        """As psycopg's. Outside a transaction it is one, with our settings, and still one round trip."""
-        if not self._unsettled:
+    async def pipeline(self, settings: Mapping[str, str] = _NOTHING) -> AsyncIterator[AsyncPipeline]:
+        """As psycopg's. Outside a transaction it is one, with our settings, and still one round trip.
+
+        `settings`: what else is set until the end of the transaction. No result is fetched within the block: that would
+        end the transaction that PostgreSQL makes of a pipeline, and with it every setting.
+        """
+        plain = AsyncCursor(self)
+        settling = self._settling(settings)
+        if not self._unsettled or self.per_transaction is None:
+            # No BEGIN and COMMIT, which would cost the shortest searches a twentieth.
             async with super().pipeline() as pipeline:
+                for statement, parameters in settling:
+                    await plain.execute(statement, parameters)
                 yield pipeline
             return
-        plain = AsyncCursor(self)
         try:
             async with super().pipeline() as pipeline:
                 await plain.execute(self._begin())
-                for statement, parameters in self._settling():
+                for statement, parameters in settling:
                     await plain.execute(statement, parameters)
                 yield pipeline
                 await plain.execute(_COMMIT)
@@ -184,12 +200,13 @@ class AsyncSessionConnection(_Local, AsyncConnection[TupleRow]):
             async with super().transaction(savepoint_name, force_rollback) as transaction:
                 yield transaction
             return
+        settling = self._settling()
         async with contextlib.AsyncExitStack() as stack:
             # psycopg's own `transaction`, called within a pipeline, would keep the pipeline open as long as itself.
             transaction = AsyncTransaction(self, savepoint_name, force_rollback)
             async with super().pipeline():
                 await stack.enter_async_context(transaction)
-                for statement, parameters in self._settling():
+                for statement, parameters in settling:
                     await AsyncCursor(self).execute(statement, parameters)
             yield transaction
 
@@ -205,14 +222,28 @@ class _AsyncCursor(AsyncCursor[Any]):
             return await super().execute(*arguments, **options)
 
 
+def pipeline_with(
+    settings: Mapping[str, str], connection: AsyncConnection[TupleRow]
+) -> contextlib.AbstractAsyncContextManager[AsyncPipeline]:
+    """As `AsyncSessionConnection.pipeline`, for work that is handed one of our connections."""
+    if not isinstance(connection, AsyncSessionConnection):
+        raise TypeError("a connection with our settings is needed")
+    return connection.pipeline(settings)
+
+
 async def configure(
-    connection: AsyncSessionConnection, *, longest: float | None = 30.0, pooling: Pooling = "auto"
+    connection: AsyncSessionConnection,
+    *,
+    longest: float | None = 30.0,
+    pooling: Pooling = "auto",
+    role: str | None = None,
 ) -> None:
     """Have every statement of this new connection find our settings.
 
     `longest`: seconds that a statement may run; None: as long as it needs. `pooling`: what a pooler in between, if
-    there is one, gives a connection: a session of its own, or one for each transaction; `auto` finds it out. Raises
-    psycopg's errors, such as InsufficientPrivilege where a default must be another one and this role may not set it.
+    there is one, gives a connection: a session of its own, or one for each transaction; `auto` finds it out. `role`:
+    the role that statements run as, which is under row-level security; None: whoever logs in. Raises psycopg's errors,
+    such as InsufficientPrivilege where a default must be another one and this role may not set it.
     """
     cursor: AsyncCursor[Any] = AsyncCursor(connection)
     async with connection.transaction():
@@ -226,9 +257,10 @@ async def configure(
     if per_transaction:
         connection.prepare_threshold = None
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-        connection.per_transaction = _settle(longest, path, per_transaction=True)
+        connection.per_transaction = _settle(longest, path, role, per_transaction=True)
     else:
-        await cursor.execute(_settle(longest, path))
+        await cursor.execute(_settle(longest, path, role))
+    connection.role = role
 
 
 # --- connections without asyncio -------------------------------------------------------------------------------------
@@ -248,11 +280,11 @@ class SessionConnection(_Local, Connection[TupleRow]):
             with super().pipeline() as pipeline:
                 yield pipeline
             return
-        plain = Cursor(self)
+        plain, settling = Cursor(self), self._settling()
         try:
             with super().pipeline() as pipeline:
                 plain.execute(self._begin())
-                for statement, parameters in self._settling():
+                for statement, parameters in settling:
                     plain.execute(statement, parameters)
                 yield pipeline
                 plain.execute(_COMMIT)
@@ -268,11 +300,12 @@ class SessionConnection(_Local, Connection[TupleRow]):
             with super().transaction(savepoint_name, force_rollback) as transaction:
                 yield transaction
             return
+        settling = self._settling()
         with contextlib.ExitStack() as stack:
             transaction = Transaction(self, savepoint_name, force_rollback)
             with super().pipeline():
                 stack.enter_context(transaction)
-                for statement, parameters in self._settling():
+                for statement, parameters in settling:
                     Cursor(self).execute(statement, parameters)
             yield transaction
 
@@ -312,9 +345,9 @@ def configure_single(connection: SessionConnection, *, lasting: bool = False, po
     if per_transaction:
         connection.prepare_threshold = None
         connection.isolation_level = IsolationLevel.READ_COMMITTED
-        connection.per_transaction = _settle(None, path, per_transaction=True)
+        connection.per_transaction = _settle(None, path, None, per_transaction=True)
     else:
-        cursor.execute(_settle(None, path))
+        cursor.execute(_settle(None, path, None))
 
 
 def _find_out(info: psycopg.ConnectionInfo) -> bool:
@@ -325,14 +358,31 @@ def _find_out(info: psycopg.ConnectionInfo) -> bool:
 # --- the statement, and times ----------------------------------------------------------------------------------------
 
 
-def _settle(longest: float | None, path: str, *, per_transaction: bool = False) -> bytes:
+def _settle(longest: float | None, path: str, role: str | None, *, per_transaction: bool = False) -> bytes:
     settings = {**wanted(longest), "search_path": path}
+    if role is not None:
+        settings["role"] = role  # the last one: what comes before may need the rights of whoever logged in
     rows = [sql.SQL("({}, {})").format(sql.Literal(name), sql.Literal(value)) for name, value in settings.items()]
     return _QUERIES.composed(
         "settle",
         wanted=sql.SQL(", ").join(rows),
         until_end=sql.SQL("true" if per_transaction else "false"),
     ).as_bytes(None)
+
+
+def setting(settings: Mapping[str, str]) -> _Statement:
+    """The statement, with its parameters, that sets these until the end of the transaction."""
+    return _setting_each(tuple(settings)), tuple(settings.values())
+
+
+def _set_each(settings: Mapping[str, str]) -> list[_Statement]:
+    return [setting(settings)] if settings else []
+
+
+@cache
+def _setting_each(names: tuple[str, ...]) -> bytes:
+    each = [_QUERIES.composed("set_one", name=sql.Literal(name)) for name in names]
+    return _QUERIES.composed("set_each", each=sql.SQL(", ").join(each)).as_bytes(None)
 
 
 class _UtcLoader(Loader):

@@ -50,7 +50,7 @@ def examine(
                 "The database holds no catalogue: neither the older system's tables nor Twinlens' own, which "
                 "python -m server migrate makes."
             )
-        examination = Examination(connection, settings, artifact, pictures, sample, progress)
+        examination = Examination(connection, url, settings, artifact, pictures, sample, progress)
         if kind == "legacy":
             return examine_legacy(examination, read_tables(connection))
         return examine_own(examination)

@@ -73,6 +73,7 @@ class Examination:
     """
 
     connection: Connection[TupleRow]
+    url: str
     settings: Settings
     artifact: Artifact
     pictures: Pictures

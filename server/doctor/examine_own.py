@@ -8,6 +8,7 @@ from pathlib import Path
 from server.artifact.artifact import short_id
 from server.catalogue.indexes import INDEX_THRESHOLD, Indexes
 from server.catalogue.rows import SpaceRow
+from server.database.isolation import find
 from server.database.migrations import load_migrations
 from server.doctor.comparison import StoredVector
 from server.doctor.examination import Examination, Fault, VectorIndex
@@ -15,8 +16,8 @@ from server.doctor.report import Report
 from server.preprocessing.readings import READING
 from server.wording import counted
 
-# The migration that made the columns and tables for readings.
-_READINGS = 5
+# The migrations that made the columns and tables for readings, and row-level security.
+_READINGS, _ROWS = 5, 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def examine_own(examination: Examination) -> Report:
     )
     examination.check_server()
     applied = _check_migrations(examination)
+    if _ROWS in applied:
+        _check_isolation(examination)
     given = examination.artifact.space(examination.settings.precision)
     live = _find_live_space(examination)
     if live is None:
@@ -93,6 +96,31 @@ def _check_migrations(examination: Examination) -> set[int]:
         pending,
     )
     return applied
+
+
+def _check_isolation(examination: Examination) -> None:
+    """Whether row-level security keeps clients apart beneath the predicates."""
+    settings = examination.settings
+    found = find(settings.serving_url or examination.url)
+    if found.role is not None:
+        examination.notes.append(found.sentence)
+        return
+    examination.add(
+        Fault(
+            name="predicates-alone",
+            of=1,
+            unit="databases",
+            sentence=found.sentence.removesuffix("."),
+            effect="None, as long as every statement names its client. Should one ever forget to, nothing in the "
+            "database would keep it from the rows of others.",
+            remedy=" ".join(
+                ["let an administrator of the database run", *found.statements, "and then python -m server migrate"]
+                if found.statements
+                else ["python -m server migrate, which serve does by itself"]
+            ),
+        ),
+        [found.login],
+    )
 
 
 def _check_readings(examination: Examination, space: SpaceRow, vectors: int) -> int:

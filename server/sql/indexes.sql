@@ -84,12 +84,6 @@ WHERE "clientId" = %(client_id)s AND active
 ORDER BY embedding <#> %(embedding)s
 LIMIT %(limit)s
 
--- set_search_effort --
--- Have the next search of this transaction use the index, whatever the statistics make the planner believe; with this
--- ef_search; and have it continue beyond that while rows are missing.
-SELECT set_config('enable_sort', 'off', true), set_config('hnsw.ef_search', %(ef_search)s::text, true),
-    set_config('hnsw.iterative_scan', 'relaxed_order', true)
-
 -- analyse --
 -- Have PostgreSQL count its rows, so that it plans by what is true.
 ANALYZE products, media, {space}

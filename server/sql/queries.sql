@@ -124,13 +124,22 @@ WHERE "clientId" = %(client_id)s AND active AND NOT (%(without_blank)s AND blank
 ORDER BY (embedding <#> %(embedding)s) + 0, "mediaId"
 LIMIT %(candidates)s
 
+-- products_of_client --
+-- The client's products, for a filter.
+(SELECT * FROM products WHERE "clientId" = %(client_id)s)
+
+-- products_under_policy --
+-- The same where row-level security is in force. The view finds the client in the transaction's setting.
+twinlens_client_products
+
 -- near_exactly_where --
 -- The same among the media that pass the filter. The filter is applied first, so no media that passes is overlooked.
+-- Its products are one of the two above. A media has the client of its product, so that need not be compared.
 SELECT v."mediaId", v.embedding, v.blank
-FROM products p
-JOIN media m ON m."productId" = p.id AND m."clientId" = p."clientId"
+FROM {products} p
+JOIN media m ON m."productId" = p.id
 JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
-WHERE p."clientId" = %(client_id)s
+WHERE m."clientId" = %(client_id)s
     AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)

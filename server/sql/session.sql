@@ -39,9 +39,14 @@ SELECT count(pg_catalog.set_config(name, value, {until_end}))
 FROM (VALUES {wanted}) AS w (name, value)
 WHERE pg_catalog.current_setting(name, true) <> value
 
--- be_client --
--- Until the end of the transaction, see and write the rows of this client alone.
-SELECT pg_catalog.set_config('twinlens.client', %s, true)
+-- set_each --
+-- Set each of these until the end of the transaction: the client whose rows alone are seen and written, and whatever its
+-- statements need. One statement for all of them, since each one is felt in the shortest searches.
+SELECT {each}
+
+-- set_one --
+-- One of them.
+pg_catalog.set_config({name}, %s, true)
 
 -- process --
 -- The process of PostgreSQL that answers.

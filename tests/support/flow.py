@@ -9,6 +9,7 @@ from typing import Any
 from server.access.clients import DEFAULT_CLIENT
 from server.artifact.artifact import Artifact
 from server.catalogue import duplicates
+from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.doctor.doctor import examine
 from server.settings import Settings
@@ -54,6 +55,7 @@ def use_the_api(client: Client, name: str) -> None:
 
 def use_everything(url: str, data: Path, other: Path, **settings: Any) -> None:
     """A migrated, empty database at `url` serves, is examined, gets the model in `other` and goes back."""
+    arrange(url)
     with serving(url, data, **settings) as client:
         use_the_api(client, "flow")
     chosen = Settings(database_url=url, data=data, model=STARTER, device="cpu", threads=2, batch=8, **settings)

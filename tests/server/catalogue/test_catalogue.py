@@ -21,11 +21,13 @@ from psycopg import AsyncConnection, conninfo
 
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
-from server.catalogue.indexes import EFFORTS, Maintained
+from server.catalogue.indexes import EFFORTS, Maintained, effort
 from server.catalogue.rows import Match, NewMedia, Query, SpaceRow
 from server.catalogue.similarity import similarity
+from server.database.isolation import SERVING_ROLE
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.pool import Pool, open_pool
+from server.database.session import setting
 from server.errors import (
     ArtifactInvalid,
     BadParameter,
@@ -58,14 +60,21 @@ def space(database_url: str) -> SpaceRow:
 
 
 @pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with open_pool(database_url, min_size=1, max_size=8, timeout=30) as pool:
+async def owners(database_url: str) -> AsyncIterator[Pool]:
+    async with open_pool(database_url, min_size=1, max_size=2, timeout=30) as pool:
+        yield pool
+
+
+@pytest.fixture(params=[None, SERVING_ROLE], ids=["owner", "row-security"])
+async def pool(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    """Of the owner, whom no policy holds, and of the role that serves: both find the same."""
+    async with open_pool(database_url, min_size=1, max_size=8, timeout=30, role=request.param) as pool:
         yield pool
 
 
 @pytest.fixture
-def catalogue(pool: Pool, space: SpaceRow) -> Catalogue:
-    return Catalogue(pool, space)
+def catalogue(pool: Pool, space: SpaceRow, owners: Pool) -> Catalogue:
+    return Catalogue(pool, space, background=owners)
 
 
 @pytest.fixture
@@ -668,7 +677,7 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
-            await catalogue.searcher._indexes.set_effort(connection, 200)
+            await connection.execute(*setting(effort(200)))
             cursor = await connection.execute(b"EXPLAIN " + query, {**parameters, "client_id": client_id}, prepare=True)
             return "\n".join(row[0] for row in await cursor.fetchall())
 

@@ -19,6 +19,7 @@ from psycopg import AsyncConnection, conninfo
 
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import NewMedia, Query, SpaceRow
+from server.database.isolation import SERVING_ROLE, arrange
 from server.database.migrations import migrate
 from server.database.pool import open_pool
 from server.database.replica import Replica
@@ -26,7 +27,7 @@ from server.database.runner import Runner
 from server.errors import BadParameter, CatalogueUnavailable, DatabaseUnusable
 from server.postgres.server import EmbeddedPostgres
 from tests.support.catalogue import D, open_test_space
-from tests.support.databases import database_of, discard, fresh_database, in_database, run_sql
+from tests.support.databases import as_role, database_of, discard, fresh_database, in_database, role, run_sql
 from tests.support.process import KEYBOARD
 from tests.support.serving import serving
 from tests.support.standby import BRIEF_REPLAY_CONFLICTS, Standby, follow
@@ -94,6 +95,7 @@ def place_on(pair: Pair) -> Iterator[Place]:
     with fresh_database(pair.primary.url) as url:
         migrate(url)
         space = open_test_space(url)
+        arrange(url)
         pair.standby.catch_up()
         yield Place(url, in_database(pair.standby.url, database_of(url)), space)
 
@@ -117,7 +119,7 @@ class Server(NamedTuple):
 async def server_of(url: str, replica_url: str, space: SpaceRow, wait: float = 10.0) -> AsyncIterator[Server]:
     reads: Counter[str] = Counter()
     async with (
-        open_pool(url, min_size=1, max_size=8, timeout=wait) as pool,
+        open_pool(url, min_size=1, max_size=8, timeout=wait, role=SERVING_ROLE) as pool,
         Replica(
             replica_url, Runner(pool), longest=30.0, on_read=lambda answered, _: reads.update([answered])
         ) as replica,
@@ -398,6 +400,18 @@ async def test_another_database_is_not_taken_for_a_standby(
             assert one.reads == {"unused": 1}
 
 
+async def test_a_user_who_may_not_serve_as_the_role_is_told_and_the_primary_is_asked(
+    place: Place, servers: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with role(place.url) as reader:
+        run_sql(place.url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}")
+        servers.standby.catch_up()
+        async with server_of(place.url, as_role(place.standby_url, reader), place.space) as one:
+            await until(lambda: f"does not let its user serve as the role {SERVING_ROLE}" in caplog.text)
+            assert await one.replica.read(ask) is False
+
+
 @pytest.mark.parametrize("url", ["hunter", "postgresql://someone:hunt@hunter@127.0.0.1/x", "postgresql://a:hunter@[/x"])
 async def test_a_url_that_cannot_be_read_is_refused_without_the_password(place: Place, url: str) -> None:
     async with open_pool(place.url, min_size=1, max_size=1, timeout=10) as pool:
@@ -414,6 +428,7 @@ def test_a_picture_that_one_server_has_stored_is_found_by_another_that_searches_
 ) -> None:
     with fresh_database(servers.primary.url) as url:
         migrate(url)
+        arrange(url)
         servers.standby.catch_up()
         replica = in_database(servers.standby.url, database_of(url))
         with serving(url, tmp_path) as one, serving(url, tmp_path, read_database_url=replica) as other:
