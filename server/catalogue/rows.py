@@ -71,9 +71,9 @@ class Product:
 class NewMedia:
     """A media to be added: a picture whose bytes are stored under `s3_key`, with SHA-256 `content_digest`.
 
-    `width` and `height` in pixels, after orientation; `bytes` is the file's size. `upload`: what the keys of its objects
-    are named after, 32 hex digits. Each upload draws its own, so that no two share one, of whatever client, although
-    they may share an id.
+    `width` and `height` in pixels, after orientation; `bytes` is the file's size. `upload`: 32 hex digits, after which
+    the keys of its objects are named. Each upload draws its own, so that no two share one, whatever their clients and
+    ids.
     """
 
     id: str
