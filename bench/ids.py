@@ -5,8 +5,8 @@ random, in one run on one connection of a role under row-level security, on an e
 alone, in one transaction, where no disk hides it, then through the catalogue, as a request does it.
 
 Besides the medians it prints how often a PUT of a taken id takes longer than one of a free id (0.5: they cannot be told
-apart), and how far that lies from chance, in standard deviations of the Mann-Whitney test: beyond 3 is more than chance.
-Two halves of the free ones are compared in the same way, as what chance looks like.
+apart), and how far that lies from chance, in standard deviations of the Mann-Whitney test: beyond 3 is no chance. Two
+halves of the free ones are compared in the same way, as what chance looks like.
 """
 
 from __future__ import annotations
