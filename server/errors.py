@@ -237,12 +237,6 @@ class CatalogueConflict(TwinlensError):
     code = "conflict"
 
 
-class ProductIdTaken(CatalogueConflict):
-    """This product id is not free: choose another one."""
-
-    code = "product_id_taken"
-
-
 class SkuTaken(CatalogueConflict):
     """Another product of this client has this SKU."""
 

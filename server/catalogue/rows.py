@@ -1,4 +1,7 @@
-"""What goes into the catalogue and what comes out of it: frozen records."""
+"""What goes into the catalogue and what comes out of it: frozen records.
+
+The ids of products and media in them are the API's, which are unique within a client.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,9 @@ class Product:
 class NewMedia:
     """A media to be added: a picture whose bytes are stored under `s3_key`, with SHA-256 `content_digest`.
 
-    `width` and `height` in pixels, after orientation; `bytes` is the file's size.
+    `width` and `height` in pixels, after orientation; `bytes` is the file's size. `upload`: 32 hex digits, after which
+    the keys of its objects are named. Each upload draws its own, so that no two share one, whatever their clients and
+    ids.
     """
 
     id: str
@@ -81,6 +86,7 @@ class NewMedia:
     width: int | None
     height: int | None
     content_digest: Digest
+    upload: str
     kind: str = "image"
 
 

@@ -176,7 +176,6 @@ STATUS_OF = {
     errors.ProductNotFound: 404,
     errors.MediaNotFound: 404,
     errors.CatalogueConflict: 409,
-    errors.ProductIdTaken: 409,
     errors.SkuTaken: 409,
     errors.SpaceMismatch: 409,
     errors.VectorRefused: 422,
