@@ -4,9 +4,8 @@ The first half of a picture's way: `media` decodes, `batcher` and `encoder` make
 (the catalogue) needs beside the vector travels with it: digest, size, format, thumbnail. A text goes the same way, with
 admission control, a pool and a batcher of its own, so that texts never wait for pictures.
 
-Recent vectors are kept, and a picture or text that is being embedded already is not embedded a second time: for the same
-client. Clients share threads and batches, so that how long one waits tells how busy the server is; what they have sent
-they do not share.
+Recent vectors are kept for the client that asked, and what is being embedded for it already is not embedded a second
+time. Clients share threads and batches, so that how long one waits tells how busy the server is, and no more.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from server.access.scopes import ANYBODY, Principal
 from server.errors import KeyMissing, ScopeMissing
 from server.http.request import PRINCIPAL
 from server.http.rules import Rule, rule_of
+from server.http.signed import signed_for
 from server.lifespan import Services
 
 
@@ -30,7 +31,10 @@ def authorised(app: ASGIApp) -> ASGIApp:
 def _admit(scope: Scope, rule: Rule) -> Principal:
     services: Services = scope["litestar_app"].state.services
     keyring = services.keyring
-    if not keyring.needed:
+    needed = keyring.needed
+    if rule.signed and (principal := signed_for(scope, rule, keyring.url_secret)) is not None:
+        return principal
+    if not needed:
         return ANYBODY
     presented = presented_key(scope)
     if presented is None:

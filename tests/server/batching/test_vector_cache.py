@@ -95,7 +95,7 @@ EACH = 16 * 4 + 440
 
 
 def held(cache: Cache, client: str, keys: Iterable[Any]) -> int:
-    """How many of these values are still kept for a client; looked at from outside, since asking for one is using it."""
+    """How many of these values are still kept for a client. To ask for them would be to use them."""
     kept = cache._shares[client].kept if client in cache._shares else ()
     return sum(key in kept for key in keys)
 

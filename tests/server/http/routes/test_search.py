@@ -63,7 +63,7 @@ def test_a_match_has_exactly_the_fields_of_the_contract(api: Client) -> None:
     (match,) = search(api, limit=1).json()["results"]
     assert set(match) == {
         "productId", "productName", "mediaId", "s3Key", "width", "height", "score", "cosine", "similarity",
-        "grade",
+        "grade", "thumbnailUrl", "fileUrl",
     }  # fmt: skip
 
 
