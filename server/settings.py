@@ -90,11 +90,11 @@ def _seconds(text: str) -> float:
 
 
 def _lifetime(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,7})\s*([smhd]?)", text.strip())
-    seconds = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0
+    found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)\s*([smhd]?)", text.strip())
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0
     if not 60 <= seconds <= _LONGEST_LIFETIME_SECONDS:
         raise ValueError("a time from 1m to 7d, such as 24h")
-    return float(seconds)
+    return seconds
 
 
 def _share(text: str) -> float:
