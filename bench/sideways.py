@@ -261,11 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench sideways", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--model", type=Path, default=Path("models/starter"), help="artifact folder (models/starter)")
     parser.add_argument("--pairs", type=int, default=200, help="pairs of each question (200)")
+    parser.add_argument("--only", default="", metavar="WORDS", help="only questions with these words in them")
     parser.add_argument("--seed", type=int, default=0, help="of what comes first in each pair (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here as well")
     asked = parser.parse_args(arguments)
     draw = random.Random(asked.seed)  # noqa: S311 - no secret
-    questions = {**QUESTIONS, CONTROL: _own}
+    questions = {question: pair for question, pair in QUESTIONS.items() if asked.only in question}
+    questions[CONTROL] = _own
     told = {question: Told() for question in questions}
     with serving(asked.model) as server:
         other, us, beside = Other(server.port, _photographs()), Caller(server.port), Caller(server.port)

@@ -94,7 +94,7 @@ _PRODUCT = wire.Product(
     created_at=_THEN,
     updated_at=_THEN,
 )
-_SIGNED = f"expires=1777982400&clientId={CLIENT}&signature=G0RkfFWVb0mkQFkPqJ3gXjzH2u8wQn5sT1yLrC7eVdA"
+_SIGNED = f"expires=1777982400&clientId={CLIENT}&signature=1b44647c55956f49a44090fa89de0777"
 _THUMBNAIL_URL = f"/v1/media/{MEDIA}/thumbnail?{_SIGNED}"
 _FILE_URL = f"/v1/media/{MEDIA}/file?{_SIGNED}"
 _MEDIA = wire.Media(

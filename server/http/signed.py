@@ -25,24 +25,22 @@ _LEFT = "signed_for_seconds"
 
 
 class Addressing:
-    """Gives the signed addresses of one client's pictures for one answer; two HMACs for each media."""
+    """Gives the signed addresses of one client's pictures for one answer."""
 
     def __init__(self, signer: Signer, client_id: str, *, prefix: str, expires: int, files: bool) -> None:
         """`expires`: seconds since 1970; `files`: whether the caller may have the pictures as they came."""
-        self._signer = signer
-        self._client_id = client_id
         self._media = f"{prefix}/v1/media/"
-        self._expires = expires
         self._files = files
+        self._signatures = signer.signatures(client_id, expires)
+        self._query = self._signatures.query
 
     def of(self, media_id: str) -> Addresses:
-        return Addresses(self._address("thumbnail", media_id), self._address("file", media_id) if self._files else None)
-
-    def _address(self, picture: Picture, media_id: str) -> str:
-        query = self._signer.query(picture, self._client_id, media_id, self._expires)
         # Nearly all ids are plain, and asking that is quicker than quoting.
-        in_path = media_id if media_id.isascii() and media_id.isalnum() else quote(media_id, safe="")
-        return f"{self._media}{in_path}/{picture}?{query}"
+        media = self._media + (media_id if media_id.isascii() and media_id.isalnum() else quote(media_id, safe=""))
+        thumbnail, file = self._signatures.of(media_id)
+        return Addresses(
+            f"{media}/thumbnail?{self._query}{thumbnail}", f"{media}/file?{self._query}{file}" if self._files else None
+        )
 
 
 def addressing(request: Request, services: Services, call: Call) -> Addressing:

@@ -26,7 +26,10 @@ QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
 # A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it.
 _KEPT_SECONDS = 86_400
-_CACHE_CONTROL = "How long the picture may be kept: it never changes. Not beyond the time of a signed address."
+_HEADERS = {
+    "Cache-Control": "How long the picture may be kept: it never changes. Not beyond the time of a signed address.",
+    "X-Content-Type-Options": "`nosniff`: it is a picture, whatever its bytes look like.",
+}
 # In a signed address; see `signed_for`.
 _SIGNED: Mapping[str, tuple[Any, Any]] = {"expires": (int, None), "signature": (str, None)}
 
@@ -129,7 +132,7 @@ async def get_duplicates(
         SignatureInvalid,
         answers={200: ("The thumbnail.", {"image/webp": bytes})},
         query=_SIGNED,
-        headers={"Cache-Control": _CACHE_CONTROL},
+        headers=_HEADERS,
     ),
     tags=["media"],
 )
@@ -156,7 +159,7 @@ async def get_thumbnail(
         },
         query=_SIGNED,
         headers={
-            "Cache-Control": _CACHE_CONTROL,
+            **_HEADERS,
             "ETag": "The SHA-256 of the bytes, where that is known.",
             "Content-Disposition": "The media's id as a file name.",
         },

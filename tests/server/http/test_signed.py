@@ -57,8 +57,8 @@ class Shops:
 
     def address(self, picture: Picture, *, left: float, client: str = "us") -> str:
         media_id = self.media[client]["id"]
-        query = Signer(self.secret()).query(picture, client, media_id, int(time.time() + left))
-        return f"/v1/media/{media_id}/{picture}?{query}"
+        signatures = Signer(self.secret()).signatures(client, int(time.time() + left))
+        return f"/v1/media/{media_id}/{picture}?{signatures.query}{signatures.of(media_id)[picture == 'file']}"
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,8 @@ def test_every_call_declares_its_parameters(schema: Document) -> None:
             expected[("Twinlens-Lane", "header")] = False
         if name == "listDuplicates":
             expected[("limit", "query")] = False
+        if name in ("getThumbnail", "getFile"):  # of a signed address
+            expected |= {("expires", "query"): False, ("signature", "query"): False}
         assert declared == expected, name
 
 
@@ -303,9 +305,9 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api
 def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> None:
     for name, (_, _, call) in operations(schema).items():
         for status, answer in call["responses"].items():
-            for kind, body in answer["content"].items():
+            for kind, body in answer.get("content", {}).items():
                 shown = [resolved(schema, one)["value"] for one in body.get("examples", {}).values()]
-                assert shown or kind in ("image/webp", "application/octet-stream"), (name, status, kind)
+                assert shown or kind.startswith("image/") or kind == "application/octet-stream", (name, status, kind)
                 for value in shown:
                     assert not complaints(schema, body["schema"], value), (name, status, kind)
 
