@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bench.neighbours",
         "what one client's bulk calls cost the searches of another",
     ),
+    "sideways": (
+        "bench.sideways",
+        "whether a client can tell what another has sent or owns, by answers or their times",
+    ),
     "servers": ("bench.servers.command", "which HTTP server serves us best"),
     "throughput": ("bench.throughput", "how much of the bare model's speed is left over HTTP"),
     "gpu": ("bench.gpu.command", "forward passes, pictures and requests a second on a GPU"),

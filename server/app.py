@@ -14,6 +14,7 @@ from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
 from server.http.authorising import authorised
+from server.http.caching import kept_apart
 from server.http.draining import draining
 from server.http.guard import guard
 from server.http.memory import BodyMemory, within_memory
@@ -39,6 +40,7 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     media.delete_media,
     media.get_duplicates,
     media.get_thumbnail,
+    media.get_file,
     health.live,
     health.ready,
     health.metrics,
@@ -64,7 +66,7 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    return assemble(settings, HANDLERS, opened, workers=place.of, door=[authorised])
+    return assemble(settings, HANDLERS, opened, workers=place.of, door=[kept_apart, authorised])
 
 
 def assemble(

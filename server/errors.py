@@ -166,6 +166,12 @@ class KeyInvalid(KeyRefused):
     code = "key_invalid"
 
 
+class SignatureInvalid(KeyRefused):
+    """The signature of this address is wrong."""
+
+    code = "signature_invalid"
+
+
 class Forbidden(TwinlensError):
     """The caller may not do this."""
 

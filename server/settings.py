@@ -38,6 +38,9 @@ Decoder = Literal["pillow", "nvimagecodec"]
 
 Pooling = Literal["auto", "session", "transaction"]
 
+# Nothing ends a signed address before its time.
+_LONGEST_LIFETIME_SECONDS = 7 * 86_400
+
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -84,6 +87,14 @@ def _seconds(text: str) -> float:
     if not found or float(found[1]) <= 0:
         raise ValueError("a number of seconds above 0, such as 30")
     return float(found[1])
+
+
+def _lifetime(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)\s*([smhd]?)", text.strip())
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0
+    if not 60 <= seconds <= _LONGEST_LIFETIME_SECONDS:
+        raise ValueError("a time from 1m to 7d, such as 24h")
+    return seconds
 
 
 def _share(text: str) -> float:
@@ -226,6 +237,11 @@ class Settings:
         None, _size_or_auto, "memory for request bodies, all together, or auto: 16 times the largest body"
     )
     max_pixels: int = _setting(MAX_PIXELS, _count, "most pixels of a picture, width x height")
+    url_lifetime: float = _setting(
+        86_400.0,
+        _lifetime,
+        "how long the signed addresses of pictures are good for, at least; up to half as long again",
+    )
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 

@@ -11,6 +11,7 @@ from server.access.scopes import ANYBODY, Principal
 from server.errors import Forbidden, KeyInvalid, KeyMissing, KeyRefused, ScopeMissing
 from server.http.request import PRINCIPAL, Request, queried_client
 from server.http.rules import Rule, rule_of
+from server.http.signed import signed_for
 from server.lifespan import Services
 
 
@@ -31,7 +32,10 @@ def authorised(app: ASGIApp) -> ASGIApp:
 def _admit(scope: Scope, rule: Rule) -> Principal:
     services: Services = scope["litestar_app"].state.services
     keyring = services.keyring
-    if not keyring.needed:
+    needed = keyring.needed
+    if rule.signed and (principal := signed_for(scope, rule, keyring.url_secret)) is not None:
+        return principal
+    if not needed:
         return _anybody(scope, keyring)
     presented = presented_key(scope)
     if presented is None:

@@ -109,8 +109,8 @@ _KEY = "contract"
 
 _STATUSES = {
     400: "No picture, an unreadable one, or a body that cannot be read.",
-    401: "A key is needed, and none was sent that is good here.",
     403: "Not with this key, or not from the page or by the name that the server was called.",
+    401: "No key that is good here, or an address whose signature is wrong or expired.",
     404: "No such thing in this client's catalogue.",
     409: "It does not fit what the catalogue holds, or the vector is of another space.",
     413: "Too large.",
@@ -136,7 +136,7 @@ class Contract:
     client: bool
     lane: bool
     query: Mapping[str, tuple[Any, Any]]
-    """Further parameters in the query: their types and defaults."""
+    """Further parameters in the query: their types and defaults; None for none."""
     ours: bool
     """Whether it is a call of the API proper, with a deadline, rather than one for those who run the server."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -371,7 +371,8 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
         example = examples.IN_PATH[name]
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
     for name, (kind, default) in made.query.items():
-        yield {"name": name, "in": "query", "required": False, "schema": {**_schema(kind), "default": default}}
+        schema = _schema(kind) if default is None else {**_schema(kind), "default": default}
+        yield {"name": name, "in": "query", "required": False, "schema": schema}
     if made.client:
         yield _optional("clientId", "query", _schema(ClientId), "The client that this is about.")
     if not made.ours:
@@ -412,6 +413,9 @@ def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
         headers = _header_refs(*usual)
         own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}
         content = {kind: {"schema": _body(body)} for kind, body in contents.items()}
+        if not content:
+            yield status, {"description": meaning, "headers": {**headers, **own}}
+            continue
         if example := examples.ANSWERS.get(made.name):
             kind = next(iter(content))
             content[kind]["examples"] = _examples({f"{made.name}Answer": example})

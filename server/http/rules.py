@@ -53,6 +53,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("DELETE", "/v1/media/{media_id}"): _WRITE,
     ("GET", "/v1/media/{media_id}/duplicates"): _READ,
     ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), signed=True),
+    ("GET", "/v1/media/{media_id}/file"): Rule(("read",), signed=True),
     ("GET", "/health/live"): OPEN,
     ("GET", "/health/ready"): OPEN,
     ("GET", "/metrics"): ADMIN,

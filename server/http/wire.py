@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -110,11 +110,36 @@ class UploadFields(_Request, frozen=True):
     client_id: ClientId | None = None
 
 
+ThumbnailUrl = Annotated[
+    str,
+    msgspec.Meta(
+        description="Where its thumbnail is: a path with a signature, which needs no key and expires; relative to the "
+        "server's address."
+    ),
+]
+FileUrl = Annotated[
+    str | None,
+    msgspec.Meta(
+        description="Where the picture is as it came, in the same way; null for a caller who may only search."
+    ),
+]
+
+
+class Addresses(NamedTuple):
+    """Where the pictures of a media are. The paths begin with the proxy's prefix, where it names one."""
+
+    thumbnail: str
+    file: str | None
+    """None for a caller who may see thumbnails only."""
+
+
 class Match(_Body, frozen=True):
     product_id: str
     product_name: str
     media_id: str
     s3_key: str
+    thumbnail_url: ThumbnailUrl
+    file_url: FileUrl
     width: int | None
     height: int | None
     score: float
@@ -124,14 +149,16 @@ class Match(_Body, frozen=True):
     """Null where the model has no grades, and for words. At best `similar` where one of the two pictures is blank."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None, *, blank: bool = False) -> Match:
-        """`blank`: what was searched for is a blank picture."""
+    def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:
+        """`at`: where its pictures are; `blank`: what was searched for is a blank picture."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
             product_name=match.product_name,
             media_id=match.media_id,
             s3_key=match.s3_key,
+            thumbnail_url=at.thumbnail,
+            file_url=at.file,
             width=match.width,
             height=match.height,
             score=score(match.cosine),
@@ -200,6 +227,8 @@ class Media(_Body, frozen=True):
     kind: str
     status: str
     s3_key: str
+    thumbnail_url: ThumbnailUrl
+    file_url: FileUrl
     content_type: str | None
     bytes: int | None
     width: int | None
@@ -211,7 +240,8 @@ class Media(_Body, frozen=True):
     """Whether the picture shows nothing but one colour: it is never called identical, nor a duplicate."""
 
     @classmethod
-    def of(cls, media: rows.Media) -> Media:
+    def of(cls, media: rows.Media, at: Addresses) -> Media:
+        """`at`: where its pictures are."""
         return cls(
             id=media.id,
             product_id=media.product_id,
@@ -219,6 +249,8 @@ class Media(_Body, frozen=True):
             kind=media.kind,
             status=media.status,
             s3_key=media.s3_key,
+            thumbnail_url=at.thumbnail,
+            file_url=at.file,
             content_type=media.content_type,
             bytes=media.bytes,
             width=media.width,

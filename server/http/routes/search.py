@@ -20,6 +20,7 @@ from server.http.leaving import while_here
 from server.http.openapi import PICTURE, TEXT, SearchForm, contract
 from server.http.request import Call, Request, call_of
 from server.http.routes.embeddings import embed
+from server.http.signed import addressing
 from server.http.timing import ms, note, note_vector
 from server.http.wire import Match, SearchAnswer, SearchFields, SearchRequest
 from server.lifespan import Services
@@ -84,7 +85,7 @@ async def _by_form(request: Request, services: Services) -> Response[SearchAnswe
         digest=picture.digest,
         without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, services, query, services.grades, picture.timings, blank=picture.blank)
+    return await _answer(request, call, services, query, services.grades, picture.timings, blank=picture.blank)
 
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
@@ -104,7 +105,7 @@ async def _by_json(request: Request, services: Services) -> Response[SearchAnswe
         media_id=asked.media_id,
         without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, services, query, grades, timings, blank=blank)
+    return await _answer(request, call, services, query, grades, timings, blank=blank)
 
 
 async def _vector(
@@ -159,6 +160,7 @@ def _the_same(min_grade: str | None) -> bool:
 
 async def _answer(
     request: Request,
+    call: Call,
     services: Services,
     query: Query,
     grades: Grades | None,
@@ -173,8 +175,9 @@ async def _answer(
     seconds = perf_counter() - started
     services.metrics.searched(seconds, found.plan)
     note(request.scope, {"search": seconds})
+    at = addressing(request, services, call)
     answer = SearchAnswer(
-        results=[Match.of(match, grades, blank=blank) for match in found.matches],
+        results=[Match.of(match, grades, at.of(match.media_id), blank=blank) for match in found.matches],
         space=services.encoder.space.id,
         plan=found.plan,
         timings={stage: ms(value) for stage, value in {**timings, "search": seconds}.items()},

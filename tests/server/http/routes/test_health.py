@@ -163,6 +163,7 @@ STATUS_OF = {
     errors.KeyRefused: 401,
     errors.KeyMissing: 401,
     errors.KeyInvalid: 401,
+    errors.SignatureInvalid: 401,
     errors.Forbidden: 403,
     errors.ScopeMissing: 403,
     errors.ClientMismatch: 403,

@@ -280,7 +280,8 @@ def test_nothing_of_a_client_is_seen_or_touched_by_another(api: Client, client_i
     ours, theirs = Shop(api, f"{client_id}-a"), Shop(api, f"{client_id}-b")
     product_id = ours.product()
     media = ours.upload(product_id).json()
-    paths = [f"/v1/products/{product_id}", f"/v1/media/{media['id']}", f"/v1/media/{media['id']}/thumbnail"]
+    below = f"/v1/media/{media['id']}"
+    paths = [f"/v1/products/{product_id}", below, f"{below}/thumbnail", f"{below}/file", f"{below}/duplicates"]
     for path in paths:
         assert theirs.get(path).status_code == 404
     for path in paths[:2]:
