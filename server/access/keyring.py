@@ -14,6 +14,8 @@ from psycopg.rows import TupleRow, class_row, dict_row
 
 from server.access.keys import StoredKey, id_of
 from server.access.scopes import Principal
+from server.access.search_keys import PREFIX as SEARCH_PREFIX
+from server.access.search_keys import read_search_key
 from server.database.queries import Queries
 from server.database.runner import Runner
 from server.errors import KeyInvalid, KeysUnknown, TwinlensError
@@ -53,7 +55,9 @@ class Keyring:
         return self._keys_on or self._always
 
     def principal(self, presented: str) -> Principal:
-        """Who calls with this key. Raises KeyInvalid."""
+        """Who calls with this key, or with this search key. Raises KeyInvalid."""
+        if presented.startswith(SEARCH_PREFIX):
+            return read_search_key(presented, self._keys.get, datetime.now(UTC))
         stored = self._keys.get(id_of(presented) or "")
         if stored is None or not stored.is_of(presented) or not stored.good_at(datetime.now(UTC)):
             raise KeyInvalid

@@ -8,6 +8,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server.access.scopes import ANYBODY, Principal
 from server.errors import KeyMissing, ScopeMissing
+from server.http.narrowing import admit_search_key
 from server.http.request import PRINCIPAL
 from server.http.rules import Rule, rule_of
 from server.lifespan import Services
@@ -38,6 +39,8 @@ def _admit(scope: Scope, rule: Rule) -> Principal:
     principal = keyring.principal(presented)
     if not principal.scopes & set(rule.scopes):
         raise ScopeMissing(*rule.scopes)
+    if principal.narrowing is not None:
+        admit_search_key(principal.narrowing, rule, scope)
     return principal
 
 

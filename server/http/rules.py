@@ -23,6 +23,8 @@ class Rule:
     """Any one of them is enough. None: the route needs no key at all."""
     client: bool = True
     """Whether a request is about one client's catalogue, or is counted as one client's."""
+    derived: bool = False
+    """Whether search keys, which were derived from a key of scope `search`, open it, too."""
     signed: bool = False
     """Whether a signature in the address does in place of a key."""
 
@@ -32,16 +34,18 @@ class Rule:
 
 
 OPEN = Rule(client=False)
-_SEARCH = Rule(("search",))
-_SEARCH_V1 = Rule(("search", "write"))
+_EMBED = Rule(("search",))
+_EMBED_V1 = Rule(("search", "write"))
+_SEARCH = Rule(("search",), derived=True)
+_SEARCH_V1 = Rule(("search", "write"), derived=True)
 _READ = Rule(("read",))
 _WRITE = Rule(("write",))
 ADMIN = Rule(("admin",), client=False)
 
 RULES: Mapping[tuple[str, str], Rule] = {
-    ("POST", "/embed-image"): _SEARCH,
+    ("POST", "/embed-image"): _EMBED,
     ("POST", "/api/search/by-image"): _SEARCH,
-    ("POST", "/v1/embeddings"): _SEARCH_V1,
+    ("POST", "/v1/embeddings"): _EMBED_V1,
     ("POST", "/v1/search"): _SEARCH_V1,
     ("PUT", "/v1/products/{product_id}"): _WRITE,
     ("GET", "/v1/products/{product_id}"): _READ,
@@ -50,7 +54,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/v1/media/{media_id}"): _READ,
     ("DELETE", "/v1/media/{media_id}"): _WRITE,
     ("GET", "/v1/media/{media_id}/duplicates"): _READ,
-    ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), signed=True),
+    ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), derived=True, signed=True),
     ("GET", "/health/live"): OPEN,
     ("GET", "/health/ready"): OPEN,
     ("GET", "/metrics"): ADMIN,

@@ -12,8 +12,10 @@ from server.access.clients import check_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound
 from server.http.bodies import MULTIPART, read_form
+from server.http.narrowing import require_found
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Request, call_of
+from server.http.security import EMBEDDABLE
 from server.http.wire import Duplicates, Limit, Match, Media, UploadFields
 from server.lifespan import Services
 
@@ -21,7 +23,7 @@ QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
 # A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it; private, since it
 # belongs to one client.
-_FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
+_FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable", **EMBEDDABLE}
 
 
 @post(
@@ -117,5 +119,7 @@ async def get_thumbnail(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str]
 ) -> Response[bytes]:
     """A small WebP of a media, at most 256 pixels a side."""
-    thumbnail = await services.librarian.thumbnail(call_of(request).client_id, media_id)
+    call = call_of(request)
+    await require_found(services.catalogue, call.client_id, media_id, call.principal)
+    thumbnail = await services.librarian.thumbnail(call.client_id, media_id)
     return Response(thumbnail, media_type="image/webp", headers=_FOR_A_DAY)
