@@ -45,7 +45,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     filter: dict[str, Any] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     origins: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=100)] | None = None
-    expires: Annotated[int | float, msgspec.Meta(ge=0)] | None = None
+    expires: Annotated[float, msgspec.Meta(ge=0)] | None = None
     rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 

@@ -29,8 +29,8 @@ function withClient(path, parameters = {}) {
 }
 
 const thumbnailOf = (mediaId) => withClient(`v1/media/${encodeURIComponent(mediaId)}/thumbnail`);
-// An address that the server has given is below the same path as this page.
-const below = (given) => given.replace(/^\/(?!\/)/, "");
+// An address of a picture as the server gives it: it does not always know below which path this page is.
+const below = (given) => given.slice(given.lastIndexOf("/v1/media/") + 1);
 const inAddress = ({ mediaId, text }) => (mediaId ? { mediaId } : text ? { text } : {});
 const pageOf = (query) => withClient("./", query ? inAddress(query) : {});
 
