@@ -70,10 +70,11 @@ def test_the_client_is_the_parents_own_or_one_that_an_admins_key_names() -> None
 
 
 def test_it_ends_with_its_own_expiry_and_with_its_parent() -> None:
-    brief = derive_search_key(KEY, expires=timedelta(minutes=1))
-    assert read(brief, now=NOW + timedelta(seconds=50))
+    now = datetime.now(UTC)
+    brief = derive_search_key(KEY, expires=now + timedelta(minutes=1))
+    assert read(brief, now=now + timedelta(seconds=50))
     with pytest.raises(KeyInvalid, match="has expired"):
-        read(brief, now=NOW + timedelta(seconds=70))
+        read(brief, now=now + timedelta(seconds=60))
     lasting = derive_search_key(KEY)
     for parent in [
         stored(revoked_at=NOW),
@@ -164,7 +165,7 @@ def test_a_document_that_is_none_is_refused(document: bytes) -> None:
 
 def test_a_document_that_is_too_long_is_not_even_read() -> None:
     fits = {"version": 1, "key": KEY_ID, "filter": {"productIds": ["x" * (4096 - 80)]}}
-    assert read(signed(fits))
+    assert read(signed(KEY, fits))
     with pytest.raises(KeyInvalid) as refused:
         read(signed(KEY, {**fits, "filter": {"productIds": ["x" * 4096]}}))
     assert refused.value.sentence == KeyInvalid().sentence
