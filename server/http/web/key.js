@@ -9,10 +9,20 @@ const input = $("key");
 const trouble = $("key-error");
 const accept = $("key-accept");
 
-let key = sessionStorage.getItem(KEPT_AS) ?? "";
+const kept = storage();
+let key = kept?.getItem(KEPT_AS) ?? "";
 let needed = document.body.dataset.keys === "on"; // the server says so, and may think otherwise later
 let searches = "";
 let tell = () => {};
+
+// A browser that keeps nothing for pages throws; the key then lasts until the next reload.
+function storage() {
+  try {
+    return sessionStorage;
+  } catch {
+    return null;
+  }
+}
 
 export const hasKey = () => key !== "";
 export const keyHeaders = () => (key ? { Authorization: `Bearer ${key}` } : {});
@@ -44,8 +54,8 @@ function show() {
 
 function keep(text) {
   key = text;
-  if (key) sessionStorage.setItem(KEPT_AS, key);
-  else sessionStorage.removeItem(KEPT_AS);
+  if (key) kept?.setItem(KEPT_AS, key);
+  else kept?.removeItem(KEPT_AS);
 }
 
 function say(sentence) {
