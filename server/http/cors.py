@@ -9,7 +9,7 @@ Credentials are never allowed: nothing here depends on a cookie, and a page that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
@@ -79,12 +79,11 @@ def cross_origin(app: ASGIApp, settings: Settings) -> ASGIApp:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = _with_vary(message.get("headers", ()), vary)
+                headers = _with_vary(message.get("headers", ()), vary)
                 if allow:
-                    message["headers"] += [
-                        (b"access-control-allow-origin", allow.encode()),
-                        (b"access-control-expose-headers", ", ".join(EXPOSED).encode()),
-                    ]
+                    headers.append((b"access-control-allow-origin", allow.encode()))
+                    headers.append((b"access-control-expose-headers", ", ".join(EXPOSED).encode()))
+                message["headers"] = headers
             await send(message)
 
         await app(scope, receive, answer)
@@ -135,11 +134,12 @@ async def _answer_preflight(send: Send, allow: str) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _with_vary(headers: Sequence[tuple[bytes, bytes]], names: Sequence[str]) -> list[tuple[bytes, bytes]]:
+def _with_vary(given: Iterable[tuple[bytes, bytes]], names: Sequence[str]) -> list[tuple[bytes, bytes]]:
     """The headers with these names in Vary, which may name others already."""
+    headers = list(given)
     said = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
     if said == ["*"]:
-        return list(headers)
+        return headers
     others = [(name, value) for name, value in headers if name.lower() != b"vary"]
     return [*others, (b"vary", ", ".join([*said, *names]).encode("latin-1"))]
 

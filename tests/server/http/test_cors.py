@@ -51,7 +51,8 @@ def keyless(postgres_url: str, template_database: str, tmp_path_factory: pytest.
 
 
 def allowed(answer: httpx.Response) -> str | None:
-    return answer.headers.get("Access-Control-Allow-Origin")
+    said: str | None = answer.headers.get("Access-Control-Allow-Origin")
+    return said
 
 
 def preflight(client: Client, origin: str, method: str, path: str) -> httpx.Response:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FilePayload, Page, expect
 
 from tests.support.access import add_key, fill, picture
 from tests.support.browsers import launched, needs_chromium
@@ -19,7 +19,7 @@ from twinlens import derive_search_key
 pytestmark = needs_chromium
 
 PATIENCE = 30_000
-VIOLIN = {"name": "violin.webp", "mimeType": "image/webp", "buffer": picture("violin")}
+VIOLIN: FilePayload = {"name": "violin.webp", "mimeType": "image/webp", "buffer": picture("violin")}
 
 
 class Keyed(NamedTuple):
