@@ -14,8 +14,9 @@ from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
 from server.http.authorising import authorised
-from server.http.cors import cross_origin
+from server.http.cors import cross_origin, named_origins
 from server.http.draining import draining
+from server.http.guard import guard
 from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
 from server.http.middleware import in_time, observed
@@ -101,7 +102,8 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    answered = secured(cross_origin(heads(app.asgi_handler), settings))
+    guarded = guard(settings, named_origins(settings))(app.asgi_handler)
+    answered = secured(cross_origin(heads(guarded), settings))
     app.asgi_handler = draining(observed(answered), most=_most_drained(settings))
     return app
 

@@ -28,7 +28,14 @@ from server.database.preconditions import require_catalogue
 from server.database.replica import Replica
 from server.database.runner import Runner
 from server.engine import Engine, open_engine
-from server.errors import CatalogueUnavailable, DatabaseUnfit, DatabaseUnusable, SessionNeeded, TwinlensError
+from server.errors import (
+    CatalogueFailed,
+    CatalogueUnavailable,
+    DatabaseUnfit,
+    DatabaseUnusable,
+    SessionNeeded,
+    TwinlensError,
+)
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -126,10 +133,11 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         replica = await enter(_replica(settings, Runner(pool), metrics))
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
-        keyring = Keyring(Runner(pool), always=settings.exposed and not settings.trust_network)
+        keyring = Keyring(Runner(pool), direct=direct, always=settings.exposed and not settings.trust_network)
         await _when_database_answers(partial(_know_keys, keyring))
         background = await enter(Background())
         background.begin(keyring.run(), "keys")
+        background.begin(keyring.listen(), "changes of keys")
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
@@ -236,11 +244,13 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
 
 
 async def _know_keys(keyring: Keyring) -> None:
-    """Raises DatabaseUnusable while the database cannot be asked."""
+    """Raises DatabaseUnusable while the database cannot be asked, DatabaseUnfit where its tables cannot be read."""
     try:
         await keyring.refresh()
     except CatalogueUnavailable as exc:
         raise DatabaseUnusable(exc.sentence) from exc
+    except CatalogueFailed as exc:
+        raise DatabaseUnfit(f"The keys in the database cannot be read. {exc.line}") from exc
 
 
 async def _maintain_indexes(catalogue: Catalogue) -> None:

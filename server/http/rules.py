@@ -20,9 +20,9 @@ class Rule:
     """What a caller of a route needs."""
 
     scopes: tuple[Scope, ...] = ()
-    """Any one of them is enough. None: the route needs no key at all."""
+    """Any one of them is enough. Where there are none, the route needs no key at all."""
     client: bool = True
-    """Whether a request is about one client's catalogue, or is counted as one client's."""
+    """Whether a request is about one client's catalogue: then a key that is every client's must name one."""
     derived: bool = False
     """Whether search keys, which were derived from a key of scope `search`, open it, too."""
     signed: bool = False
@@ -34,10 +34,10 @@ class Rule:
 
 
 OPEN = Rule(client=False)
-_EMBED = Rule(("search",))
-_EMBED_V1 = Rule(("search", "write"))
 _SEARCH = Rule(("search",), derived=True)
 _SEARCH_V1 = Rule(("search", "write"), derived=True)
+_EMBED = Rule(("search",), client=False)
+_EMBED_V1 = Rule(("search", "write"), client=False)
 _READ = Rule(("read",))
 _WRITE = Rule(("write",))
 ADMIN = Rule(("admin",), client=False)
@@ -74,4 +74,9 @@ def rule_of(scope: Connection) -> Rule:
         return ADMIN
     if scope["method"] == "OPTIONS":
         return OPEN
-    return RULES.get((scope["method"], scope.get("path_template") or ""), ADMIN)
+    return rule_for(scope["method"], scope.get("path_template") or "")
+
+
+def rule_for(method: str, path: str) -> Rule:
+    """The rule of a method and a route's path, with its parameters in braces."""
+    return RULES.get((method, path), ADMIN)

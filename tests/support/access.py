@@ -1,34 +1,17 @@
-"""Keys in a database, and a small catalogue, for tests of what they open."""
+"""A small catalogue, for tests of what keys open, and search keys as no deriver of ours makes them."""
 
 from __future__ import annotations
 
 import base64
 import hmac
 import json
-from datetime import datetime
 from typing import Any
 
 import httpx
-import psycopg
 
-from server.access.keys import digest_of, new_key, search_secret_of
+from server.access.keys import search_secret_of
 from tests import DEMO_PICTURES
 from twinlens.search_keys import PREFIX
-
-
-def add_key(
-    database_url: str, client_id: str | None, *scopes: str, expires_at: datetime | None = None
-) -> tuple[str, str]:
-    """The id of a new key, and the key; its server must be started afterwards, or be given time to look."""
-    id_, key = new_key()
-    secret = search_secret_of(key) if {"search", "admin"} & set(scopes) else None
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            'INSERT INTO twinlens_keys (id, "clientId", scopes, digest, "searchSecret", "expiresAt") '
-            "VALUES (%s, %s, %s, %s, %s, %s)",
-            (id_, client_id, list(scopes), digest_of(key), secret, expires_at),
-        )
-    return id_, key
 
 
 def signed(key: str, document: bytes | dict[str, Any]) -> str:

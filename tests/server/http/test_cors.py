@@ -16,9 +16,10 @@ from playwright.sync_api import Browser, Page
 from server.errors import BadSetting
 from server.http.cors import EXPOSED, HEADERS, METHODS, allowed_origin
 from server.settings import Settings
-from tests.support.access import add_key, fill, picture
+from tests.support.access import fill, picture
 from tests.support.browsers import launched, needs_chromium
 from tests.support.databases import fresh_database
+from tests.support.keys import new_key
 from tests.support.process import Process
 from tests.support.serving import Client, serving
 from twinlens import derive_search_key
@@ -35,7 +36,7 @@ class Keyed(NamedTuple):
 def keyed(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     """A server with keys, that pages of ADMIN may call, and any page with a search key."""
     with fresh_database(postgres_url, template_database) as url:
-        _, key = add_key(url, "acme", "search", "write")
+        key = new_key(url, "search,write").key
         with serving(url, tmp_path_factory.mktemp("cors"), cors_origins=("*", ADMIN), max_upload=100_000) as client:
             yield Keyed(client, key)
 
@@ -259,7 +260,7 @@ def test_a_page_of_another_origin_searches_by_form_and_json_and_reads_errors(
     postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory, browser: Browser
 ) -> None:
     with fresh_database(postgres_url, template_database) as url, page_elsewhere() as listed, page_elsewhere() as other:
-        (_, parent), (_, write) = add_key(url, "acme", "search"), add_key(url, "acme", "read", "write")
+        parent, write = new_key(url, "search").key, new_key(url, "read,write").key
         flags = ("--database-url", url, "--cors-origins", f"*,{listed}", "--max-upload", "1MB")
         process = Process(tmp_path_factory.mktemp("cors"), *flags)
         try:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import httpx
-import psycopg
 import pytest
 
 from server.access.keys import id_of
-from tests.support.access import CATALOGUE, add_key, fill, picture, signed
+from tests.support.access import CATALOGUE, fill, picture, signed
 from tests.support.databases import fresh_database
+from tests.support.keys import new_key, revoke
 from tests.support.pictures import unseen
 from tests.support.process import until
 from tests.support.serving import Client, serving
@@ -33,7 +33,7 @@ class Keyed(NamedTuple):
 def keyed(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     """A server with keys of the client acme, and a small catalogue."""
     with fresh_database(postgres_url, template_database) as url:
-        (_, parent), (_, write) = add_key(url, "acme", "search"), add_key(url, "acme", "read", "write")
+        parent, write = new_key(url, "search").key, new_key(url, "read,write").key
         with serving(url, tmp_path_factory.mktemp("keyed")) as client:
             yield Keyed(client, url, parent, write, fill(client, write))
 
@@ -192,13 +192,12 @@ def test_another_picture_of_the_same_bytes_under_a_hidden_product_stays_hidden(k
 
 
 def test_a_parents_end_ends_its_search_keys(keyed: Keyed) -> None:
-    id_, parent = add_key(keyed.url, "acme", "search")
+    made = new_key(keyed.url, "search")
 
     def status() -> int:
-        key = derive_search_key(parent)
+        key = derive_search_key(made.key)
         return keyed.client.post("/v1/search", json={"text": "x"}, headers={"X-API-Key": key}).status_code
 
     until(lambda: status() == 200)
-    with psycopg.connect(keyed.url, autocommit=True) as connection:
-        connection.execute('UPDATE twinlens_keys SET "revokedAt" = now() WHERE id = %s', (id_,))
+    revoke(keyed.url, made)
     until(lambda: status() == 401)

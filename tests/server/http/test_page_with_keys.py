@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FilePayload, Page, expect
 
-from tests.support.access import add_key, fill, picture
+from tests.support.access import fill, picture
 from tests.support.browsers import launched, needs_chromium
 from tests.support.databases import fresh_database
+from tests.support.keys import new_key
 from tests.support.prefix_proxy import proxied
 from tests.support.process import Process
 from twinlens import derive_search_key
@@ -31,7 +32,7 @@ class Keyed(NamedTuple):
 @pytest.fixture(scope="module")
 def keyed(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     with fresh_database(postgres_url, template_database) as url:
-        (_, key), (_, write) = add_key(url, "acme", "search"), add_key(url, "acme", "read", "write")
+        key, write = new_key(url, "search").key, new_key(url, "read,write").key
         process = Process(tmp_path_factory.mktemp("keyed"), "--database-url", url)
         try:
             process.ready()
