@@ -15,6 +15,7 @@ from litestar.types import ControllerRouterHandler, Middleware
 from server.http import problems
 from server.http.authorising import authorised
 from server.http.caching import kept_apart
+from server.http.cors import cross_origin, named_origins
 from server.http.draining import draining
 from server.http.guard import guard
 from server.http.memory import BodyMemory, within_memory
@@ -22,6 +23,7 @@ from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.routes import embeddings, health, media, page, products, schema, search
+from server.http.security import secured
 from server.lifespan import Services, open_services
 from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
@@ -102,8 +104,9 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    guarded = guard(settings)(app.asgi_handler)
-    app.asgi_handler = draining(observed(heads(guarded)), most=_most_drained(settings))
+    guarded = guard(settings, named_origins(settings))(app.asgi_handler)
+    answered = secured(cross_origin(heads(guarded), settings))
+    app.asgi_handler = draining(observed(answered), most=_most_drained(settings))
     return app
 
 

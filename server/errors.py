@@ -187,6 +187,14 @@ class ScopeMissing(Forbidden):
         self.scopes = scopes
 
 
+class SearchesOnly(ScopeMissing):
+    """This is a search key, which only searches and reads thumbnails."""
+
+    def __init__(self) -> None:
+        super(ScopeMissing, self).__init__()
+        self.scopes = ()
+
+
 class ClientMismatch(Forbidden):
     """The key belongs to another client than the clientId of the request."""
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
+from server.origins import check_origin
 from server.secrets import check_database_url, read_secret, redacted, secrets_of
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ TEST_PREFIX = f"{PREFIX}TEST_"
 
 MAX_PIXELS = 64_000_000
 """The most pixels of a picture, by default; the export reads no larger ones either."""
+
+ANY_ORIGIN = "*"
+"""Among `cors_origins`: pages of any origin, where a search key is enough."""
 
 _MANY = 1024
 
@@ -124,6 +128,15 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins separated by commas, each once; `*` stands for any."""
+    listed = [one.strip() for one in text.split(",") if one.strip()]
+    try:
+        return tuple(dict.fromkeys(one if one == ANY_ORIGIN else check_origin(one) for one in listed))
+    except ValueError as exc:
+        raise ValueError(f"* or, separated by commas, {exc}") from None
 
 
 def _path(text: str) -> Path:
@@ -243,6 +256,9 @@ class Settings:
         "how long the signed addresses of pictures are good for, at least; up to half as long again",
     )
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
+    cors_origins: tuple[str, ...] = _setting(
+        (), _origins, "origins of pages that may call, separated by commas; *: any, with search keys"
+    )
     trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 
     @classmethod

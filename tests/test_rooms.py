@@ -34,6 +34,7 @@ SERVER = (
     "artifact",
     "errors",
     "wording",
+    "origins",
 )
 """Each may import those below it, and nothing above: the way of a picture, read from its end to its beginning."""
 

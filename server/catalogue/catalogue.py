@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pgvector import HalfVector
 from psycopg import AsyncConnection
-from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row
+from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from server.catalogue.filters import Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
 from server.catalogue.rows import (
@@ -226,6 +227,18 @@ class Catalogue:
         """The media's vector in this space, as it is stored; None when it has none."""
         found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, args_row(_vector))
         return found[0] if found else None
+
+    async def could_find(self, client_id: str, media_id: str, within: Filter) -> bool:
+        """Whether a search of the client's among what passes this filter could find the media."""
+        conditions = Conditions.of(within)
+        parameters = {
+            "client_id": client_id,
+            "media_id": media_id,
+            "product_ids": conditions.product_ids,
+            "kind": conditions.kind,
+            "attributes": conditions.jsonpath,
+        }
+        return bool(await self._read("media_found", parameters, tuple_row))
 
     async def same_files(self, client_id: str, media_id: str, *, limit: int = MOST_MATCHES) -> list[Match]:
         """The client's other active media with the very bytes of this one, by id; also those without a vector yet."""

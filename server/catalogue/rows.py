@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
-from server.catalogue.filters import Filter
+from server.catalogue.filters import Conditions, Filter
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,8 @@ class Query:
     """The least cosine of a match, in [-1, 1]."""
     filter: Filter = field(default_factory=Filter)
     """What a match must be beyond the client's. A filter never shortens the list while enough matches exist."""
+    within: Filter = field(default_factory=Filter)
+    """What a match must be besides, since its caller may search among no others."""
     digest: Digest | None = None
     """SHA-256 of the bytes that the vector was made from: media with these bytes are always candidates, even before
     their vectors are made."""
@@ -148,6 +150,11 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """All that a match must be beyond the client's."""
+        return Conditions.of(self.filter, self.within)
 
 
 @dataclass(frozen=True)

@@ -209,4 +209,6 @@ def _as_text(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:.9f}"  # not 1e-05
+    if isinstance(value, tuple):
+        return ",".join(value)
     return "" if value is None else str(value)

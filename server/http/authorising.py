@@ -9,6 +9,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from server.access.keyring import Keyring
 from server.access.scopes import ANYBODY, Principal
 from server.errors import Forbidden, KeyInvalid, KeyMissing, KeyRefused, ScopeMissing
+from server.http.narrowing import admit_search_key
 from server.http.request import PRINCIPAL, Request, queried_client
 from server.http.rules import Rule, rule_of
 from server.http.signed import signed_for
@@ -43,6 +44,8 @@ def _admit(scope: Scope, rule: Rule) -> Principal:
     principal = keyring.principal(presented)
     if not principal.scopes & set(rule.scopes):
         raise ScopeMissing(*rule.scopes)
+    if principal.narrowing is not None:
+        admit_search_key(principal.narrowing, rule, scope)
     if scope["query_string"] and (named := queried_client(Request(scope))):
         # Refused here where it is another client, before anything of the body is read.
         principal.client_for(named, needed=False)

@@ -150,6 +150,17 @@ FROM media m
 JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
 WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
 
+-- media_found --
+-- A row where a search of the client's with this filter could find the media.
+SELECT
+FROM media m
+JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
+WHERE m.id = %(media_id)s AND m."clientId" = %(client_id)s
+    AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+    AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
+    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+
 -- same_files --
 -- The client's other active media with the very bytes of this one. Equal bytes give equal vectors: the cosine is 1.
 WITH this AS (

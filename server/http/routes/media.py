@@ -14,9 +14,11 @@ from server.access.clients import check_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
 from server.http.bodies import MULTIPART, read_form
+from server.http.narrowing import require_found
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Request, call_of
 from server.http.routes.embeddings import RAW
+from server.http.security import EMBEDDABLE
 from server.http.signed import addressing, signed_seconds
 from server.http.wire import Duplicates, Limit, Match, Media, UploadFields
 from server.lifespan import Services
@@ -143,7 +145,9 @@ async def get_thumbnail(
 
     The address that answers have as `thumbnailUrl` needs no key.
     """
-    thumbnail = await services.librarian.thumbnail(call_of(request).client_id, media_id)
+    call = call_of(request)
+    await require_found(services.catalogue, call.client_id, media_id, call.principal)
+    thumbnail = await services.librarian.thumbnail(call.client_id, media_id)
     return Response(thumbnail, media_type="image/webp", headers=_picture_headers(request))
 
 
@@ -197,9 +201,8 @@ def _picture_headers(request: Request) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
-    if left is not None:
-        headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # it is made to be shown by the pages of a shop
-    return headers
+    # An address that is signed was made to be shown by the pages of a shop.
+    return {**headers, **EMBEDDABLE} if left is not None else headers
 
 
 def _has_it(request: Request, etag: str) -> bool:

@@ -17,8 +17,9 @@ from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
+from server.http.narrowing import narrowed, require_found
 from server.http.openapi import PICTURE, TEXT, SearchForm, contract
-from server.http.request import Call, Request, call_of
+from server.http.request import Call, Request, call_of, principal_of
 from server.http.routes.embeddings import embed
 from server.http.signed import addressing
 from server.http.timing import ms, note, note_vector
@@ -126,7 +127,9 @@ async def _vector(
         note_vector(request.scope, text.timings)
         return text.embedding, text.timings, False
     if asked.media_id is not None:
-        stored = await services.catalogue.media_vector(call.client_id, check_id("mediaId", asked.media_id))
+        media_id = check_id("mediaId", asked.media_id)
+        await require_found(services.catalogue, call.client_id, media_id, call.principal)
+        stored = await services.catalogue.media_vector(call.client_id, media_id)
         if stored is None:
             raise MediaNotFound()
         return stored.embedding, {}, stored.blank
@@ -169,6 +172,7 @@ async def _answer(
     blank: bool,
 ) -> Response[SearchAnswer]:
     """The matches with their grades. `timings`: of making the query's vector; `blank`: that of a blank picture."""
+    query = narrowed(query, principal_of(request.scope))
     started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
     found = Found([], "exact") if blank and query.without_blank else await services.catalogue.search(query)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import operator
 import uuid
 from collections.abc import AsyncIterator
@@ -897,6 +898,20 @@ async def test_a_filter_never_shortens_the_list_while_enough_matches_exist(
             # An index of 600 vectors in 16 dimensions, at the effort that was measured, overlooks next to nothing.
             assert len(shared) >= (len(expected) - 1 if indexed else len(expected)), where
     assert plans == ({"exact", "index"} if indexed else {"exact"})
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])
+async def test_what_a_caller_may_search_in_holds_beside_the_querys_own_filter(
+    catalogue: Catalogue, described: NDArray[np.float32], vectors: NDArray[np.float32], indexed: bool
+) -> None:
+    if indexed:
+        await catalogue.maintain_indexes(threshold=500)
+    for own, within in itertools.product(FILTERS, FILTERS[:3]):
+        allowed = np.array([passes(number, own) and passes(number, within) for number in range(len(described))])
+        query = Query("large", vectors[0], filter=Filter.of(own), within=Filter.of(within))
+        found = (await catalogue.search(query)).matches
+        assert len(found) == min(24, allowed.sum()), (own, within)
+        assert all(allowed[int(match.product_id[-6:])] for match in found), (own, within)
 
 
 async def test_twenty_searches_in_a_row_stay_with_the_index(

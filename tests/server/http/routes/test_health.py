@@ -166,6 +166,7 @@ STATUS_OF = {
     errors.SignatureInvalid: 401,
     errors.Forbidden: 403,
     errors.ScopeMissing: 403,
+    errors.SearchesOnly: 403,
     errors.ClientMismatch: 403,
     errors.OriginRefused: 403,
     errors.HostRefused: 403,
