@@ -14,7 +14,9 @@ from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
 from server.http.authorising import authorised
+from server.http.bodies import BODY_LIMITS, BodyLimits
 from server.http.draining import draining
+from server.http.limiting import limited
 from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
 from server.http.middleware import in_time, observed
@@ -63,7 +65,7 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    return assemble(settings, HANDLERS, opened, workers=place.of, door=[authorised])
+    return assemble(settings, HANDLERS, opened, workers=place.of, door=[authorised, limited])
 
 
 def assemble(
@@ -89,6 +91,7 @@ def assemble(
 
     app = Litestar(
         route_handlers=handlers,
+        state=State({BODY_LIMITS: BodyLimits(settings.max_parts, settings.max_json)}),
         lifespan=[lifespan, handled],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,

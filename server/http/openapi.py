@@ -92,6 +92,7 @@ TEXT: tuple[type[TwinlensError], ...] = (errors.NoTextTower, errors.NoText, erro
 # What may happen to every call, whatever it is.
 _ANYWHERE: tuple[type[TwinlensError], ...] = (
     errors.BadParameter,
+    errors.RateLimited,
     *problems.answered_with(500),
     *problems.answered_with(503),
 )
@@ -105,6 +106,7 @@ _STATUSES = {
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
+    429: "More than the limits of the key or the client allow: go on after `Retry-After` seconds.",
     500: "A fault of ours.",
     503: "Too busy, or not in time: try again after `Retry-After` seconds.",
 }
@@ -191,12 +193,22 @@ _TAGS = {
 }
 # Sets of values that come more than once, or that programs will want by name.
 _ENUMS = {"ErrorCode": problems.codes(), "Grade": [*GRADES], "Lane": [*LANES]}
+_RATE_LIMIT = ("RateLimit", "RateLimit-Policy")
 _HEADERS = {
     problems.REQUEST_ID_HEADER: (
         "The id of this request, which the log has too: the caller's own, or a new one.",
         _REQUEST_ID,
     ),
     "Server-Timing": ("Milliseconds by stage.", {"type": "string"}),
+    "RateLimit": (
+        "What is left of each limit (draft-ietf-httpapi-ratelimit-headers): `r` of it, for `t` seconds. Only where there "
+        "are limits.",
+        {"type": "string"},
+    ),
+    "RateLimit-Policy": (
+        "The limits of this caller: `q` within `w` seconds. Only where there are limits.",
+        {"type": "string"},
+    ),
     "Retry-After": ("Seconds after which another try is likely to succeed.", {"type": "integer", "minimum": 1}),
 }
 
@@ -358,7 +370,7 @@ def _request_body(made: Contract) -> Json | None:
 
 
 def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
-    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing"] if made.ours else [])]
+    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing", *_RATE_LIMIT] if made.ours else [])]
     for status, (meaning, contents) in made.answers.items():
         headers = _header_refs(*usual)
         own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}
@@ -369,7 +381,7 @@ def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
         yield status, {"description": meaning, "headers": {**headers, **own}, "content": content}
     for status, raised in made.statuses.items():
         content = {"schema": _body(Problem), "examples": {error.code: _example_ref(error) for error in raised}}
-        headers = _header_refs(*usual, *(["Retry-After"] if status == 503 else []))
+        headers = _header_refs(*usual, *(["Retry-After"] if status in (429, 503) else []))
         yield status, {"description": _STATUSES[status], "headers": headers, "content": {JSON: content}}
 
 

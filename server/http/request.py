@@ -18,6 +18,7 @@ from server.access.scopes import ANYBODY, Principal
 from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter
 from server.http import timing
+from server.http.account import account_of
 
 Request = litestar.Request[Any, Any, State]
 
@@ -62,7 +63,7 @@ def call_of(request: Request, named: str | None = None) -> Call:
 
     Raises BadParameter for a header that names no lane, for a `clientId` that can be no client, and where it is given
     twice; ClientMismatch where the caller's key is another client's, ClientRequired where it is every client's and
-    none is named.
+    none is named; RateLimited.
     """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
@@ -75,6 +76,8 @@ def call_of(request: Request, named: str | None = None) -> Call:
         raise BadParameter("clientId is given twice, in the query and in the body, with different values.")
     principal = principal_of(request.scope)
     client_id = check_id("clientId", principal.client_for(next(iter(given), None)))
+    if (account := account_of(request.scope)) is not None and account.awaits_client:
+        account.enter_client(client_id)
     return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
 
 
