@@ -115,7 +115,8 @@ class Account:
         policies, left = [], []
         for kind, one in self.left.items():
             allowance, whole = one.wanted.allowance, max(0, math.floor(one.left + 1e-6))
-            until = (allowance.burst - one.left) / allowance.rate if whole else one.wait
+            # Until it is full again; where nothing is left, until something is, as `Retry-After` has it.
+            until = max(0.0, (allowance.burst if whole else 1.0) - one.left) / allowance.rate
             policies.append(_item(kind, q=math.floor(allowance.burst), w=math.ceil(allowance.window)) + _unit(kind))
             left.append(_item(kind, r=whole, t=math.ceil(until)))
         if self.least_inside is not None:

@@ -201,8 +201,8 @@ _HEADERS = {
     ),
     "Server-Timing": ("Milliseconds by stage.", {"type": "string"}),
     "RateLimit": (
-        "What is left of each limit (draft-ietf-httpapi-ratelimit-headers): `r` of it, for `t` seconds. Only where there "
-        "are limits.",
+        "What is left of each limit (draft-ietf-httpapi-ratelimit-headers): `r` of it, for `t` seconds. Only where "
+        "there are limits.",
         {"type": "string"},
     ),
     "RateLimit-Policy": (
