@@ -22,6 +22,7 @@ from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.routes import embeddings, health, media, page, products, schema, search
+from server.http.shedding import shedding
 from server.lifespan import Services, open_services
 from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
@@ -102,7 +103,7 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    app.asgi_handler = draining(observed(heads(app.asgi_handler)), most=_most_drained(settings))
+    app.asgi_handler = draining(observed(shedding(heads(app.asgi_handler))), most=_most_drained(settings))
     return app
 
 

@@ -42,6 +42,8 @@ class Account:
     """How many more requests may be answered at once, of how many."""
     awaits_client: bool = False
     """Whether it counts for the client that it names, and has not named it yet."""
+    used_up: bool = False
+    """Whether no request at all is left, so that all that follow can be refused alike."""
     _whose: list[tuple[str, Limits]] = field(default_factory=list)
     _inside: list[str] = field(default_factory=list)
     _bytes: int = 0
@@ -108,6 +110,7 @@ class Account:
         longest = max(answers, key=lambda one: one.wait)
         if longest.wait:
             self.left[longest.wanted.kind] = longest
+            self.used_up = longest.wanted.kind == "requests" and not self.awaits_client
             raise _refusal(longest.wanted.subject, longest.wanted.kind, longest.wait)
 
     def headers(self) -> Mapping[str, str]:

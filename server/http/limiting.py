@@ -14,11 +14,12 @@ from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 from server.access.clients import check_id
 from server.access.terms import Terms
-from server.errors import BadParameter
+from server.errors import BadParameter, RateLimited
 from server.http.account import Account, open_account
 from server.http.bodies import MULTIPART, content_type
 from server.http.request import Request, principal_of
 from server.http.rules import rule_of
+from server.http.shedding import refusals_of
 from server.lifespan import Services
 from server.limits import Limits
 
@@ -43,6 +44,11 @@ def limited(app: ASGIApp) -> ASGIApp:
         try:
             await account.enter(_subjects(request, services.terms, account), form=content_type(request) == MULTIPART)
             await app(scope, counted, send)
+        except RateLimited as error:
+            if account.used_up and (refusals := refusals_of(scope)) is not None:
+                said = [(name.lower().encode(), value.encode()) for name, value in account.headers().items()]
+                refusals.note(scope, error, said)
+            raise
         finally:
             account.leave()
 
