@@ -199,7 +199,13 @@ def _search(port: int, form: bytes, key: str) -> bytes:
 
 def _new_key(url: str, client_id: str) -> str:
     id_, key = new_key()
-    values = {"id": id_, "name": None, "client_id": client_id, "scopes": ["search"], "digest": digest_of(key)}
+    values: dict[str, object] = {
+        "id": id_,
+        "name": None,
+        "client_id": client_id,
+        "scopes": ["search"],
+        "digest": digest_of(key),
+    }
     values |= {"search_secret": None, "limits": Jsonb({}), "expires_at": None, "replaces": None}
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(Queries.read("access.sql").including("key_columns")["add_key"], values)

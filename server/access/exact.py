@@ -27,6 +27,7 @@ TELL_SECONDS = 1.0
 # A caller must not wait long for being counted, and counting must leave connections to searches.
 _LONGEST_SECONDS = 1.0
 _AT_ONCE = 2
+_MOST_REFUSED = 10_000  # that are remembered
 _TRIES = 3  # a row may be forgotten just after it was made
 _APART_SECONDS = 2.0  # for so long it is not asked again when it has not answered
 _FORGET_EACH = 600  # times
@@ -151,7 +152,7 @@ class ExactLimiter:
             left = one.allowance.left(row.over, 0.0)
             wait = 0.0 if row.enough else one.allowance.wait(row.over, 0.0)
             if wait:
-                self._remember(one, now + wait, now)
+                self._remember(one, now + wait)
             answers.append(Left(one, left, wait))
         return answers
 
@@ -162,7 +163,7 @@ class ExactLimiter:
             return []
         return [Left(one, 0.0 if due > now else one.allowance.burst, max(0.0, due - now)) for one, due in dues]
 
-    def _remember(self, one: Wanted, due: float, now: float) -> None:
-        if len(self._refused) >= 10_000:
-            self._refused = {place: until for place, until in self._refused.items() if until > now}
+    def _remember(self, one: Wanted, due: float) -> None:
+        if len(self._refused) >= _MOST_REFUSED:
+            self._refused.clear()  # the database says so again
         self._refused[one.subject, one.kind, one.allowance] = due

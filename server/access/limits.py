@@ -15,7 +15,7 @@ from typing import Protocol
 from server.errors import BadParameter
 from server.limits import Allowance, Kind, limits_in
 
-MOST_KEPT = 200_000
+MOST_KEPT = 100_000
 """Allowances in use that are kept. Who may make up names, as clients may where no key is needed, fills no memory."""
 
 _FEWEST = 1024
@@ -132,6 +132,6 @@ class LocalLimiter:
         if len(self._full_at) < self._look_at:
             return
         self._full_at = {place: full_at for place, full_at in self._full_at.items() if full_at > now}
-        while len(self._full_at) > self._most:
-            del self._full_at[next(iter(self._full_at))]
+        if len(self._full_at) > self._most:  # then the older half
+            self._full_at = dict(list(self._full_at.items())[self._most // 2 :])
         self._look_at = min(max(_FEWEST, 2 * len(self._full_at)), self._most + _FEWEST)

@@ -45,11 +45,10 @@ class Refusals:
         """Refuse what comes with this request's key until it is due. `headers`: of the answer."""
         if (key := _key(scope)) is None:
             return
-        now = self._clock()
         if len(self._known) >= _MOST:
-            self._known = {key: one for key, one in self._known.items() if one.due > now}
-        if len(self._known) < _MOST:
-            self._known[key] = _Refusal(now + min(error.retry_after, SHED_SECONDS), error, headers)
+            # Each is refused at the door once more; to look which are due would cost as much as they do.
+            self._known.clear()
+        self._known[key] = _Refusal(self._clock() + min(error.retry_after, SHED_SECONDS), error, headers)
 
     def of(self, scope: Scope) -> _Refusal | None:
         """Why this request is refused; None where it is not."""
@@ -63,7 +62,7 @@ class Refusals:
 
 def _key(scope: Scope) -> bytes | None:
     """What tells the keys of requests apart; None where there is none, or where none is needed."""
-    if scope["method"] == "OPTIONS" or not scope["path"].startswith(_PATHS):
+    if scope["type"] != ScopeType.HTTP or scope["method"] == "OPTIONS" or not scope["path"].startswith(_PATHS):
         return None
     given = [value for name, value in scope["headers"] if name in (b"authorization", b"x-api-key")]
     return given[0] if len(given) == 1 else None

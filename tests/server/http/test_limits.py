@@ -291,7 +291,7 @@ async def test_a_caller_who_leaves_is_inside_no_more() -> None:
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             "server": ("testserver", 80),
         }
-        await client.app(scope, receive, send)  # type: ignore[arg-type]
+        await client.app(scope, receive, send)
         assert seen[:3] == [1, 1, 499]
         assert len(terms.limiter.inside) == 0
 

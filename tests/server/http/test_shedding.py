@@ -19,7 +19,7 @@ REFUSED = RateLimited(retry_after=0.5)
 
 
 def scope(key: bytes = b"Bearer a", path: str = "/v1/search", method: str = "POST", *more: Any) -> Any:
-    return {"method": method, "path": path, "headers": [(b"authorization", key), *more]}
+    return {"type": "http", "method": method, "path": path, "headers": [(b"authorization", key), *more]}
 
 
 def test_it_holds_until_it_is_due_and_for_a_second_at_most() -> None:
@@ -38,12 +38,13 @@ def test_it_holds_until_it_is_due_and_for_a_second_at_most() -> None:
 
 def test_what_needs_no_key_is_never_refused_here() -> None:
     refusals = Refusals(lambda: 0.0)
-    for other in (
+    others: list[Any] = [
         scope(path="/health/live"),
         scope(method="OPTIONS"),
         scope(b"Bearer a", "/v1/search", "POST", (b"x-api-key", b"b")),
-        {"method": "GET", "path": "/v1/media/x", "headers": []},
-    ):
+        {"type": "http", "method": "GET", "path": "/v1/media/x", "headers": []},
+    ]
+    for other in others:
         refusals.note(scope(), REFUSED, [])
         refusals.note(other, REFUSED, [])
         assert not refusals.of(other)
