@@ -27,7 +27,7 @@ from server.http.wire import SearchRequest
 from server.limits import Limits, limits_in
 from server.settings import Settings
 from tests.support.databases import run_sql
-from tests.support.process import until
+from tests.support.process import Serve, until
 from tests.support.serving import serving
 
 Client = TestClient[Litestar]
@@ -334,3 +334,35 @@ def test_two_servers_of_one_database_enforce_one_exact_limit(database_url: str, 
         assert [ask(one, "acme"), ask(two, "acme"), ask(one, "acme"), ask(two, "acme")] == [404] * 4
         assert [ask(one, "acme"), ask(two, "acme")] == [429, 429]
         assert ask(two, "other") == 404
+
+
+# --- limits that are settings -----------------------------------------------------------------------------------------
+
+
+def test_parts_and_json_have_limits_that_can_be_set() -> None:
+    with limiting(max_parts=3, max_json=100) as (client, _, _):
+        files = [("file", ("x", b"x"))] * 4
+        assert client.post("/form", files=files[:3]).status_code == 201
+        refused = client.post("/form", files=files)
+        assert (refused.status_code, "at most 3 parts" in refused.json()["error"]) == (422, True)
+        assert client.post("/json", json={"clientId": "a"}).status_code == 201
+        refused = client.post("/json", json={"clientId": "a" * 100})
+        assert (refused.status_code, "at most 100 bytes" in refused.json()["error"]) == (413, True)
+
+
+def test_json_that_is_nested_too_deeply_is_refused() -> None:
+    with limiting() as (client, _, _):
+        for depth in (2_000, 100_000):
+            sent = f'{{"filter": {{"attributes": {"[" * depth}{"]" * depth}}}}}'
+            answer = client.post("/json", content=sent, headers={"Content-Type": "application/json"})
+            assert answer.status_code in (400, 422)
+
+
+def test_heads_have_a_size_and_a_time(serve: Serve, database_url: str) -> None:
+    server = serve("--database-url", database_url, "--max-head", "8KiB", "--head-seconds", "1").ready()
+    with server.client() as client:
+        assert client.get("/health/live", headers={"X-Long": "x" * 4_000}).status_code == 200
+        assert client.get("/health/live", headers={"X-Long": "x" * 40_000}).status_code == 431
+    with server.connect() as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n")
+        assert connection.recv(100).split(b"\r\n")[0] in (b"", b"HTTP/1.1 408 Request Timeout")

@@ -100,7 +100,7 @@ def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document
             assert {"422", "500", "503"} <= set(refused), name
         for status, answer in refused.items():
             assert answer["description"], (name, status)
-            assert ("Retry-After" in answer["headers"]) == (status == "503"), (name, status)
+            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503")), (name, status)
             (content,) = answer["content"].values()
             assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
             assert content["examples"], (name, status)
