@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
+from server.limits import FORM, limits_in
 from server.origins import check_origin
 from server.secrets import check_database_url, read_secret, redacted, secrets_of
 
@@ -35,10 +36,14 @@ ANY_ORIGIN = "*"
 
 _MANY = 1024
 
+_SMALLEST_HEAD = 8192
+
 # So many of the largest bodies are held at a time, by default.
 _BODIES = 16
 
 Decoder = Literal["pillow", "nvimagecodec"]
+
+Counting = Literal["local", "exact"]
 
 Pooling = Literal["auto", "session", "transaction"]
 
@@ -78,6 +83,19 @@ def _size_or_none(text: str) -> int:
 
 def _size_or_auto(text: str) -> int | None:
     return None if text.strip().lower() == "auto" else _size(text)
+
+
+def _head(text: str) -> int:
+    """Below 8 KiB the HTTP server cannot be told to go."""
+    size = _size(text)
+    if size < _SMALLEST_HEAD:
+        raise ValueError(f"a size of at least {_SMALLEST_HEAD:,} bytes")
+    return size
+
+
+def _limits(text: str) -> str:
+    limits_in(text)
+    return text
 
 
 def _port(text: str) -> int:
@@ -255,6 +273,19 @@ class Settings:
         _lifetime,
         "how long the signed addresses of pictures are good for, at least; up to half as long again",
     )
+    # 256 pictures and a handful of fields.
+    max_parts: int = _setting(300, _count, "most parts of a form, pictures and fields together")
+    # A vector of 4,000 numbers as text is a tenth of this; parsing much more would delay everyone else.
+    max_json: int = _setting(1_000_000, _size, "largest JSON body, in bytes")
+    max_head: int = _setting(65_536, _head, "most bytes of a request's address and headers together")
+    # So long, because a proxy that keeps connections open, for 60 s as a rule, must be the one who closes them: else it
+    # sends requests into closed ones.
+    head_seconds: float = _setting(75.0, _seconds, "seconds within which the head of a request must come")
+    limits: Counting = _setting(
+        "local", _one_of(get_args(Counting)), "who counts for limits: local (each worker), or exact (the database)"
+    )
+    key_limits: str | None = _setting(None, _limits, f"limits of each key that has none of its own: {FORM}")
+    client_limits: str | None = _setting(None, _limits, "limits of each client that has none of its own")
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "origins of pages that may call, separated by commas; *: any, with search keys"

@@ -31,6 +31,7 @@ SERVER = (
     "database",
     "settings",
     "secrets",
+    "limits",
     "artifact",
     "errors",
     "wording",

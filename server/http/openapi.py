@@ -93,6 +93,7 @@ TEXT: tuple[type[TwinlensError], ...] = (errors.NoTextTower, errors.NoText, erro
 # What may happen to every call, whatever it is.
 _ANYWHERE: tuple[type[TwinlensError], ...] = (
     errors.BadParameter,
+    errors.RateLimited,
     *problems.answered_with(500),
     *problems.answered_with(503),
 )
@@ -116,7 +117,7 @@ _STATUSES = {
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
-    429: "Too many requests: try again after `Retry-After` seconds.",
+    429: "More than the limits of the key or the client allow: go on after `Retry-After` seconds.",
     500: "A fault of ours.",
     503: "Too busy, or not in time: try again after `Retry-After` seconds.",
 }
@@ -203,12 +204,22 @@ _TAGS = {
 }
 # Sets of values that come more than once, or that programs will want by name.
 _ENUMS = {"ErrorCode": problems.codes(), "Grade": [*GRADES], "Lane": [*LANES]}
+_RATE_LIMIT = ("RateLimit", "RateLimit-Policy")
 _HEADERS = {
     problems.REQUEST_ID_HEADER: (
         "The id of this request, which the log has too: the caller's own, or a new one.",
         _REQUEST_ID,
     ),
     "Server-Timing": ("Milliseconds by stage.", {"type": "string"}),
+    "RateLimit": (
+        "What is left of each limit (draft-ietf-httpapi-ratelimit-headers): `r` of it, for `t` seconds. Only where "
+        "there are limits.",
+        {"type": "string"},
+    ),
+    "RateLimit-Policy": (
+        "The limits of this caller: `q` within `w` seconds. Only where there are limits.",
+        {"type": "string"},
+    ),
     "Retry-After": ("Seconds after which another try is likely to succeed.", {"type": "integer", "minimum": 1}),
 }
 
@@ -408,7 +419,7 @@ def _request_body(made: Contract) -> Json | None:
 
 
 def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
-    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing"] if made.ours else [])]
+    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing", *_RATE_LIMIT] if made.ours else [])]
     for status, (meaning, contents) in made.answers.items():
         headers = _header_refs(*usual)
         own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}

@@ -6,6 +6,7 @@ import logging
 import math
 import uuid
 
+import msgspec
 from litestar import MediaType, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
@@ -101,6 +102,18 @@ def _problem(request: Request, status: int, code: str, sentence: str, headers: d
     return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
 
 
+def raw(error: errors.TwinlensError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error that is answered before there is a request: the log is not told."""
+    body = msgspec.json.encode(Problem(error=error.sentence, code=error.code, request_id=request_id))
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Cache-Control": "no-store"}
+    headers |= {"Retry-After": _retry_after(error)} if isinstance(error, errors.RateLimited) else {}
+    return status_of(error), [(name.lower().encode(), value.encode()) for name, value in headers.items()], body
+
+
+def _retry_after(error: errors.TwinlensError) -> str:
+    return str(math.ceil(getattr(error, "retry_after", 1.0)))
+
+
 def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     status = status_of(error)
     headers = {}
@@ -113,7 +126,7 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
             level, "%s %r %s (request %s): %s", request.method, request.url.path, how, request_id(request), error.line
         )
     if status in (429, 503):
-        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+        headers["Retry-After"] = _retry_after(error)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnsupportedEncoding):

@@ -18,6 +18,7 @@ from server.access.scopes import ANYBODY, Principal
 from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter
 from server.http import timing
+from server.http.account import account_of
 from server.http.rules import rule_of
 
 Request = litestar.Request[Any, Any, State]
@@ -61,13 +62,15 @@ class Call:
 def call_of(request: Request, named: str | None = None) -> Call:
     """The call of a request whose body was read; `named`: the client that the body names.
 
-    Raises BadParameter for a header that names no lane, and otherwise as `client_of`.
+    Raises BadParameter for a header that names no lane, and otherwise as `client_of`; RateLimited.
     """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
         raise BadParameter(f"The header {LANE_HEADER} accepts {' or '.join(LANES)}, not {lane[:40]!r}.")
     principal = principal_of(request.scope)
     client_id = client_of(request, principal, named)
+    if (account := account_of(request.scope)) is not None and account.awaits_client:
+        account.enter_client(client_id)
     return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
 
 
