@@ -13,6 +13,7 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
+from server.http.auditing import audited
 from server.http.authorising import authorised
 from server.http.draining import draining
 from server.http.memory import BodyMemory, within_memory
@@ -99,7 +100,7 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    app.asgi_handler = draining(observed(heads(app.asgi_handler)), most=_most_drained(settings))
+    app.asgi_handler = draining(observed(audited(heads(app.asgi_handler))), most=_most_drained(settings))
     return app
 
 

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from server.access.keyring import Keyring
+from server.access.trail import Trail
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
 from server.batching.embedder import Embedder
@@ -73,6 +74,7 @@ class Services:
     store: MediaStore
     metrics: Metrics
     keyring: Keyring
+    trail: Trail
 
     @property
     def grades(self) -> Grades | None:
@@ -130,6 +132,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         await _when_database_answers(partial(_know_keys, keyring))
         background = await enter(Background())
         background.begin(keyring.run(), "keys")
+        trail = Trail(Runner(pool), days=settings.audit_days)
+        background.begin(trail.run(), "audit")
+        background.close_beside(trail.close)
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(pool, store, standing, first=place.first, on_removed=metrics.swept)
@@ -140,6 +145,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
+            background.begin(trail.forget(), "old audit")
             maintenance = Maintenance(
                 pool, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
@@ -148,7 +154,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring)
+        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, trail)
 
 
 def load_of(embedder: Embedder) -> Load:

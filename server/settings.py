@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +31,7 @@ MAX_PIXELS = 64_000_000
 """The most pixels of a picture, by default; the export reads no larger ones either."""
 
 _MANY = 1024
+_MOST_DAYS = 36_500
 
 # So many of the largest bodies are held at a time, by default.
 _BODIES = 16
@@ -84,6 +86,21 @@ def _seconds(text: str) -> float:
     if not found or float(found[1]) <= 0:
         raise ValueError("a number of seconds above 0, such as 30")
     return float(found[1])
+
+
+def _days(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text.strip()) or not int(text) <= _MOST_DAYS:
+        raise ValueError(f"a whole number of days, 0 to {_MOST_DAYS:,}")
+    return int(text)
+
+
+def _networks(text: str) -> str:
+    """Addresses and networks, such as `10.0.0.5, 192.168.0.0/16`, in one form."""
+    try:
+        found = [str(ipaddress.ip_network(one.strip())) for one in text.split(",") if one.strip()]
+    except ValueError:
+        raise ValueError("addresses or networks with commas between them, such as 10.0.0.5,192.168.0.0/16") from None
+    return ",".join(found)
 
 
 def _share(text: str) -> float:
@@ -220,6 +237,10 @@ class Settings:
     )
     max_pixels: int = _setting(MAX_PIXELS, _count, "most pixels of a picture, width x height")
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
+    proxies: str | None = _setting(
+        None, _networks, "proxies whose X-Forwarded-For is believed: addresses or networks, with commas between"
+    )
+    audit_days: int = _setting(90, _days, "days that the audit's table keeps what was written; 0: no table")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback although callers need no key")
 
     @classmethod
@@ -331,6 +352,11 @@ class Settings:
         return self.body_memory or _BODIES * self.max_upload
 
     @property
+    def trusted_proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks of proxies that say truly whom they were called by."""
+        return _parsed(self.proxies) if self.proxies else ()
+
+    @property
     def exposed(self) -> bool:
         """Whether others than this machine can reach the port."""
         return not _is_loopback(self.host)
@@ -350,6 +376,11 @@ class Settings:
                 f"{variable_of('body_memory')} must be at least twice {variable_of('max_upload')}, which is "
                 f"{self.max_upload:,} bytes, not {self.body_memory:,}."
             )
+
+
+@cache
+def _parsed(networks: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(map(ipaddress.ip_network, networks.split(",")))
 
 
 def _is_loopback(host: str) -> bool:

@@ -25,6 +25,8 @@ class Rule:
     """Whether a request is about one client's catalogue, or is counted as one client's."""
     signed: bool = False
     """Whether a signature in the address does in place of a key."""
+    audited: bool = False
+    """Whether each request is kept in the audit, refused or not: those that change what is there."""
 
     @property
     def open(self) -> bool:
@@ -35,7 +37,7 @@ OPEN = Rule(client=False)
 _SEARCH = Rule(("search",))
 _SEARCH_V1 = Rule(("search", "write"))
 _READ = Rule(("read",))
-_WRITE = Rule(("write",))
+_WRITE = Rule(("write",), audited=True)
 ADMIN = Rule(("admin",), client=False)
 
 RULES: Mapping[tuple[str, str], Rule] = {

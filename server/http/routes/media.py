@@ -13,7 +13,7 @@ from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound
 from server.http.bodies import MULTIPART, read_form
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
-from server.http.request import Request, call_of
+from server.http.request import Request, call_of, made
 from server.http.wire import Duplicates, Limit, Match, Media, UploadFields
 from server.lifespan import Services
 
@@ -45,6 +45,7 @@ async def add_media(
     call = call_of(request, form.read(UploadFields).client_id)
     check_id("The product's id", product_id)
     media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
+    made(request, media.id)
     return Response(Media.of(media), status_code=201 if created else 200)
 
 
