@@ -47,9 +47,7 @@ class Entry:
     @property
     def kept(self) -> Entry:
         """As the table can hold it: a caller may have sent any character, and any number of them."""
-        return replace(
-            self, key_id=_text(self.key_id), client_id=_text(self.client_id), object=_text(self.object)
-        )
+        return replace(self, key_id=_text(self.key_id), client_id=_text(self.client_id), object=_text(self.object))
 
     def __str__(self) -> str:
         """A line for the log, in which nothing that a caller chose can look like another line."""

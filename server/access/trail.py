@@ -147,11 +147,11 @@ class Trail:
         """Remove what is older than the days that it is kept, for as long as the server runs; a few rows at a time."""
         while self._days:
             try:
-                while await self._forget_some() == _FORGET_BATCH:
-                    await asyncio.sleep(_FORGET_PAUSE_SECONDS)
+                more = await self._forget_some() == _FORGET_BATCH
             except TwinlensError as exc:
                 _log.warning("The audit's old entries could not be removed; another try follows: %s", exc.line)
-            await asyncio.sleep(_FORGET_EACH_SECONDS)
+                more = False
+            await asyncio.sleep(_FORGET_PAUSE_SECONDS if more else _FORGET_EACH_SECONDS)
 
     async def _forget_some(self) -> int:
         asked = {"older_than": timedelta(days=self._days), "most": _FORGET_BATCH}

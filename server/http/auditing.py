@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from server.access.audit import Entry
 from server.access.keys import id_of
 from server.access.scopes import Principal
+from server.errors import TwinlensError
 from server.http.addresses import caller_of
 from server.http.authorising import presented_key
 from server.http.request import CLIENT, CODE, OBJECTS, PRINCIPAL
@@ -56,11 +57,12 @@ def _keep(scope: Scope, at: datetime, status: int | None) -> None:
     if services is None or not scope.get("path_template") or not rule_of(scope).audited:
         return
     state: Mapping[str, Any] = scope["state"]
-    principal: Principal | None = state.get(PRINCIPAL)
+    presented = presented_key(scope)
+    principal: Principal | None = state.get(PRINCIPAL) or _refused(services, presented)
     ids = (*map(str, scope.get("path_params", {}).values()), *state.get(OBJECTS, ()))
     entry = Entry(
         at=at,
-        key_id=principal.key_id if principal is not None else id_of(presented_key(scope) or ""),
+        key_id=principal.key_id if principal is not None else id_of(presented or ""),
         client_id=state.get(CLIENT) or (principal.client_id if principal is not None else None),
         address=caller_of(scope, services.settings.trusted_proxies),
         action=f"{scope['method']} {scope['path_template']}",
@@ -71,3 +73,13 @@ def _keep(scope: Scope, at: datetime, status: int | None) -> None:
     )
     # A status of 4xx says that nothing was changed, but for 499, which nobody read: the caller left in between.
     services.trail.add(entry, refused=status is not None and 400 <= status < 499)
+
+
+def _refused(services: Services, presented: str | None) -> Principal | None:
+    """Who was not let in, where the key is a good one that may not do this; None where nobody knows."""
+    if presented is None:
+        return None
+    try:
+        return services.keyring.principal(presented)
+    except TwinlensError:
+        return None

@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
+from server.access.clients import ID_PATTERN
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
@@ -320,7 +321,9 @@ def _operation(path: str, handler: HTTPRouteHandler, made: Contract) -> Json:
 def _parameters(path: str, made: Contract) -> Iterator[Json]:
     for name in re.findall(r"\{(\w+)\}", path):
         example = examples.IN_PATH[name]
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
+        # Others than these can be asked for, since older catalogues hold them, but not made.
+        schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"} if made.accepts else {"type": "string"}
+        yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
     for name, (kind, default) in made.query.items():
         yield {"name": name, "in": "query", "required": False, "schema": {**_schema(kind), "default": default}}
     if made.client:
@@ -337,8 +340,11 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     if made.lane:
         said = f"`{LANES[1]}` lets those go first who wait at a screen; `{LANES[0]}` unless given."
         yield _optional(LANE_HEADER, "header", _named("Lane"), said)
-    said = "An id for this request, which its answer and the log then have."
-    yield _optional(problems.REQUEST_ID_HEADER, "header", _REQUEST_ID, said)
+    said = (
+        "An id for this request, which its answer and the log then have: 1 to 64 letters, digits, `.`, `_` and `-`. "
+        "Anything else is replaced."
+    )
+    yield _optional(problems.REQUEST_ID_HEADER, "header", {"type": "string"}, said)
 
 
 def _optional(name: str, place: str, schema: Json, description: str) -> Json:

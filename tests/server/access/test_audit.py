@@ -105,7 +105,11 @@ def test_who_may_only_add_can_neither_read_nor_change_nor_remove(database_url: s
         run_sql(database_url, f"GRANT EXECUTE ON FUNCTION twinlens_forget_audit(interval, integer) TO {name}")
         theirs = as_role(database_url, name)
         keep(theirs, old, replace(old, at=datetime.now(UTC), request_id="young"))
-        for refused in ("SELECT FROM twinlens_audit", "UPDATE twinlens_audit SET code = ''", "DELETE FROM twinlens_audit"):
+        for refused in (
+            "SELECT FROM twinlens_audit",
+            "UPDATE twinlens_audit SET code = ''",
+            "DELETE FROM twinlens_audit",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 run_sql(theirs, refused)
         # What is younger than a day stays, whatever the function is told.

@@ -50,7 +50,13 @@ def test_a_table_has_a_line_an_entry_and_nothing_that_moves_the_cursor(
     assert head.split() == ["at", "who", "from", "client", "action", "object", "result", "request"]
     assert "alice" in created
     assert f"key {'k' * 12}" in created
-    assert put.split()[2:] == ["key", "k" * 12, "192.0.2.7", "acme", "PUT", "/v1/products/{product_id}"] + [
+    assert put.split()[2:] == [
+        "key",
+        "k" * 12,
+        "192.0.2.7",
+        "acme",
+        "PUT",
+        "/v1/products/{product_id}",
         "shoe?[2J",
         "201",
         "r-1",
@@ -84,7 +90,9 @@ def test_times_are_ago_or_points_in_time(filled: str, capsys: pytest.CaptureFixt
     assert printed(capsys, filled, "--action", "no such thing") == ["Nothing of that kind is in the audit."]
 
 
-@pytest.mark.parametrize("flags", [("--since", "yesterday"), ("--until", "2026-13-01"), ("--limit", "0"), ("--limit", "-1")])
+@pytest.mark.parametrize(
+    "flags", [("--since", "yesterday"), ("--until", "2026-13-01"), ("--limit", "0"), ("--limit", "-1")]
+)
 def test_what_cannot_be_read_is_refused(filled: str, flags: tuple[str, str]) -> None:
     with pytest.raises(SystemExit):
         main(["audit", "--database-url", filled, *flags])
