@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "decoders": ("bench.decoders.command", "who reads which pictures, and whose pixels differ: beside other readers"),
     "fuzz": (
         "bench.fuzz.command",
-        "damaged files and hostile requests: each must be read or refused, and nothing else",
+        "damaged files, hostile requests: each must be read or refused, and nothing else",
     ),
     "dependencies": ("bench.dependencies", "whether each pinned version is still offered, and none was withdrawn"),
     "decoding": ("bench.decoding", "what decoding large JPEGs at a scale saves, and what it moves"),

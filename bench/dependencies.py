@@ -1,7 +1,7 @@
 """python -m bench dependencies: what can be known of the pinned versions from the package index alone.
 
-Each pin of `constraints.txt` is still offered, and was not withdrawn (yanked) by those who released it. Whether one has a
-known vulnerability only a service on the internet can say: `make audit-dependencies` asks it after this.
+Each pin of `constraints.txt` is still offered, and was not withdrawn (yanked) by those who released it. Whether one has
+a known vulnerability only a service on the internet can say: `make audit-dependencies` asks it after this.
 """
 
 from __future__ import annotations

@@ -97,6 +97,9 @@ _ANYWHERE: tuple[type[TwinlensError], ...] = (
     *problems.answered_with(503),
 )
 
+# And to those for whoever runs the server: they have a deadline as well, by the header or the server's own.
+_IN_TIME: tuple[type[TwinlensError], ...] = (errors.BadParameter, errors.DeadlineMissed)
+
 _KEY = "contract"
 
 _STATUSES = {
@@ -164,7 +167,7 @@ def contract(
     """
     made = Contract(
         name=name,
-        errors=(*fails, *_ANYWHERE) if ours else fails,
+        errors=(*fails, *(_ANYWHERE if ours else _IN_TIME)),
         answers={
             status: (meaning, body if isinstance(body, Mapping) else {JSON: body})
             for status, (meaning, body) in answers.items()
