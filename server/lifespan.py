@@ -145,7 +145,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
-            background.begin(trail.forget(), "old audit")
+            background.begin(trail.forget(Runner(pool)), "old audit")
             maintenance = Maintenance(
                 pool, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )

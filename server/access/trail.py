@@ -143,21 +143,24 @@ class Trail:
                 said,
             )
 
-    async def forget(self) -> None:
-        """Remove what is older than the days that it is kept, for as long as the server runs; a few rows at a time."""
+    async def forget(self, owners: Runner) -> None:
+        """Remove what is older than the days that it is kept, for as long as the server runs; a few rows at a time.
+
+        `owners`: with the rights of the table's owner, since whoever serves requests may only add.
+        """
         while self._days:
             try:
-                more = await self._forget_some() == _FORGET_BATCH
+                more = await self._forget_some(owners) == _FORGET_BATCH
             except TwinlensError as exc:
                 _log.warning("The audit's old entries could not be removed; another try follows: %s", exc.line)
                 more = False
             await asyncio.sleep(_FORGET_PAUSE_SECONDS if more else _FORGET_EACH_SECONDS)
 
-    async def _forget_some(self) -> int:
+    async def _forget_some(self, owners: Runner) -> int:
         asked = {"older_than": timedelta(days=self._days), "most": _FORGET_BATCH}
 
         async def forget(connection: AsyncConnection[TupleRow]) -> int:
             cursor = connection.cursor(row_factory=scalar_row)
             return int(await (await cursor.execute(self._queries["forget"], asked)).fetchone() or 0)
 
-        return await self._runner.write(forget)
+        return await owners.write(forget)

@@ -17,22 +17,3 @@ CREATE TABLE twinlens_audit (
 -- The audit of a client is read by time, and so is what is old enough to be removed.
 CREATE INDEX twinlens_audit_by_client ON twinlens_audit ("clientId", at);
 CREATE INDEX twinlens_audit_by_time ON twinlens_audit (at);
-
--- Whoever serves requests may add rows, and neither read, change nor remove one. Nothing younger than a day is removed
--- by this function, whoever calls it. A few at a time: so no lock is held for long, and nothing is waited for.
-CREATE FUNCTION twinlens_forget_audit(older_than interval, most integer) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    WITH gone AS (
-        DELETE FROM twinlens_audit
-        WHERE id IN (
-            SELECT id FROM twinlens_audit
-            WHERE at < now() - greatest(older_than, interval '1 day')
-            ORDER BY at
-            LIMIT most
-            FOR UPDATE SKIP LOCKED
-        )
-        RETURNING 1
-    )
-    SELECT count(*) FROM gone
-$$;
-REVOKE ALL ON FUNCTION twinlens_forget_audit(interval, integer) FROM PUBLIC;

@@ -11,8 +11,17 @@ SELECT * FROM unnest(
 )
 
 -- forget --
--- Remove entries that are older, the oldest first, at most so many; how many.
-SELECT twinlens_forget_audit(%(older_than)s, %(most)s)
+-- Remove entries that are older, the oldest first, at most so many; how many. A few at a time: so no lock is held for
+-- long, and nothing is waited for.
+WITH gone AS (
+    DELETE FROM twinlens_audit
+    WHERE id IN (
+        SELECT id FROM twinlens_audit WHERE at < now() - %(older_than)s
+        ORDER BY at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    )
+    RETURNING 1
+)
+SELECT count(*) FROM gone
 
 -- entries --
 -- The newest entries, as far as they are asked for, the oldest of them first.

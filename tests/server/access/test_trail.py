@@ -140,7 +140,7 @@ async def test_what_is_older_than_its_days_is_removed(runner: Runner, database_u
     for days in (1, 2, 4, 5):
         trail.add(Entry(action=f"{days}", at=now - timedelta(days=days)))
     await trail.flush()
-    forgetting = asyncio.create_task(trail.forget())
+    forgetting = asyncio.create_task(trail.forget(runner))
     while len(counted(database_url)) > 2:
         await asyncio.sleep(0.01)
     forgetting.cancel()
