@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands import audit, doctor, duplicates, migrate, postgres, reembed, spaces, store, sweep
+from server.commands import audit, doctor, duplicates, keys, migrate, postgres, reembed, spaces, store, sweep
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
 from server.errors import TwinlensError
@@ -118,6 +118,7 @@ COMMANDS = {
     "sweep": Command(
         "remove from the store what no picture of the catalogue needs", _with_database(sweep.run), sweep.add_arguments
     ),
+    "keys": Command("make, list, rotate and revoke the keys of those who may call", keys.run, keys.add_arguments),
     "postgres": Command(
         "run a program of PostgreSQL's, such as psql or pg_dump, on the embedded database",
         _with_embedded_database(postgres.run),

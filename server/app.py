@@ -16,6 +16,7 @@ from server.http import problems
 from server.http.auditing import audited
 from server.http.authorising import authorised
 from server.http.draining import draining
+from server.http.guard import guard
 from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
 from server.http.middleware import in_time, observed
@@ -100,7 +101,8 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    app.asgi_handler = draining(observed(audited(heads(app.asgi_handler))), most=_most_drained(settings))
+    guarded = guard(settings)(app.asgi_handler)
+    app.asgi_handler = draining(observed(audited(heads(guarded))), most=_most_drained(settings))
     return app
 
 

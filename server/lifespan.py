@@ -29,7 +29,14 @@ from server.database.preconditions import require_catalogue
 from server.database.replica import Replica
 from server.database.runner import Runner
 from server.engine import Engine, open_engine
-from server.errors import CatalogueUnavailable, DatabaseUnfit, DatabaseUnusable, SessionNeeded, TwinlensError
+from server.errors import (
+    CatalogueFailed,
+    CatalogueUnavailable,
+    DatabaseUnfit,
+    DatabaseUnusable,
+    SessionNeeded,
+    TwinlensError,
+)
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -128,10 +135,11 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         replica = await enter(_replica(settings, Runner(pool), metrics))
         catalogue = Catalogue(pool, space, recall=settings.target_recall, direct=direct, replica=replica)
         await _when_database_answers(partial(_answer_once, catalogue, settings))
-        keyring = Keyring(Runner(pool), always=settings.exposed and not settings.trust_network)
+        keyring = Keyring(Runner(pool), direct=direct, always=settings.exposed and not settings.trust_network)
         await _when_database_answers(partial(_know_keys, keyring))
         background = await enter(Background())
         background.begin(keyring.run(), "keys")
+        background.begin(keyring.listen(), "changes of keys")
         trail = Trail(Runner(pool), days=settings.audit_days)
         background.begin(trail.run(), "audit")
         background.close_beside(trail.close)
@@ -242,11 +250,13 @@ async def _answer_once(catalogue: Catalogue, settings: Settings) -> None:
 
 
 async def _know_keys(keyring: Keyring) -> None:
-    """Raises DatabaseUnusable while the database cannot be asked."""
+    """Raises DatabaseUnusable while the database cannot be asked, DatabaseUnfit where its tables cannot be read."""
     try:
         await keyring.refresh()
     except CatalogueUnavailable as exc:
         raise DatabaseUnusable(exc.sentence) from exc
+    except CatalogueFailed as exc:
+        raise DatabaseUnfit(f"The keys in the database cannot be read. {exc.line}") from exc
 
 
 async def _maintain_indexes(catalogue: Catalogue) -> None:

@@ -241,7 +241,7 @@ class Settings:
         None, _networks, "proxies whose X-Forwarded-For is believed: addresses or networks, with commas between"
     )
     audit_days: int = _setting(90, _days, "days that the audit's table keeps what was written; 0: no table")
-    trust_network: bool = _setting(False, _switch, "listen beyond loopback although callers need no key")
+    trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 
     @classmethod
     def read(cls, environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:
@@ -283,7 +283,6 @@ class Settings:
         if "data" not in values:
             _check_for_data_of_before()
         settings = cls(**values)
-        settings.check_network()
         settings.check_memory()
         return settings
 
@@ -360,14 +359,6 @@ class Settings:
     def exposed(self) -> bool:
         """Whether others than this machine can reach the port."""
         return not _is_loopback(self.host)
-
-    def check_network(self) -> None:
-        """Raises BadSetting for a host beyond loopback: without keys, anyone who can reach the port can delete."""
-        if self.exposed and not self.trust_network:
-            raise BadSetting(
-                f"{variable_of('host')} is {self.host}, which others can reach, and callers need no key. Listen on "
-                f"127.0.0.1, or set {variable_of('trust_network')}=on where a gateway in front decides who may call."
-            )
 
     def check_memory(self) -> None:
         """Raises BadSetting for so little memory that two of the largest bodies do not fit."""

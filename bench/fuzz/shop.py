@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
 
@@ -12,8 +11,10 @@ import psycopg
 
 from bench import pictures
 from bench.fuzz.talk import Asked, ask
-from server.access.keys import digest_of, new_key, search_secret_of
-from server.database.queries import Queries
+from server.access import stored_keys
+from server.access.keys import digest_of, id_of
+from server.access.scopes import Scope
+from server.access.stored_keys import Wanted
 
 STEADY, CHANGING = "steady", "changing"
 """Clients: the one is only searched, the other is written to at random."""
@@ -59,17 +60,17 @@ def fill(url: str, port: int) -> Shop:
     added = ask(port, Asked("media", "POST", media, headers=[form], body=part % (boundary, picture, boundary)))
     if added.status not in (200, 201):
         raise RuntimeError(f"the catalogue could not be made: {added.status} {added.body[:200]!r}")
-    past = datetime.now(UTC) - timedelta(days=1)
     with psycopg.connect(url) as connection:
         shop = Shop(
             writer=_key(connection, CHANGING, "write", "search"),
             searcher=_key(connection, STEADY, "search"),
             admin=_key(connection, None, "admin"),
-            expired=_key(connection, CHANGING, "write", expires_at=past),
+            expired=_key(connection, CHANGING, "write"),
             revoked=_key(connection, CHANGING, "write"),
             picture=picture,
         )
-        connection.execute('UPDATE twinlens_keys SET "revokedAt" = now() WHERE digest = %s', [digest_of(shop.revoked)])
+        stored_keys.revoke(connection, id_of(shop.revoked) or "")
+        connection.execute('UPDATE twinlens_keys SET "expiresAt" = now() WHERE digest = %s', [digest_of(shop.expired)])
     deadline = monotonic() + _PATIENCE
     while ask(port, Asked("keys", "GET", path)).status != 401:
         if monotonic() > deadline:
@@ -78,9 +79,5 @@ def fill(url: str, port: int) -> Shop:
     return shop
 
 
-def _key(connection: psycopg.Connection[Any], client: str | None, *scopes: str, expires_at: Any = None) -> str:
-    id_, key = new_key()
-    row = {"id": id_, "name": None, "client_id": client, "scopes": list(scopes), "digest": digest_of(key)}
-    row |= {"search_secret": search_secret_of(key), "limits": "{}", "expires_at": expires_at, "replaces": None}
-    connection.execute(Queries.read("access.sql").including("key_columns")["add_key"], row)
-    return key
+def _key(connection: psycopg.Connection[Any], client: str | None, *scopes: Scope) -> str:
+    return stored_keys.create(connection, Wanted(client, scopes)).key

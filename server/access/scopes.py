@@ -12,6 +12,9 @@ from server.errors import BadParameter, ClientMismatch, ClientRequired
 Scope = Literal["search", "read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+EVERYBODY = "*"
+"""In place of a client: work for a key that is every client's. No client can have this name."""
+
 _INCLUDED: Mapping[Scope, frozenset[Scope]] = {
     "search": frozenset({"search"}),
     "read": frozenset({"read"}),
@@ -63,9 +66,12 @@ class Principal:
     """Of a derived search key."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """Of the key, by name."""
+    usual: str | None = None
+    """Where callers need no key: the client of one that was sent all the same, for requests that name none."""
 
-    def client_for(self, named: str | None) -> str:
-        """The client of a request that names this one, or none.
+    def client_for(self, named: str | None, *, needed: bool = True) -> str:
+        """The client of a request that names this one, or none. `needed`: whether the request is about one client's
+        catalogue; where it is not, a key that is every client's gives `EVERYBODY` unless one is named.
 
         Raises ClientMismatch where the key is another client's, ClientRequired where any would do and none is named.
         """
@@ -74,8 +80,10 @@ class Principal:
                 raise ClientMismatch
             return self.client_id
         if named is None and self.key_id is not None:
-            raise ClientRequired
-        return named or DEFAULT_CLIENT
+            if needed:
+                raise ClientRequired
+            return EVERYBODY
+        return named or self.usual or DEFAULT_CLIENT
 
 
 ANYBODY = Principal(frozenset(SCOPES))

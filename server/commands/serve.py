@@ -20,9 +20,11 @@ from granian.log import LogLevels
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from server.access import stored_keys
 from server.artifact.artifact import Artifact
 from server.commands.supervisor import Supervisor
 from server.database import migrations
+from server.database.connections import connect
 from server.engine import try_model
 from server.errors import FolderInUse, StartRefused
 from server.ingest import mark
@@ -49,14 +51,34 @@ _CONNECTION_BUFFER_BYTES = 65_536
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered."""
-    if settings.exposed:
-        _log.warning("Listening on %s without keys: whoever can reach it can read and delete.", settings.host)
     with held(settings.host, settings.port) as address:
         artifact = Artifact.read(settings.model)
         artifact.check_files(artifact.files_to_run(settings.precision))
         with open_database(settings) as url:
+            _see_to_keys(settings, url)
             _make_ready(settings, artifact, url)
             return _run_workers(replace(settings, port=address.port), url, address)
+
+
+def _see_to_keys(settings: Settings, url: str) -> None:
+    """Say whether callers need a key. Raises StartRefused where they do not and others can reach the address.
+
+    Before anything of the database is changed: where it is of an older version, that one can still be started then.
+    """
+    with connect(url) as connection:
+        on = stored_keys.are_on(connection)
+    if on:
+        _log.info("Callers need a key.")
+    elif not settings.exposed:
+        _log.info("Callers need no key: only this machine can call.")
+    elif settings.trust_network:
+        _log.warning("Listening on %s without keys: whoever can reach it can read and delete.", settings.host)
+    else:
+        raise StartRefused(
+            f"{variable_of('host')} is {settings.host}, which others can reach, and callers need no key yet. Make one, "
+            "and start again: python -m server keys create --client CLIENT --scope search,read,write - or listen on "
+            f"127.0.0.1, or set {variable_of('trust_network')}=on where a gateway in front decides who may call."
+        )
 
 
 def _make_ready(settings: Settings, artifact: Artifact, url: str) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from server.access.audit import Entry
 from server.access.keys import id_of
@@ -51,7 +51,7 @@ def audited(app: ASGIApp) -> ASGIApp:
     return middleware
 
 
-def _keep(scope: Scope, at: datetime, status: int | None) -> None:
+def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
     services: Services | None = getattr(scope["litestar_app"].state, "services", None)
     # The rule of a route that was not found would be that of no route.
     if services is None or not scope.get("path_template") or not rule_of(scope).audited:

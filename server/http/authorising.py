@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from server.access.keyring import Keyring
 from server.access.scopes import ANYBODY, Principal
-from server.errors import KeyMissing, ScopeMissing
-from server.http.request import PRINCIPAL
+from server.errors import Forbidden, KeyInvalid, KeyMissing, KeyRefused, ScopeMissing
+from server.http.request import PRINCIPAL, Request, queried_client
 from server.http.rules import Rule, rule_of
 from server.lifespan import Services
 
@@ -16,7 +17,7 @@ from server.lifespan import Services
 def authorised(app: ASGIApp) -> ASGIApp:
     """Refuse callers whom the route's rule does not let in; for the others, keep who they are.
 
-    Raises the kinds of KeyRefused and Forbidden, and KeysUnknown.
+    Raises the kinds of KeyRefused and Forbidden, KeysUnknown, and BadParameter for a query that names two clients.
     """
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,20 +32,53 @@ def _admit(scope: Scope, rule: Rule) -> Principal:
     services: Services = scope["litestar_app"].state.services
     keyring = services.keyring
     if not keyring.needed:
-        return ANYBODY
+        return _anybody(scope, keyring)
     presented = presented_key(scope)
     if presented is None:
         raise KeyMissing
     principal = keyring.principal(presented)
     if not principal.scopes & set(rule.scopes):
         raise ScopeMissing(*rule.scopes)
+    if scope["query_string"] and (named := queried_client(Request(scope))):
+        # Refused here where it is another client, before anything of the body is read.
+        principal.client_for(named, needed=False)
     return principal
 
 
+def _anybody(scope: Scope, keyring: Keyring) -> Principal:
+    """A caller where no key is needed. One that is sent all the same says whose a request is that names no client.
+
+    Else, from the moment that keys are turned off, what programs with a key send would go to the client that is meant
+    where none is named.
+    """
+    if not any(name in _BRINGING for name, _ in scope["headers"]):
+        return ANYBODY
+    try:
+        presented = presented_key(scope)
+        return replace(ANYBODY, usual=keyring.principal(presented).client_id) if presented is not None else ANYBODY
+    except (KeyRefused, Forbidden):
+        return ANYBODY
+
+
+_BRINGING = (b"authorization", b"x-api-key")
+
+
 def presented_key(scope: Scope) -> str | None:
-    """The key that a request brings; None where it brings none."""
-    headers: Mapping[bytes, bytes] = dict(scope["headers"])
-    bearer, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if bearer.lower() == "bearer" and key.strip():
-        return key.strip()
-    return headers.get(b"x-api-key", b"").decode("latin-1").strip() or None
+    """The key that a request brings, in `Authorization: Bearer` or in `X-API-Key`; None where it brings none.
+
+    An Authorization of another scheme, such as Basic, is for somebody else, say a gateway in between, and brings no
+    key. Raises KeyInvalid where a header comes twice, or both come with different keys: what checks a request on its
+    way here might have looked at the other one.
+    """
+    found: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name not in _BRINGING:
+            continue
+        if name in found:
+            raise KeyInvalid(f"The header {name.decode()} comes twice.")
+        found[name] = value.decode("latin-1").strip()
+    scheme, _, bearer = found.get(b"authorization", "").partition(" ")
+    keys = {bearer.strip() if scheme.lower() == "bearer" else "", found.get(b"x-api-key", "")} - {""}
+    if len(keys) > 1:
+        raise KeyInvalid("Authorization and X-API-Key bring different keys: send one.")
+    return next(iter(keys), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from server.http import examples, problems
 from server.http.bodies import JSON
 from server.http.examples import Example
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
+from server.http.rules import ADMIN, Rule, rule_for
 from server.http.wire import ClientId, Problem, SearchFields, UploadFields
 
 VERSION = "3.1.0"
@@ -97,6 +98,13 @@ _ANYWHERE: tuple[type[TwinlensError], ...] = (
     *problems.answered_with(503),
 )
 
+# What may happen where a key is needed.
+_WITH_KEY: tuple[type[TwinlensError], ...] = (
+    *problems.answered_with(401),
+    errors.ScopeMissing,
+    errors.RateLimited,
+    errors.KeysUnknown,
+)
 # And to those for whoever runs the server: they have a deadline as well, by the header or the server's own.
 _IN_TIME: tuple[type[TwinlensError], ...] = (errors.BadParameter, errors.DeadlineMissed)
 
@@ -104,11 +112,14 @@ _KEY = "contract"
 
 _STATUSES = {
     400: "No picture, an unreadable one, or a body that cannot be read.",
+    401: "A key is needed, and none was sent that is good here.",
+    403: "Not with this key, or not from the page or by the name that the server was called.",
     404: "No such thing in this client's catalogue.",
     409: "It does not fit what the catalogue holds, or the vector is of another space.",
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
+    429: "Too many requests: try again after `Retry-After` seconds.",
     500: "A fault of ours.",
     503: "Too busy, or not in time: try again after `Retry-After` seconds.",
 }
@@ -205,13 +216,23 @@ _HEADERS = {
 }
 
 
+_SECURITY_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key, as `python -m server keys create` prints it. Where keys are off, none is needed.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
+
+
 def document(routes: Iterable[BaseRoute]) -> Json:
     """The description of those calls of `routes` that have a contract, but for the server, which the reader decides."""
     calls = list(_calls(routes))
     components = _components([contract for *_, contract in calls])
     paths: dict[str, Json] = {}
-    for path, method, handler, made in calls:
-        paths.setdefault(path, {})[method] = _operation(path, handler, made)
+    for path, method, handler, rule, made in calls:
+        paths.setdefault(path, {})[method] = _operation(path, handler, rule, made)
     return {
         "openapi": VERSION,
         "info": {
@@ -226,7 +247,7 @@ def document(routes: Iterable[BaseRoute]) -> Json:
     }
 
 
-def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHandler, Contract]]:
+def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHandler, Rule, Contract]]:
     for route in routes:
         if not isinstance(route, HTTPRoute):
             continue
@@ -235,7 +256,26 @@ def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHan
                 continue
             path = re.sub(r"\{(\w+)\}", lambda name: f"{{{_camel(name[1])}}}", route.path_format)
             for method in sorted(handler.http_methods - {"HEAD", "OPTIONS"}):
-                yield path, method.lower(), handler, made
+                rule = rule_for(method, route.path_format)
+                yield (
+                    path,
+                    method.lower(),
+                    handler,
+                    rule,
+                    replace(made, errors=(*made.errors, *_of_access(method, rule, made))),
+                )
+
+
+def _of_access(method: str, rule: Rule, made: Contract) -> Iterator[type[TwinlensError]]:
+    """The errors of a call that are not its handler's: of those who may not call."""
+    found: list[type[TwinlensError]] = [errors.HostRefused]
+    if method not in ("GET", "HEAD"):
+        found.append(errors.OriginRefused)
+    if not rule.open:
+        found += _WITH_KEY
+        found += (errors.ClientMismatch,) if rule != ADMIN else ()
+        found += (errors.ClientRequired,) if rule.client else ()
+    return (error for error in found if error not in made.errors)
 
 
 def _camel(name: str) -> str:
@@ -256,6 +296,7 @@ def _components(contracts: Sequence[Contract]) -> Json:
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
     return {
+        "securitySchemes": _SECURITY_SCHEMES,
         "schemas": dict(sorted(schemas.items())),
         "headers": {name: {"description": said, "schema": schema} for name, (said, schema) in _HEADERS.items()},
         "examples": {
@@ -307,18 +348,25 @@ def _named(name: str) -> Json:
     return {"$ref": _REF.format(name=name)}
 
 
-def _operation(path: str, handler: HTTPRouteHandler, made: Contract) -> Json:
+def _operation(path: str, handler: HTTPRouteHandler, rule: Rule, made: Contract) -> Json:
     summary, _, description = (handler.fn.__doc__ or "").strip().partition("\n\n")
     operation: Json = {
         "operationId": made.name,
         "tags": list(handler.tags or ()),
         "summary": " ".join(summary.split()),
-        "description": " ".join(description.split()),
+        "description": " ".join([*description.split(), *_scopes(rule)]),
         "parameters": list(_parameters(path, made)),
         "requestBody": _request_body(made),
         "responses": {str(status): answer for status, answer in _responses(made)},
     }
-    return {name: value for name, value in operation.items() if value}
+    # Each scheme alone is enough; an empty list says that none is needed.
+    security: list[Json] = [] if rule.open else [{scheme: []} for scheme in _SECURITY_SCHEMES]
+    return {**{name: value for name, value in operation.items() if value}, "security": security}
+
+
+def _scopes(rule: Rule) -> Iterator[str]:
+    if not rule.open:
+        yield f"Where keys are on, the key needs the scope {' or '.join(f'`{one}`' for one in rule.scopes)}."
 
 
 def _parameters(path: str, made: Contract) -> Iterator[Json]:
@@ -378,7 +426,7 @@ def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
         yield status, {"description": meaning, "headers": {**headers, **own}, "content": content}
     for status, raised in made.statuses.items():
         content = {"schema": _body(Problem), "examples": {error.code: _example_ref(error) for error in raised}}
-        headers = _header_refs(*usual, *(["Retry-After"] if status == 503 else []))
+        headers = _header_refs(*usual, *(["Retry-After"] if status in (429, 503) else []))
         yield status, {"description": _STATUSES[status], "headers": headers, "content": {JSON: content}}
 
 

@@ -8,7 +8,7 @@ import uuid
 
 from litestar import MediaType, Response
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
 from server import errors
 from server.http.encodings import GZIP
@@ -120,6 +120,12 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     if isinstance(error, errors.UnsupportedEncoding):
         headers["Accept-Encoding"] = GZIP
     return _problem(request, status, error.code, error.sentence, headers)
+
+
+async def answer(error: errors.TwinlensError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with this error where Litestar's own handling does not reach: around the whole app."""
+    request: Request = Request(scope, receive, send)
+    await _ours(request, error).to_asgi_response(app=None, request=request)(scope, receive, send)
 
 
 def _framework(request: Request, error: HTTPException) -> Response[Problem]:

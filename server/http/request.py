@@ -18,6 +18,7 @@ from server.access.scopes import ANYBODY, Principal
 from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter
 from server.http import timing
+from server.http.rules import rule_of
 
 Request = litestar.Request[Any, Any, State]
 
@@ -69,23 +70,37 @@ class Call:
 def call_of(request: Request, named: str | None = None) -> Call:
     """The call of a request whose body was read; `named`: the client that the body names.
 
-    Raises BadParameter for a header that names no lane, for a `clientId` that can be no client, and where it is given
-    twice; ClientMismatch where the caller's key is another client's, ClientRequired where it is every client's and
-    none is named.
+    Raises BadParameter for a header that names no lane, and otherwise as `client_of`.
     """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
         raise BadParameter(f"The header {LANE_HEADER} accepts {' or '.join(LANES)}, not {lane[:40]!r}.")
+    principal = principal_of(request.scope)
+    client_id = client_of(request, principal, named)
+    request.scope["state"][CLIENT] = client_id
+    return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
+
+
+def client_of(request: Request, principal: Principal, named: str | None = None) -> str:
+    """The client that a request of this caller is for; `named`: the one that its body names.
+
+    Raises BadParameter for a `clientId` that can be no client, and where it is given twice; ClientMismatch where the
+    caller's key is another client's, ClientRequired where it is every client's, one is needed, and none is named.
+    """
+    client_id = queried_client(request)
+    if client_id and named and client_id != named:
+        raise BadParameter("clientId is given twice, in the query and in the body, with different values.")
+    if client_id := client_id or named:
+        check_id("clientId", client_id)
+    return principal.client_for(client_id or None, needed=rule_of(request.scope).client)
+
+
+def queried_client(request: Request) -> str | None:
+    """The client that the query names. Raises BadParameter where it names two, be they the same."""
     queried = request.query_params.getall("clientId", [])
     if len(queried) > 1:
         raise BadParameter("clientId is given twice in the query.")
-    given = {one for one in (*queried, named) if one}
-    if len(given) > 1:
-        raise BadParameter("clientId is given twice, in the query and in the body, with different values.")
-    principal = principal_of(request.scope)
-    client_id = check_id("clientId", principal.client_for(next(iter(given), None)))
-    request.scope["state"][CLIENT] = client_id
-    return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
+    return queried[0] if queried else None
 
 
 def principal_of(scope: Scope) -> Principal:

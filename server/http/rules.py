@@ -20,9 +20,9 @@ class Rule:
     """What a caller of a route needs."""
 
     scopes: tuple[Scope, ...] = ()
-    """Any one of them is enough. None: the route needs no key at all."""
+    """Any one of them is enough. Where there are none, the route needs no key at all."""
     client: bool = True
-    """Whether a request is about one client's catalogue, or is counted as one client's."""
+    """Whether a request is about one client's catalogue: then a key that is every client's must name one."""
     signed: bool = False
     """Whether a signature in the address does in place of a key."""
     audited: bool = False
@@ -35,15 +35,17 @@ class Rule:
 
 OPEN = Rule(client=False)
 _SEARCH = Rule(("search",))
+_EMBED = Rule(("search",), client=False)
+_EMBED_V1 = Rule(("search", "write"), client=False)
 _SEARCH_V1 = Rule(("search", "write"))
 _READ = Rule(("read",))
 _WRITE = Rule(("write",), audited=True)
 ADMIN = Rule(("admin",), client=False)
 
 RULES: Mapping[tuple[str, str], Rule] = {
-    ("POST", "/embed-image"): _SEARCH,
+    ("POST", "/embed-image"): _EMBED,
     ("POST", "/api/search/by-image"): _SEARCH,
-    ("POST", "/v1/embeddings"): _SEARCH_V1,
+    ("POST", "/v1/embeddings"): _EMBED_V1,
     ("POST", "/v1/search"): _SEARCH_V1,
     ("PUT", "/v1/products/{product_id}"): _WRITE,
     ("GET", "/v1/products/{product_id}"): _READ,
@@ -72,4 +74,9 @@ def rule_of(scope: Connection) -> Rule:
         return ADMIN
     if scope["method"] == "OPTIONS":
         return OPEN
-    return RULES.get((scope["method"], scope.get("path_template") or ""), ADMIN)
+    return rule_for(scope["method"], scope.get("path_template") or "")
+
+
+def rule_for(method: str, path: str) -> Rule:
+    """The rule of a method and a route's path, with its parameters in braces."""
+    return RULES.get((method, path), ADMIN)

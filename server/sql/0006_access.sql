@@ -1,10 +1,12 @@
 -- Who may call: keys, whether callers need one, and what signs the addresses of pictures.
 
--- One row. Every change of keys or limits raises its version, which each server looks at.
+-- One row. Every change of it, of keys and of limits gives it another version, which each server looks at. The version is
+-- random and no count: a database that was restored from a backup, or a standby that took over without the last changes,
+-- could count up to a number that a server has seen with other keys.
 CREATE TABLE twinlens_access (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     "keysOn" boolean NOT NULL DEFAULT false,    -- whether callers need a key
-    version bigint NOT NULL DEFAULT 0,
+    version uuid NOT NULL DEFAULT gen_random_uuid(),
     -- Signs addresses of pictures that work without a key. 244 random bits; gen_random_uuid() is cryptographically strong.
     "urlSecret" bytea NOT NULL
         DEFAULT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
@@ -36,16 +38,24 @@ CREATE TABLE twinlens_limits (
     limits jsonb NOT NULL CHECK (jsonb_typeof(limits) = 'object')
 );
 
--- Tells the servers of a change. The first key turns keys on; that the last one ends does not turn them off.
+-- Tells the servers of a change, when it is committed.
+CREATE FUNCTION twinlens_access_renewed() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    NEW.version := gen_random_uuid();
+    PERFORM pg_notify('twinlens_access', '');
+    RETURN NEW;
+END $$;
+
 CREATE FUNCTION twinlens_access_changed() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    UPDATE twinlens_access
-       SET version = version + 1, "keysOn" = "keysOn" OR (TG_TABLE_NAME = 'twinlens_keys' AND TG_OP = 'INSERT');
-    PERFORM pg_notify('twinlens_access', '');
+    UPDATE twinlens_access SET version = version;    -- its own trigger gives it another one
     RETURN NULL;
 END $$;
 
+CREATE TRIGGER twinlens_renewed BEFORE UPDATE ON twinlens_access
+    FOR EACH ROW EXECUTE FUNCTION twinlens_access_renewed();
 CREATE TRIGGER twinlens_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON twinlens_keys
     FOR EACH STATEMENT EXECUTE FUNCTION twinlens_access_changed();
 CREATE TRIGGER twinlens_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON twinlens_limits

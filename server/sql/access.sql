@@ -31,3 +31,27 @@ SELECT {key_columns}
 FROM twinlens_keys
 WHERE %(client_id)s::text IS NULL OR "clientId" = %(client_id)s
 ORDER BY "createdAt", id
+
+-- key --
+-- The key of this id, until the end of the transaction as it is now.
+SELECT {key_columns} FROM twinlens_keys WHERE id = %(id)s FOR UPDATE
+
+-- end_key --
+-- Have a key expire at this time at the latest.
+UPDATE twinlens_keys SET "expiresAt" = least("expiresAt", %(at)s) WHERE id = %(id)s RETURNING {key_columns}
+
+-- revoke_key --
+-- Revoke a key; one that is revoked stays revoked since it was.
+UPDATE twinlens_keys SET "revokedAt" = coalesce("revokedAt", now()) WHERE id = %(id)s RETURNING {key_columns}
+
+-- turn --
+-- From now on callers need a key, or need none.
+UPDATE twinlens_access SET "keysOn" = %(on)s
+
+-- there --
+-- Whether there is anything about access: there is not before the first start, nor in a database of an older version.
+SELECT to_regclass('twinlens_access') IS NOT NULL
+
+-- listen --
+-- Be told of each change.
+LISTEN twinlens_access

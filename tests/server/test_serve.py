@@ -402,7 +402,7 @@ def test_a_small_bound_on_pictures_does_not_bound_the_goldens(serve: Serve, shop
     [
         (("--model", "/nowhere"), "There is no model artifact in /nowhere"),
         (("--port", "high"), "--port must be a port"),
-        (("--host", "0.0.0.0"), "TWINLENS_TRUST_NETWORK"),
+        (("--host", "0.0.0.0"), "TWINLENS_TRUST_NETWORK=on where a gateway"),
         (("--device", "cuda"), "TWINLENS_DEVICE is cuda"),
         (("--precision", "int8"), "has no int8 graph"),
         (("--database-url", "postgresql://nobody:hush@127.0.0.1:1/none"), "database"),

@@ -162,13 +162,11 @@ def test_a_misspelt_variable_is_not_ignored() -> None:
         Settings.read({"TWINLENS_PROT": "9000"})
 
 
-def test_without_keys_only_loopback_is_bound_unless_the_network_is_trusted() -> None:
+def test_every_address_is_accepted_since_only_serve_asks_whether_there_are_keys() -> None:
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.9"):
         assert not Settings.read({"TWINLENS_HOST": host}).exposed
     for host in ("0.0.0.0", "::", "192.168.1.5", "shop.example"):
-        with pytest.raises(BadSetting, match="TWINLENS_TRUST_NETWORK"):
-            Settings.read({"TWINLENS_HOST": host})
-        assert Settings.read({"TWINLENS_HOST": host, "TWINLENS_TRUST_NETWORK": "on"}).exposed
+        assert Settings.read({"TWINLENS_HOST": host}).exposed
 
 
 def test_secrets_do_not_print() -> None:

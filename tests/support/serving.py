@@ -24,7 +24,7 @@ def serving(database_url: str, data: Path, **settings: Any) -> Iterator[Client]:
     layout = {"threads": 2, "batch": 8}
     standard = {"database_url": database_url, "data": data, "model": STARTER, "device": "cpu", **layout}
     chosen = Settings(**{**standard, **settings})
-    with TestClient(create_app(chosen), raise_server_exceptions=False) as client:
+    with TestClient(create_app(chosen), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from server.access import audit
+from server.access import audit, stored_keys
 from server.access.audit import Entry
+from server.access.stored_keys import Wanted
 from server.database.queries import Queries
 from tests.support.databases import as_role, role, run_sql
 
@@ -96,6 +97,23 @@ def test_a_command_is_recorded_with_the_users_name_in_the_transaction_of_its_cha
         None,
     )
     assert found.operator
+
+
+def test_every_change_of_keys_is_in_the_audit(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        first = stored_keys.create(connection, Wanted("acme", ("search",))).stored.id
+        second = stored_keys.rotate(connection, first, timedelta(days=1))[0].stored.id
+        stored_keys.revoke(connection, second)
+        stored_keys.turn(connection, on=False)
+        stored_keys.turn(connection, on=True)
+    assert [(one.action, one.object, one.client_id) for one in read(database_url)] == [
+        ("keys create", first, "acme"),
+        ("keys rotate", first, "acme"),
+        ("keys create", second, "acme"),
+        ("keys revoke", second, "acme"),
+        ("keys off", None, None),
+        ("keys on", None, None),
+    ]
 
 
 def test_who_may_only_add_can_neither_read_nor_change_nor_remove(database_url: str) -> None:

@@ -134,20 +134,22 @@ def exchange(server: Process, request: bytes) -> tuple[str, dict[str, object]]:
 def test_a_body_that_waits_for_leave_is_not_asked_for_in_vain(
     server: Process, path: str, length: int, expected: int
 ) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n"
     line, problem = exchange(server, f"{head}Expect: 100-continue\r\n\r\n".encode())
     assert line.startswith(f"HTTP/1.1 {expected} ")  # and not 100
     assert problem["code"]
 
 
 def test_a_body_that_is_wanted_is_given_leave(server: Process) -> None:
-    head = f"POST /embed-image HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 9\r\n"
+    head = f"POST /embed-image HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nContent-Length: 9\r\n"
     line, _ = exchange(server, f"{head}Expect: 100-continue\r\n\r\n".encode())
     assert line == "HTTP/1.1 100 Continue"
 
 
 def test_a_chunk_that_cannot_be_read_is_a_malformed_request(server: Process) -> None:
-    head = f"POST /embed-image HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        f"POST /embed-image HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     line, problem = exchange(server, head.encode() + b"5\r\n--b\r\n\r\nno number\r\n")
     assert line.startswith("HTTP/1.1 400 ")
     assert problem["code"] == "malformed_request"

@@ -96,7 +96,7 @@ def test_many_pictures_in_one_call_of_which_some_are_known(api: Client) -> None:
 def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve: Serve, database_url: str) -> None:
     server = serve("--database-url", database_url).ready()
     connection = socket.create_connection(("127.0.0.1", server.port))
-    head = "POST /embed-image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = "POST /embed-image HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     connection.sendall(f"{head}Content-Length: 100000\r\n\r\n--b\r\n".encode())
     connection.close()
     until(

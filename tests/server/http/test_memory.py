@@ -197,7 +197,7 @@ MARGIN = 120_000_000
 def flood(server: Process, stop: threading.Event) -> Counter[str]:
     """Many senders of large bodies that never end; the statuses of the answers."""
     head = (
-        f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n"
+        f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     ).encode()

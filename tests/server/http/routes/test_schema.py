@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 
 from server.http import examples
 from server.http.routes.page import WEB
+from server.http.rules import RULES
 from tests import DEMO_PICTURES, ROOT
 from tests.support.serving import Client
 
@@ -100,7 +101,7 @@ def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document
             assert {"422", "500", "503"} <= set(refused), name
         for status, answer in refused.items():
             assert answer["description"], (name, status)
-            assert ("Retry-After" in answer["headers"]) == (status == "503"), (name, status)
+            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503")), (name, status)
             (content,) = answer["content"].values()
             assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
             assert content["examples"], (name, status)
@@ -111,6 +112,28 @@ def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document
                 assert not complaints(schema, content["schema"], problem)
     problem = schema["components"]["schemas"]["Problem"]
     assert set(problem["properties"]) == set(problem["required"]) == {"error", "code", "requestId"}
+
+
+def test_it_says_which_calls_need_a_key_and_of_which_scope(schema: Document) -> None:
+    assert set(schema["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    for name, (method, path, call) in operations(schema).items():
+        codes = {code for answer in call["responses"].values() for code in _codes(answer)}
+        assert "host_refused" in codes, name
+        assert ("origin_refused" in codes) == (method != "get"), name
+        rule = RULES[method.upper(), re.sub(r"\{(\w+)Id\}", r"{\1_id}", path)]
+        if rule.open:
+            assert call["security"] == [], name
+            assert not codes & {"key_missing", "key_invalid", "scope_missing", "client_mismatch", "rate_limited"}, name
+            continue
+        assert call["security"] == [{"bearer": []}, {"apiKey": []}], name
+        assert all(f"`{scope}`" in call["description"] for scope in rule.scopes), name
+        assert {"key_missing", "key_invalid", "scope_missing", "keys_unknown", "rate_limited"} <= codes, name
+        assert ("client_required" in codes) == rule.client, name
+        assert ("client_mismatch" in codes) == (name != "metrics"), name
+
+
+def _codes(answer: dict[str, Any]) -> set[str]:
+    return {code for content in answer["content"].values() for code in content.get("examples", {})}
 
 
 def test_its_codes_are_those_of_the_documentation_but_for_one_that_nobody_reads(schema: Document) -> None:
