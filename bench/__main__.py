@@ -30,7 +30,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "throughput": ("bench.throughput", "how much of the bare model's speed is left over HTTP"),
     "gpu": ("bench.gpu.command", "forward passes, pictures and requests a second on a GPU"),
     "decoders": ("bench.decoders.command", "who reads which pictures, and whose pixels differ: beside other readers"),
-    "fuzz": ("bench.fuzz.command", "damaged and hostile files: each must be read or refused, and nothing else"),
+    "fuzz": (
+        "bench.fuzz.command",
+        "damaged files, hostile requests: each must be read or refused, and nothing else",
+    ),
+    "dependencies": ("bench.dependencies", "whether each pinned version is still offered, and none was withdrawn"),
     "decoding": ("bench.decoding", "what decoding large JPEGs at a scale saves, and what it moves"),
     "precisions": ("bench.precisions", "what each precision costs in accuracy, and brings in speed"),
     "near-duplicates": ("bench.near_duplicates", "how often an altered picture finds its original first"),

@@ -13,6 +13,7 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
+from server.http.auditing import audited
 from server.http.authorising import authorised
 from server.http.bodies import BODY_LIMITS, BodyLimits
 from server.http.caching import kept_apart
@@ -110,7 +111,7 @@ def assemble(
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
     guarded = guard(settings, named_origins(settings))(app.asgi_handler)
     answered = secured(cross_origin(shedding(heads(guarded)), settings))
-    app.asgi_handler = draining(observed(answered), most=_most_drained(settings))
+    app.asgi_handler = draining(observed(audited(answered)), most=_most_drained(settings))
     return app
 
 

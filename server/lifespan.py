@@ -19,6 +19,7 @@ from server.access.exact import ExactLimiter
 from server.access.keyring import Keyring
 from server.access.limits import Limiter, LocalLimiter, limits_of
 from server.access.terms import Terms
+from server.access.trail import Trail
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
 from server.batching.embedder import Embedder
@@ -87,6 +88,7 @@ class Services:
     metrics: Metrics
     keyring: Keyring
     terms: Terms
+    trail: Trail
 
     @property
     def grades(self) -> Grades | None:
@@ -142,6 +144,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         background.begin(keyring.run(), "keys")
         background.begin(keyring.listen(), "changes of keys")
         terms = _terms(settings, place, keyring, Runner(pool), background)
+        trail = Trail(Runner(pool), days=settings.audit_days)
+        background.begin(trail.run(), "audit")
+        background.close_beside(trail.close)
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(owners, store, standing, first=place.first, on_removed=metrics.swept)
@@ -152,6 +157,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
+            background.begin(trail.forget(Runner(owners)), "old audit")
             maintenance = Maintenance(
                 owners, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
@@ -160,7 +166,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, terms)
+        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail)
 
 
 def load_of(embedder: Embedder) -> Load:

@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,6 +36,7 @@ ANY_ORIGIN = "*"
 """Among `cors_origins`: pages of any origin, where a search key is enough."""
 
 _MANY = 1024
+_MOST_DAYS = 36_500
 
 _SMALLEST_HEAD = 8192
 
@@ -117,6 +119,21 @@ def _lifetime(text: str) -> float:
     if not 60 <= seconds <= _LONGEST_LIFETIME_SECONDS:
         raise ValueError("a time from 1m to 7d, such as 24h")
     return seconds
+
+
+def _days(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text.strip()) or not int(text) <= _MOST_DAYS:
+        raise ValueError(f"a whole number of days, 0 to {_MOST_DAYS:,}")
+    return int(text)
+
+
+def _networks(text: str) -> str:
+    """Addresses and networks, such as `10.0.0.5, 192.168.0.0/16`, in one form."""
+    try:
+        found = [str(ipaddress.ip_network(one.strip())) for one in text.split(",") if one.strip()]
+    except ValueError:
+        raise ValueError("addresses or networks with commas between them, such as 10.0.0.5,192.168.0.0/16") from None
+    return ",".join(found)
 
 
 def _share(text: str) -> float:
@@ -290,6 +307,10 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "origins of pages that may call, separated by commas; *: any, with search keys"
     )
+    proxies: str | None = _setting(
+        None, _networks, "proxies whose X-Forwarded-For is believed: addresses or networks, with commas between"
+    )
+    audit_days: int = _setting(90, _days, "days that the audit's table keeps what was written; 0: no table")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 
     @classmethod
@@ -411,6 +432,11 @@ class Settings:
         return self.body_memory or _BODIES * self.max_upload
 
     @property
+    def trusted_proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks of proxies that say truly whom they were called by."""
+        return _parsed(self.proxies) if self.proxies else ()
+
+    @property
     def exposed(self) -> bool:
         """Whether others than this machine can reach the port."""
         return not _is_loopback(self.host)
@@ -430,6 +456,11 @@ class Settings:
                 f"{variable_of('body_memory')} must be at least twice {variable_of('max_upload')}, which is "
                 f"{self.max_upload:,} bytes, not {self.body_memory:,}."
             )
+
+
+@cache
+def _parsed(networks: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(map(ipaddress.ip_network, networks.split(",")))
 
 
 def _is_loopback(host: str) -> bool:

@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
+from server.access.clients import ID_PATTERN
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
@@ -105,6 +106,8 @@ _WITH_KEY: tuple[type[TwinlensError], ...] = (
     errors.RateLimited,
     errors.KeysUnknown,
 )
+# And to those for whoever runs the server: they have a deadline as well, by the header or the server's own.
+_IN_TIME: tuple[type[TwinlensError], ...] = (errors.BadParameter, errors.DeadlineMissed)
 
 _KEY = "contract"
 
@@ -176,7 +179,7 @@ def contract(
     """
     made = Contract(
         name=name,
-        errors=(*fails, *_ANYWHERE) if ours else fails,
+        errors=(*fails, *(_ANYWHERE if ours else _IN_TIME)),
         answers={
             status: (meaning, body if isinstance(body, Mapping) else {JSON: body})
             for status, (meaning, body) in answers.items()
@@ -380,7 +383,9 @@ def _scopes(rule: Rule) -> Iterator[str]:
 def _parameters(path: str, made: Contract) -> Iterator[Json]:
     for name in re.findall(r"\{(\w+)\}", path):
         example = examples.IN_PATH[name]
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
+        # Others than these can be asked for, since older catalogues hold them, but not made.
+        schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"} if made.accepts else {"type": "string"}
+        yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
     for name, (kind, default) in made.query.items():
         schema = _schema(kind) if default is None else {**_schema(kind), "default": default}
         yield {"name": name, "in": "query", "required": False, "schema": schema}
@@ -398,8 +403,11 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     if made.lane:
         said = f"`{LANES[1]}` lets those go first who wait at a screen; `{LANES[0]}` unless given."
         yield _optional(LANE_HEADER, "header", _named("Lane"), said)
-    said = "An id for this request, which its answer and the log then have."
-    yield _optional(problems.REQUEST_ID_HEADER, "header", _REQUEST_ID, said)
+    said = (
+        "An id for this request, which its answer and the log then have: 1 to 64 letters, digits, `.`, `_` and `-`. "
+        "Anything else is replaced."
+    )
+    yield _optional(problems.REQUEST_ID_HEADER, "header", {"type": "string"}, said)
 
 
 def _optional(name: str, place: str, schema: Json, description: str) -> Json:

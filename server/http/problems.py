@@ -13,7 +13,7 @@ from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
 from server import errors
 from server.http.encodings import GZIP
-from server.http.request import Request
+from server.http.request import CODE, Request
 from server.http.wire import Problem
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -97,6 +97,7 @@ def request_id(request: Request) -> str:
 
 def _problem(request: Request, status: int, code: str, sentence: str, headers: dict[str, str]) -> Response[Problem]:
     body = Problem(error=sentence, code=code, request_id=request_id(request))
+    request.scope["state"][CODE] = code
     # What is not there now may be there in a moment, and must not be remembered as missing.
     headers = {**headers, REQUEST_ID_HEADER: body.request_id, "Cache-Control": "no-store"}
     return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)

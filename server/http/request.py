@@ -31,6 +31,15 @@ _DEADLINE = "deadline"
 PRINCIPAL = "principal"
 """Where the state of a request has its Principal."""
 
+CLIENT = "client"
+"""Where the state of a request has the client that it is for, once that is known."""
+
+OBJECTS = "objects"
+"""Where it has the ids of what a request made, for the audit."""
+
+CODE = "code"
+"""Where it has the code of the error that is its answer."""
+
 MOST_SECONDS = "most_seconds"
 """The option of a handler whose requests have less time than others."""
 
@@ -71,6 +80,7 @@ def call_of(request: Request, named: str | None = None) -> Call:
     client_id = client_of(request, principal, named)
     if (account := account_of(request.scope)) is not None and account.awaits_client:
         account.enter_client(client_id)
+    request.scope["state"][CLIENT] = client_id
     return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
 
 
@@ -100,6 +110,11 @@ def principal_of(scope: Scope) -> Principal:
     """Who sends this request, once that is found out."""
     principal: Principal = scope["state"].get(PRINCIPAL, ANYBODY)
     return principal
+
+
+def made(request: Request, id_: str) -> None:
+    """Say which object a request made, whose id its address does not hold."""
+    request.scope["state"][OBJECTS] = (id_,)
 
 
 def keep_deadline(request: Request, most: float) -> float:

@@ -27,6 +27,8 @@ class Rule:
     """Whether search keys, which were derived from a key of scope `search`, open it, too."""
     signed: bool = False
     """Whether a signature in the address does in place of a key."""
+    audited: bool = False
+    """Whether each request is kept in the audit, refused or not: those that change what is there."""
 
     @property
     def open(self) -> bool:
@@ -39,7 +41,7 @@ _SEARCH_V1 = Rule(("search", "write"), derived=True)
 _EMBED = Rule(("search",), client=False)
 _EMBED_V1 = Rule(("search", "write"), client=False)
 _READ = Rule(("read",))
-_WRITE = Rule(("write",))
+_WRITE = Rule(("write",), audited=True)
 ADMIN = Rule(("admin",), client=False)
 
 RULES: Mapping[tuple[str, str], Rule] = {

@@ -7,14 +7,20 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from server.access.clients import DEFAULT_CLIENT
+from server.access.clients import DEFAULT_CLIENT, ID_PATTERN
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.preprocessing.text import MOST_CHARACTERS
 
-ClientId = Annotated[str, msgspec.Meta(description=f"The client; `{DEFAULT_CLIENT}` when not given.")]
+# Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
+ClientId = Annotated[
+    str,
+    msgspec.Meta(
+        description=f"The client; `{DEFAULT_CLIENT}` when not given.", extra_json_schema={"pattern": f"^{ID_PATTERN}$"}
+    ),
+]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=rows.MOST_MATCHES)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]

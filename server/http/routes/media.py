@@ -16,7 +16,7 @@ from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, Sig
 from server.http.bodies import MULTIPART, read_form
 from server.http.narrowing import require_found
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
-from server.http.request import Request, call_of
+from server.http.request import Request, call_of, made
 from server.http.routes.embeddings import RAW
 from server.http.security import EMBEDDABLE
 from server.http.signed import addressing, signed_seconds
@@ -60,6 +60,7 @@ async def add_media(
     call = call_of(request, form.read(UploadFields).client_id)
     check_id("The product's id", product_id)
     media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
+    made(request, media.id)
     at = addressing(request, services, call).of(media.id)
     return Response(Media.of(media, at), status_code=201 if created else 200)
 
