@@ -138,8 +138,8 @@ async def counted(runner: Runner, client: str | None) -> tuple[int, str | None]:
 
     async def count(connection: psycopg.AsyncConnection[Any]) -> tuple[int, str | None]:
         asked = "SELECT count(*), current_setting('twinlens.client', true) FROM products"
-        (row,) = await (await connection.execute(asked)).fetchall()
-        return row
+        ((found, set_to),) = await (await connection.execute(asked)).fetchall()
+        return int(found), set_to
 
     return await runner.read(count, client=client)
 
@@ -332,7 +332,7 @@ def test_an_owner_who_may_make_no_role_is_told_the_statements(
         assert find(owner) == arranged
         settings = Settings(database_url=owner, data=tmp_path)
         arguments = type("Arguments", (), {"check": False, "adopt": False})()
-        assert migrate_command.run(settings, arguments, owner) == 0  # type: ignore[arg-type]
+        assert migrate_command.run(settings, arguments, owner) == 0
         printed = capsys.readouterr().out
         assert "the predicates of the statements alone" in printed
         for statement in arranged.statements:
