@@ -24,6 +24,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter, Range
 from server.catalogue.rows import Match, Query, SpaceRow
 from server.database.isolation import arrange
+from server.database.migrations import migrate
 from server.database.pool import open_pool
 from server.errors import DatabaseUnusable
 
@@ -59,6 +60,7 @@ def run(server: str, workload: Workload, queries: int, connections: Sequence[int
     `seconds`: of each line.
     """
     filled = fill.fill(server, workload, fill.OURS)
+    migrate(filled.url)  # one that was kept may be of an older version
     space = fill.space(filled.url, workload.dimensions)
     with psycopg.connect(filled.url, autocommit=True) as connection:
         if connection.execute(QUERIES["add_attributes"]).rowcount:
