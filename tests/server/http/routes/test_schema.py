@@ -321,7 +321,16 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api
         for response in every_example(name):
             found = response.json().get("results", [])
             assert "embed" in name or found == [] or found[0]["productId"] == examples.PRODUCT
-    for name in ("getProduct", "getMedia", "listDuplicates", "getThumbnail", *HEALTH, "deleteMedia", "deleteProduct"):
+    for name in (
+        "getProduct",
+        "getMedia",
+        "listDuplicates",
+        "getThumbnail",
+        "getFile",
+        *HEALTH,
+        "deleteMedia",
+        "deleteProduct",
+    ):
         send(name, {})
     assert set(sent) == set(calls)
 
