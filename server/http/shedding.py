@@ -1,7 +1,7 @@
 """A flood of requests with one key is refused before anything is made of them.
 
 Once a key was refused because its requests are used up, all that it sends until it may go on, for a second at most, is
-answered here, without a look at routes, bodies or limits: at a third of the cost, so that others hardly notice.
+answered here, without a look at routes, bodies or limits, for about half of what a refusal costs further inside.
 """
 
 from __future__ import annotations
