@@ -9,7 +9,9 @@ import schemathesis
 
 
 @schemathesis.check
-def no_fault_of_ours(ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+def no_fault_of_ours(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
     """As `not_a_server_error`; but a caller who allows no time at all is rightly told that there was too little."""
     if response.status_code < 500:
         return
@@ -22,7 +24,7 @@ def no_fault_of_ours(ctx: schemathesis.CheckContext, response: schemathesis.Resp
 
 @schemathesis.check
 def one_body_of_errors(
-    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
     """Every error has the same members, and the request id that its header has; a HEAD has none."""
     if response.status_code < 400 or case.method == "HEAD":
