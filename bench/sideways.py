@@ -83,7 +83,8 @@ class Told:
         """The chance that a coin falls at least as unevenly: a sign test, two-sided."""
         signs = np.sign(np.subtract(self.known, self.unknown))
         count, most = int(np.count_nonzero(signs)), max(int((signs > 0).sum()), int((signs < 0).sum()))
-        return float(min(1.0, 2 * sum(math.comb(count, one) for one in range(most, count + 1)) / 2**count))
+        ways = sum(math.comb(count, one) for one in range(most, count + 1))
+        return min(1.0, float(2 * ways / 2**count))
 
     @property
     def interval(self) -> tuple[float, float, float]:

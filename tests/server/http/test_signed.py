@@ -133,12 +133,12 @@ def test_a_type_that_others_wrote_is_repeated_only_where_it_is_a_pictures(shops:
 @pytest.mark.parametrize(("name", "kind"), [("thumbnailUrl", "image/webp"), ("fileUrl", "image/jpeg")])
 def test_every_answer_has_addresses_that_need_no_key(shops: Shops, name: str, kind: str) -> None:
     media = shops.media["us"]
-    search: dict[str, Any] = {"files": {"file": RACCOON}}
+    sent = {"file": RACCOON}
     found = [
         media,
         shops.ask("GET", f"/v1/media/{media['id']}").json(),
-        shops.ask("POST", "/v1/search", **search).json()["results"][0],
-        shops.ask("POST", "/api/search/by-image", **search).json()["results"][0],
+        shops.ask("POST", "/v1/search", files=sent).json()["results"][0],
+        shops.ask("POST", "/api/search/by-image", files=sent).json()["results"][0],
     ]
     assert len({one[name] for one in found}) == 1  # a picture keeps its address, and browsers what they have of it
     answer = shops.api.get(found[0][name])
