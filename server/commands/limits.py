@@ -7,6 +7,7 @@ import argparse
 from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
+from server.access.audit import record
 from server.access.clients import check_id
 from server.access.limits import limits_of
 from server.database.connections import connect
@@ -41,16 +42,18 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
         raise BadParameter(f"Say whose limits to {arguments.what}: --client ID.")
     if arguments.what == "set":
         limits = limits_of(" ".join(arguments.limit))
-        with connect(url) as connection:
+        with connect(url) as connection, connection.transaction():
             connection.execute(
                 Queries.read(_QUERIES)["set_client_limits"], {"client_id": client_id, "limits": Jsonb(limits)}
             )
+            record(connection, "limits set", client_id=client_id, object=client_id)
         print(f"{client_id}: {as_written(limits)}")
         return 0
-    with connect(url) as connection:
+    with connect(url) as connection, connection.transaction():
         cursor = connection.execute(Queries.read(_QUERIES)["clear_client_limits"], {"client_id": client_id})
         if cursor.fetchone() is None:
             raise NotFound(f"The client {client_id} has no limits of its own.")
+        record(connection, "limits clear", client_id=client_id, object=client_id)
     print(f"{client_id}: no limits of its own any more")
     return 0
 

@@ -27,7 +27,7 @@ def test_the_limits_of_a_client_are_set_listed_and_cleared(
     assert command("set", "--client", "acme", "--limit", "requests=10/20", "bytes=1GB") == (
         "acme: requests=10/20,bytes=1GB\n"
     )
-    assert run_sql(database_url, "SELECT version FROM twinlens_access") > before  # servers look at it
+    assert run_sql(database_url, "SELECT version FROM twinlens_access") != before  # servers look at it
     command("set", "--client", "acme", "--limit", "concurrent=3")
     assert command("list").splitlines()[0] == "acme: concurrent=3"
     assert command("list", "--client", "other") == "every other client: requests=5\n"
