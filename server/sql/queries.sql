@@ -155,9 +155,9 @@ WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
 SELECT
 FROM media m
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-WHERE m.id = %(media_id)s AND m."clientId" = %(client_id)s
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
     AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
-    AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
+    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
 

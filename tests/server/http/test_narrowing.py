@@ -113,6 +113,29 @@ def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     assert len(sentences) == 1
 
 
+def test_a_product_whose_id_another_client_had_first_is_named_by_its_own_id(keyed: Keyed) -> None:
+    """In the database it has another one, which no caller knows."""
+    first = new_key(keyed.url, "read,write", "first").key
+
+    def put(key: str) -> int:
+        body = {"name": "Shared", "attributes": {"category": "shared"}}
+        return keyed.client.put("/v1/products/shared", json=body, headers={"X-API-Key": key}).status_code
+
+    until(lambda: put(first) == 201)
+    assert put(keyed.write) == 201
+    write, files = {"X-API-Key": keyed.write}, {"file": unseen(picture("teapot"))}
+    added = keyed.client.post("/v1/products/shared/media", files=files, headers=write).raise_for_status().json()
+    try:
+        for filter_, status in (({"productIds": ["shared"]}, 200), ({"productIds": ["teapot"]}, 404)):
+            key = derive_search_key(keyed.parent, filter=filter_)
+            path = f"/v1/media/{added['id']}/thumbnail"
+            assert keyed.client.get(path, headers={"X-API-Key": key}).status_code == status
+            assert ask(keyed, {"mediaId": added["id"]}, key).status_code == status
+            assert set(found(ask(keyed, {"text": "thing"}, key))) == set(filter_["productIds"])
+    finally:
+        keyed.client.delete("/v1/products/shared", headers=write).raise_for_status()
+
+
 def test_a_product_that_is_switched_off_shows_nothing_to_a_search_key(keyed: Keyed) -> None:
     write = {"X-API-Key": keyed.write}
     key = derive_search_key(keyed.parent)
