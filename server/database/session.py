@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 import psycopg
@@ -173,10 +173,11 @@ class AsyncSessionConnection(_Local, AsyncConnection[TupleRow]):
         plain = AsyncCursor(self)
         settling = self._settling(settings)
         if not self._unsettled or self.per_transaction is None:
-            # No BEGIN and COMMIT, which would cost the shortest searches a twentieth.
+            # No BEGIN and COMMIT, and no cursor of psycopg's for the settings: each would cost the shortest searches a
+            # twentieth.
             async with super().pipeline() as pipeline:
                 for statement, parameters in settling:
-                    await plain.execute(statement, parameters)
+                    _queue(pipeline, self.pgconn, statement, parameters)
                 yield pipeline
             return
         try:
@@ -373,6 +374,24 @@ def _settle(longest: float | None, path: str, role: str | None, *, per_transacti
 def setting(settings: Mapping[str, str]) -> _Statement:
     """The statement, with its parameters, that sets these until the end of the transaction."""
     return _setting_each(tuple(settings)), tuple(settings.values())
+
+
+def _queue(pipeline: AsyncPipeline, pgconn: Any, statement: bytes, parameters: tuple[str, ...]) -> None:
+    """Have a pipeline send a statement whose result nobody wants; an error is raised where the pipeline ends.
+
+    As psycopg does it for what it prepares: a command, and None in the place of the cursor that wants its result.
+    """
+    numbered = _numbered(statement)
+    values = [one.encode() for one in parameters]
+    pipeline.command_queue.append(partial(pgconn.send_query_params, numbered, values))
+    pipeline.result_queue.append(None)
+
+
+@cache
+def _numbered(statement: bytes) -> bytes:
+    """The statement with the placeholders of PostgreSQL."""
+    first, *others = statement.split(b"%s")
+    return first + b"".join(b"$%d%b" % (number, one) for number, one in enumerate(others, 1))
 
 
 def _set_each(settings: Mapping[str, str]) -> list[_Statement]:

@@ -97,7 +97,11 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(wrong: dict[str, Any], n
         derive_search_key(KEY, **wrong)
 
 
-@pytest.mark.parametrize("key", ["", "twinlens_short_x", KEY + " ", derive_search_key(KEY)])
+@pytest.mark.parametrize(
+    "key",
+    ["", "twinlens_short_x", KEY + " ", derive_search_key(KEY)],
+    ids=["none", "too short", "with a blank", "derived"],
+)
 def test_only_from_a_key_can_a_search_key_be_derived(key: str) -> None:
     with pytest.raises(ValueError, match="derived from a key") as refused:
         derive_search_key(key)
