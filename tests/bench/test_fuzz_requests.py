@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 
@@ -108,9 +107,9 @@ def test_a_key_that_is_let_in_is_a_fault() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_finds_nothing(new_shop: Callable[[], AbstractContextManager[Served]], tmp_path: Path) -> None:
+def test_a_run_finds_nothing(new_shop: Callable[[], AbstractContextManager[Served]]) -> None:
     with new_shop() as shop:
-        process = Process(tmp_path, "--database-url", shop.database_url)
+        process = Process(shop.data, "--database-url", shop.database_url)
         try:
             tally = requests.send_all(process.ready().port, shop.database_url, 100, 45.0, 17)
         finally:
