@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,8 @@ from server.http.authorising import presented_key
 from server.http.request import CLIENT, CODE, OBJECTS, PRINCIPAL
 from server.http.rules import rule_of
 from server.lifespan import Services
+
+_log = logging.getLogger(__name__)
 
 _READING = ("GET", "HEAD", "OPTIONS")
 
@@ -39,16 +42,24 @@ def audited(app: ASGIApp) -> ASGIApp:
             nonlocal status
             if message["type"] == "http.response.start" and status is None:
                 status = message["status"]
-                _keep(scope, at, status)
+                _keep_or_say(scope, at, status)
             await send(message)
 
         try:
             await app(scope, receive, seen)
         finally:
             if status is None:
-                _keep(scope, at, None)
+                _keep_or_say(scope, at, None)
 
     return middleware
+
+
+def _keep_or_say(scope: HTTPScope, at: datetime, status: int | None) -> None:
+    """Whatever goes wrong here, the request is answered as it would be."""
+    try:
+        _keep(scope, at, status)
+    except Exception:
+        _log.exception("An entry of the audit could not be made: %s %r, %s", scope["method"], scope["path"], status)
 
 
 def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
@@ -57,7 +68,7 @@ def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
     if services is None or not scope.get("path_template") or not rule_of(scope).audited:
         return
     state: Mapping[str, Any] = scope["state"]
-    presented = presented_key(scope)
+    presented = _presented(scope)
     principal: Principal | None = state.get(PRINCIPAL) or _refused(services, presented)
     ids = (*map(str, scope.get("path_params", {}).values()), *state.get(OBJECTS, ()))
     entry = Entry(
@@ -73,6 +84,14 @@ def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
     )
     # A status of 4xx says that nothing was changed, but for 499, which nobody read: the caller left in between.
     services.trail.add(entry, refused=status is not None and 400 <= status < 499)
+
+
+def _presented(scope: Scope) -> str | None:
+    """The key that came with the request; None for none, and for such as nobody can say which of them it is."""
+    try:
+        return presented_key(scope)
+    except TwinlensError:
+        return None
 
 
 def _refused(services: Services, presented: str | None) -> Principal | None:

@@ -81,6 +81,8 @@ def test_with_keys_the_audit_has_the_keys_id_also_where_it_was_refused(new_shop:
             assert api.delete("/v1/products/a").status_code == 401
             assert api.delete("/v1/products/b", headers={"X-API-Key": key[:-4] + "AAAA"}).status_code == 401
             assert api.delete("/v1/products/c", headers={"X-API-Key": key}).status_code == 403
+            twice = [("Authorization", f"Bearer {key}"), ("Authorization", "Bearer other")]
+            assert api.delete("/v1/products/d", headers=twice).status_code == 401
         # The stop has written what waited.
         found = run_sql(shop.database_url, f"SELECT {COLUMNS} FROM twinlens_audit WHERE operator IS NULL ORDER BY id")
     delete = "DELETE /v1/products/{product_id}"
@@ -88,6 +90,7 @@ def test_with_keys_the_audit_has_the_keys_id_also_where_it_was_refused(new_shop:
         (None, None, delete, "a", 401, "key_missing"),
         (id_, None, delete, "b", 401, "key_invalid"),
         (id_, client_id, delete, "c", 403, "scope_missing"),
+        (None, None, delete, "d", 401, "key_invalid"),
     ]
 
 
