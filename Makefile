@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 # Every TWINLENS_ variable reaches the server by itself; `make serve PORT=9000` works as well.
-SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL DATABASE_URL_FILE OWNER_DATABASE_URL OWNER_DATABASE_URL_FILE DIRECT_DATABASE_URL DIRECT_DATABASE_URL_FILE POOLING READ_DATABASE_URL READ_DATABASE_URL_FILE MEDIA_URL MEDIA_URL_FILE DEADLINE MAX_UPLOAD BODY_MEMORY MAX_PIXELS DEMO TRUST_NETWORK
+SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL DATABASE_URL_FILE OWNER_DATABASE_URL OWNER_DATABASE_URL_FILE DIRECT_DATABASE_URL DIRECT_DATABASE_URL_FILE POOLING READ_DATABASE_URL READ_DATABASE_URL_FILE MEDIA_URL MEDIA_URL_FILE DEADLINE MAX_UPLOAD BODY_MEMORY MAX_PIXELS MAX_PARTS MAX_JSON MAX_HEAD HEAD_SECONDS LIMITS KEY_LIMITS CLIENT_LIMITS URL_LIFETIME DEMO CORS_ORIGINS PROXIES AUDIT_DAYS TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
-.PHONY: serve test slow bench fuzz setup check format clean
+.PHONY: serve test slow bench fuzz audit-dependencies setup check format clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
@@ -33,9 +33,17 @@ slow: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench load --json bench/out/load.json --html bench/out/load.html $(ARGS)
 
-# Damaged and hostile pictures, through the decoder and a server: each is read or refused. A few minutes; ARGS="--seed 2".
+# Damaged and hostile pictures and requests, through the decoder and a server: each is read or refused. A few minutes;
+# ARGS="--seed 2".
 fuzz: $(VENV)/.bench
 	$(BIN)/python -m bench fuzz $(ARGS)
+
+# Every pinned version: still offered, not withdrawn (the package index says so), and without a known vulnerability, which
+# takes the internet. It fails where one has one, and where one could not be asked after. In an environment of its own.
+audit-dependencies: $(VENV)/.bench
+	$(BIN)/python -m bench dependencies $(ARGS)
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 setup: $(VENV)/.serve
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands import doctor, duplicates, keys, migrate, postgres, reembed, spaces, store, sweep
+from server.commands import audit, doctor, duplicates, keys, limits, migrate, postgres, reembed, spaces, store, sweep
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
 from server.errors import TwinlensError
@@ -109,6 +109,10 @@ COMMANDS = {
         _with_database(duplicates.run),
         duplicates.add_arguments,
     ),
+    "limits": Command(
+        "list the limits of clients, set a client's, clear them", _with_database(limits.run), limits.add_arguments
+    ),
+    "audit": Command("list who wrote what, and from where", _with_database(audit.run), audit.add_arguments),
     "store": Command(
         "say where pictures are stored, or have the database adopt another store",
         _with_database(store.run),

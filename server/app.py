@@ -13,14 +13,21 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler, Middleware
 
 from server.http import problems
+from server.http.auditing import audited
 from server.http.authorising import authorised
+from server.http.bodies import BODY_LIMITS, BodyLimits
+from server.http.caching import kept_apart
+from server.http.cors import cross_origin, named_origins
 from server.http.draining import draining
 from server.http.guard import guard
+from server.http.limiting import limited
 from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.routes import embeddings, health, media, page, products, schema, search
+from server.http.security import secured
+from server.http.shedding import shedding
 from server.lifespan import Services, open_services
 from server.operations.logs import log_to_stderr
 from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
@@ -39,6 +46,7 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     media.delete_media,
     media.get_duplicates,
     media.get_thumbnail,
+    media.get_file,
     health.live,
     health.ready,
     health.metrics,
@@ -64,7 +72,7 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    return assemble(settings, HANDLERS, opened, workers=place.of, door=[authorised])
+    return assemble(settings, HANDLERS, opened, workers=place.of, door=[kept_apart, authorised, limited])
 
 
 def assemble(
@@ -90,6 +98,7 @@ def assemble(
 
     app = Litestar(
         route_handlers=handlers,
+        state=State({BODY_LIMITS: BodyLimits(settings.max_parts, settings.max_json)}),
         lifespan=[lifespan, handled],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
@@ -100,8 +109,9 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    guarded = guard(settings)(app.asgi_handler)
-    app.asgi_handler = draining(observed(heads(guarded)), most=_most_drained(settings))
+    guarded = guard(settings, named_origins(settings))(app.asgi_handler)
+    answered = secured(cross_origin(shedding(heads(guarded)), settings))
+    app.asgi_handler = draining(observed(audited(answered)), most=_most_drained(settings))
     return app
 
 

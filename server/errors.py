@@ -166,6 +166,12 @@ class KeyInvalid(KeyRefused):
     code = "key_invalid"
 
 
+class SignatureInvalid(KeyRefused):
+    """The signature of this address is wrong."""
+
+    code = "signature_invalid"
+
+
 class Forbidden(TwinlensError):
     """The caller may not do this."""
 
@@ -179,6 +185,14 @@ class ScopeMissing(Forbidden):
         """`scopes`: any one of them would do."""
         super().__init__(f"The key does not allow this: it needs the scope {' or '.join(scopes)}.")
         self.scopes = scopes
+
+
+class SearchesOnly(ScopeMissing):
+    """This is a search key, which only searches and reads thumbnails."""
+
+    def __init__(self) -> None:
+        super(ScopeMissing, self).__init__()
+        self.scopes = ()
 
 
 class ClientMismatch(Forbidden):
@@ -235,12 +249,6 @@ class CatalogueConflict(TwinlensError):
     """The request does not fit what the catalogue holds."""
 
     code = "conflict"
-
-
-class ProductIdTaken(CatalogueConflict):
-    """This product id is not free: choose another one."""
-
-    code = "product_id_taken"
 
 
 class SkuTaken(CatalogueConflict):

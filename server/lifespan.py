@@ -15,7 +15,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
+from server.access.exact import ExactLimiter
 from server.access.keyring import Keyring
+from server.access.limits import Limiter, LocalLimiter, limits_of
+from server.access.terms import Terms
+from server.access.trail import Trail
 from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades
 from server.batching.embedder import Embedder
@@ -45,6 +49,7 @@ from server.ingest.mark import Standing, settle
 from server.ingest.storage import MediaStore
 from server.ingest.sweep import Sweeper
 from server.ingest.watch import watch
+from server.limits import UNLIMITED, Limits
 from server.operations.background import Background
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
 from server.operations.workers import Place, report_ready, reporting_refusal
@@ -82,6 +87,8 @@ class Services:
     store: MediaStore
     metrics: Metrics
     keyring: Keyring
+    terms: Terms
+    trail: Trail
 
     @property
     def grades(self) -> Grades | None:
@@ -131,11 +138,15 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             pool, space, recall=settings.target_recall, direct=direct, replica=replica, background=owners
         )
         await _when_database_answers(partial(_answer_once, catalogue, settings, role))
-        keyring = Keyring(Runner(pool), direct=direct, always=settings.exposed and not settings.trust_network)
+        keyring = Keyring(Runner(owners), direct=direct, always=settings.exposed and not settings.trust_network)
         await _when_database_answers(partial(_know_keys, keyring))
         background = await enter(Background())
         background.begin(keyring.run(), "keys")
         background.begin(keyring.listen(), "changes of keys")
+        terms = _terms(settings, place, keyring, Runner(pool), background)
+        trail = Trail(Runner(pool), days=settings.audit_days)
+        background.begin(trail.run(), "audit")
+        background.close_beside(trail.close)
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(owners, store, standing, first=place.first, on_removed=metrics.swept)
@@ -146,6 +157,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
+            background.begin(trail.forget(Runner(owners)), "old audit")
             maintenance = Maintenance(
                 owners, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
@@ -154,7 +166,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring)
+        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail)
 
 
 def load_of(embedder: Embedder) -> Load:
@@ -274,6 +286,19 @@ async def _know_keys(keyring: Keyring) -> None:
         raise DatabaseUnusable(exc.sentence) from exc
     except CatalogueFailed as exc:
         raise DatabaseUnfit(f"The keys in the database cannot be read. {exc.line}") from exc
+
+
+def _terms(settings: Settings, place: Place, keyring: Keyring, runner: Runner, background: Background) -> Terms:
+    """The limits of keys and clients, and who keeps account of them."""
+    limiter: Limiter = LocalLimiter()
+    if settings.limits == "exact":
+        limiter = exact = ExactLimiter(runner, place.of)
+        background.begin(exact.run(), "limits")
+    of_keys, of_clients = (
+        Limits.of(limits_of(text)) if text is not None else UNLIMITED
+        for text in (settings.key_limits, settings.client_limits)
+    )
+    return Terms(keyring, limiter, of_keys, of_clients, place.of)
 
 
 async def _maintain_indexes(catalogue: Catalogue) -> None:

@@ -13,11 +13,14 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
+from server.limits import FORM, limits_in
+from server.origins import check_origin
 from server.secrets import check_database_url, read_secret, redacted, secrets_of
 
 _log = logging.getLogger(__name__)
@@ -29,14 +32,25 @@ TEST_PREFIX = f"{PREFIX}TEST_"
 MAX_PIXELS = 64_000_000
 """The most pixels of a picture, by default; the export reads no larger ones either."""
 
+ANY_ORIGIN = "*"
+"""Among `cors_origins`: pages of any origin, where a search key is enough."""
+
 _MANY = 1024
+_MOST_DAYS = 36_500
+
+_SMALLEST_HEAD = 8192
 
 # So many of the largest bodies are held at a time, by default.
 _BODIES = 16
 
 Decoder = Literal["pillow", "nvimagecodec"]
 
+Counting = Literal["local", "exact"]
+
 Pooling = Literal["auto", "session", "transaction"]
+
+# Nothing ends a signed address before its time.
+_LONGEST_LIFETIME_SECONDS = 7 * 86_400
 
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -73,6 +87,19 @@ def _size_or_auto(text: str) -> int | None:
     return None if text.strip().lower() == "auto" else _size(text)
 
 
+def _head(text: str) -> int:
+    """Below 8 KiB the HTTP server cannot be told to go."""
+    size = _size(text)
+    if size < _SMALLEST_HEAD:
+        raise ValueError(f"a size of at least {_SMALLEST_HEAD:,} bytes")
+    return size
+
+
+def _limits(text: str) -> str:
+    limits_in(text)
+    return text
+
+
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not int(text) <= 65535:
         raise ValueError("a port, 0 to 65535")
@@ -84,6 +111,29 @@ def _seconds(text: str) -> float:
     if not found or float(found[1]) <= 0:
         raise ValueError("a number of seconds above 0, such as 30")
     return float(found[1])
+
+
+def _lifetime(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)\s*([smhd]?)", text.strip())
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0
+    if not 60 <= seconds <= _LONGEST_LIFETIME_SECONDS:
+        raise ValueError("a time from 1m to 7d, such as 24h")
+    return seconds
+
+
+def _days(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text.strip()) or not int(text) <= _MOST_DAYS:
+        raise ValueError(f"a whole number of days, 0 to {_MOST_DAYS:,}")
+    return int(text)
+
+
+def _networks(text: str) -> str:
+    """Addresses and networks, such as `10.0.0.5, 192.168.0.0/16`, in one form."""
+    try:
+        found = [str(ipaddress.ip_network(one.strip())) for one in text.split(",") if one.strip()]
+    except ValueError:
+        raise ValueError("addresses or networks with commas between them, such as 10.0.0.5,192.168.0.0/16") from None
+    return ",".join(found)
 
 
 def _share(text: str) -> float:
@@ -113,6 +163,15 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins separated by commas, each once; `*` stands for any."""
+    listed = [one.strip() for one in text.split(",") if one.strip()]
+    try:
+        return tuple(dict.fromkeys(one if one == ANY_ORIGIN else check_origin(one) for one in listed))
+    except ValueError as exc:
+        raise ValueError(f"* or, separated by commas, {exc}") from None
 
 
 def _path(text: str) -> Path:
@@ -226,7 +285,32 @@ class Settings:
         None, _size_or_auto, "memory for request bodies, all together, or auto: 16 times the largest body"
     )
     max_pixels: int = _setting(MAX_PIXELS, _count, "most pixels of a picture, width x height")
+    url_lifetime: float = _setting(
+        86_400.0,
+        _lifetime,
+        "how long the signed addresses of pictures are good for, at least; up to half as long again",
+    )
+    # 256 pictures and a handful of fields.
+    max_parts: int = _setting(300, _count, "most parts of a form, pictures and fields together")
+    # A vector of 4,000 numbers as text is a tenth of this; parsing much more would delay everyone else.
+    max_json: int = _setting(1_000_000, _size, "largest JSON body, in bytes")
+    max_head: int = _setting(65_536, _head, "most bytes of a request's address and headers together")
+    # So long, because a proxy that keeps connections open, for 60 s as a rule, must be the one who closes them: else it
+    # sends requests into closed ones.
+    head_seconds: float = _setting(75.0, _seconds, "seconds within which the head of a request must come")
+    limits: Counting = _setting(
+        "local", _one_of(get_args(Counting)), "who counts for limits: local (each worker), or exact (the database)"
+    )
+    key_limits: str | None = _setting(None, _limits, f"limits of each key that has none of its own: {FORM}")
+    client_limits: str | None = _setting(None, _limits, "limits of each client that has none of its own")
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
+    cors_origins: tuple[str, ...] = _setting(
+        (), _origins, "origins of pages that may call, separated by commas; *: any, with search keys"
+    )
+    proxies: str | None = _setting(
+        None, _networks, "proxies whose X-Forwarded-For is believed: addresses or networks, with commas between"
+    )
+    audit_days: int = _setting(90, _days, "days that the audit's table keeps what was written; 0: no table")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 
     @classmethod
@@ -348,6 +432,11 @@ class Settings:
         return self.body_memory or _BODIES * self.max_upload
 
     @property
+    def trusted_proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks of proxies that say truly whom they were called by."""
+        return _parsed(self.proxies) if self.proxies else ()
+
+    @property
     def exposed(self) -> bool:
         """Whether others than this machine can reach the port."""
         return not _is_loopback(self.host)
@@ -367,6 +456,11 @@ class Settings:
                 f"{variable_of('body_memory')} must be at least twice {variable_of('max_upload')}, which is "
                 f"{self.max_upload:,} bytes, not {self.body_memory:,}."
             )
+
+
+@cache
+def _parsed(networks: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(map(ipaddress.ip_network, networks.split(",")))
 
 
 def _is_loopback(host: str) -> bool:

@@ -31,9 +31,11 @@ SERVER = (
     "database",
     "settings",
     "secrets",
+    "limits",
     "artifact",
     "errors",
     "wording",
+    "origins",
 )
 """Each may import those below it, and nothing above: the way of a picture, read from its end to its beginning."""
 

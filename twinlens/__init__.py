@@ -4,4 +4,8 @@ This is the package that the distribution `twinlens` installs. The server, the e
 they run from a checkout or an image, as `python -m server`, `python -m export` and `python -m bench`.
 """
 
+from twinlens.search_keys import derive_search_key
+
+__all__ = ["derive_search_key"]
+
 __version__ = "0.1.0"

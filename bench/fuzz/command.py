@@ -1,7 +1,8 @@
 """python -m bench fuzz: whatever a caller sends is read or refused; nothing crashes, hangs or answers with 5xx.
 
 Sound files of every format are damaged at random, the same way for a seed, and put through the server's own decoder in
-processes of their own; some of them through a server as well. So are files that are built to cost too much.
+processes of their own; some of them through a server as well. So are files that are built to cost too much. Then come
+requests: bodies, JSON, filters, paths, keys and headers at random, to a server with keys.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from time import perf_counter
 from bench import machine
 from bench.decoders.corpus import FORMATS, corpus
 from bench.decoders.worker import Answer, Worker
-from bench.fuzz import http
+from bench.fuzz import http, requests
 from bench.fuzz.hostile import hostile
 from bench.fuzz.mutate import mutants
 
@@ -131,8 +132,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"bench: {error}", file=sys.stderr)
             return 2
         print(f"\nover HTTP, {sum(sent.statuses.values()):,} files: {sent.sentence}")
+    asking: requests.Tally | None = None
+    if asked.requests:
+        try:
+            asking = requests.run(asked.model, asked.requests, asked.seconds, asked.seed)
+        except RuntimeError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
+        print(f"\nrequests to a server with keys:\n{asking.table}")
     both = [*tallies.values(), *built.values()]
     faults = [fault for tally in both for fault in tally.faults] + (sent.faults if sent else [])
+    faults += asking.faults if asking else []
     for fault in faults[: asked.show]:
         print(f"  {fault}")
     kinds: Counter[str] = sum((tally.kinds for tally in both), Counter())
@@ -140,11 +150,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = f"{total:,} files: {kinds['crashes']} crashes, {kinds['hangs']} hangs over {LONGEST:g} s, "
     summary += f"{kinds['errors']} other errors, {kinds['bare lines']} bare lines, {kinds['memory']} over "
     summary += f"{asked.memory} MB" + (f", {sent.failed} answers of 5xx" if sent else "")
+    if asking is not None:
+        summary += f"; {asking.total:,} requests: {len(asking.faults)} faults"
     print(f"\n{summary} ({perf_counter() - began:.0f} s, seed {asked.seed})")
     if asked.json is not None:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         report = {"machine": machine.describe(), "seed": asked.seed, "count": asked.count, "summary": summary}
         report |= {"faults": faults, "http": dict(sent.statuses) if sent else None}
+        report |= {"requests": {kind: dict(counts) for kind, counts in asking.statuses.items()} if asking else None}
         asked.json.write_text(json.dumps(report, indent=1) + "\n")
     return int(bool(faults))
 
@@ -165,6 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=17, help="the same seed damages the same way (17)")
     parser.add_argument("--formats", default=",".join(FORMATS), help=f"only these ({','.join(FORMATS)})")
     parser.add_argument("--http", type=int, default=1000, help="other damaged files sent to a server; 0: none (1000)")
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="requests of each kind to a server with keys; 0: none (2000)"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="at most so long for those requests (120)")
     parser.add_argument("--model", type=Path, default=Path("models/starter"), help="of that server (models/starter)")
     parser.add_argument("--jobs", type=int, default=2, help="processes that decode (2)")
     parser.add_argument("--memory", type=int, default=MEMORY, help=f"megabytes that one file may take ({MEMORY})")

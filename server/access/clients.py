@@ -8,7 +8,9 @@ from server.errors import BadParameter
 
 DEFAULT_CLIENT = "demo"
 
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@-]{0,127}")
+ID_PATTERN = "[A-Za-z0-9_][A-Za-z0-9._:@-]{0,127}"
+
+_ID = re.compile(ID_PATTERN)
 
 
 def check_id(what: str, text: str) -> str:

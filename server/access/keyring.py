@@ -17,6 +17,8 @@ from psycopg.rows import TupleRow, class_row, dict_row
 
 from server.access.keys import StoredKey, id_of
 from server.access.scopes import Principal
+from server.access.search_keys import PREFIX as SEARCH_PREFIX
+from server.access.search_keys import read_search_key
 from server.database.connections import Direct, connection_of_its_own
 from server.database.queries import Queries
 from server.database.runner import Runner
@@ -89,10 +91,12 @@ class Keyring:
         return self.on
 
     def principal(self, presented: str) -> Principal:
-        """Who calls with this key. Raises KeyInvalid.
+        """Who calls with this key, or with this search key. Raises KeyInvalid.
 
         A key expires by this server's clock, also while the database is away.
         """
+        if presented.startswith(SEARCH_PREFIX):
+            return read_search_key(presented, self._keys.get, self._today())
         stored = self._keys.get(id_of(presented) or "")
         if stored is None or not stored.is_of(presented) or not stored.good_at(self._today()):
             raise KeyInvalid

@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
+from server.access.audit import record
 from server.access.clients import check_id
 from server.access.keys import StoredKey, digest_of, new_key, search_secret_of
 from server.access.scopes import Scope
@@ -61,6 +62,7 @@ def create(connection: Connection[Any], wanted: Wanted) -> Made:
     with connection.transaction():
         made = _add(connection, wanted)
         connection.execute(_QUERIES["turn"], {"on": True})
+        _record(connection, "keys create", made.stored)
     return made
 
 
@@ -85,12 +87,17 @@ def rotate(connection: Connection[Any], id_: str, grace: timedelta) -> tuple[Mad
             )
         wanted = Wanted(old.client_id, old.scopes, old.name, old.expires_at, old.limits)
         made = _add(connection, wanted, replaces=old.id)
+        _record(connection, "keys rotate", old)
+        _record(connection, "keys create", made.stored)
         return made, _one(connection, "end_key", id=id_, at=now + grace)
 
 
 def revoke(connection: Connection[Any], id_: str) -> StoredKey:
     """Have a key be refused from now on. Raises BadParameter where there is none of this id."""
-    return _one(connection, "revoke_key", id=id_)
+    with connection.transaction():
+        key = _one(connection, "revoke_key", id=id_)
+        _record(connection, "keys revoke", key)
+    return key
 
 
 def turn(connection: Connection[Any], *, on: bool) -> None:
@@ -100,7 +107,13 @@ def turn(connection: Connection[Any], *, on: bool) -> None:
             "There is no key that could be used, so every caller would be refused. Make one, which turns keys on too: "
             "python -m server keys create --client CLIENT --scope search,read,write"
         )
-    connection.execute(_QUERIES["turn"], {"on": on})
+    with connection.transaction():
+        connection.execute(_QUERIES["turn"], {"on": on})
+        record(connection, "keys on" if on else "keys off")
+
+
+def _record(connection: Connection[Any], action: str, key: StoredKey) -> None:
+    record(connection, action, client_id=key.client_id, key_id=key.id, object=key.id)
 
 
 def usable(connection: Connection[Any]) -> list[StoredKey]:

@@ -4,7 +4,8 @@ The first half of a picture's way: `media` decodes, `batcher` and `encoder` make
 (the catalogue) needs beside the vector travels with it: digest, size, format, thumbnail. A text goes the same way, with
 admission control, a pool and a batcher of its own, so that texts never wait for pictures.
 
-Recent vectors are kept, and a picture or text that is being embedded already is not embedded a second time.
+Recent vectors are kept for the client that asked, and what is being embedded for it already is not embedded a second
+time. Clients share threads and batches, so that how long one waits tells how busy the server is, and no more.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ class Embedder:
         A vector that is known has no thumbnail: with `thumbnail` the picture is decoded in any case.
         """
         digest = digest or await digest_of(data)
-        if not thumbnail and (known := self._recall(digest)) is not None:
+        if not thumbnail and (known := self._recall(digest, caller)) is not None:
             return known
         (embedded,) = await self.pictures.each(
             lambda one: self._embed(one, digest, thumbnail, caller),
@@ -213,7 +214,7 @@ class Embedder:
         the admitted work would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
         """
         digests = await _digests_of(pictures)
-        known = [self._recall(digest) for digest in digests]
+        known = [self._recall(digest, caller) for digest in digests]
 
         async def embed(number: int) -> Embedded:
             # All pictures are passed on, the known ones too, so that an error names the right picture by its place.
@@ -234,7 +235,7 @@ class Embedder:
         if self._words is None:
             raise NoTextTower
         words = self._words
-        known = [self._recall_text(text) for text in texts]
+        known = [self._recall_text(text, caller) for text in texts]
 
         async def embed(number: int) -> EmbeddedText:
             return known[number] or await self._embed_text(words, texts[number], caller)
@@ -254,20 +255,20 @@ class Embedder:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
         return await self._in_turn(lambda: self._shrink(data), data, caller)
 
-    def _recall(self, digest: bytes) -> Embedded | None:
-        """A picture that was embedded a moment ago, by the digest of its bytes."""
-        if (known := self._pictures.get(digest)) is None:
+    def _recall(self, digest: bytes, caller: Caller) -> Embedded | None:
+        """A picture that was embedded for this client a moment ago, by the digest of its bytes."""
+        if (known := self._pictures.get(caller.client, digest)) is None:
             return None
         return Embedded(known.embedding, known.format, known.width, known.height, known.blank, digest, None, {})
 
-    def _recall_text(self, text: str) -> EmbeddedText | None:
-        known = self._texts.get(text)
+    def _recall_text(self, text: str, caller: Caller) -> EmbeddedText | None:
+        known = self._texts.get(caller.client, text)
         return None if known is None else EmbeddedText(known.embedding, {})
 
     async def _embed(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
-        # By caller, since a picture may be at the end of another client's thousand pictures, or in the bulk lane.
-        key = (digest, caller, thumbnail)
-        return await self._pictures.join(key, lambda: self._make(data, digest, thumbnail, caller))
+        # By lane, since a picture may be at the end of the client's own thousand pictures in the bulk lane.
+        key = (digest, caller.lane, thumbnail)
+        return await self._pictures.join(caller.client, key, lambda: self._make(data, digest, thumbnail, caller))
 
     async def _make(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
         decoded = await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
@@ -276,11 +277,11 @@ class Embedder:
         self._report("image", timings)
         blank = is_blank(decoded.pixels)
         about = (encoded.embedding, decoded.format, decoded.width, decoded.height, blank)
-        self._pictures.put(digest, Known(*about))
+        self._pictures.put(caller.client, digest, Known(*about))
         return Embedded(*about, digest, decoded.thumbnail, timings)
 
     async def _embed_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
-        return await self._texts.join((text, caller), lambda: self._make_text(words, text, caller))
+        return await self._texts.join(caller.client, (text, caller.lane), lambda: self._make_text(words, text, caller))
 
     async def _make_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
         def tokenize() -> tuple[Tokens, float]:
@@ -292,7 +293,7 @@ class Embedder:
         timings = {"tokenize": seconds, "queue": encoded.queue, "encode": encoded.encode}
         self._report("text", timings)
         if len(text) <= _LONGEST_KEPT_CHARACTERS:
-            self._texts.put(text, KnownText(encoded.embedding))
+            self._texts.put(caller.client, text, KnownText(encoded.embedding))
         return EmbeddedText(encoded.embedding, timings)
 
     def _report(self, tower: Tower, timings: Timings) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pgvector import HalfVector
 from psycopg import AsyncConnection
-from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row
+from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from server.catalogue.filters import Conditions, Filter
+from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
 from server.catalogue.rows import (
     MOST_MATCHES,
@@ -40,10 +42,12 @@ from server.database.pool import Pool
 from server.database.queries import Queries
 from server.database.replica import Replica
 from server.database.runner import Runner
-from server.errors import CatalogueConflict, MediaNotFound, ProductIdTaken, ProductNotFound, StoreUnavailable
+from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, StoreUnavailable
 from server.preprocessing.readings import READING
 
 T = TypeVar("T")
+
+_TRIES = 3  # of a statement that a twin of the same request can leave without a row; the next one finds the twin's
 
 
 class Catalogue:
@@ -71,6 +75,7 @@ class Catalogue:
         self._runner = Runner(pool)
         self._background = Runner(background or pool)
         queries = Queries.read("queries.sql").of(space.table)
+        queries = queries.including("product_api_id", "media_api_id")
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
         self.searcher = Searcher(
             self._queries,
@@ -96,10 +101,11 @@ class Catalogue:
     ) -> tuple[Product, bool]:
         """Create a product or change it; gives it, and whether it is new. `attributes`: facts to filter searches by.
 
-        Raises ProductIdTaken when another client owns the id, SkuTaken when another product of the client has the SKU.
+        The id is unique within the client. Raises SkuTaken when another product of the client has the SKU.
         """
         parameters = {
             "id": product_id,
+            "elsewhere": id_elsewhere(client_id, product_id),
             "client_id": client_id,
             "name": name,
             "sku": sku,
@@ -109,10 +115,11 @@ class Catalogue:
 
         async def put(connection: AsyncConnection[TupleRow]) -> tuple[Product, bool]:
             cursor = connection.cursor(row_factory=kwargs_row(_put))
-            stored = await (await cursor.execute(self._queries["put_product"], parameters)).fetchone()
-            if stored is None:
-                raise ProductIdTaken
-            return stored
+            for _ in range(_TRIES):
+                stored = await (await cursor.execute(self._queries["put_product"], parameters)).fetchone()
+                if stored is not None:
+                    return stored
+            raise CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
         return await self._runner.write(put, client=client_id)
 
@@ -132,11 +139,15 @@ class Catalogue:
 
         async def delete(connection: AsyncConnection[TupleRow]) -> list[str]:
             async with connection.transaction():
-                if not (await connection.execute(self._queries["lock_product_for_delete"], parameters)).rowcount:
+                locked = await (
+                    await connection.execute(self._queries["lock_product_for_delete"], parameters)
+                ).fetchone()
+                if locked is None:
                     raise ProductNotFound
+                found = {"client_id": client_id, "key": locked[0]}
                 cursor = connection.cursor(row_factory=dict_row)
-                gone = await (await cursor.execute(self._queries["delete_product_media"], parameters)).fetchall()
-                await connection.execute(self._queries["delete_product"], parameters)
+                gone = await (await cursor.execute(self._queries["delete_product_media"], found)).fetchall()
+                await connection.execute(self._queries["delete_product"], found)
             keys = [media[key] for media in gone for key in ("s3_key", "thumbnail_key")]
             return [key for key in keys if key is not None]
 
@@ -148,29 +159,34 @@ class Catalogue:
         """Add a media together with its vector; gives the stored media, and whether it is new. `blank`: it is one.
 
         When the product has a media of the same bytes already, that media is given, and gets its vector in this space
-        if it has none. Raises ProductNotFound, VectorRefused; StoreUnavailable where the upload was held up for so long
-        that a sweep of the store has removed its bytes.
+        if it has none. Raises ProductNotFound, VectorRefused; CatalogueConflict where the client has a media of this
+        id; StoreUnavailable where the upload was held up for so long that a sweep of the store has removed its bytes.
         """
-        parameters = {**asdict(media), "locks": LOCKS_OF_MEDIA}
+        parameters = {**asdict(media), "elsewhere": id_elsewhere(media.client_id, media.id), "locks": LOCKS_OF_MEDIA}
         vector = halves(embedding, self.space.dimensions)
 
         async def add(connection: AsyncConnection[TupleRow]) -> tuple[Media, bool]:
             async with connection.transaction():
-                if not (await connection.execute(self._queries["lock_product"], parameters)).rowcount:
+                product = await (await connection.execute(self._queries["lock_product"], parameters)).fetchone()
+                if product is None:
                     raise ProductNotFound
-                cursor = connection.cursor(row_factory=class_row(Media))
-                added = await (await cursor.execute(self._queries["add_media"], parameters)).fetchone()
-                stored = added
-                if stored is None:
+                cursor = connection.cursor(row_factory=kwargs_row(_kept))
+                row_of = {**parameters, "product_key": product[0]}
+                added = await (await cursor.execute(self._queries["add_media"], row_of)).fetchone()
+                found = added
+                if found is None:
                     same = {**parameters, "digest": media.content_digest}
-                    stored = await (await cursor.execute(self._queries["find_media_by_digest"], same)).fetchone()
-                if stored is None:
+                    found = await (await cursor.execute(self._queries["find_media_by_digest"], same)).fetchone()
+                if found is None:
                     if (await connection.execute(self._queries["was_swept"], parameters)).rowcount:
                         raise StoreUnavailable("This upload took too long to be kept; please send the picture again.")
+                    if (await connection.execute(self._queries["has_media"], parameters)).rowcount:
+                        raise CatalogueConflict("Another media of this client has this id.")
                     raise CatalogueConflict("The same picture was being deleted at this moment; please try again.")
+                stored, key = found
                 row = {
                     "space": self.space.number,
-                    "media_id": stored.id,
+                    "key": key,
                     "embedding": vector,
                     "blank": blank,
                     "reading": READING,
@@ -184,8 +200,8 @@ class Catalogue:
     async def find_media_by_digest(self, client_id: str, product_id: str, digest: Digest) -> Media | None:
         """The media of the product whose bytes have this SHA-256."""
         parameters = {"client_id": client_id, "product_id": product_id, "digest": digest}
-        found = await self._read("find_media_by_digest", parameters, class_row(Media))
-        return found[0] if found else None
+        found = await self._read("find_media_by_digest", parameters, kwargs_row(_kept))
+        return found[0][0] if found else None
 
     async def get_media(self, client_id: str, media_id: str) -> Media:
         """Raises MediaNotFound."""
@@ -211,6 +227,18 @@ class Catalogue:
         """The media's vector in this space, as it is stored; None when it has none."""
         found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, args_row(_vector))
         return found[0] if found else None
+
+    async def could_find(self, client_id: str, media_id: str, within: Filter) -> bool:
+        """Whether a search of the client's among what passes this filter could find the media."""
+        conditions = Conditions.of(within)
+        parameters = {
+            "client_id": client_id,
+            "media_id": media_id,
+            "product_ids": conditions.product_ids,
+            "kind": conditions.kind,
+            "attributes": conditions.jsonpath,
+        }
+        return bool(await self._read("media_found", parameters, tuple_row))
 
     async def same_files(self, client_id: str, media_id: str, *, limit: int = MOST_MATCHES) -> list[Match]:
         """The client's other active media with the very bytes of this one, by id; also those without a vector yet."""
@@ -261,3 +289,8 @@ def _vector(embedding: HalfVector, blank: bool) -> MediaVector:
 
 def _put(*, created: bool, **product: Any) -> tuple[Product, bool]:
     return Product(**product), created
+
+
+def _kept(*, key: str, **media: Any) -> tuple[Media, str]:
+    """A media, and its id in the database."""
+    return Media(**media), key

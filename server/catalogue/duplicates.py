@@ -6,8 +6,9 @@ vector is compared with each other one, in blocks, since no index answers that f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import Connection, IsolationLevel
-from psycopg.rows import TupleRow, class_row, scalar_row
+from psycopg.rows import TupleRow, class_row, kwargs_row, scalar_row
 
 from server.access.clients import check_id
 from server.artifact.artifact import Artifact
@@ -258,8 +259,8 @@ def find(
         media=count.media,
         without_vector=count.media - count.embedded,
         blank=count.blank,
-        exact=[[known[one] for one in group] for group in same],
-        near=list(_near(linked, ids, known, grades)) if linked is not None and grades is not None else None,
+        exact=_in_order([known[one] for one in group] for group in same),
+        near=_in_order(_near(linked, ids, known, grades)) if linked is not None and grades is not None else None,
     )
 
 
@@ -270,7 +271,10 @@ def _read_vectors(
     space: _Space,
     bar: Progress,
 ) -> tuple[list[str], Halves]:
-    """The media's ids, and their vectors as float16[N, D], N the total of the bar; read a few thousand at a time."""
+    """The media's ids in the database, and their vectors as float16[N, D], N the total of the bar.
+
+    They are read a few thousand at a time.
+    """
     ids: list[str] = []
     vectors = np.empty((bar.total, space.dimensions), np.float16)
     with connection.cursor(name="vectors", binary=True, row_factory=class_row(_Embedded)) as cursor:
@@ -284,13 +288,24 @@ def _read_vectors(
 
 
 def _describe(connection: Connection[TupleRow], query: bytes, client_id: str, ids: Sequence[str]) -> dict[str, Copy]:
+    """The media by their ids in the database, in which the API's may be others."""
     known: dict[str, Copy] = {}
     chosen = list(dict.fromkeys(ids))
-    with connection.cursor(row_factory=class_row(Copy)) as cursor:
+    with connection.cursor(row_factory=kwargs_row(_described)) as cursor:
         for start in range(0, len(chosen), _DESCRIBED):
             part = {"client_id": client_id, "ids": chosen[start : start + _DESCRIBED]}
-            known.update((copy.media_id, copy) for copy in cursor.execute(query, part))
+            known.update(cursor.execute(query, part))
     return known
+
+
+def _described(*, key: str, **copy: Any) -> tuple[str, Copy]:
+    return key, Copy(**copy)
+
+
+def _in_order(groups: Iterable[list[Copy]]) -> list[list[Copy]]:
+    """By the media's ids, in each group and of the groups' first."""
+    by_id = attrgetter("media_id")
+    return sorted((sorted(group, key=by_id) for group in groups), key=lambda group: by_id(group[0]))
 
 
 def _near(linked: Linked, ids: Sequence[str], known: Mapping[str, Copy], grades: Grades) -> Iterator[list[Copy]]:
@@ -301,7 +316,7 @@ def _near(linked: Linked, ids: Sequence[str], known: Mapping[str, Copy], grades:
             copies.append(
                 msgspec.structs.replace(
                     known[ids[place]],
-                    nearest=ids[linked.nearest[place]],
+                    nearest=known[ids[linked.nearest[place]]].media_id,
                     cosine=cosine,
                     similarity=similarity(cosine),
                     grade=grades.of(cosine),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -71,11 +72,63 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
         return msgspec.to_builtins(self) or None
 
     @property
+    def without_conditions(self) -> bool:
+        """Whether every media passes."""
+        return self.product_ids is None and self.kind is None and not self.attributes
+
+    @property
     def jsonpath(self) -> str | None:
         """The conditions on attributes as PostgreSQL's jsonpath; None where there are none."""
         if not self.attributes:
             return None
         return " && ".join(f"({_condition(key, value)})" for key, value in sorted(self.attributes.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a match must be to pass several filters, in the form that the statements take it."""
+
+    product_ids: list[str] | None
+    kind: str | None
+    jsonpath: str | None
+    contradictory: bool
+    """Nothing can pass: the filters have no product, or no kind, in common."""
+
+    @classmethod
+    def of(cls, *filters: Filter) -> Conditions:
+        """All filters at once. Each may have a condition of its own on the same attribute: all of them hold."""
+        kinds = {one.kind for one in filters if one.kind is not None}
+        listed = [set(one.product_ids) for one in filters if one.product_ids is not None]
+        products = sorted(set.intersection(*listed)) if listed else None
+        paths = [path for one in filters if (path := one.jsonpath) is not None]
+        return cls(
+            products,
+            min(kinds, default=None),
+            " && ".join(paths) or None,
+            contradictory=products == [] or len(kinds) > 1,
+        )
+
+    @property
+    def any(self) -> bool:
+        """Whether every media passes."""
+        return self.product_ids is None and self.kind is None and self.jsonpath is None
+
+
+_WITHIN = "within"
+
+
+def kept(asked: Filter, within: Filter) -> dict[str, Any] | None:
+    """A query's two filters in JSON's types, for those who repeat it; None where neither has conditions."""
+    beyond = within.plain
+    plain = asked.plain
+    return plain if beyond is None else {**(plain or {}), _WITHIN: beyond}
+
+
+def kept_filters(plain: Mapping[str, Any] | None) -> tuple[Filter, Filter]:
+    """The two filters again. Raises BadParameter."""
+    asked = dict(plain or {})
+    within = asked.pop(_WITHIN, None)
+    return Filter.of(asked), Filter.of(within)
 
 
 def _condition(key: str, value: Scalar | tuple[Scalar, ...] | Range) -> str:

@@ -19,7 +19,7 @@ from pgvector import HalfVector
 from psycopg.rows import class_row, scalar_row
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.filters import Filter
+from server.catalogue.filters import kept_filters
 from server.catalogue.indexes import blurred, mean_recall
 from server.catalogue.rows import IndexAnswer, Query, SpaceRow
 from server.database.pool import Pool, open_pool
@@ -129,6 +129,11 @@ async def measure(settings: Settings, url: str) -> list[ClientRecall]:
         return [await _measure_client(pool, catalogue, queries, one) for one in indexed]
 
 
+def _query(client_id: str, search: _Kept) -> Query:
+    asked, within = kept_filters(search.where)
+    return Query(client_id, search.embedding.to_numpy(), limit=search.limit, filter=asked, within=within)
+
+
 async def _measure_client(pool: Pool, catalogue: Catalogue, queries: Queries, one: _Indexed) -> ClientRecall:
     about = {"space": catalogue.space.number, "client_id": one.client_id}
     async with pool.connection() as connection:
@@ -137,10 +142,7 @@ async def _measure_client(pool: Pool, catalogue: Catalogue, queries: Queries, on
         vectors = connection.cursor(row_factory=scalar_row)
         of_space = queries.of(catalogue.space.table)
         drawn = await (await vectors.execute(of_space["drawn"], {**about, "count": _QUERIES - len(kept)})).fetchall()
-    asked = [
-        Query(one.client_id, search.embedding.to_numpy(), limit=search.limit, filter=Filter.of(search.where))
-        for search in kept
-    ]
+    asked = [_query(one.client_id, search) for search in kept]
     asked += [Query(one.client_id, blurred(stored, seed).to_numpy()) for seed, stored in enumerate(drawn)]
     shares, by_index, short = [], 0, 0
     for query in asked:

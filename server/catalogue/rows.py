@@ -1,4 +1,7 @@
-"""What goes into the catalogue and what comes out of it: frozen records."""
+"""What goes into the catalogue and what comes out of it: frozen records.
+
+The ids of products and media in them are the API's, which are unique within a client.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
-from server.catalogue.filters import Filter
+from server.catalogue.filters import Conditions, Filter
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class Product:
 class NewMedia:
     """A media to be added: a picture whose bytes are stored under `s3_key`, with SHA-256 `content_digest`.
 
-    `width` and `height` in pixels, after orientation; `bytes` is the file's size.
+    `width` and `height` in pixels, after orientation; `bytes` is the file's size. `upload`: 32 hex digits, after which
+    the keys of its objects are named. Each upload draws its own, so that no two share one, whatever their clients and
+    ids.
     """
 
     id: str
@@ -81,6 +86,7 @@ class NewMedia:
     width: int | None
     height: int | None
     content_digest: Digest
+    upload: str
     kind: str = "image"
 
 
@@ -135,6 +141,8 @@ class Query:
     """The least cosine of a match, in [-1, 1]."""
     filter: Filter = field(default_factory=Filter)
     """What a match must be beyond the client's. A filter never shortens the list while enough matches exist."""
+    within: Filter = field(default_factory=Filter)
+    """What a match must be besides, since its caller may search among no others."""
     digest: Digest | None = None
     """SHA-256 of the bytes that the vector was made from: media with these bytes are always candidates, even before
     their vectors are made."""
@@ -142,6 +150,11 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """All that a match must be beyond the client's."""
+        return Conditions.of(self.filter, self.within)
 
 
 @dataclass(frozen=True)

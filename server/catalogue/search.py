@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import RowMaker, TupleRow, no_result
 from psycopg.types.json import Jsonb
 
-from server.catalogue.filters import Filter
+from server.catalogue.filters import kept
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
 from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import similarity
@@ -112,9 +112,11 @@ class Searcher:
         fewer matches than were asked for, or where the limit cut through the middle of equals.
         """
         parameters = self._parameters(query)
+        if query.conditions.contradictory:
+            return Found([], "exact")
         matches = None
         # Few products have few media: comparing with each of those is quicker, and exact.
-        if query.filter.product_ids is None:
+        if parameters["product_ids"] is None:
             indexes = await self._known_indexes()
             if (index := indexes.get(self._indexes.name_of(query.client_id))) is not None:
                 matches = await self._search_by_index(query, parameters, index)
@@ -141,7 +143,7 @@ class Searcher:
         query = answer.query
         exact = await self.search_again(query)
         recall = mean_recall([exact], [list(answer.cosines)])
-        plain = query.filter.plain
+        plain = kept(query.filter, query.within)
         parameters = {
             "space": self._space.number,
             "client_id": query.client_id,
@@ -167,28 +169,28 @@ class Searcher:
         """The parameters of the statement `search`, but for the number of candidates."""
         if not 1 <= query.limit <= MOST_MATCHES:
             raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
-        products = query.filter.product_ids
+        conditions = query.conditions
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
             "limit": query.limit,
-            "product_ids": list(products) if products is not None else None,
-            "kind": query.filter.kind,
-            "attributes": query.filter.jsonpath,
+            "product_ids": conditions.product_ids,
+            "kind": conditions.kind,
+            "attributes": conditions.jsonpath,
             "digest": query.digest,
             "media_id": query.media_id,
             "without_blank": query.without_blank,
         }
 
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
-        statement = self._statements["near_exactly" if query.filter == Filter() else "near_exactly_where"]
+        statement = self._statements["near_exactly" if query.conditions.any else "near_exactly_where"]
         asked = {**parameters, "candidates": query.limit + MARGIN}
         return [row.match for row in await self._reads.fetch(statement, asked, _ranked_row, client=query.client_id)]
 
     async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
         candidates = query.limit + MARGIN
-        if query.filter == Filter():
+        if query.conditions.any:
             if 2 * query.limit > MOST_EF_SEARCH:
                 return None
             given = await self._through(index, query.limit, candidates, parameters)

@@ -16,6 +16,7 @@ from server.access import stored_keys
 from server.access.clients import DEFAULT_CLIENT
 from server.access.keyring import EFFECTIVE_SECONDS
 from server.access.keys import StoredKey
+from server.access.limits import limits_of
 from server.access.scopes import SCOPES, scopes_of
 from server.access.stored_keys import Made, Wanted
 from server.commands.flags import add_flags
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--expires", metavar="WHEN", help="90d, 12h, or the last day (UTC), as 2027-01-31; else never")
     create.add_argument("--name", help="what it is for, for people")
+    create.add_argument(
+        "--limit",
+        nargs="+",
+        default=[],
+        metavar="LIMIT",
+        help="what it may ask for, such as requests=50/100 concurrent=8",
+    )
     listed = action("list", "list the keys, without the keys themselves; when one was last used is not kept")
     listed.add_argument("--client", metavar="ID", help="those of this client alone")
     rotate = action("rotate", "make a new key like this one, which goes on working for a while")
@@ -112,6 +120,7 @@ def _create(arguments: argparse.Namespace) -> Work:
         scopes_of(arguments.scope),
         arguments.name,
         _expiry(arguments.expires) if arguments.expires is not None else None,
+        limits_of(" ".join(arguments.limit)) if arguments.limit else {},
     )
 
     def work(connection: Connection[Any]) -> None:

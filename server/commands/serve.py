@@ -41,12 +41,6 @@ _log = logging.getLogger(__name__)
 
 # A worker that still drains after the deadline of a request and this margin is killed.
 _DRAIN_MARGIN_SECONDS = 10
-# Within which the head of a request must come, counted from the answer before. So long, because a proxy that keeps
-# connections open, for 60 s as a rule, must be the one who closes them: else it sends requests into closed ones.
-_HEAD_SECONDS = 75
-
-# What a connection may hold that nobody has read yet, its headers among it. Each of a thousand senders fills as much.
-_CONNECTION_BUFFER_BYTES = 65_536
 
 
 def serve(settings: Settings) -> int:
@@ -176,8 +170,9 @@ def _run_workers(settings: Settings, url: str, address: Address) -> int:
             workers=count,
             backlog=connections,
             backpressure=connections,
+            # The buffer is what a connection may hold that nobody has read yet: each of a thousand senders fills it.
             http1_settings=HTTP1Settings(
-                header_read_timeout=_HEAD_SECONDS * 1000, max_buffer_size=_CONNECTION_BUFFER_BYTES
+                header_read_timeout=int(settings.head_seconds * 1000), max_buffer_size=settings.max_head
             ),
             is_ready=lambda: was_ready(Path(folder)),
             workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN_SECONDS,
@@ -209,4 +204,6 @@ def _as_text(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:.9f}"  # not 1e-05
+    if isinstance(value, tuple):
+        return ",".join(value)
     return "" if value is None else str(value)

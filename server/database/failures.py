@@ -42,7 +42,8 @@ def translated() -> Iterator[None]:
     except psycopg.errors.UniqueViolation as exc:
         if exc.diag.constraint_name == "products_clientId_sku_key":
             raise SkuTaken from exc
-        raise CatalogueConflict(f"The catalogue holds this already: {exc.diag.message_detail}") from exc
+        # PostgreSQL's detail quotes the row in the way: ids of the database, and maybe another client's data.
+        raise CatalogueConflict("The catalogue holds this already.") from exc
     except psycopg.errors.ForeignKeyViolation as exc:
         raise CatalogueConflict("What this belongs to was deleted at the same moment.") from exc
     except psycopg.errors.CheckViolation as exc:

@@ -31,8 +31,9 @@ LOCK_STORE = 4
 # With these the second integer is the number of a space: which process re-embeds for it, and which server maintains it.
 LOCKS_OF_REEMBEDDING = LOCKS + 1
 LOCKS_OF_MAINTENANCE = LOCKS + 2
-# With these it is the hash of a media's id, held to the end of a transaction: an upload shares the lock while it adds
-# the row, and a sweep of the store has it alone while it takes the media's objects for orphans.
+# With these it is a hash of the digits after which an upload's objects are named, held to the end of a transaction: an
+# upload shares the lock while it adds the row, and a sweep of the store has it alone while it takes the objects for
+# orphans.
 LOCKS_OF_MEDIA = LOCKS + 3
 
 SECOND_LOCK_TIMEOUT_SECONDS = 0.3

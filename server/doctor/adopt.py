@@ -60,7 +60,7 @@ _TYPES: Mapping[str, Mapping[str, str]] = {
 }
 
 # Columns that later migrations add. A legacy column of the same name is renamed.
-_LATER = {"products": ("attributes",), "media": ("revision",)}
+_LATER = {"products": ("attributes", "apiId"), "media": ("revision", "apiId")}
 
 # Unique sets of columns that Twinlens' own constraints replace.
 _REPLACED = ({"sku"}, {"id", "clientId"}, {"clientId", "sku"}, {"productId", "contentDigest"})
@@ -204,7 +204,7 @@ class Adoption:
         for table, later in _LATER.items():
             for column in later:
                 if tables.has(table, column):
-                    wanted = f"older{column.capitalize()}"
+                    wanted = f"older{column[0].upper()}{column[1:]}"
                     self._alter("rename_column", table=table, column=column, wanted=wanted)
                     self._changes.append(f"{table}.{column} is called {wanted} now: Twinlens has another {column}.")
         self._change_types(tables)

@@ -9,8 +9,10 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from server.access.keyring import Keyring
 from server.access.scopes import ANYBODY, Principal
 from server.errors import Forbidden, KeyInvalid, KeyMissing, KeyRefused, ScopeMissing
+from server.http.narrowing import admit_search_key
 from server.http.request import PRINCIPAL, Request, queried_client
 from server.http.rules import Rule, rule_of
+from server.http.signed import signed_for
 from server.lifespan import Services
 
 
@@ -31,7 +33,10 @@ def authorised(app: ASGIApp) -> ASGIApp:
 def _admit(scope: Scope, rule: Rule) -> Principal:
     services: Services = scope["litestar_app"].state.services
     keyring = services.keyring
-    if not keyring.needed:
+    needed = keyring.needed
+    if rule.signed and (principal := signed_for(scope, rule, keyring.url_secret)) is not None:
+        return principal
+    if not needed:
         return _anybody(scope, keyring)
     presented = presented_key(scope)
     if presented is None:
@@ -39,6 +44,8 @@ def _admit(scope: Scope, rule: Rule) -> Principal:
     principal = keyring.principal(presented)
     if not principal.scopes & set(rule.scopes):
         raise ScopeMissing(*rule.scopes)
+    if principal.narrowing is not None:
+        admit_search_key(principal.narrowing, rule, scope)
     if scope["query_string"] and (named := queried_client(Request(scope))):
         # Refused here where it is another client, before anything of the body is read.
         principal.client_for(named, needed=False)

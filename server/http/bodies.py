@@ -16,6 +16,7 @@ from litestar.exceptions import InternalServerException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from server.errors import BadParameter, CallerLeft, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
+from server.http.account import account_of
 from server.http.encodings import inflated
 from server.http.memory import room_of
 from server.http.request import Request
@@ -26,13 +27,19 @@ Fields = TypeVar("Fields", bound=msgspec.Struct)
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
 
-# 256 pictures and a handful of fields.
-_MOST_PARTS = 300
-# A vector of 4,000 numbers as text is a tenth of this; parsing much more would delay everyone else.
-_LARGEST_JSON = 1_000_000
+BODY_LIMITS = "body_limits"
+"""Where the state of an app has its BodyLimits."""
 
 # Some write it before UTF-8, to say that it is UTF-8.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Of one body: the most parts of a form, and the most bytes of JSON."""
+
+    parts: int
+    json: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ def content_type(request: Request) -> str:
 async def read_form(request: Request) -> Form:
     """The form's `file` parts and its other fields.
 
-    Raises UnsupportedBody, MalformedRequest, BadParameter, UploadTooLarge, Overloaded.
+    Raises UnsupportedBody, MalformedRequest, BadParameter, UploadTooLarge, Overloaded, RateLimited.
 
     Litestar's own reader treats a part without a plain file name as text, and keeps large ones in temporary files.
     """
@@ -77,8 +84,9 @@ async def read_form(request: Request) -> Form:
         raise MalformedRequest("The form cannot be read: its Content-Type names no boundary.")
     files: list[bytes] = []
     fields: dict[str, str] = {}
+    most = _limits_of(request).parts
     try:
-        async for part, data in _parts(request, boundary):
+        async for part, data in _parts(request, boundary, most):
             if part.name == "file":
                 files.append(data)
             elif part.filename is not None:
@@ -89,21 +97,23 @@ async def read_form(request: Request) -> Form:
                 fields[part.name or ""] = data.decode()
     except ParserLimitReached as exc:
         raise BadParameter(
-            f"The form has too many parts or too long headers: at most {_MOST_PARTS} parts, with short headers."
+            f"The form has too many parts or too long headers: at most {most:,} parts, with short headers."
         ) from exc
     except UnicodeDecodeError as exc:
         raise BadParameter("A field of the form is not UTF-8 text.") from exc
     except MultipartError as exc:
         raise MalformedRequest("The form cannot be read: it is no complete multipart/form-data.") from exc
     note_read(request.scope)
+    if (account := account_of(request.scope)) is not None:
+        await account.take_pictures(len(files))
     return Form(files, fields)
 
 
-async def _parts(request: Request, boundary: str) -> AsyncIterator[tuple[MultipartSegment, bytes]]:
+async def _parts(request: Request, boundary: str, most: int) -> AsyncIterator[tuple[MultipartSegment, bytes]]:
     """Each part with its bytes, as soon as it is complete."""
     part: MultipartSegment | None = None
     data = io.BytesIO()
-    with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
+    with PushMultipartParser(boundary, max_segment_count=most) as parser:
         async for chunk in _stream(request):
             for event in parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
@@ -139,6 +149,11 @@ async def _received(request: Request) -> AsyncIterator[bytes]:
         raise CallerLeft from exc
 
 
+def _limits_of(request: Request) -> BodyLimits:
+    limits: BodyLimits = request.app.state[BODY_LIMITS]
+    return limits
+
+
 def _short(name: str | None) -> str:
     return repr((name or "")[:40])
 
@@ -150,11 +165,11 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
     charset = request.content_type[1].get("charset", "utf-8")
     if charset.strip("\"'").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedBody(f"Send JSON as UTF-8: the charset {_short(charset)} is not read here.")
-    body = bytearray()
+    body, most = bytearray(), _limits_of(request).json
     async for chunk in _stream(request):
         body += chunk
-        if len(body) > _LARGEST_JSON:
-            raise UploadTooLarge(f"A JSON body may have at most {_LARGEST_JSON:,} bytes.")
+        if len(body) > most:
+            raise UploadTooLarge(f"A JSON body may have at most {most:,} bytes.")
     note_read(request.scope)
     text = bytes(body.removeprefix(_BYTE_ORDER_MARK))
     try:

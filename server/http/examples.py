@@ -94,6 +94,9 @@ _PRODUCT = wire.Product(
     created_at=_THEN,
     updated_at=_THEN,
 )
+_SIGNED = f"expires=1777982400&clientId={CLIENT}&signature=1b44647c55956f49a44090fa89de0777"
+_THUMBNAIL_URL = f"/v1/media/{MEDIA}/thumbnail?{_SIGNED}"
+_FILE_URL = f"/v1/media/{MEDIA}/file?{_SIGNED}"
 _MEDIA = wire.Media(
     id=MEDIA,
     product_id=PRODUCT,
@@ -101,6 +104,8 @@ _MEDIA = wire.Media(
     kind="image",
     status="ready",
     s3_key=f"media/{CLIENT}/{MEDIA}.jpg",
+    thumbnail_url=_THUMBNAIL_URL,
+    file_url=_FILE_URL,
     content_type="image/jpeg",
     bytes=48211,
     width=800,
@@ -114,6 +119,8 @@ _MATCH = wire.Match(
     product_name="Red running shoe",
     media_id=MEDIA,
     s3_key=f"media/{CLIENT}/{MEDIA}.jpg",
+    thumbnail_url=_THUMBNAIL_URL,
+    file_url=_FILE_URL,
     width=800,
     height=600,
     score=-1.0,

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, Message, Middleware, Receive, ReceiveMessage
 from server.database import outcome
 from server.errors import DeadlineMissed, OutcomeUnknown
 from server.http import problems, timing
+from server.http.account import account_of
 from server.http.overdue import Overdue
 from server.http.request import Request, keep_deadline
 from server.lifespan import Services
@@ -48,6 +49,8 @@ def observed(app: ASGIApp) -> ASGIApp:
             if message["type"] == "http.response.start":
                 headers = MutableScopeHeaders(message)
                 headers[problems.REQUEST_ID_HEADER] = request_id
+                if (account := account_of(scope)) is not None:
+                    headers.update(account.headers())
                 if stages := timing.header(scope):
                     headers["Server-Timing"] = stages
                 services: Services | None = getattr(scope["litestar_app"].state, "services", None)

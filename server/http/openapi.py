@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
+from server.access.clients import ID_PATTERN
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
@@ -93,6 +94,7 @@ TEXT: tuple[type[TwinlensError], ...] = (errors.NoTextTower, errors.NoText, erro
 # What may happen to every call, whatever it is.
 _ANYWHERE: tuple[type[TwinlensError], ...] = (
     errors.BadParameter,
+    errors.RateLimited,
     *problems.answered_with(500),
     *problems.answered_with(503),
 )
@@ -104,19 +106,21 @@ _WITH_KEY: tuple[type[TwinlensError], ...] = (
     errors.RateLimited,
     errors.KeysUnknown,
 )
+# And to those for whoever runs the server: they have a deadline as well, by the header or the server's own.
+_IN_TIME: tuple[type[TwinlensError], ...] = (errors.BadParameter, errors.DeadlineMissed)
 
 _KEY = "contract"
 
 _STATUSES = {
     400: "No picture, an unreadable one, or a body that cannot be read.",
-    401: "A key is needed, and none was sent that is good here.",
     403: "Not with this key, or not from the page or by the name that the server was called.",
+    401: "No key that is good here, or an address whose signature is wrong or expired.",
     404: "No such thing in this client's catalogue.",
     409: "It does not fit what the catalogue holds, or the vector is of another space.",
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
-    429: "Too many requests: try again after `Retry-After` seconds.",
+    429: "More than the limits of the key or the client allow: go on after `Retry-After` seconds.",
     500: "A fault of ours.",
     503: "Too busy, or not in time: try again after `Retry-After` seconds.",
 }
@@ -136,7 +140,7 @@ class Contract:
     client: bool
     lane: bool
     query: Mapping[str, tuple[Any, Any]]
-    """Further parameters in the query: their types and defaults."""
+    """Further parameters in the query: their types and defaults; None for none."""
     ours: bool
     """Whether it is a call of the API proper, with a deadline, rather than one for those who run the server."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -175,7 +179,7 @@ def contract(
     """
     made = Contract(
         name=name,
-        errors=(*fails, *_ANYWHERE) if ours else fails,
+        errors=(*fails, *(_ANYWHERE if ours else _IN_TIME)),
         answers={
             status: (meaning, body if isinstance(body, Mapping) else {JSON: body})
             for status, (meaning, body) in answers.items()
@@ -203,12 +207,22 @@ _TAGS = {
 }
 # Sets of values that come more than once, or that programs will want by name.
 _ENUMS = {"ErrorCode": problems.codes(), "Grade": [*GRADES], "Lane": [*LANES]}
+_RATE_LIMIT = ("RateLimit", "RateLimit-Policy")
 _HEADERS = {
     problems.REQUEST_ID_HEADER: (
         "The id of this request, which the log has too: the caller's own, or a new one.",
         _REQUEST_ID,
     ),
     "Server-Timing": ("Milliseconds by stage.", {"type": "string"}),
+    "RateLimit": (
+        "What is left of each limit (draft-ietf-httpapi-ratelimit-headers): `r` of it, for `t` seconds. Only where "
+        "there are limits.",
+        {"type": "string"},
+    ),
+    "RateLimit-Policy": (
+        "The limits of this caller: `q` within `w` seconds. Only where there are limits.",
+        {"type": "string"},
+    ),
     "Retry-After": ("Seconds after which another try is likely to succeed.", {"type": "integer", "minimum": 1}),
 }
 
@@ -369,9 +383,12 @@ def _scopes(rule: Rule) -> Iterator[str]:
 def _parameters(path: str, made: Contract) -> Iterator[Json]:
     for name in re.findall(r"\{(\w+)\}", path):
         example = examples.IN_PATH[name]
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
+        # Others than these can be asked for, since older catalogues hold them, but not made.
+        schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"} if made.accepts else {"type": "string"}
+        yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
     for name, (kind, default) in made.query.items():
-        yield {"name": name, "in": "query", "required": False, "schema": {**_schema(kind), "default": default}}
+        schema = _schema(kind) if default is None else {**_schema(kind), "default": default}
+        yield {"name": name, "in": "query", "required": False, "schema": schema}
     if made.client:
         yield _optional("clientId", "query", _schema(ClientId), "The client that this is about.")
     if not made.ours:
@@ -386,8 +403,11 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     if made.lane:
         said = f"`{LANES[1]}` lets those go first who wait at a screen; `{LANES[0]}` unless given."
         yield _optional(LANE_HEADER, "header", _named("Lane"), said)
-    said = "An id for this request, which its answer and the log then have."
-    yield _optional(problems.REQUEST_ID_HEADER, "header", _REQUEST_ID, said)
+    said = (
+        "An id for this request, which its answer and the log then have: 1 to 64 letters, digits, `.`, `_` and `-`. "
+        "Anything else is replaced."
+    )
+    yield _optional(problems.REQUEST_ID_HEADER, "header", {"type": "string"}, said)
 
 
 def _optional(name: str, place: str, schema: Json, description: str) -> Json:
@@ -407,11 +427,14 @@ def _request_body(made: Contract) -> Json | None:
 
 
 def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
-    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing"] if made.ours else [])]
+    usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing", *_RATE_LIMIT] if made.ours else [])]
     for status, (meaning, contents) in made.answers.items():
         headers = _header_refs(*usual)
         own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}
         content = {kind: {"schema": _body(body)} for kind, body in contents.items()}
+        if not content:
+            yield status, {"description": meaning, "headers": {**headers, **own}}
+            continue
         if example := examples.ANSWERS.get(made.name):
             kind = next(iter(content))
             content[kind]["examples"] = _examples({f"{made.name}Answer": example})

@@ -6,13 +6,14 @@ import logging
 import math
 import uuid
 
+import msgspec
 from litestar import MediaType, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
 from server import errors
 from server.http.encodings import GZIP
-from server.http.request import Request
+from server.http.request import CODE, Request
 from server.http.wire import Problem
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -96,9 +97,22 @@ def request_id(request: Request) -> str:
 
 def _problem(request: Request, status: int, code: str, sentence: str, headers: dict[str, str]) -> Response[Problem]:
     body = Problem(error=sentence, code=code, request_id=request_id(request))
+    request.scope["state"][CODE] = code
     # What is not there now may be there in a moment, and must not be remembered as missing.
     headers = {**headers, REQUEST_ID_HEADER: body.request_id, "Cache-Control": "no-store"}
     return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def raw(error: errors.TwinlensError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error that is answered before there is a request: the log is not told."""
+    body = msgspec.json.encode(Problem(error=error.sentence, code=error.code, request_id=request_id))
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Cache-Control": "no-store"}
+    headers |= {"Retry-After": _retry_after(error)} if isinstance(error, errors.RateLimited) else {}
+    return status_of(error), [(name.lower().encode(), value.encode()) for name, value in headers.items()], body
+
+
+def _retry_after(error: errors.TwinlensError) -> str:
+    return str(math.ceil(getattr(error, "retry_after", 1.0)))
 
 
 def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
@@ -113,7 +127,7 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
             level, "%s %r %s (request %s): %s", request.method, request.url.path, how, request_id(request), error.line
         )
     if status in (429, 503):
-        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", 1.0)))
+        headers["Retry-After"] = _retry_after(error)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnsupportedEncoding):

@@ -18,6 +18,7 @@ from server.access.scopes import ANYBODY, Principal
 from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter
 from server.http import timing
+from server.http.account import account_of
 from server.http.rules import rule_of
 
 Request = litestar.Request[Any, Any, State]
@@ -29,6 +30,15 @@ _DEADLINE = "deadline"
 
 PRINCIPAL = "principal"
 """Where the state of a request has its Principal."""
+
+CLIENT = "client"
+"""Where the state of a request has the client that it is for, once that is known."""
+
+OBJECTS = "objects"
+"""Where it has the ids of what a request made, for the audit."""
+
+CODE = "code"
+"""Where it has the code of the error that is its answer."""
 
 MOST_SECONDS = "most_seconds"
 """The option of a handler whose requests have less time than others."""
@@ -61,13 +71,16 @@ class Call:
 def call_of(request: Request, named: str | None = None) -> Call:
     """The call of a request whose body was read; `named`: the client that the body names.
 
-    Raises BadParameter for a header that names no lane, and otherwise as `client_of`.
+    Raises BadParameter for a header that names no lane, and otherwise as `client_of`; RateLimited.
     """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
         raise BadParameter(f"The header {LANE_HEADER} accepts {' or '.join(LANES)}, not {lane[:40]!r}.")
     principal = principal_of(request.scope)
     client_id = client_of(request, principal, named)
+    if (account := account_of(request.scope)) is not None and account.awaits_client:
+        account.enter_client(client_id)
+    request.scope["state"][CLIENT] = client_id
     return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
 
 
@@ -97,6 +110,11 @@ def principal_of(scope: Scope) -> Principal:
     """Who sends this request, once that is found out."""
     principal: Principal = scope["state"].get(PRINCIPAL, ANYBODY)
     return principal
+
+
+def made(request: Request, id_: str) -> None:
+    """Say which object a request made, whose id its address does not hold."""
+    request.scope["state"][OBJECTS] = (id_,)
 
 
 def keep_deadline(request: Request, most: float) -> float:

@@ -23,8 +23,12 @@ class Rule:
     """Any one of them is enough. Where there are none, the route needs no key at all."""
     client: bool = True
     """Whether a request is about one client's catalogue: then a key that is every client's must name one."""
+    derived: bool = False
+    """Whether search keys, which were derived from a key of scope `search`, open it, too."""
     signed: bool = False
     """Whether a signature in the address does in place of a key."""
+    audited: bool = False
+    """Whether each request is kept in the audit, refused or not: those that change what is there."""
 
     @property
     def open(self) -> bool:
@@ -32,12 +36,12 @@ class Rule:
 
 
 OPEN = Rule(client=False)
-_SEARCH = Rule(("search",))
+_SEARCH = Rule(("search",), derived=True)
+_SEARCH_V1 = Rule(("search", "write"), derived=True)
 _EMBED = Rule(("search",), client=False)
 _EMBED_V1 = Rule(("search", "write"), client=False)
-_SEARCH_V1 = Rule(("search", "write"))
 _READ = Rule(("read",))
-_WRITE = Rule(("write",))
+_WRITE = Rule(("write",), audited=True)
 ADMIN = Rule(("admin",), client=False)
 
 RULES: Mapping[tuple[str, str], Rule] = {
@@ -52,7 +56,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/v1/media/{media_id}"): _READ,
     ("DELETE", "/v1/media/{media_id}"): _WRITE,
     ("GET", "/v1/media/{media_id}/duplicates"): _READ,
-    ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), signed=True),
+    ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), derived=True, signed=True),
+    ("GET", "/v1/media/{media_id}/file"): Rule(("read",), signed=True),
     ("GET", "/health/live"): OPEN,
     ("GET", "/health/ready"): OPEN,
     ("GET", "/metrics"): ADMIN,

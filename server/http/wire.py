@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from server.access.clients import DEFAULT_CLIENT
+from server.access.clients import DEFAULT_CLIENT, ID_PATTERN
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.preprocessing.text import MOST_CHARACTERS
 
-ClientId = Annotated[str, msgspec.Meta(description=f"The client; `{DEFAULT_CLIENT}` when not given.")]
+# Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
+ClientId = Annotated[
+    str,
+    msgspec.Meta(
+        description=f"The client; `{DEFAULT_CLIENT}` when not given.", extra_json_schema={"pattern": f"^{ID_PATTERN}$"}
+    ),
+]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=rows.MOST_MATCHES)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -110,11 +116,36 @@ class UploadFields(_Request, frozen=True):
     client_id: ClientId | None = None
 
 
+ThumbnailUrl = Annotated[
+    str,
+    msgspec.Meta(
+        description="Where its thumbnail is: a path with a signature, which needs no key and expires; relative to the "
+        "server's address."
+    ),
+]
+FileUrl = Annotated[
+    str | None,
+    msgspec.Meta(
+        description="Where the picture is as it came, in the same way; null for a caller who may only search."
+    ),
+]
+
+
+class Addresses(NamedTuple):
+    """Where the pictures of a media are. The paths begin with the proxy's prefix, where it names one."""
+
+    thumbnail: str
+    file: str | None
+    """None for a caller who may see thumbnails only."""
+
+
 class Match(_Body, frozen=True):
     product_id: str
     product_name: str
     media_id: str
     s3_key: str
+    thumbnail_url: ThumbnailUrl
+    file_url: FileUrl
     width: int | None
     height: int | None
     score: float
@@ -124,14 +155,16 @@ class Match(_Body, frozen=True):
     """Null where the model has no grades, and for words. At best `similar` where one of the two pictures is blank."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None, *, blank: bool = False) -> Match:
-        """`blank`: what was searched for is a blank picture."""
+    def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:
+        """`at`: where its pictures are; `blank`: what was searched for is a blank picture."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
             product_name=match.product_name,
             media_id=match.media_id,
             s3_key=match.s3_key,
+            thumbnail_url=at.thumbnail,
+            file_url=at.file,
             width=match.width,
             height=match.height,
             score=score(match.cosine),
@@ -200,6 +233,8 @@ class Media(_Body, frozen=True):
     kind: str
     status: str
     s3_key: str
+    thumbnail_url: ThumbnailUrl
+    file_url: FileUrl
     content_type: str | None
     bytes: int | None
     width: int | None
@@ -211,7 +246,8 @@ class Media(_Body, frozen=True):
     """Whether the picture shows nothing but one colour: it is never called identical, nor a duplicate."""
 
     @classmethod
-    def of(cls, media: rows.Media) -> Media:
+    def of(cls, media: rows.Media, at: Addresses) -> Media:
+        """`at`: where its pictures are."""
         return cls(
             id=media.id,
             product_id=media.product_id,
@@ -219,6 +255,8 @@ class Media(_Body, frozen=True):
             kind=media.kind,
             status=media.status,
             s3_key=media.s3_key,
+            thumbnail_url=at.thumbnail,
+            file_url=at.file,
             content_type=media.content_type,
             bytes=media.bytes,
             width=media.width,

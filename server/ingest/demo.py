@@ -47,7 +47,7 @@ def products() -> list[DemoProduct]:
 async def load(catalogue: Catalogue, librarian: Librarian) -> int:
     """Add the missing pictures of the demo catalogue; gives how many. Products that somebody changed stay as they are.
 
-    A product whose id or SKU is taken is left out with a warning. Raises StartRefused when the catalogue cannot be
+    A product whose SKU another one has is left out with a warning. Raises StartRefused when the catalogue cannot be
     loaded.
     """
     known = await catalogue.digests(DEFAULT_CLIENT)

@@ -77,11 +77,11 @@ class Librarian:
             return known, False
         caller = Caller(client_id, "bulk")
         picture = await self._embedder.embed(data, within=within, thumbnail=True, caller=caller, digest=digest)
-        media_id = uuid.uuid4().hex
-        key = f"media/{client_id}/{media_id}.{picture.format.extension}"
-        thumbnail_key = f"thumbnails/{client_id}/{media_id}.webp"
+        upload = uuid.uuid4().hex
+        key = f"media/{client_id}/{upload}.{picture.format.extension}"
+        thumbnail_key = f"thumbnails/{client_id}/{upload}.webp"
         new = NewMedia(
-            id=media_id,
+            id=upload,
             product_id=product_id,
             client_id=client_id,
             s3_key=key,
@@ -91,6 +91,7 @@ class Librarian:
             width=picture.width,
             height=picture.height,
             content_digest=digest,
+            upload=upload,
         )
         return await self._to_its_end(self._keep(new, data, picture))
 

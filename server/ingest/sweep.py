@@ -1,10 +1,11 @@
 """Sweeping the store: objects that no row of the catalogue promises are found and removed.
 
 They are left by a crash between the bytes and their row, and by deletions whose second half failed. The key of an
-object names its media, and each upload has a media id of its own. So an object whose media has no row is an orphan, or
-belongs to an upload that has not ended. To tell them apart, however long an upload is held up: the sweep locks the
-media, finds it without a row, and notes that it may never get one; all of it is committed before the object is deleted.
-An upload adds its row under the same lock, and only where there is no such note.
+object has 32 hex digits of its upload, which no other upload has, of whatever client; they are the media's id as well,
+unless its caller chose one. So an object is an orphan, or belongs to an upload that has not ended, when they are no
+media's id and no row names its key. To tell them apart, however long an upload is held up: the sweep locks the
+upload, finds it without a row, and notes that it may never get one; all of it is committed before the object is
+deleted. An upload adds its row under the same lock, and only where there is no such note.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ AVIF = Format("AVIF", "image/avif", "avif")
 HEIC = Format("HEIF", "image/heic", "heic")
 HEIF = Format("HEIF", "image/heif", "heif")
 
+_BY_CONTENT_TYPE = {one.content_type: one for one in (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIC, HEIF)}
+
 _SIGNATURES: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
     (JPEG, lambda head: head.startswith(b"\xff\xd8\xff")),
     (PNG, lambda head: head.startswith(b"\x89PNG\r\n\x1a\n")),
@@ -43,6 +45,15 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _HEIF_BRANDS = {b"mif1", b"mif2", b"msf1"}
 # An honest file names about ten; libheif reads no more than this.
 _MOST_BRANDS = 1000
+
+
+CONTENT_TYPES = tuple(_BY_CONTENT_TYPE)
+"""Of all formats."""
+
+
+def of_content_type(content_type: str | None) -> Format | None:
+    """The format of this media type; None where it is none that is read here."""
+    return _BY_CONTENT_TYPE.get(content_type or "")
 
 
 def sniff(data: bytes) -> Format:

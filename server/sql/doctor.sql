@@ -1,8 +1,9 @@
 -- Every statement of the doctor: a name, a sentence, named parameters. They only read.
 --
 -- A statement that looks for something wrong gives one id for each thing that is wrong, and `count_found` counts them.
--- The ids of legacy tables may be of any type, and to_jsonb reads a column that may be missing. {found} is a statement
--- that looks for something wrong, {space} the table of the live space.
+-- The ids of legacy tables may be of any type, and to_jsonb reads a column that may be missing. Of a Twinlens database
+-- the ids are those of the API. {found} is a statement that looks for something wrong, {space} the table of the live
+-- space.
 
 -- count_found --
 -- How many ids a statement gives, and the first three. A legacy table may lack an id.
@@ -172,12 +173,12 @@ SELECT count(*) FROM {space}
 
 -- missing_media --
 -- A ready image without a vector in the space: no search finds it.
-SELECT m.id FROM media m
+SELECT coalesce(to_jsonb(m) ->> 'apiId', m.id) AS id FROM media m
 WHERE m.kind = 'image' AND m.status = 'ready' AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
 
 -- earlier_readings --
 -- An image that an earlier version of the readers has read, and that no server has looked at since.
-SELECT m.id FROM media m
+SELECT coalesce(to_jsonb(m) ->> 'apiId', m.id) AS id FROM media m
 JOIN {space} v ON v."mediaId" = m.id
 LEFT JOIN twinlens_readings r ON r.space = %(number)s AND r.reading >= %(reading)s
 WHERE v.reading < %(reading)s AND m.kind = 'image' AND m.status = 'ready'
@@ -185,13 +186,14 @@ WHERE v.reading < %(reading)s AND m.kind = 'image' AND m.status = 'ready'
 
 -- unread_media --
 -- An image that an earlier version of the readers has read, and that could not be read again.
-SELECT u."mediaId" AS id FROM twinlens_unread u
+SELECT coalesce(to_jsonb(m) ->> 'apiId', m.id) AS id FROM twinlens_unread u
+JOIN media m ON m.id = u."mediaId"
 JOIN {space} v ON v."mediaId" = u."mediaId" AND v.reading < %(reading)s
 WHERE u.space = %(number)s
 
 -- blank_media --
 -- An image that shows nothing but one colour.
-SELECT m.id FROM {space} v JOIN media m ON m.id = v."mediaId"
+SELECT coalesce(to_jsonb(m) ->> 'apiId', m.id) AS id FROM {space} v JOIN media m ON m.id = v."mediaId"
 WHERE v.blank AND m.kind = 'image' AND m.status = 'ready'
 
 -- large_clients --
@@ -200,7 +202,7 @@ SELECT "clientId" FROM {space} WHERE active GROUP BY "clientId" HAVING count(*) 
 
 -- sample_space --
 -- Vectors of the space drawn at random, with the key of each one's picture.
-SELECT v."mediaId" AS media_id, m."s3Key" AS s3_key, (v.embedding::vector)::real[] AS vector
+SELECT coalesce(to_jsonb(m) ->> 'apiId', m.id) AS media_id, m."s3Key" AS s3_key, (v.embedding::vector)::real[] AS vector
 FROM {space} v
 JOIN media m ON m.id = v."mediaId"
 WHERE v.ctid = ANY(ARRAY(SELECT ctid FROM {space} ORDER BY random() LIMIT %(count)s))

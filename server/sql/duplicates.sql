@@ -35,8 +35,8 @@ WHERE v."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image' A
 ORDER BY v."mediaId"
 
 -- describe --
--- What these media are, and of which products.
-SELECT m.id AS media_id, p.id AS product_id, p.name AS product_name, p."isActive" AS is_active, m."s3Key" AS s3_key,
+-- What these media are, and of which products. `key` is the media's id in the database; the others are the API's.
+SELECT m.id AS key, coalesce(m."apiId", m.id) AS media_id, coalesce(p."apiId", p.id) AS product_id, p.name AS product_name, p."isActive" AS is_active, m."s3Key" AS s3_key,
     encode(m."contentDigest", 'hex') AS digest
 FROM media m
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"

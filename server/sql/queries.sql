@@ -1,118 +1,185 @@
 -- Every statement of catalogue.py and search.py: a name, a sentence, named parameters. {space} is the space's table of
 -- vectors. The columns carry the names of the fields of the records that they become.
 
+-- product_api_id --
+-- A product's id in the API, which is unique within its client; as the index has it (0011_unique_ids.sql says why).
+CASE WHEN p."apiId" IS NULL THEN p.id ELSE p."apiId" END
+
+-- media_api_id --
+-- A media's id in the API, likewise.
+CASE WHEN m."apiId" IS NULL THEN m.id ELSE m."apiId" END
+
 -- product_columns --
 -- The fields of a Product.
-id, "clientId" AS client_id, name, sku, "isActive" AS is_active, attributes, "createdAt" AS created_at,
-    "updatedAt" AS updated_at
+{product_api_id} AS id, p."clientId" AS client_id, p.name, p.sku, p."isActive" AS is_active, p.attributes,
+    p."createdAt" AS created_at, p."updatedAt" AS updated_at
 
 -- media_columns --
 -- The fields of a Media.
-id, "productId" AS product_id, "clientId" AS client_id, kind, status, "s3Key" AS s3_key,
-    "thumbnailKey" AS thumbnail_key, "contentType" AS content_type, bytes, width, height,
-    "contentDigest" AS content_digest, "createdAt" AS created_at,
-    coalesce((SELECT v.blank FROM {space} v WHERE v."mediaId" = media.id), false) AS blank
+{media_api_id} AS id, (SELECT {product_api_id} FROM products p WHERE p.id = m."productId") AS product_id,
+    m."clientId" AS client_id, m.kind, m.status, m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key,
+    m."contentType" AS content_type, m.bytes, m.width, m.height, m."contentDigest" AS content_digest,
+    m."createdAt" AS created_at,
+    coalesce((SELECT v.blank FROM {space} v WHERE v."mediaId" = m.id), false) AS blank
 
 -- match_columns --
 -- The fields of a Match, but for its cosine and whether it is blank.
-p.id AS product_id, p.name AS product_name, m.id AS media_id, m."s3Key" AS s3_key, m.width, m.height
+{product_api_id} AS product_id, p.name AS product_name, {media_api_id} AS media_id, m."s3Key" AS s3_key, m.width,
+    m.height
 
 -- put_product --
--- Create a product, or change the client's own; no row when another client owns the id.
-INSERT INTO products AS p (id, "clientId", name, sku, "isActive", attributes)
-VALUES (%(id)s, %(client_id)s, %(name)s, %(sku)s, %(is_active)s, %(attributes)s)
-ON CONFLICT (id) DO UPDATE
-    SET name = excluded.name, sku = excluded.sku, "isActive" = excluded."isActive", attributes = excluded.attributes,
-        "updatedAt" = now()
-    WHERE p."clientId" = excluded."clientId"
-RETURNING {product_columns}, xmax = 0 AS created
+-- Change the client's product, or create it: under its own id, or elsewhere, where another client's has that id in the
+-- database. No row when it was created or deleted at the same moment.
+--
+-- Whether another client has the id must not show in the time that this takes. So a new product is always inserted
+-- twice: once with success, and once in vain after a look into one index. Neither locks or reads the row that is in the
+-- way, which row-level security may hide.
+WITH changed AS (
+    UPDATE products p
+    SET name = %(name)s, sku = %(sku)s, "isActive" = %(is_active)s, attributes = %(attributes)s, "updatedAt" = now()
+    WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+    RETURNING {product_columns}, false AS created
+), plain AS (
+    INSERT INTO products AS p (id, "apiId", "clientId", name, sku, "isActive", attributes)
+    SELECT %(id)s, NULL, %(client_id)s, %(name)s, %(sku)s, %(is_active)s, %(attributes)s
+    WHERE NOT EXISTS (SELECT FROM changed)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING {product_columns}, true AS created
+), other AS (
+    INSERT INTO products AS p (id, "apiId", "clientId", name, sku, "isActive", attributes)
+    SELECT CASE WHEN there.plain THEN %(id)s ELSE %(elsewhere)s END, CASE WHEN NOT there.plain THEN %(id)s END,
+        %(client_id)s, %(name)s, %(sku)s, %(is_active)s, %(attributes)s
+    FROM (SELECT EXISTS (SELECT FROM plain) AS plain) AS there
+    WHERE NOT EXISTS (SELECT FROM changed)
+    ON CONFLICT ("clientId", (CASE WHEN "apiId" IS NULL THEN id ELSE "apiId" END)) DO NOTHING
+    RETURNING {product_columns}, true AS created
+)
+SELECT * FROM changed UNION ALL SELECT * FROM plain UNION ALL SELECT * FROM other
 
 -- get_product --
 -- One product of the client.
 SELECT {product_columns}
-FROM products
-WHERE id = %(id)s AND "clientId" = %(client_id)s
+FROM products p
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
 
 -- lock_product_for_delete --
--- Keep media from being added to a product that is about to be deleted.
-SELECT FROM products WHERE id = %(id)s AND "clientId" = %(client_id)s FOR UPDATE
+-- Keep media from being added to a product that is about to be deleted; gives its id in the database.
+SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
 
 -- delete_product_media --
 -- Delete a product's media and give the keys of their bytes.
-DELETE FROM media
-WHERE "productId" = %(id)s AND "clientId" = %(client_id)s
-RETURNING "s3Key" AS s3_key, "thumbnailKey" AS thumbnail_key
+DELETE FROM media m
+WHERE m."productId" = %(key)s AND m."clientId" = %(client_id)s
+RETURNING m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key
 
 -- delete_product --
 -- Delete a product of the client.
-DELETE FROM products WHERE id = %(id)s AND "clientId" = %(client_id)s
+DELETE FROM products p WHERE p.id = %(key)s AND p."clientId" = %(client_id)s
 
 -- lock_product --
 -- Keep a product from being deleted or switched off until a media and its vector are both stored; and, before that, keep
--- the media's objects from being swept away.
-SELECT pg_advisory_xact_lock_shared(%(locks)s, hashtext(%(id)s))
-FROM products
-WHERE id = %(product_id)s AND "clientId" = %(client_id)s
+-- the media's objects from being swept away. Gives the product's id in the database.
+SELECT p.id, pg_advisory_xact_lock_shared(%(locks)s, hashtext(%(upload)s))
+FROM products p
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(product_id)s
 FOR SHARE
 
 -- add_media --
--- Add a media; no row when the product has a media of the same bytes already, or when its objects were swept away.
-INSERT INTO media (id, "productId", "clientId", kind, "s3Key", "thumbnailKey", "contentType", bytes, width, height,
-    "contentDigest")
-SELECT %(id)s, %(product_id)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s, %(bytes)s,
-    %(width)s, %(height)s, %(content_digest)s
-WHERE NOT EXISTS (SELECT FROM twinlens_swept WHERE "mediaId" = %(id)s)
-ON CONFLICT ("productId", "contentDigest") DO NOTHING
-RETURNING {media_columns}
+-- Add a media, as put_product adds a product, with its id in the database. No row when the product has a media of the
+-- same bytes already, when the client has one of this id, or when its objects were swept away.
+WITH plain AS (
+    INSERT INTO media AS m (id, "apiId", "productId", "clientId", kind, "s3Key", "thumbnailKey", "contentType", bytes,
+        width, height, "contentDigest")
+    SELECT %(id)s, NULL, %(product_key)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s,
+        %(bytes)s, %(width)s, %(height)s, %(content_digest)s
+    WHERE NOT EXISTS (SELECT FROM twinlens_swept WHERE "mediaId" = %(upload)s)
+    ON CONFLICT DO NOTHING
+    RETURNING {media_columns}, m.id AS key
+), other AS (
+    INSERT INTO media AS m (id, "apiId", "productId", "clientId", kind, "s3Key", "thumbnailKey", "contentType", bytes,
+        width, height, "contentDigest")
+    SELECT CASE WHEN there.plain THEN %(id)s ELSE %(elsewhere)s END, CASE WHEN NOT there.plain THEN %(id)s END,
+        %(product_key)s, %(client_id)s, %(kind)s, %(s3_key)s, %(thumbnail_key)s, %(content_type)s, %(bytes)s,
+        %(width)s, %(height)s, %(content_digest)s
+    FROM (SELECT EXISTS (SELECT FROM plain) AS plain) AS there
+    WHERE NOT EXISTS (SELECT FROM twinlens_swept WHERE "mediaId" = %(upload)s)
+    ON CONFLICT DO NOTHING
+    RETURNING {media_columns}, m.id AS key
+)
+SELECT * FROM plain UNION ALL SELECT * FROM other
 
 -- was_swept --
--- Whether the media's objects were swept away before it got its row.
-SELECT FROM twinlens_swept WHERE "mediaId" = %(id)s
+-- Whether the upload's objects were swept away before the media got its row.
+SELECT FROM twinlens_swept WHERE "mediaId" = %(upload)s
+
+-- has_media --
+-- Whether the client has a media of this id.
+SELECT FROM media m WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(id)s
 
 -- add_vector --
 -- Store a media's vector in the space, unless it has one.
 INSERT INTO {space} (space, "mediaId", embedding, blank, reading)
-VALUES (%(space)s, %(media_id)s, %(embedding)s, %(blank)s, %(reading)s)
+VALUES (%(space)s, %(key)s, %(embedding)s, %(blank)s, %(reading)s)
 ON CONFLICT ("mediaId") DO NOTHING
 
 -- find_media_by_digest --
--- The media of a product that has these bytes.
-SELECT {media_columns}
-FROM media
-WHERE "clientId" = %(client_id)s AND "productId" = %(product_id)s AND "contentDigest" = %(digest)s
+-- The media of a product that has these bytes, with its id in the database.
+SELECT {media_columns}, m.id AS key
+FROM media m
+WHERE m."clientId" = %(client_id)s AND m."contentDigest" = %(digest)s
+    AND m."productId" = (
+        SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(product_id)s
+    )
 
 -- get_media --
 -- One media of the client.
 SELECT {media_columns}
-FROM media
-WHERE id = %(id)s AND "clientId" = %(client_id)s
+FROM media m
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(id)s
 
 -- delete_media --
 -- Delete a media of the client and give what it was.
-DELETE FROM media
-WHERE id = %(id)s AND "clientId" = %(client_id)s
+DELETE FROM media m
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(id)s
 RETURNING {media_columns}
 
 -- media_vector --
 -- A media's vector in the space, as it is stored, and whether the picture is blank.
-SELECT embedding, blank FROM {space} WHERE "mediaId" = %(media_id)s AND "clientId" = %(client_id)s
+SELECT v.embedding, v.blank
+FROM media m
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
+
+-- media_found --
+-- A row where a search of the client's with this filter could find the media.
+SELECT
+FROM media m
+JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
+    AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
+    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
 
 -- same_files --
 -- The client's other active media with the very bytes of this one. Equal bytes give equal vectors: the cosine is 1.
+WITH this AS (
+    SELECT m.id, m."contentDigest" FROM media m WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
+)
 SELECT {match_columns}, 1::float8 AS cosine,
     coalesce((SELECT v.blank FROM {space} v WHERE v."mediaId" = m.id), false) AS blank
-FROM media o
-JOIN media m ON m."clientId" = o."clientId" AND m."contentDigest" = o."contentDigest" AND m.id <> o.id
+FROM this
+JOIN media m ON m."contentDigest" = this."contentDigest" AND m.id <> this.id
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-WHERE o.id = %(media_id)s AND o."clientId" = %(client_id)s
-    AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
-ORDER BY m.id
+WHERE m."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+ORDER BY {media_api_id}
 LIMIT %(limit)s
 
 -- digests --
 -- Which files the client has with a vector in the space, and under which product.
-SELECT m."productId" AS product_id, m."contentDigest" AS digest
+SELECT {product_api_id} AS product_id, m."contentDigest" AS digest
 FROM media m
+JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m."contentDigest" IS NOT NULL
 
@@ -140,7 +207,7 @@ FROM {products} p
 JOIN media m ON m."productId" = p.id
 JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
 WHERE m."clientId" = %(client_id)s
-    AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
+    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
     AND NOT (%(without_blank)s AND v.blank)
@@ -168,7 +235,7 @@ WITH near AS MATERIALIZED (
     FROM media m
     JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
     LEFT JOIN {space} v ON v."mediaId" = m.id
-    WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR m.id = %(media_id)s)
+    WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR {media_api_id} = %(media_id)s)
         AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
         AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
     -- No index has this order. A search through an index is planned with sorting switched off: for the order of m.id
@@ -191,12 +258,12 @@ FROM candidates c
 JOIN media m ON m.id = c."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
-    AND (%(product_ids)s::text[] IS NULL OR p.id = ANY(%(product_ids)s::text[]))
+    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
     AND NOT (%(without_blank)s AND c.blank)
-ORDER BY cosine DESC, coalesce(m.id = %(media_id)s, false) DESC, coalesce(m."contentDigest" = %(digest)s, false) DESC,
-    m.id
+ORDER BY cosine DESC, coalesce({media_api_id} = %(media_id)s, false) DESC,
+    coalesce(m."contentDigest" = %(digest)s, false) DESC, {media_api_id}
 LIMIT %(limit)s
 
 -- keep_comparison --

@@ -47,7 +47,7 @@ WHERE "sweptAt" < now() - %(pause)s::interval AND id = %(id)s
 RETURNING id
 
 -- with_row --
--- Those of these media that have a row.
+-- Those of these uploads that are the id of a media, as most are: then nobody need look for a row that names the key.
 SELECT id FROM media WHERE id = ANY(%(ids)s)
 
 -- named --

@@ -73,7 +73,9 @@ def test_a_file_is_put_through_what_the_starter_model_asks_for(monkeypatch: pyte
 
 def test_a_small_run_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "out.json"
-    code = command.main(["--count", "180", "--jobs", "1", "--http", "0", "--no-hostile", "--json", str(file)])
+    code = command.main(
+        ["--count", "180", "--jobs", "1", "--http", "0", "--requests", "0", "--no-hostile", "--json", str(file)]
+    )
     printed = capsys.readouterr().out
     assert code == 0, printed
     assert "180 files: 0 crashes, 0 hangs over 2 s, 0 other errors, 0 bare lines, 0 over 1000 MB" in printed
@@ -132,7 +134,21 @@ def test_a_planted_fault_is_found(
     fault: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "LONGEST", 0.3)  # core-seconds: another process's work does not count
-    asked = ["--count", "3", "--http", "0", "--no-hostile", "--formats", "BMP", "--memory", "50", "--jobs", "1"]
+    asked = [
+        "--count",
+        "3",
+        "--http",
+        "0",
+        "--requests",
+        "0",
+        "--no-hostile",
+        "--formats",
+        "BMP",
+        "--memory",
+        "50",
+        "--jobs",
+        "1",
+    ]
     assert command.main([*asked, "--target", f"tests.bench.planted:{fault}"]) == 1
     assert said in capsys.readouterr().out
 
@@ -148,7 +164,7 @@ def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_server_answers_damaged_files_without_5xx(capsys: pytest.CaptureFixture[str]) -> None:
-    code = command.main(["--count", "9", "--http", "45", "--no-hostile", "--jobs", "1"])
+    code = command.main(["--count", "9", "--http", "45", "--requests", "0", "--no-hostile", "--jobs", "1"])
     printed = capsys.readouterr().out
     assert code == 0, printed
     assert "over HTTP, 45 files" in printed

@@ -36,16 +36,25 @@ def new_key(data: Path, *words: str) -> tuple[str, dict[str, str]]:
 
 def status(process: Process, headers: dict[str, str], path: str = "/v1/products/none") -> int:
     """On a connection of its own, so that any worker may answer."""
-    return httpx.get(f"{process.url}{path}", headers=headers, timeout=PATIENCE).status_code
+    return CLIENT.get(f"{process.url}{path}", headers=headers).status_code
+
+
+CLIENT = httpx.Client(timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def seconds_until(condition: Callable[[], bool]) -> float:
-    """How long it takes until the condition holds twenty times in a row: for each worker, that is."""
-    began, held = time.monotonic(), 0
+    """How long it took until the condition was last seen not to hold, once it has held twenty times in a row: for each
+    worker, that is."""
+    began = failed = time.monotonic()
+    held = 0
     while held < 20:
-        held = held + 1 if condition() else 0
-        assert time.monotonic() - began < PATIENCE
-    return time.monotonic() - began
+        asked = time.monotonic()
+        if condition():
+            held += 1
+        else:
+            held, failed = 0, asked
+        assert asked - began < PATIENCE
+    return failed - began
 
 
 def test_keys_count_within_seconds_in_each_worker_without_a_restart(serve: Serve, tmp_path: Path) -> None:

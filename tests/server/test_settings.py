@@ -108,6 +108,10 @@ def test_nothing_else_is_taken_for_a_link(variable: str, text: str) -> None:
         ("MAX_UPLOAD", "1MiB", 1_048_576),
         ("MAX_UPLOAD", "5000", 5000),
         ("DEADLINE", "2.5", 2.5),
+        ("URL_LIFETIME", "24h", 86_400.0),
+        ("URL_LIFETIME", "7d", 604_800.0),
+        ("URL_LIFETIME", "90 m", 5400.0),
+        ("URL_LIFETIME", "60", 60.0),
         ("DEADLINE", "30 s", 30.0),
         ("DEMO", "on", True),
         ("DEMO", "0", False),
@@ -287,5 +291,6 @@ def test_every_setting_is_documented(name: str) -> None:
 
 def test_a_worker_reads_what_its_parent_has_read() -> None:
     given = Settings(deadline=0.00001, workers=3, batch=4, cache=0, demo=True, device="cpu", data=Path("/there"))
+    given = replace(given, cors_origins=("*", "https://shop.example"))
     read = Settings.read(_environment(given, "postgresql://x"))
     assert read == replace(given, database_url="postgresql://x")

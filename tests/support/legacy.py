@@ -46,7 +46,7 @@ CREATE INDEX ON products (colour);
 CREATE TABLE media (
     id uuid PRIMARY KEY, "productId" uuid NOT NULL REFERENCES products (id) ON DELETE RESTRICT, kind kind NOT NULL,
     status varchar(20) CHECK (status IN ('ready', 'processed')), "s3Key" varchar(300) UNIQUE, width bigint,
-    height bigint, "contentDigest" text
+    height bigint, "contentDigest" text, "apiId" integer
 );
 CREATE TABLE image_embeddings (
     id serial PRIMARY KEY, "mediaId" uuid NOT NULL REFERENCES media (id) ON DELETE CASCADE, embedding vector NOT NULL

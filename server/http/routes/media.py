@@ -1,8 +1,10 @@
-"""Media: add a picture to a product, read, delete, thumbnail."""
+"""Media: add a picture to a product, read, delete; its thumbnail, and the picture as it came."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
@@ -10,18 +12,31 @@ from litestar.params import FromPath, Parameter
 
 from server.access.clients import check_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
-from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound
+from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
 from server.http.bodies import MULTIPART, read_form
+from server.http.narrowing import require_found
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
-from server.http.request import Request, call_of
+from server.http.request import Request, call_of, made
+from server.http.routes.embeddings import RAW
+from server.http.security import EMBEDDABLE
+from server.http.signed import addressing, signed_seconds
 from server.http.wire import Duplicates, Limit, Match, Media, UploadFields
 from server.lifespan import Services
+from server.preprocessing import formats
 
 QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
-# A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it; private, since it
-# belongs to one client.
-_FOR_A_DAY = {"Cache-Control": "private, max-age=86400, immutable"}
+# A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it.
+_KEPT_SECONDS = 86_400
+_HEADERS = {
+    "Cache-Control": "How long the picture may be kept: it never changes. Not beyond the time of a signed address.",
+    "X-Content-Type-Options": "`nosniff`: it is a picture, whatever its bytes look like.",
+}
+# In a signed address; see `signed_for`.
+_SIGNED: Mapping[str, tuple[Any, Any]] = {"expires": (int, None), "signature": (str, None)}
+
+_UNSAFE_IN_NAME = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_NAME = 100
 
 
 @post(
@@ -45,7 +60,9 @@ async def add_media(
     call = call_of(request, form.read(UploadFields).client_id)
     check_id("The product's id", product_id)
     media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
-    return Response(Media.of(media), status_code=201 if created else 200)
+    made(request, media.id)
+    at = addressing(request, services, call).of(media.id)
+    return Response(Media.of(media, at), status_code=201 if created else 200)
 
 
 @get(
@@ -55,7 +72,9 @@ async def add_media(
 )
 async def get_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """One media."""
-    return Media.of(await services.catalogue.get_media(call_of(request).client_id, media_id))
+    call = call_of(request)
+    media = await services.catalogue.get_media(call.client_id, media_id)
+    return Media.of(media, addressing(request, services, call).of(media.id))
 
 
 @delete(
@@ -66,7 +85,9 @@ async def get_media(request: Request, services: NamedDependency[Services], media
 )
 async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
     """Delete a media; the answer is what it was."""
-    return Media.of(await services.librarian.remove(call_of(request).client_id, media_id))
+    call = call_of(request)
+    media = await services.librarian.remove(call.client_id, media_id)
+    return Media.of(media, addressing(request, services, call).of(media.id))
 
 
 @get(
@@ -83,7 +104,8 @@ async def get_duplicates(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str], limit: QueryLimit = DEFAULT_LIMIT
 ) -> Duplicates:
     """The client's other media that are the same picture: the same file, and pictures with nearly the same vector."""
-    client_id, catalogue, grades = call_of(request).client_id, services.catalogue, services.grades
+    call, catalogue, grades = call_of(request), services.catalogue, services.grades
+    client_id, at = call.client_id, addressing(request, services, call)
     space = services.encoder.space.id
     if (await catalogue.get_media(client_id, media_id)).blank:
         return Duplicates(exact=[], near=[] if grades is not None else None, space=space)
@@ -97,8 +119,10 @@ async def get_duplicates(
         least = grades.least("near-duplicate")
         query = Query(client_id, vector.embedding, limit=most, min_cosine=least, media_id=media_id, without_blank=True)
         found = await catalogue.search(query)
-        near = [Match.of(match, grades) for match in found.matches if match.media_id not in known][:limit]
-    return Duplicates(exact=[Match.of(match, grades) for match in exact[:limit]], near=near, space=space)
+        others = [match for match in found.matches if match.media_id not in known][:limit]
+        near = [Match.of(match, grades, at.of(match.media_id)) for match in others]
+    same = [Match.of(match, grades, at.of(match.media_id)) for match in exact[:limit]]
+    return Duplicates(exact=same, near=near, space=space)
 
 
 @get(
@@ -108,14 +132,81 @@ async def get_duplicates(
         "getThumbnail",
         MediaNotFound,
         *STORED_PICTURE,
+        SignatureInvalid,
         answers={200: ("The thumbnail.", {"image/webp": bytes})},
-        headers={"Cache-Control": "How long the thumbnail may be kept: it never changes."},
+        query=_SIGNED,
+        headers=_HEADERS,
     ),
     tags=["media"],
 )
 async def get_thumbnail(
     request: Request, services: NamedDependency[Services], media_id: FromPath[str]
 ) -> Response[bytes]:
-    """A small WebP of a media, at most 256 pixels a side."""
-    thumbnail = await services.librarian.thumbnail(call_of(request).client_id, media_id)
-    return Response(thumbnail, media_type="image/webp", headers=_FOR_A_DAY)
+    """A small WebP of a media, at most 256 pixels a side.
+
+    The address that answers have as `thumbnailUrl` needs no key.
+    """
+    call = call_of(request)
+    await require_found(services.catalogue, call.client_id, media_id, call.principal)
+    thumbnail = await services.librarian.thumbnail(call.client_id, media_id)
+    return Response(thumbnail, media_type="image/webp", headers=_picture_headers(request))
+
+
+@get(
+    "/v1/media/{media_id:str}/file",
+    **contract(
+        "getFile",
+        MediaNotFound,
+        SignatureInvalid,
+        answers={
+            200: ("The picture, with its own media type.", dict.fromkeys((RAW, *formats.CONTENT_TYPES), bytes)),
+            304: ("The caller has it already, by its If-None-Match.", {}),
+        },
+        query=_SIGNED,
+        headers={
+            **_HEADERS,
+            "ETag": "The SHA-256 of the bytes, where that is known.",
+            "Content-Disposition": "The media's id as a file name.",
+        },
+    ),
+    tags=["media"],
+)
+async def get_file(
+    request: Request, services: NamedDependency[Services], media_id: FromPath[str]
+) -> Response[bytes | None]:
+    """The picture of a media as it came, byte for byte.
+
+    The address that answers have as `fileUrl` needs no key. Ranges are not served.
+    """
+    media = await services.catalogue.get_media(call_of(request).client_id, media_id)
+    headers = _picture_headers(request)
+    if media.content_digest is not None:
+        headers["ETag"] = f'"{media.content_digest.hex()}"'
+        if _has_it(request, headers["ETag"]):
+            return Response(None, status_code=304, headers=headers)
+    # The type is what the bytes were when they came; of rows that others wrote, only what no browser runs is repeated.
+    known = formats.of_content_type(media.content_type)
+    name = _UNSAFE_IN_NAME.sub("_", media.id)[:_LONGEST_NAME]
+    how, name = ("inline", f"{name}.{known.extension}") if known else ("attachment", name)
+    headers["Content-Disposition"] = f'{how}; filename="{name}"'
+    data = await services.store.get(media.s3_key)
+    return Response(data, media_type=known.content_type if known else RAW, headers=headers)
+
+
+def _picture_headers(request: Request) -> dict[str, str]:
+    """Of a picture: for this caller alone, to be kept for a day, and nothing but a picture to any browser."""
+    left = signed_seconds(request)
+    kept = _KEPT_SECONDS if left is None else min(_KEPT_SECONDS, int(left))
+    headers = {
+        "Cache-Control": f"private, max-age={kept}, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    # An address that is signed was made to be shown by the pages of a shop.
+    return {**headers, **EMBEDDABLE} if left is not None else headers
+
+
+def _has_it(request: Request, etag: str) -> bool:
+    """Whether the caller's If-None-Match names the ETag of what it asks for."""
+    named = [one.strip().removeprefix("W/") for one in request.headers.get("If-None-Match", "").split(",")]
+    return etag in named or "*" in named

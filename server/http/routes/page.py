@@ -9,28 +9,22 @@ from litestar import MediaType, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from server.errors import NotFound
+from server.errors import KeysUnknown, NotFound
 from server.http.prefix import HEADER as PREFIX_HEADER
 from server.http.prefix import prefix_of
 from server.http.request import Request
+from server.http.security import PAGE
 from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
 _FILES = {
     "app.js": "text/javascript",
+    "key.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
     "swagger.js": "text/javascript",
 }
 _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
-
-# The page loads nothing from elsewhere, so the browser need not be allowed to. Its base is named below a prefix only.
-_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'self'; frame-ancestors 'none'"
-SECURITY = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 @get("/", include_in_schema=False)
@@ -44,10 +38,19 @@ async def page(request: Request, services: NamedDependency[Services]) -> Respons
     if services.embedder.reads_text:
         # Written into the page itself, so that the box for words neither appears late nor disappears again.
         html = html.replace(b'data-words="off"', b'data-words="on"', 1)
+    if _keys_needed(services):
+        html = html.replace(b'data-keys="off"', b'data-keys="on"', 1)
     if prefix := prefix_of(request):
         html = html.replace(b"<head>", f'<head>\n  <base href="{escape(prefix)}/">'.encode(), 1)
-    headers = {**SECURITY, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
+    headers = {**PAGE, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
     return Response(html, media_type=MediaType.HTML, headers=headers)
+
+
+def _keys_needed(services: Services) -> bool:
+    try:
+        return services.keyring.needed
+    except KeysUnknown:
+        return True
 
 
 @get("/web/{name:str}", include_in_schema=False)
@@ -55,7 +58,7 @@ async def web(name: FromPath[str]) -> Response[bytes]:
     """A file that the page needs."""
     if name not in _FILES:
         raise NotFound
-    headers = {**SECURITY, "Cache-Control": "no-cache"}
+    headers = {**PAGE, "Cache-Control": "no-cache"}
     return Response((WEB / name).read_bytes(), media_type=_FILES[name], headers=headers)
 
 
@@ -64,5 +67,5 @@ async def swagger_file(name: FromPath[str]) -> Response[bytes]:
     """A file of Swagger UI, for the page that shows the API's description. They are large and seldom change."""
     if name not in _SWAGGER_FILES:
         raise NotFound
-    headers = {**SECURITY, "Cache-Control": "public, max-age=3600"}
+    headers = {**PAGE, "Cache-Control": "public, max-age=3600"}
     return Response((WEB / "swagger-ui" / name).read_bytes(), media_type=_SWAGGER_FILES[name], headers=headers)

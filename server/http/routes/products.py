@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.access.clients import check_id
-from server.errors import CatalogueConflict, ProductIdTaken, ProductNotFound, SkuTaken
+from server.errors import CatalogueConflict, ProductNotFound, SkuTaken
 from server.http.bodies import JSON, read_json
 from server.http.openapi import JSON_BODY, contract
 from server.http.request import Request, call_of
@@ -20,7 +20,6 @@ from server.lifespan import Services
     **contract(
         "putProduct",
         *JSON_BODY,
-        ProductIdTaken,
         SkuTaken,
         CatalogueConflict,
         accepts={JSON: ProductRequest},

@@ -11,12 +11,10 @@ from server.http.openapi import MEDIA_TYPE, document
 from server.http.prefix import HEADER as PREFIX_HEADER
 from server.http.prefix import prefix_of
 from server.http.request import Request
-from server.http.routes.page import SECURITY, WEB
+from server.http.routes.page import WEB
+from server.http.security import PAGE
 
 _KEY = "openapi_document"
-
-# Swagger UI sets styles in its markup. Scripts and calls stay with this server's own.
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; frame-ancestors 'none'"
 
 
 @get(["/schema", "/schema/openapi.json"], include_in_schema=False)
@@ -33,7 +31,7 @@ async def swagger(request: Request) -> Response[bytes]:
     # Its relative addresses would be wrong there; the path itself has been brought to one form already.
     if (request.scope["raw_path"] or b"").partition(b"?")[0].endswith(b"/"):
         return Response(b"", status_code=307, headers={"Location": "../swagger"})
-    headers = {**SECURITY, "Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+    headers = {**PAGE, "Cache-Control": "no-cache"}
     return Response((WEB / "swagger.html").read_bytes(), media_type=MediaType.HTML, headers=headers)
 
 

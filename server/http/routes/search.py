@@ -17,9 +17,11 @@ from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
+from server.http.narrowing import narrowed, require_found
 from server.http.openapi import PICTURE, TEXT, SearchForm, contract
-from server.http.request import Call, Request, call_of
+from server.http.request import Call, Request, call_of, principal_of
 from server.http.routes.embeddings import embed
+from server.http.signed import addressing
 from server.http.timing import ms, note, note_vector
 from server.http.wire import Match, SearchAnswer, SearchFields, SearchRequest
 from server.lifespan import Services
@@ -84,7 +86,7 @@ async def _by_form(request: Request, services: Services) -> Response[SearchAnswe
         digest=picture.digest,
         without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, services, query, services.grades, picture.timings, blank=picture.blank)
+    return await _answer(request, call, services, query, services.grades, picture.timings, blank=picture.blank)
 
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
@@ -104,7 +106,7 @@ async def _by_json(request: Request, services: Services) -> Response[SearchAnswe
         media_id=asked.media_id,
         without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, services, query, grades, timings, blank=blank)
+    return await _answer(request, call, services, query, grades, timings, blank=blank)
 
 
 async def _vector(
@@ -125,7 +127,9 @@ async def _vector(
         note_vector(request.scope, text.timings)
         return text.embedding, text.timings, False
     if asked.media_id is not None:
-        stored = await services.catalogue.media_vector(call.client_id, check_id("mediaId", asked.media_id))
+        media_id = check_id("mediaId", asked.media_id)
+        await require_found(services.catalogue, call.client_id, media_id, call.principal)
+        stored = await services.catalogue.media_vector(call.client_id, media_id)
         if stored is None:
             raise MediaNotFound()
         return stored.embedding, {}, stored.blank
@@ -159,6 +163,7 @@ def _the_same(min_grade: str | None) -> bool:
 
 async def _answer(
     request: Request,
+    call: Call,
     services: Services,
     query: Query,
     grades: Grades | None,
@@ -167,14 +172,16 @@ async def _answer(
     blank: bool,
 ) -> Response[SearchAnswer]:
     """The matches with their grades. `timings`: of making the query's vector; `blank`: that of a blank picture."""
+    query = narrowed(query, principal_of(request.scope))
     started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
     found = Found([], "exact") if blank and query.without_blank else await services.catalogue.search(query)
     seconds = perf_counter() - started
     services.metrics.searched(seconds, found.plan)
     note(request.scope, {"search": seconds})
+    at = addressing(request, services, call)
     answer = SearchAnswer(
-        results=[Match.of(match, grades, blank=blank) for match in found.matches],
+        results=[Match.of(match, grades, at.of(match.media_id), blank=blank) for match in found.matches],
         space=services.encoder.space.id,
         plan=found.plan,
         timings={stage: ms(value) for stage, value in {**timings, "search": seconds}.items()},

@@ -2,6 +2,8 @@
 // and what to start from: a picture of the catalogue (?mediaId=) or words (?text=). A query is one of {file},
 // {mediaId} and {text}.
 
+import { askForKey, begin as beginWithKey, hasKey, isLocked, keyHeaders } from "./key.js";
+
 const LIMIT = 24;
 const LARGE_UPLOAD = 32 * 1024 * 1024; // the server's default limit; used only to explain a broken connection
 const SETTLE_MS = 250; // how long the similarity control rests before the search runs again
@@ -27,6 +29,8 @@ function withClient(path, parameters = {}) {
 }
 
 const thumbnailOf = (mediaId) => withClient(`v1/media/${encodeURIComponent(mediaId)}/thumbnail`);
+// An address of a picture as the server gives it: it does not always know below which path this page is.
+const below = (given) => given.slice(given.lastIndexOf("/v1/media/") + 1);
 const inAddress = ({ mediaId, text }) => (mediaId ? { mediaId } : text ? { text } : {});
 const pageOf = (query) => withClient("./", query ? inAddress(query) : {});
 
@@ -52,8 +56,9 @@ function wait(seconds) {
 
 // What went wrong, as a sentence for the person at the page.
 class SearchFailed extends Error {
-  constructor(sentence, { requestId = "", retryAfter = 0 } = {}) {
+  constructor(sentence, { requestId = "", retryAfter = 0, keyWanted = false } = {}) {
     super(sentence);
+    this.keyWanted = keyWanted; // the server takes no request without a key, or without another one
     this.requestId = requestId;
     this.retryAfter = retryAfter; // seconds; 0 when the server named no time
   }
@@ -92,7 +97,7 @@ async function search(query, minSimilarity, signal) {
   let response, text;
   try {
     response = await fetch(withClient("v1/search"), {
-      method: "POST", body, headers: { Accept: "application/json", ...headers }, signal,
+      method: "POST", body, headers: { Accept: "application/json", ...headers, ...keyHeaders() }, signal,
     });
     text = await response.text();
   } catch (error) {
@@ -108,6 +113,7 @@ async function search(query, minSimilarity, signal) {
   if (!response.ok) {
     throw new SearchFailed(answer?.error || `The server answered ${response.status} without saying why.`, {
       requestId: answer?.requestId,
+      keyWanted: response.status === 401,
       retryAfter: retryAfterSeconds(response.headers.get("Retry-After")),
     });
   }
@@ -133,11 +139,34 @@ function showQuery(query) {
     ? "This browser has no preview of it"
     : "No thumbnail";
   picture.hidden = false;
-  picture.src = query.file ? URL.createObjectURL(query.file) : thumbnailOf(query.mediaId);
+  if (query.file) picture.src = URL.createObjectURL(query.file);
+  else showThumbnail(picture, query);
   showQueryName(name);
 }
 
+// `thumbnailUrl` is an address that works without a key. Where there is none the picture is fetched with the key, since
+// an `img` sends none.
+async function showThumbnail(image, { mediaId, thumbnailUrl }) {
+  const address = thumbnailUrl ? below(thumbnailUrl) : thumbnailOf(mediaId);
+  image.dataset.of = mediaId;
+  if (thumbnailUrl || !hasKey()) {
+    image.src = address;
+    return;
+  }
+  try {
+    const answer = await fetch(address, { headers: keyHeaders() });
+    if (!answer.ok) throw new Error(answer.status);
+    const blob = await answer.blob();
+    if (image.dataset.of !== mediaId) return; // it shows something else by now
+    image.src = URL.createObjectURL(blob);
+    if (image !== picture) image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+  } catch {
+    if (image.dataset.of === mediaId) image.dispatchEvent(new Event("error"));
+  }
+}
+
 function forgetPicture() {
+  delete picture.dataset.of;
   if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
   picture.removeAttribute("src");
   $("query").hidden = picture.hidden = true;
@@ -178,7 +207,7 @@ function resultItem(match) {
   link.addEventListener("click", (event) => {
     if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // a new tab, as asked
     event.preventDefault();
-    begin({ mediaId: match.mediaId, name: match.productName });
+    begin({ mediaId: match.mediaId, name: match.productName, thumbnailUrl: match.thumbnailUrl });
   });
 
   const frame = element("span", "frame");
@@ -188,7 +217,7 @@ function resultItem(match) {
   image.alt = match.productName;
   image.dataset.testid = "result-thumbnail";
   image.addEventListener("error", () => frame.classList.add("missing"));
-  image.src = thumbnailOf(match.mediaId);
+  showThumbnail(image, match);
   frame.append(image);
   if (exact) frame.append(element("span", "badge", "Exact match"));
 
@@ -301,6 +330,7 @@ async function run(query, { fresh = true } = {}) {
   running.abort();
   const own = (running = new AbortController());
   current = query;
+  if (isLocked()) return; // it is searched for when there is a key
   document.body.dataset.view = "search";
   if (fresh) {
     showQuery(query);
@@ -320,6 +350,13 @@ async function run(query, { fresh = true } = {}) {
     showAnswer(answer, query, minSimilarity, performance.now() - started);
   } catch (error) {
     if (own.signal.aborted) return;
+    if (error.keyWanted) {
+      state = "idle";
+      results.replaceChildren();
+      say("");
+      askForKey(hasKey() ? error.message : "");
+      return;
+    }
     state = "failed";
     results.replaceChildren();
     say("", query.notice);
@@ -327,8 +364,8 @@ async function run(query, { fresh = true } = {}) {
     showFailure(error instanceof SearchFailed ? error : new SearchFailed("The server's answer could not be shown."));
   } finally {
     clearTimeout(impatient);
+    if (!own.signal.aborted) setState(state);
   }
-  setState(state);
 }
 
 function reset() {
@@ -503,4 +540,9 @@ if (clientId) {
   $("client").hidden = false;
 }
 range.value = leastSimilarity();
+beginWithKey(withClient("v1/search"), () => {
+  if (isLocked()) reset();
+  else if (current) run(current);
+  else arrive();
+});
 arrive();

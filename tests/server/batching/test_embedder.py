@@ -17,6 +17,7 @@ from PIL import Image
 from server.artifact.artifact import PreprocessingSpec
 from server.batching.batcher import Batcher
 from server.batching.embedder import Embedder, Words
+from server.batching.fair_queue import Caller
 from server.errors import (
     DeadlineMissed,
     EncoderFailed,
@@ -466,6 +467,41 @@ async def test_a_caller_who_leaves_withdraws_the_texts_that_no_batch_has_taken(
     reader.gate.set()
     await asyncio.gather(held, stayer)
     assert reader.batches == [[ord("h")], [ord("c")]]
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_one_client_has_sent_is_new_when_another_sends_it(batcher: Batcher, texts: Batcher) -> None:
+    words = Words(cast(Tokenizer, Letters()), texts)
+    embedder = Embedder(batcher, SPEC, max_pixels=1000, threads=2, words=words, cache=1_000_000)
+    us, us_in_bulk, them = Caller("us"), Caller("us", "bulk"), Caller("them")
+    try:
+        for caller, known in ((us, False), (us, True), (us_in_bulk, True), (them, False), (them, True)):
+            one = await embedder.embed(picture(5), within=LONG, caller=caller)
+            several = await embedder.embed_all([picture(6), picture(7)], within=LONG, caller=caller)
+            (text,) = await embedder.embed_texts(["shoe"], within=LONG, caller=caller)
+            for timings in (one.timings, several[0].timings, several[1].timings, text.timings):
+                assert (not timings) == known, caller
+    finally:
+        embedder.close()
+
+
+async def test_two_clients_that_send_one_picture_at_once_do_not_share_its_vector(
+    batcher: Batcher, model: Model
+) -> None:
+    embedder = Embedder(batcher, SPEC, max_pixels=1000, threads=2, cache=1_000_000)
+    try:
+        held = await hold(embedder, model)
+        callers = [Caller("us"), Caller("us"), Caller("them")]
+        tasks = [asyncio.create_task(embedder.embed(picture(9), within=LONG, caller=one)) for one in callers]
+        while batcher.waiting < 2:
+            await asyncio.sleep(0)
+        model.gate.set()
+        await asyncio.gather(held, *tasks)
+        assert (embedder.known["image"].made, embedder.known["image"].joined) == (3, 1)
+    finally:
+        embedder.close()
 
 
 # --- large pictures --------------------------------------------------------------------------------------------------

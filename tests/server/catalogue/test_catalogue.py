@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import operator
 import uuid
 from collections.abc import AsyncIterator
@@ -34,7 +35,6 @@ from server.errors import (
     CatalogueUnavailable,
     DatabaseUnusable,
     MediaNotFound,
-    ProductIdTaken,
     ProductNotFound,
     SkuTaken,
     SpaceNotLive,
@@ -98,6 +98,7 @@ def new_media(product_id: str, file: str, client_id: str = "acme", media_id: str
         width=640,
         height=480,
         content_digest=digest_of(file),
+        upload=uuid.uuid4().hex,
     )
 
 
@@ -134,18 +135,7 @@ async def test_a_product_of_another_client_is_not_found(catalogue: Catalogue) ->
     for attempt in (catalogue.get_product("other", "p"), catalogue.delete_product("other", "p")):
         with pytest.raises(ProductNotFound):
             await attempt
-    with pytest.raises(ProductIdTaken):
-        await catalogue.put_product("other", "p", name="Theirs")
     assert (await catalogue.get_product("acme", "p")).name == "Mouse"
-
-
-async def test_two_clients_that_put_the_same_id_at_once_get_one_product_and_one_conflict(catalogue: Catalogue) -> None:
-    for number in range(20):
-        results = await asyncio.gather(
-            *(catalogue.put_product(client, f"p{number}", name=client) for client in ("acme", "other")),
-            return_exceptions=True,
-        )
-        assert sorted(type(result).__name__ for result in results) == ["ProductIdTaken", "tuple"]
 
 
 async def test_one_client_that_puts_the_same_product_at_once_gets_it_each_time(catalogue: Catalogue) -> None:
@@ -908,6 +898,20 @@ async def test_a_filter_never_shortens_the_list_while_enough_matches_exist(
             # An index of 600 vectors in 16 dimensions, at the effort that was measured, overlooks next to nothing.
             assert len(shared) >= (len(expected) - 1 if indexed else len(expected)), where
     assert plans == ({"exact", "index"} if indexed else {"exact"})
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])
+async def test_what_a_caller_may_search_in_holds_beside_the_querys_own_filter(
+    catalogue: Catalogue, described: NDArray[np.float32], vectors: NDArray[np.float32], indexed: bool
+) -> None:
+    if indexed:
+        await catalogue.maintain_indexes(threshold=500)
+    for own, within in itertools.product(FILTERS, FILTERS[:3]):
+        allowed = np.array([passes(number, own) and passes(number, within) for number in range(len(described))])
+        query = Query("large", vectors[0], filter=Filter.of(own), within=Filter.of(within))
+        found = (await catalogue.search(query)).matches
+        assert len(found) == min(24, allowed.sum()), (own, within)
+        assert all(allowed[int(match.product_id[-6:])] for match in found), (own, within)
 
 
 async def test_twenty_searches_in_a_row_stay_with_the_index(

@@ -186,6 +186,19 @@ def test_the_command_lists_groups_of_one_client(
     assert "\x1b" not in out
 
 
+def test_the_command_names_the_ids_of_the_api(
+    database_url: str, unit_vectors: UnitVectors, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _catalogue(database_url, unit_vectors)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            """UPDATE products SET "apiId" = 'x-' || id; UPDATE media SET "apiId" = translate(id, 'ad', 'zA')"""
+        )
+    found = json.loads(_run(database_url, capsys, "--json")[1])
+    assert (_groups(found["exact"]), _groups(found["near"])) == ([["b", "g", "z"]], [["A", "c"]])
+    assert [(copy["nearest"], copy["productId"]) for copy in found["near"][0]] == [("c", "x-p-d"), ("A", "x-p-c")]
+
+
 def test_the_command_leaves_blank_pictures_out_and_says_how_many(
     database_url: str, unit_vectors: UnitVectors, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from server.catalogue.filters import Filter
+from server.catalogue.filters import Conditions, Filter, kept, kept_filters
 from server.errors import BadParameter
 
 SHOE = {
@@ -79,3 +79,46 @@ def test_a_filter_goes_through_json_and_back() -> None:
 def test_a_filter_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(BadParameter, match="filter"):
         Filter.read(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "passes"),
+    [
+        ({"category": "shoes"}, {"price": {"lt": 50}}, True),
+        ({"category": "shoes"}, {"category": ["hats", "shoes"]}, True),
+        ({"category": "shoes"}, {"category": "hats"}, False),
+        ({"category": ["hats", "shoes"]}, {"category": ["hats", "coats"]}, False),
+        ({"tags": "red"}, {"tags": "sale"}, True),
+        ({"tags": "red"}, {"tags": "blue"}, False),
+        ({"price": {"gt": 10}}, {"price": {"gt": 40}}, True),
+        ({"price": {"gt": 10}}, {"price": {"gt": 50}}, False),
+        ({"category": 'x" || "1" == "1'}, {"category": "shoes"}, False),
+    ],
+)
+def test_filters_on_the_same_attribute_all_hold(
+    postgres_url: str, one: dict[str, Any], other: dict[str, Any], passes: bool
+) -> None:
+    both = Conditions.of(Filter.of({"attributes": one}), Filter.of({"attributes": other}))
+    with psycopg.connect(postgres_url) as connection:
+        row = connection.execute("SELECT coalesce(%s @@ %s::jsonpath, false)", (Jsonb(SHOE), both.jsonpath)).fetchone()
+    assert row == (passes,)
+
+
+def test_filters_with_nothing_in_common_are_a_contradiction() -> None:
+    def conditions(*plain: dict[str, Any]) -> Conditions:
+        return Conditions.of(*map(Filter.of, plain))
+
+    assert conditions({}, {}).any
+    assert not conditions({}, {"kind": "image"}).any
+    assert conditions({"productIds": ["a", "b"]}, {}, {"productIds": ["b", "c"]}).product_ids == ["b"]
+    assert not conditions({"productIds": ["a", "b"]}, {"productIds": ["b"]}).contradictory
+    assert conditions({"productIds": ["a"]}, {"productIds": ["b"]}).contradictory
+    assert conditions({"kind": "image"}, {"kind": "video"}).contradictory
+    assert conditions({"kind": "image"}, {"kind": "image"}).kind == "image"
+
+
+def test_a_querys_two_filters_are_kept_and_read_again() -> None:
+    image, red = Filter(kind="image"), Filter.of({"attributes": {"colour": "red"}})
+    for asked, within in ((Filter(), Filter()), (image, Filter()), (Filter(), red), (image, red), (red, red)):
+        assert kept_filters(json.loads(json.dumps(kept(asked, within)))) == (asked, within)
+    assert kept(image, Filter()) == {"kind": "image"}

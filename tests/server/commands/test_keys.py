@@ -85,6 +85,16 @@ def test_a_key_expires_after_a_time(run: Run, when: str, seconds: float) -> None
     assert seconds_from_now(found["expiresAt"]) == pytest.approx(seconds, abs=60)
 
 
+def test_a_key_may_have_limits_of_its_own_which_rotation_keeps(run: Run) -> None:
+    key = made(run, "create", "--client", "acme", "--scope", "read", "--limit", "requests=10/20", "concurrent=4")
+    made(run, "rotate", key["id"])
+    (one, other) = (key["limits"] for key in listed(run))
+    assert one == other
+    assert one["concurrent"] == 4
+    with pytest.raises(BadParameter, match="wishes"):
+        run("create", "--client", "acme", "--scope", "read", "--limit", "wishes=3")
+
+
 def test_a_key_works_to_the_end_of_its_last_day(run: Run) -> None:
     day = f"{datetime.now(UTC) + timedelta(days=9):%Y-%m-%d}"
     found = made(run, "create", "--client", "acme", "--scope", "read", "--expires", day)

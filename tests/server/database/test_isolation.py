@@ -138,8 +138,8 @@ async def counted(runner: Runner, client: str | None) -> tuple[int, str | None]:
 
     async def count(connection: psycopg.AsyncConnection[Any]) -> tuple[int, str | None]:
         asked = "SELECT count(*), current_setting('twinlens.client', true) FROM products"
-        ((found, set_to),) = await (await connection.execute(asked)).fetchall()
-        return int(found), set_to
+        ((count, set_to),) = await (await connection.execute(asked)).fetchall()
+        return count, set_to
 
     return await runner.read(count, client=client)
 

@@ -12,6 +12,7 @@ import pytest
 from server.database.migrations import load_migrations, migrate
 from server.database.queries import SQL
 from server.errors import DatabaseUnusable
+from tests.support.databases import run_sql
 from tests.support.spaces import add_media, open_old, register_new
 
 
@@ -94,3 +95,29 @@ def test_vectors_of_an_older_version_count_as_read_by_it_and_it_can_go_on_writin
     with psycopg.connect(bare_database_url) as connection:
         for table in (space.table, new.table):
             assert {*connection.execute(f"SELECT blank, reading FROM {table}")} == {(False, 0)}
+
+
+def test_a_filled_database_gets_ids_within_clients_without_its_rows_being_rewritten(
+    bare_database_url: str, migrations: Path
+) -> None:
+    for one in load_migrations():
+        if one.number >= 7:
+            (migrations / f"{one.name}.sql").unlink()
+    migrate(bare_database_url, migrations)
+    space = open_old(bare_database_url)
+    add_media(bare_database_url, "m", "n", vectors_in=[space])
+    look = "SELECT pg_relation_filenode('products'), pg_relation_filenode('media')"
+    rows = "SELECT ctid::text, id FROM media ORDER BY id"
+    before = [run_sql(bare_database_url, one) for one in (look, rows)]
+    assert migrate(bare_database_url) == [one.name for one in load_migrations() if one.number >= 7]
+    assert [run_sql(bare_database_url, one) for one in (look, rows)] == before
+    assert run_sql(bare_database_url, 'SELECT count(*), count("apiId") FROM media') == [(2, 0)]
+    # The version before this one still adds what it adds, and no second row of an id within a client.
+    run_sql(bare_database_url, """INSERT INTO products (id, "apiId", "clientId", name) VALUES ('q~', 'q', 'c', 'Q')""")
+    with pytest.raises(psycopg.errors.UniqueViolation, match="products_api_id"):
+        run_sql(bare_database_url, """INSERT INTO products (id, "clientId", name) VALUES ('q', 'c', 'Q')""")
+    run_sql(bare_database_url, """INSERT INTO products (id, "clientId", name) VALUES ('q', 'd', 'Q')""")
+    with pytest.raises(psycopg.errors.CheckViolation, match="products_apiId_check"):
+        run_sql(
+            bare_database_url, """INSERT INTO products (id, "apiId", "clientId", name) VALUES ('r', '', 'c', 'R')"""
+        )

@@ -60,7 +60,8 @@ def test_every_statement_has_a_sentence(file: str) -> None:
     names = ("near", "found", "index", "client", "table", "name", "wanted", "column", "type", "until_end")
     parts = {one: sql.SQL("x") for one in names}
     queries = Queries.read(file).of("x")
-    queries = queries.including(*(name for name in queries.names if name.endswith("_columns")))
+    for kind in ("_api_id", "_columns"):
+        queries = queries.including(*(name for name in queries.names if name.endswith(kind)))
     for name in queries.names:
         text = queries.composed(name, **parts).as_string(None)
         sentence = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))

@@ -131,7 +131,13 @@ async def add(catalogue: Catalogue, number: int, vector: Any, client_id: str = "
     product = f"{client_id}-{number:05}"
     await catalogue.put_product(client_id, product, name=product)
     names = {"s3_key": product, "thumbnail_key": None, "content_type": None}
-    facts = {"bytes": None, "width": None, "height": None, "content_digest": product.encode().ljust(32)}
+    facts = {
+        "bytes": None,
+        "width": None,
+        "height": None,
+        "content_digest": product.encode().ljust(32),
+        "upload": product,
+    }
     media, _ = await catalogue.add_media(NewMedia(f"m-{product}", product, client_id, **names, **facts), vector)  # type: ignore[arg-type]
     return media.id
 

@@ -254,7 +254,7 @@ def test_what_a_mapper_made_is_adopted_with_its_ids_its_values_and_its_own_colum
                VALUES ('n', 'new', 'other', 'failed', 'k')"""
         )
         adopted = shape_of(connection)
-        extra = {"colour", "olderAttributes"}
+        extra = {"colour", "olderAttributes", "olderApiId"}
         with psycopg.connect(database_url) as fresh:
             new = shape_of(fresh)
         left = {row for row in adopted["columns"] if row[1] not in extra} ^ new["columns"]
@@ -263,6 +263,7 @@ def test_what_a_mapper_made_is_adopted_with_its_ids_its_values_and_its_own_colum
         assert adopted["constraints"] ^ new["constraints"] == {("media", "media_s3Key_key", 'UNIQUE ("s3Key")', True)}
     said = capsys.readouterr().out
     assert "products.attributes is called olderAttributes now" in said
+    assert "media.apiId is called olderApiId now: Twinlens has another apiId." in said
     assert "products.colour may be NULL now" in said
     assert "- media, changed: 1, because its contentDigest is no SHA-256, and was left out" in said
     assert "- media, changed: 1, because Twinlens does not know its kind, and treats it as an image" in said

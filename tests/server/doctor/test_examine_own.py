@@ -36,6 +36,7 @@ def test_what_is_wrong_with_a_twinlens_database_is_found(
         connection.execute("DELETE FROM products WHERE id > (SELECT id FROM products ORDER BY id OFFSET 20 LIMIT 1)")
         ((first, key), (second, _), *_) = connection.execute('SELECT id, "s3Key" FROM media ORDER BY id').fetchall()
         connection.execute('DELETE FROM twinlens_space_1 WHERE "mediaId" = %s', [second])
+        connection.execute("""UPDATE media SET "apiId" = 'in the API' WHERE id = %s""", [second])
         connection.execute(
             """
             CREATE INDEX half ON twinlens_space_1 USING hnsw (embedding halfvec_ip_ops);
@@ -51,7 +52,7 @@ def test_what_is_wrong_with_a_twinlens_database_is_found(
     seen = examine(settings(shop.database_url, shop.data), shop.database_url, sample=images)
     found = {one.name: one for one in seen.findings}
     assert set(found) == {"missing-media", "broken-index", "no-index", "pending-migrations", "disagreeing-vectors"}
-    assert found["missing-media"].examples == [second]
+    assert found["missing-media"].examples == ["in the API"]
     assert found["disagreeing-vectors"].examples == [first]
     assert found["no-index"].examples == ["demo"]
     assert "Space 2 (aaaaaaaaaaaa) is no longer live" in "\n".join(seen.notes)

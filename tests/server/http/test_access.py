@@ -18,6 +18,7 @@ from tests.support.databases import fresh_database, run_sql
 from tests.support.keys import ACME, OTHER, expired_key, new_key, revoked_key
 from tests.support.process import until
 from tests.support.serving import Client, serving
+from twinlens import derive_search_key
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 
@@ -57,6 +58,10 @@ class Kind:
     client: str | None = ACME
     names: str | None = ACME
     """The client that the request names in its query."""
+    derived: bool = False
+    """A search key, which was derived from another key."""
+    elsewhere: bool = False
+    """A search key that the request's page may not use."""
 
 
 def bearer(scopes: str, client_id: str | None = ACME, make: Any = new_key) -> Callable[[str], Headers]:
@@ -95,6 +100,26 @@ def beside_basic(url: str) -> Headers:
     return [("Authorization", "Basic dXNlcjpwYXNz"), *as_header("search")(url)]
 
 
+def derived(
+    scopes: str, client_id: str | None = ACME, make: Any = new_key, origin: str | None = None, **bounds: Any
+) -> Callable[[str], Headers]:
+    """A search key; `origin`: of the page that sends it."""
+
+    def headers(url: str) -> Headers:
+        search_key = derive_search_key(make(url, scopes, client_id).key, **bounds)
+        return [("Authorization", f"Bearer {search_key}"), *([("Origin", origin)] if origin is not None else [])]
+
+    return headers
+
+
+def widened(url: str) -> Headers:
+    """A search key whose document was changed after it was signed."""
+    key = new_key(url, "search").key
+    prefix, _, signature = derive_search_key(key, limit=1).split(".")
+    return [("Authorization", f"Bearer {prefix}.{derive_search_key(key).split('.')[1]}.{signature}")]
+
+
+SHOP = "https://shop.example"
 UNKNOWN = f"twinlens_abcdefghijkl_{'A' * 43}"
 SEARCH, READ, WRITE = frozenset({"search"}), frozenset({"read"}), frozenset({"read", "write"})
 ADMIN = frozenset({"search", "read", "write", "admin"})
@@ -124,7 +149,25 @@ KINDS = {
     "another client's": Kind(bearer("search,read,write", OTHER), SEARCH | READ | WRITE, client=OTHER),
     "admin": Kind(bearer("admin", None), ADMIN, client=None),
     "admin, client unsaid": Kind(bearer("admin", None), ADMIN, client=None, names=None),
-    # Keys that are derived from a search key, and addresses that are signed, come here: they answer to the same table.
+    "derived": Kind(derived("search"), SEARCH, derived=True),
+    "derived, client unsaid": Kind(
+        derived("search", filter={"productIds": ["shoe"]}), SEARCH, names=None, derived=True
+    ),
+    "derived from everything": Kind(derived("search,read,write", limit=1), SEARCH, derived=True),
+    "derived from another client's": Kind(derived("search", OTHER), SEARCH, client=OTHER, derived=True),
+    "derived from an admin's": Kind(derived("admin", None, client=ACME), SEARCH, derived=True),
+    "derived from an admin's for no client": Kind(derived("admin", None), refused="key_invalid"),
+    "derived for another client": Kind(derived("search", client=OTHER), refused="key_invalid"),
+    "derived, from its page": Kind(derived("search", origins=[SHOP], origin=SHOP), SEARCH, derived=True),
+    "derived, from another page": Kind(
+        derived("search", origins=[SHOP], origin="https://other.example"), SEARCH, derived=True, elsewhere=True
+    ),
+    "derived, from no page": Kind(derived("search", origins=[SHOP]), SEARCH, derived=True, elsewhere=True),
+    "derived from a key that may not search": Kind(derived("read,write"), refused="key_invalid"),
+    "derived from a revoked key": Kind(derived("search", make=revoked_key), refused="key_invalid"),
+    "derived from an expired key": Kind(derived("search", make=expired_key), refused="key_invalid"),
+    "derived and widened": Kind(widened, refused="key_invalid"),
+    # Addresses that are signed come here: they answer to the same table.
 }
 
 # --- what the table says ---------------------------------------------------------------------------------------------
@@ -138,6 +181,10 @@ def expected(rule: Rule, kind: Kind) -> tuple[int, str] | None:
         return 401, kind.refused
     if not kind.may & set(rule.scopes):
         return 403, "scope_missing"
+    if kind.derived and not rule.derived:
+        return 403, "scope_missing"
+    if kind.elsewhere:
+        return 403, "origin_refused"
     if kind.client is not None and kind.names is not None and kind.names != kind.client:
         return 403, "client_mismatch"
     if kind.client is None and kind.names is None and rule.client:
@@ -145,7 +192,15 @@ def expected(rule: Rule, kind: Kind) -> tuple[int, str] | None:
     return None
 
 
-ACCESS = {"key_missing", "key_invalid", "scope_missing", "client_mismatch", "client_required", "keys_unknown"}
+ACCESS = {
+    "key_missing",
+    "key_invalid",
+    "scope_missing",
+    "origin_refused",
+    "client_mismatch",
+    "client_required",
+    "keys_unknown",
+}
 
 IN_PATH = {"{product_id}": "shoe", "{media_id}": "none", "{name}": "app.js"}
 FORM: dict[str, Any] = {"files": {"file": KEYBOARD}}

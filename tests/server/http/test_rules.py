@@ -51,3 +51,12 @@ def test_what_changes_something_needs_write_and_what_reads_a_catalogue_needs_rea
 )
 def test_what_the_table_does_not_hold_is_open_to_admin_alone(scope: dict[str, Any], rule: object) -> None:
     assert rule_of(cast("Any", scope)) is rule
+
+
+def test_search_keys_open_what_searches_and_thumbnails_and_nothing_else() -> None:
+    assert {path for (_, path), rule in RULES.items() if rule.derived} == {
+        "/v1/search",
+        "/api/search/by-image",
+        "/v1/media/{media_id}/thumbnail",
+    }
+    assert all("search" in rule.scopes for rule in RULES.values() if rule.derived)

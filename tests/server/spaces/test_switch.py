@@ -162,7 +162,7 @@ async def test_a_space_that_is_dropped_takes_its_records_along_and_work_in_it_is
             await catalogue.search(Query("c", vector))
         with pytest.raises(SpaceDropped):
             await catalogue.add_media(
-                NewMedia("b", "p", "c", "b", None, None, 1, 1, 1, hashlib.sha256(b"b").digest()), vector
+                NewMedia("b", "p", "c", "b", None, None, 1, 1, 1, hashlib.sha256(b"b").digest(), "b"), vector
             )
         await catalogue.put_product("c", "p", name="Changed", is_active=False)  # walks through the spaces' tables
     with psycopg.connect(database_url) as connection:

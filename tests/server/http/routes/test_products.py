@@ -119,15 +119,43 @@ def test_a_sku_is_one_products_only(shop: Shop) -> None:
     assert (response.status_code, response.json()["code"]) == (409, "sku_taken")
 
 
-def test_two_clients_that_put_the_same_id_at_once_get_one_product_and_one_conflict(api: Client, client_id: str) -> None:
-    def put(which: str) -> httpx.Response:
-        return api.put(f"/v1/products/{client_id}", params={"clientId": f"{client_id}-{which}"}, json={"name": "x"})
+def test_two_clients_that_put_the_same_id_at_once_each_get_their_own(api: Client, client_id: str) -> None:
+    clients = [f"{client_id}-{which}" for which in "ab"]
+
+    def put(client: str) -> httpx.Response:
+        return api.put(f"/v1/products/{client_id}", params={"clientId": client}, json={"name": client})
 
     with ThreadPoolExecutor(2) as pool:
-        responses = list(pool.map(put, "ab"))
-    assert sorted(response.status_code for response in responses) == [201, 409]
-    refused = next(response for response in responses if response.status_code == 409)
-    assert refused.json()["code"] == "product_id_taken"
+        responses = list(pool.map(put, clients))
+    assert [response.status_code for response in responses] == [201, 201]
+    assert [response.json()["id"] for response in responses] == [client_id, client_id]
+
+    # Every answer names the ids that the clients chose, and none the database's, which have a ~.
+    answers = list(responses)
+    for client in clients:
+        of_client = {"clientId": client}
+        added = api.post(f"/v1/products/{client_id}/media", params=of_client, files={"file": RACCOON})
+        media_id = added.json()["id"]
+        answers += [
+            added,
+            api.post(f"/v1/products/{client_id}/media", params=of_client, files={"file": RACCOON}),
+            api.get(f"/v1/products/{client_id}", params=of_client),
+            api.get(f"/v1/media/{media_id}", params=of_client),
+            api.get(f"/v1/media/{media_id}/duplicates", params=of_client),
+            api.post("/v1/search", params=of_client, files={"file": RACCOON}),
+            api.post("/v1/search", params=of_client, json={"mediaId": media_id}),
+            api.post("/v1/search", params=of_client, json={"mediaId": media_id, "filter": {"productIds": [client_id]}}),
+        ]
+        assert [[match["productId"] for match in answer.json()["results"]] for answer in answers[-3:]] == [
+            [client_id]
+        ] * 3
+        answers += [
+            api.delete(f"/v1/media/{media_id}", params=of_client),
+            api.delete(f"/v1/products/{client_id}", params=of_client),
+        ]
+    for answer in answers:
+        assert answer.is_success, answer.text
+        assert "~" not in answer.text
 
 
 def test_an_upload_is_found_at_100_percent(shop: Shop) -> None:
@@ -252,13 +280,14 @@ def test_nothing_of_a_client_is_seen_or_touched_by_another(api: Client, client_i
     ours, theirs = Shop(api, f"{client_id}-a"), Shop(api, f"{client_id}-b")
     product_id = ours.product()
     media = ours.upload(product_id).json()
-    paths = [f"/v1/products/{product_id}", f"/v1/media/{media['id']}", f"/v1/media/{media['id']}/thumbnail"]
+    below = f"/v1/media/{media['id']}"
+    paths = [f"/v1/products/{product_id}", below, f"{below}/thumbnail", f"{below}/file", f"{below}/duplicates"]
     for path in paths:
         assert theirs.get(path).status_code == 404
     for path in paths[:2]:
         assert theirs.delete(path).status_code == 404
     assert theirs.upload(product_id).status_code == 404
-    assert theirs.put(product_id).status_code == 409
+    assert theirs.put(product_id).status_code == 201  # of their own
     assert theirs.search() == []
     assert len(ours.search()) == 1
 

@@ -55,6 +55,14 @@ def test_a_search_reports_its_stages_and_whether_its_picture_was_in_the_cache(ap
     assert again.json()["results"] == first.json()["results"]
 
 
+def test_what_another_client_has_just_sent_is_new_in_every_respect(api: Client, client_id: str) -> None:
+    picture = unseen(RACCOON)
+    for client in (f"{client_id}-a", f"{client_id}-b"):
+        for path in ("/embed-image", "/v1/search", "/api/search/by-image", "/v1/embeddings"):
+            answer = api.post(path, params={"clientId": client}, files={"file": picture})
+            assert ("cache" in stages(answer)) == (path != "/embed-image"), (client, path)
+
+
 def stages(response: httpx.Response) -> list[str]:
     return [stage.split(";")[0] for stage in response.headers["Server-Timing"].split(", ")]
 
@@ -63,7 +71,7 @@ def test_a_match_has_exactly_the_fields_of_the_contract(api: Client) -> None:
     (match,) = search(api, limit=1).json()["results"]
     assert set(match) == {
         "productId", "productName", "mediaId", "s3Key", "width", "height", "score", "cosine", "similarity",
-        "grade",
+        "grade", "thumbnailUrl", "fileUrl",
     }  # fmt: skip
 
 

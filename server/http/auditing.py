@@ -1,0 +1,85 @@
+"""Around the whole app: each request that may change something is handed to the audit, with what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from server.access.audit import Entry
+from server.access.keys import id_of
+from server.access.scopes import Principal
+from server.errors import TwinlensError
+from server.http.addresses import caller_of
+from server.http.authorising import presented_key
+from server.http.request import CLIENT, CODE, OBJECTS, PRINCIPAL
+from server.http.rules import rule_of
+from server.lifespan import Services
+
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+def audited(app: ASGIApp) -> ASGIApp:
+    """Hand requests to the audit whose rule says so, once the answer begins, or once it is certain that there is none.
+
+    Within what gives each request its id.
+    """
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP or scope["method"] in _READING:
+            await app(scope, receive, send)
+            return
+        at = datetime.now(UTC)
+        status: int | None = None
+
+        async def seen(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start" and status is None:
+                status = message["status"]
+                _keep(scope, at, status)
+            await send(message)
+
+        try:
+            await app(scope, receive, seen)
+        finally:
+            if status is None:
+                _keep(scope, at, None)
+
+    return middleware
+
+
+def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
+    services: Services | None = getattr(scope["litestar_app"].state, "services", None)
+    # The rule of a route that was not found would be that of no route.
+    if services is None or not scope.get("path_template") or not rule_of(scope).audited:
+        return
+    state: Mapping[str, Any] = scope["state"]
+    presented = presented_key(scope)
+    principal: Principal | None = state.get(PRINCIPAL) or _refused(services, presented)
+    ids = (*map(str, scope.get("path_params", {}).values()), *state.get(OBJECTS, ()))
+    entry = Entry(
+        at=at,
+        key_id=principal.key_id if principal is not None else id_of(presented or ""),
+        client_id=state.get(CLIENT) or (principal.client_id if principal is not None else None),
+        address=caller_of(scope, services.settings.trusted_proxies),
+        action=f"{scope['method']} {scope['path_template']}",
+        object="/".join(ids) or None,
+        status=status,
+        code=state.get(CODE),
+        request_id=state.get("request_id"),
+    )
+    # A status of 4xx says that nothing was changed, but for 499, which nobody read: the caller left in between.
+    services.trail.add(entry, refused=status is not None and 400 <= status < 499)
+
+
+def _refused(services: Services, presented: str | None) -> Principal | None:
+    """Who was not let in, where the key is a good one that may not do this; None where nobody knows."""
+    if presented is None:
+        return None
+    try:
+        return services.keyring.principal(presented)
+    except TwinlensError:
+        return None

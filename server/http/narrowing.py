@@ -1,0 +1,52 @@
+"""What search keys may do: a part of the searches of their client, from some pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from litestar.types import Scope
+
+from server.access.scopes import Narrowing, Principal
+from server.catalogue.catalogue import Catalogue
+from server.catalogue.filters import Filter
+from server.catalogue.rows import Query
+from server.errors import BadParameter, KeyInvalid, MediaNotFound, OriginRefused, SearchesOnly
+from server.http.rules import Rule
+
+
+def admit_search_key(narrowing: Narrowing, rule: Rule, scope: Scope) -> None:
+    """Raises SearchesOnly, OriginRefused, and KeyInvalid for a filter that makes no sense."""
+    if not rule.derived:
+        raise SearchesOnly
+    if narrowing.origins is not None:
+        # A request without the header is refused as well: browsers send it with all that a page of another origin asks.
+        sent = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if len(sent) != 1 or sent[0] not in narrowing.origins:
+            raise OriginRefused("The search key may not be used by the page that this request comes from.")
+    if narrowing.filter is not None and _filter_of(narrowing).without_conditions:
+        raise KeyInvalid("The search key's filter has no conditions, and so would restrict nothing.")
+
+
+def narrowed(query: Query, principal: Principal) -> Query:
+    """The query within what the caller's key allows: its filter besides, and no more matches than its limit."""
+    narrowing = principal.narrowing
+    if narrowing is None:
+        return query
+    return replace(query, within=_filter_of(narrowing), limit=min(query.limit, narrowing.limit or query.limit))
+
+
+async def require_found(catalogue: Catalogue, client_id: str, media_id: str, principal: Principal) -> None:
+    """Nothing where the caller's key is no search key; with one, only media may be named that a search could find.
+
+    Raises MediaNotFound.
+    """
+    narrowing = principal.narrowing
+    if narrowing is not None and not await catalogue.could_find(client_id, media_id, _filter_of(narrowing)):
+        raise MediaNotFound
+
+
+def _filter_of(narrowing: Narrowing) -> Filter:
+    try:
+        return Filter.of(narrowing.filter)
+    except BadParameter as exc:
+        raise KeyInvalid(f"The search key's filter makes no sense. {exc.sentence}") from exc
