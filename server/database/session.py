@@ -36,7 +36,7 @@ from psycopg import (
     pq,
     sql,
 )
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.rows import TupleRow
 
@@ -219,8 +219,40 @@ class _AsyncCursor(AsyncCursor[Any]):
         connection = self.connection
         if not isinstance(connection, AsyncSessionConnection) or not connection._unsettled:
             return await super().execute(*arguments, **options)
+        if connection.per_transaction is None:
+            async with connection.lock:
+                await connection.wait(self._execute_settled(connection, *arguments, **options))
+            return self
         async with connection.pipeline():
             return await super().execute(*arguments, **options)
+
+    def _execute_settled(self, connection: AsyncSessionConnection, *arguments: Any, **options: Any) -> PQGen[None]:
+        """A pipeline of the settings and this statement.
+
+        All that psycopg's own pipeline does, as one piece of work for the loop in place of four: they took longer than
+        PostgreSQL needs for the settings and the policies together.
+        """
+        settling = connection._settling()
+        pipeline = connection._pipeline = AsyncPipeline(connection)
+        failure: Exception | None = None
+        try:
+            yield from pipeline._enter_gen()
+            for statement, parameters in settling:
+                _queue(pipeline, connection.pgconn, statement, parameters)
+            try:
+                yield from self._execute_gen(*arguments, **options)
+            except Exception as exc:
+                failure = exc
+                with contextlib.suppress(psycopg.Error):  # what has come is collected, and the connection can go on
+                    yield from pipeline._exit_gen()
+                raise
+            yield from pipeline._exit_gen()
+        except Exception as exc:
+            failure = exc
+            raise
+        finally:
+            pipeline._exit(failure)
+            connection._pipeline = None
 
 
 def pipeline_with(

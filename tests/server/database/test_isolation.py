@@ -164,6 +164,33 @@ async def test_a_client_does_not_linger_on_a_connection(database_url: str, space
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("statement", "value", "error"),
+    [
+        ("SELECT nothing FROM products WHERE id = %s", "x", psycopg.errors.UndefinedColumn),
+        ("SELECT 1 / %s", 0, psycopg.errors.DivisionByZero),
+        ("SELECT %s", object(), psycopg.ProgrammingError),
+    ],
+)
+async def test_a_statement_that_fails_leaves_the_connection_as_it_was(
+    database_url: str, space: SpaceRow, statement: str, value: object, error: type[psycopg.Error]
+) -> None:
+    async with open_pool(database_url, min_size=1, max_size=1, timeout=30, role=SERVING_ROLE) as pool:
+        runner = Runner(pool)
+
+        async def fail(connection: psycopg.AsyncConnection[Any]) -> int:
+            with pytest.raises(error):
+                await connection.execute(statement.encode(), (value,))
+            return connection.info.backend_pid
+
+        pids = {await runner.read(fail, client="ours") for _ in range(7)}
+        assert await counted(runner, "ours") == (3, "ours")
+        assert (await counted(runner, None))[0] == 0
+        async with pool.connection() as connection:
+            assert pids == {connection.info.backend_pid}
+
+
+@pytest.mark.anyio
 @needs_pgbouncer
 async def test_a_client_does_not_linger_behind_a_pooler_either(database_url: str, space: SpaceRow) -> None:
     with pooled(database_url, "transaction", size=1) as url:
