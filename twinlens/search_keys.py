@@ -31,6 +31,11 @@ MOST_BYTES = 4096
 MOST_MATCHES = 1000
 MOST_ORIGINS = 100
 
+LEAST_RATE = 1e-6
+"""Requests a second: one in twelve days. With less, the time until the next one would be no number to answer with."""
+
+MOST_RATE = 1e9
+
 _VERSION = 1
 _SECRET = b"twinlens search keys 1"
 _KEY = re.compile(r"twinlens_([a-z0-9]{12})_[A-Za-z0-9_-]{43}")
@@ -59,7 +64,8 @@ def derive_search_key(
     admin's. `filter`: as in a search, with `productIds`, `kind` and `attributes`; it is ANDed to each search's own.
     `limit`: at most so many matches a search, 1 to 1,000; a search that asks for more gets so many. `origins`: the
     pages that may use it, such as `https://shop.example`. `expires`: a time with its zone, or how long from now; it is
-    cut to whole seconds. `rate`: requests a second, above 0.
+    cut to whole seconds. `rate`: requests a second, from
+    0.000001 to 1,000,000,000.
 
     Raises ValueError with a sentence for whatever of this makes no sense.
     """
@@ -107,8 +113,8 @@ def _checked_limit(limit: int | None) -> int | None:
 
 
 def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and (not _is_number(rate) or rate <= 0):
-        raise ValueError("rate must be a number of requests a second above 0.")
+    if rate is not None and (not _is_number(rate) or not LEAST_RATE <= rate <= MOST_RATE):
+        raise ValueError("rate must be a number of requests a second, from 0.000001 to 1,000,000,000.")
     return rate
 
 

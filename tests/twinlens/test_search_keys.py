@@ -64,6 +64,8 @@ def test_an_expiry_may_be_a_time_from_now() -> None:
         ({"limit": 2.0}, "limit"),
         ({"rate": 0}, "rate"),
         ({"rate": float("inf")}, "rate"),
+        ({"rate": 5e-324}, "rate"),
+        ({"rate": 1e308}, "rate"),
         ({"rate": "5"}, "rate"),
         ({"origins": []}, "origins"),
         ({"origins": ["https://shop.example/"]}, "origin"),
