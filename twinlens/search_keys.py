@@ -44,6 +44,7 @@ _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
 _USUAL_PORTS = {"http": "80", "https": "443"}
+_MOST_ATTRIBUTES = 100
 _BOUNDS = {"gt", "gte", "lt", "lte"}
 
 
@@ -159,6 +160,8 @@ def _checked_filter(filter_: Mapping[str, Any] | None) -> dict[str, Any] | None:
         given["attributes"] = {name: _condition(name, value) for name, value in given["attributes"].items()}
         if not given["attributes"]:
             del given["attributes"]
+        elif len(given["attributes"]) > _MOST_ATTRIBUTES:
+            raise ValueError(f"A filter has conditions on at most {_MOST_ATTRIBUTES} attributes.")
     if not given:
         raise ValueError("A filter without conditions restricts nothing: leave it out, or say what a match must be.")
     if "productIds" in given:

@@ -86,6 +86,7 @@ def test_an_expiry_may_be_a_time_from_now() -> None:
         ({"filter": {"productIds": []}}, "productIds"),
         ({"filter": {"productIds": "p-1"}}, "productIds"),
         ({"filter": {"attributes": {"": 1}}}, "name of an attribute"),
+        ({"filter": {"attributes": {f"a{number}": 1 for number in range(101)}}}, "100 attributes"),
         ({"filter": {"attributes": {"price": {"above": 1}}}}, "range"),
         ({"filter": {"attributes": {"price": {}}}}, "range"),
         ({"filter": {"attributes": {"price": []}}}, "list"),
