@@ -58,7 +58,7 @@ from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
 
 _POOL_SIZE = 8
-_BACKGROUND_POOL_SIZE = 3
+_BACKGROUND_POOL_SIZE = 4
 _CONNECTION_TIMEOUT_SECONDS = 5.0
 _DATABASE_PATIENCE_SECONDS = 600.0
 _DATABASE_ASKED_EACH_SECONDS = 1.0

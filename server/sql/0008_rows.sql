@@ -10,9 +10,10 @@ ALTER TABLE twinlens_access ADD COLUMN "servingRoles" text[] NOT NULL DEFAULT '{
 -- Under a policy such a filter cannot use its index, since PostgreSQL does not trust the operators of jsonb to keep
 -- secret what they see: it took 35 times as long for 100,000 products. The view reads with its owner's rights, so no
 -- policy is in the way. ANY, not plain equality, which PostgreSQL would join with the policies of the other tables in
--- the query, and then the index would be lost again.
+-- the query, and then the index would be lost again. It names the columns that filters ask for and no others: an older
+-- application could neither drop nor change a column of its own that a view reads.
 CREATE VIEW twinlens_client_products AS
-    SELECT * FROM products WHERE "clientId" = ANY (ARRAY[current_setting('twinlens.client', true)]);
+    SELECT id, "apiId", attributes FROM products WHERE "clientId" = ANY (ARRAY[current_setting('twinlens.client', true)]);
 
 
 -- What a serving role may do, and on which tables it does so for one client at a time. A migration that makes a table
@@ -25,9 +26,7 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
         ('twinlens_spaces', 'SELECT', false),
         ('twinlens_indexes', 'SELECT', false),
         ('twinlens_swept', 'SELECT', false),
-        ('twinlens_access', 'SELECT', false),
-        ('twinlens_keys', 'SELECT', false),
-        ('twinlens_limits', 'SELECT', false)
+        ('twinlens_access', 'SELECT', false)
     UNION ALL
     SELECT 'twinlens_space_' || number, 'SELECT, INSERT', true FROM twinlens_spaces
 $$;

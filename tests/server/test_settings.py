@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from server.__main__ import COMMANDS
 from server.commands.serve import _environment
 from server.errors import BadSetting
 from server.settings import Settings, file_of, variable_of
@@ -287,6 +288,12 @@ def test_every_setting_is_documented(name: str) -> None:
     assert f"`{variable_of(name)}`" in operations
     makefile = (ROOT / "Makefile").read_text()
     assert f" {name.upper()}" in makefile
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_is_documented(name: str) -> None:
+    table = (ROOT / "docs" / "operations.md").read_text().partition("| command |")[2].partition("\n\n")[0]
+    assert re.search(rf"`python -m server {name}[` ]", table)
 
 
 def test_a_worker_reads_what_its_parent_has_read() -> None:

@@ -261,6 +261,9 @@ def test_what_a_mapper_made_is_adopted_with_its_ids_its_values_and_its_own_colum
         # The default of an id is the older application's, and harms nobody.
         assert {row[:2] for row in left} == {("products", "id")}
         assert adopted["constraints"] ^ new["constraints"] == {("media", "media_s3Key_key", 'UNIQUE ("s3Key")', True)}
+        # The older application goes on changing what is its own.
+        connection.execute("ALTER TABLE products ALTER COLUMN colour TYPE varchar(80)")
+        connection.execute("ALTER TABLE products DROP COLUMN colour")
     said = capsys.readouterr().out
     assert "products.attributes is called olderAttributes now" in said
     assert "media.apiId is called olderApiId now: Twinlens has another apiId." in said

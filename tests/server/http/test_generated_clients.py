@@ -11,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests import DEMO_PICTURES
 from tests.support.databases import fresh_database
+from tests.support.keys import new_key
 from tests.support.process import Process
 
 PICTURE = DEMO_PICTURES / "keyboard.webp"
@@ -26,12 +27,22 @@ TYPESCRIPT = Path(__file__).parent / "typescript"
 CONFIG = "post_hooks: []\ncontent_type_overrides:\n  image/webp: application/octet-stream\n"
 
 
+class Server(NamedTuple):
+    url: str
+    admin: str
+    """A key, as the next two are; these are of the client of that name."""
+    python: str
+    typescript: str
+
+
 @pytest.fixture(scope="module")
-def server(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def server(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with fresh_database(postgres_url, template_database) as url:
+        keys = [new_key(url, "search,read,write", client).key for client in ("python", "typescript")]
+        admin = new_key(url, "admin", None).key
         process = Process(tmp_path_factory.mktemp("clients"), "--database-url", url)
         try:
-            yield process.ready()
+            yield Server(process.ready().url, admin, *keys)
         finally:
             process.stop()
 
@@ -43,7 +54,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 
 def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
-    server: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     address = f"{server.url}/schema/openapi.json"
@@ -53,8 +64,11 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
     monkeypatch.syspath_prepend(tmp_path)
     models: Any = importlib.import_module("generated_twinlens.models")
     types: Any = importlib.import_module("generated_twinlens.types")
-    connect: Any = importlib.import_module("generated_twinlens").Client
+    connect: Any = importlib.import_module("generated_twinlens").AuthenticatedClient
     picture = PICTURE.read_bytes()
+
+    def connected(key: str) -> Any:
+        return connect(base_url=server.url, token=key, timeout=60, raise_on_unexpected_status=True)
 
     def call(tag: str, name: str, *path: str, **given: Any) -> Any:
         """A generated function of this name: its status and its answer."""
@@ -66,7 +80,7 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
     def file(data: bytes = picture) -> Any:
         return types.File(io.BytesIO(data), "shoe.webp", "image/webp")
 
-    with connect(base_url=server.url, timeout=60, raise_on_unexpected_status=True) as client:
+    with connected(server.python) as client:
         attributes = models.ProductRequestAttributes.from_dict({"category": "shoes", "price": 49.9})
         product = models.ProductRequest(name="Red running shoe", client_id="python", attributes=attributes)
         status, put = call("products", "put_product", "py-shoe", body=product)
@@ -76,7 +90,7 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
         status, media = call("media", "add_media", "py-shoe", body=form)
         assert (status, media.status, media.product_id) == (201, "ready", "py-shoe")
 
-        asked = models.SearchForm(file=file(), client_id="python", limit=3, min_grade=models.Grade.SIMILAR)
+        asked = models.SearchForm(file=file(), limit=3, min_grade=models.Grade.SIMILAR)
         status, found = call("search", "search_by_image", body=asked, twinlens_lane=models.Lane.INTERACTIVE)
         assert (status, found.results[0].media_id, found.results[0].similarity) == (200, media.id, 100.0)
         assert found.results[0].grade is models.Grade.IDENTICAL
@@ -90,22 +104,25 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
 
         status, vectors = call("embeddings", "embed", body=models.PicturesForm(file=[file(), file()]))
         assert (status, len(vectors.embeddings), vectors.space) == (200, 2, found.space)
-        status, thumbnail = call("media", "get_thumbnail", media.id, client_id="python")
+        status, thumbnail = call("media", "get_thumbnail", media.id)
         assert (status, thumbnail.payload.read(4)) == (200, b"RIFF")
-        status, metrics = call("health", "metrics")
-        assert "twinlens_requests_total" in metrics
-
         refusals = [
             call("embeddings", "embed_image", body=models.PictureForm(file=file(b"text"))),
             call("media", "get_media", "none", client_id="python"),
             call("search", "search", body=models.SearchRequest()),
+            call("media", "get_media", media.id, client_id="typescript"),
         ]
         assert all(isinstance(problem, models.Problem) for _, problem in refusals)
         assert [(status, problem.code) for status, problem in refusals] == [
             (415, models.ErrorCode.NOT_A_PICTURE),
             (404, models.ErrorCode.MEDIA_NOT_FOUND),
             (422, models.ErrorCode.BAD_PARAMETER),
+            (403, models.ErrorCode.CLIENT_MISMATCH),
         ]
+
+    with connected(server.admin) as client:
+        status, metrics = call("health", "metrics")
+        assert (status, "twinlens_requests_total" in metrics) == (200, True)
 
 
 @pytest.mark.slow  # it installs a compiler
@@ -113,14 +130,14 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
     not (shutil.which("npm") and shutil.which("node")) and not os.environ.get("CI"), reason="needs node and npm"
 )
 def test_the_types_of_openapi_typescript_compile_strictly_and_openapi_fetch_uses_them(
-    server: Process, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(TYPESCRIPT, tmp_path / "typescript")
     quietly = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
     run("npm", "install", *quietly, folder=folder)
     run("npm", "run", "generate", "--", f"{server.url}/schema/openapi.json", folder=folder)
     run("npm", "run", "build", folder=folder)
-    printed = json.loads(run("node", "built/use.js", server.url, PICTURE, folder=folder))
+    printed = json.loads(run("node", "built/use.js", server.url, PICTURE, server.typescript, folder=folder))
     assert printed == {
         "found": [["ts-shoe", "identical"], ["ts-shoe", "identical"]],
         "similarity": 100,

@@ -1,4 +1,4 @@
-// Uses the API through its generated types: node built/use.js http://127.0.0.1:8000 picture.webp
+// Uses the API through its generated types: node built/use.js http://127.0.0.1:8000 picture.webp KEY
 // Prints what it got as JSON. The compiler checks every name below against the description.
 
 import { readFile } from "node:fs/promises";
@@ -8,9 +8,9 @@ import type { components, paths } from "./api.js";
 type Code = components["schemas"]["ErrorCode"];
 type Problem = components["schemas"]["Problem"];
 
-const [server, path] = process.argv.slice(2);
-if (!server || !path) throw new Error("Give the server's address and a picture.");
-const client = createClient<paths>({ baseUrl: server });
+const [server, path, key] = process.argv.slice(2);
+if (!server || !path || !key) throw new Error("Give the server's address, a picture and a key.");
+const client = createClient<paths>({ baseUrl: server, headers: { Authorization: `Bearer ${key}` } });
 const file = new Blob([await readFile(path)], { type: "image/webp" });
 const clientId = "typescript";
 
@@ -65,7 +65,7 @@ const embedded = had(await client.POST("/v1/embeddings", { body: { file: [file, 
 if (!("embeddings" in embedded)) throw new Error("Vectors as bytes were not asked for.");
 const thumbnail = had(
   await client.GET("/v1/media/{mediaId}/thumbnail", {
-    params: { path: { mediaId: media.id }, query: { clientId } },
+    params: { path: { mediaId: media.id } },
     parseAs: "blob",
   }),
 );
