@@ -29,8 +29,7 @@ def authorised(app: ASGIApp) -> ASGIApp:
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         rule = rule_of(scope)
         principal = scope["state"][PRINCIPAL] = ANYBODY if rule.open else _admit(scope, rule)
-        known = principal.key_id is not None and scope["method"] != "GET"
-        await app(scope, _asking_again(scope, receive) if known else receive, send)
+        await app(scope, _asking_again(scope, receive) if principal.key_id is not None else receive, send)
 
     return middleware
 
