@@ -24,6 +24,7 @@ from server.commands.serve import open_database
 from server.database import migrations
 from server.database.connections import connect
 from server.errors import BadParameter, DatabaseUnfit
+from server.limits import as_written
 from server.settings import Settings, variable_of
 
 GRACE = "7d"
@@ -256,7 +257,7 @@ def _print_table(keys: Sequence[StoredKey]) -> None:
     if not keys:
         print("There is no key.")
         return
-    rows = [("ID", "STATE", "CLIENT", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "NAME")]
+    rows = [("ID", "STATE", "CLIENT", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "LIMITS", "NAME")]
     rows += [
         (
             key.id,
@@ -266,6 +267,7 @@ def _print_table(keys: Sequence[StoredKey]) -> None:
             _time(key.created_at),
             _time(key.expires_at),
             _time(key.revoked_at),
+            as_written(key.limits) if key.limits else "-",
             key.name or "",
         )
         for key in keys

@@ -59,7 +59,7 @@ def _isolate(settings: Settings, url: str) -> None:
     found = isolation.arrange(url, settings.serving_url)
     print(found.sentence)
     if found.statements:
-        print("An administrator of the database can change that; then run python -m server migrate again:")
+        print("An administrator of the database can change that; then start the servers again:")
         print("\n".join(found.statements))
 
 

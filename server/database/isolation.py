@@ -46,7 +46,7 @@ class Isolation:
     reason: str = ""
     """Why there is no role: a sentence without its full stop."""
     statements: tuple[str, ...] = ()
-    """What an administrator of the database would run to change that, before `python -m server migrate`."""
+    """What an administrator of the database would run to change that, before servers are started again."""
 
     @property
     def sentence(self) -> str:

@@ -114,7 +114,7 @@ def _check_isolation(examination: Examination) -> None:
             effect="None, as long as every statement names its client. Should one ever forget to, nothing in the "
             "database would keep it from the rows of others.",
             remedy=" ".join(
-                ["let an administrator of the database run", *found.statements, "and then python -m server migrate"]
+                ["let an administrator of the database run", *found.statements, "and then start the servers again"]
                 if found.statements
                 else ["python -m server migrate, which serve does by itself"]
             ),

@@ -91,6 +91,7 @@ def test_a_key_may_have_limits_of_its_own_which_rotation_keeps(run: Run) -> None
     (one, other) = (key["limits"] for key in listed(run))
     assert one == other
     assert one["concurrent"] == 4
+    assert run("list").count("requests=10/20,concurrent=4") == 2
     with pytest.raises(BadParameter, match="wishes"):
         run("create", "--client", "acme", "--scope", "read", "--limit", "wishes=3")
 
