@@ -58,7 +58,7 @@ from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
 
 _POOL_SIZE = 8
-_BACKGROUND_POOL_SIZE = 3
+_BACKGROUND_POOL_SIZE = 4
 _CONNECTION_TIMEOUT_SECONDS = 5.0
 _DATABASE_PATIENCE_SECONDS = 600.0
 _DATABASE_ASKED_EACH_SECONDS = 1.0
@@ -131,7 +131,15 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         role = await _when_database_answers(partial(asyncio.to_thread, _role_of, settings))
         pool = await enter(_pool(settings, partial(_url, settings), least=2, most=_POOL_SIZE, role=role))
         # What is no client's: comparisons, sweeps, missing vectors. They are few, and callers wait for none of them.
-        owners = await enter(_pool(settings, partial(_owners_url, settings), least=1, most=_BACKGROUND_POOL_SIZE))
+        owners = await enter(
+            _pool(
+                settings,
+                partial(_owners_url, settings),
+                least=1,
+                most=_BACKGROUND_POOL_SIZE,
+                name="database, for work beside requests,",
+            )
+        )
         direct = direct_of(settings, _owners_url(settings))
         replica = await enter(_replica(settings, Runner(pool), metrics))
         catalogue = Catalogue(
@@ -194,7 +202,16 @@ def _owners_url(settings: Settings) -> str:
     return settings.owners_url or ""
 
 
-def _pool(settings: Settings, url: Callable[[], str], *, least: int, most: int, role: str | None = None) -> Pool:
+def _pool(
+    settings: Settings,
+    url: Callable[[], str],
+    *,
+    least: int,
+    most: int,
+    role: str | None = None,
+    name: str = "database",
+) -> Pool:
+    """`name`: what the log calls it when it is away."""
     return open_pool(
         url,
         min_size=least,
@@ -203,6 +220,7 @@ def _pool(settings: Settings, url: Callable[[], str], *, least: int, most: int, 
         longest=settings.deadline,
         pooling=settings.pooling,
         role=role,
+        name=name,
     )
 
 

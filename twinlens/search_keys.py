@@ -31,6 +31,11 @@ MOST_BYTES = 4096
 MOST_MATCHES = 1000
 MOST_ORIGINS = 100
 
+LEAST_RATE = 1e-6
+"""Requests a second: one in twelve days. With less, the time until the next one would be no number to answer with."""
+
+MOST_RATE = 1e9
+
 _VERSION = 1
 _SECRET = b"twinlens search keys 1"
 _KEY = re.compile(r"twinlens_([a-z0-9]{12})_[A-Za-z0-9_-]{43}")
@@ -39,6 +44,7 @@ _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
 _USUAL_PORTS = {"http": "80", "https": "443"}
+_MOST_ATTRIBUTES = 100
 _BOUNDS = {"gt", "gte", "lt", "lte"}
 
 
@@ -59,7 +65,8 @@ def derive_search_key(
     admin's. `filter`: as in a search, with `productIds`, `kind` and `attributes`; it is ANDed to each search's own.
     `limit`: at most so many matches a search, 1 to 1,000; a search that asks for more gets so many. `origins`: the
     pages that may use it, such as `https://shop.example`. `expires`: a time with its zone, or how long from now; it is
-    cut to whole seconds. `rate`: requests a second, above 0.
+    cut to whole seconds. `rate`: requests a second, from
+    0.000001 to 1,000,000,000.
 
     Raises ValueError with a sentence for whatever of this makes no sense.
     """
@@ -107,8 +114,8 @@ def _checked_limit(limit: int | None) -> int | None:
 
 
 def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and (not _is_number(rate) or rate <= 0):
-        raise ValueError("rate must be a number of requests a second above 0.")
+    if rate is not None and (not _is_number(rate) or not LEAST_RATE <= rate <= MOST_RATE):
+        raise ValueError("rate must be a number of requests a second, from 0.000001 to 1,000,000,000.")
     return rate
 
 
@@ -153,6 +160,8 @@ def _checked_filter(filter_: Mapping[str, Any] | None) -> dict[str, Any] | None:
         given["attributes"] = {name: _condition(name, value) for name, value in given["attributes"].items()}
         if not given["attributes"]:
             del given["attributes"]
+        elif len(given["attributes"]) > _MOST_ATTRIBUTES:
+            raise ValueError(f"A filter has conditions on at most {_MOST_ATTRIBUTES} attributes.")
     if not given:
         raise ValueError("A filter without conditions restricts nothing: leave it out, or say what a match must be.")
     if "productIds" in given:

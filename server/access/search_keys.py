@@ -27,6 +27,9 @@ PREFIX = "twinlens-search."
 MOST_BYTES = 4096
 """Of a document: as `twinlens.search_keys` has it."""
 
+LEAST_RATE, MOST_RATE = 1e-6, 1e9
+"""Requests a second: as `twinlens.search_keys` has them."""
+
 _FORM = re.compile(r"(twinlens-search\.([A-Za-z0-9_-]+))\.([A-Za-z0-9_-]{43})")
 _LONGEST = len(PREFIX) + -(-MOST_BYTES * 4 // 3) + 44
 _ID_LENGTH = 16
@@ -46,7 +49,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     origins: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=100)] | None = None
     expires: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    rate: Annotated[float, msgspec.Meta(ge=LEAST_RATE, le=MOST_RATE)] | None = None
 
 
 def read_search_key(presented: str, parent_of: Callable[[str], StoredKey | None], now: datetime) -> Principal:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 import re
-from hashlib import sha256
 from typing import Literal
 from urllib.parse import quote
 
@@ -25,33 +24,27 @@ PARAMETERS = ("expires", "clientId", "signature")
 _USE = b"twinlens picture addresses 1"
 _EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
 
-_BLOCK_BYTES = 64
-_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
-
 
 class Signatures:
     """Signs the pictures of one client's media, until one time.
 
-    A search signs 24 media or more, and they differ in nothing but their ids. So HMAC-SHA256 (RFC 2104) is begun once
-    for all of them, and each continues a copy; and each half of its 256 bits signs one of the two pictures. Who knows
-    one half knows nothing of the other, and 128 bits cannot be guessed.
+    A search signs 24 media or more, and they differ in nothing but their ids. So HMAC-SHA256 is begun once for all of
+    them, and each continues a copy; and each half of its 256 bits signs one of the two pictures. Who knows one half
+    knows nothing of the other, and 128 bits cannot be guessed.
     """
 
     def __init__(self, key: bytes, client_id: str, expires: str) -> None:
-        """`key`: at most 64 bytes; `expires`: seconds since 1970, as they stand in the address."""
-        padded = key.ljust(_BLOCK_BYTES, b"\0")
+        """`expires`: seconds since 1970, as they stand in the address."""
         # The length says where the client ends, so that no two things that can be signed are the same text.
-        self._inner = sha256(padded.translate(_INNER) + _bytes(f"{expires} {len(client_id)} {client_id}"))
-        self._outer = sha256(padded.translate(_OUTER))
+        self._begun = hmac.new(key, _bytes(f"{expires} {len(client_id)} {client_id}"), "sha256")
         self.query = f"expires={expires}&clientId={quote(client_id, safe='')}&signature="
         """What stands behind the `?` of a signed address, but for the signature at its end."""
 
     def of(self, media_id: str) -> tuple[str, str]:
         """The signatures of the thumbnail and of the file: 32 hexadecimal digits each."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(_bytes(media_id))
-        outer.update(inner.digest())
-        digits = outer.hexdigest()
+        one = self._begun.copy()
+        one.update(_bytes(media_id))
+        digits = one.hexdigest()
         return digits[:32], digits[32:]
 
 

@@ -28,6 +28,9 @@ Scalar = str | Number | bool
 
 MOST_PRODUCTS = 1000
 
+MOST_ATTRIBUTES = 100
+"""With a condition each; a product written here has no more. Some thousands exceed PostgreSQL's stack."""
+
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
@@ -50,7 +53,11 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     product_ids: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_PRODUCTS)] | None = None
     kind: Kind | None = None
     attributes: (
-        dict[Key, Scalar | Annotated[tuple[Scalar, ...], msgspec.Meta(min_length=1, max_length=100)] | Range] | None
+        Annotated[
+            dict[Key, Scalar | Annotated[tuple[Scalar, ...], msgspec.Meta(min_length=1, max_length=100)] | Range],
+            msgspec.Meta(max_length=MOST_ATTRIBUTES),
+        ]
+        | None
     ) = None
 
     @classmethod

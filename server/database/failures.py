@@ -50,6 +50,8 @@ def translated() -> Iterator[None]:
         if (exc.diag.constraint_name or "").endswith("_embedding_check"):
             raise VectorRefused from exc
         raise BadParameter(f"A value is out of its bounds ({exc.diag.constraint_name}).") from exc
+    except psycopg.errors.StatementTooComplex as exc:  # such as conditions nested deeper than PostgreSQL's stack
+        raise BadParameter("The request asks for more conditions at once than the database can look at.") from exc
     except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError) as exc:
         raise BadParameter("A text or number is one that the database cannot hold.") from exc
     except (psycopg.OperationalError, psycopg.InterfaceError) as exc:

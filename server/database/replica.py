@@ -55,7 +55,13 @@ _PAUSES = (0.25, 10.0)  # before a standby is tried again: at first, and at most
 _STEADY_SECONDS = 30.0  # of use after which the next pause is a short one again
 
 # What the statement itself met: the same would happen on the primary, or has to do with this one statement only.
-_OF_THE_STATEMENT = (psycopg.DataError, psycopg.ProgrammingError, psycopg.errors.ProgramLimitExceeded, UnicodeError)
+_OF_THE_STATEMENT = (
+    psycopg.DataError,
+    psycopg.ProgrammingError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
+    UnicodeError,
+)
 _CONFLICTS = (
     psycopg.errors.SerializationFailure,  # the replay removes rows that the statement would still see
     psycopg.errors.DeadlockDetected,

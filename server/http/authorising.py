@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 from server.access.keyring import Keyring
 from server.access.scopes import ANYBODY, Principal
@@ -15,6 +16,9 @@ from server.http.rules import Rule, rule_of
 from server.http.signed import signed_for
 from server.lifespan import Services
 
+SLOW_SECONDS = 1.0
+"""After so long a body is slow, and who sends it is asked for once more."""
+
 
 def authorised(app: ASGIApp) -> ASGIApp:
     """Refuse callers whom the route's rule does not let in; for the others, keep who they are.
@@ -24,10 +28,29 @@ def authorised(app: ASGIApp) -> ASGIApp:
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         rule = rule_of(scope)
-        scope["state"][PRINCIPAL] = ANYBODY if rule.open else _admit(scope, rule)
-        await app(scope, receive, send)
+        principal = scope["state"][PRINCIPAL] = ANYBODY if rule.open else _admit(scope, rule)
+        await app(scope, _asking_again(scope, receive) if principal.key_id is not None else receive, send)
 
     return middleware
+
+
+def _asking_again(scope: Scope, receive: Receive) -> Receive:
+    """Look at the key once more when the end of a slow body has come: it may have been revoked meanwhile.
+
+    Else whoever has a key that is about to be revoked could begin any number of writes, and end them after that.
+    Raises KeyInvalid and KeysUnknown.
+    """
+    keyring: Keyring = scope["litestar_app"].state.services.keyring
+    admitted = time.monotonic()
+
+    async def checked() -> ReceiveMessage:
+        message = await receive()
+        ended = message["type"] == "http.request" and not message.get("more_body")
+        if ended and time.monotonic() - admitted > SLOW_SECONDS and keyring.needed:
+            keyring.principal(presented_key(scope) or "")
+        return message
+
+    return checked
 
 
 def _admit(scope: Scope, rule: Rule) -> Principal:

@@ -45,7 +45,10 @@ def limited(app: ASGIApp) -> ASGIApp:
             await account.enter(_subjects(request, services.terms, account), form=content_type(request) == MULTIPART)
             await app(scope, counted, send)
         except RateLimited as error:
-            if account.used_up and (refusals := refusals_of(scope)) is not None:
+            # Only of a caller known by its key: a key that is not looked at, beside a signed address or where none is
+            # needed, may be what a gateway sends for everybody.
+            known = principal_of(scope).key_id is not None
+            if known and account.used_up and (refusals := refusals_of(scope)) is not None:
                 said = [(name.lower().encode(), value.encode()) for name, value in account.headers().items()]
                 refusals.note(scope, error, said)
             raise

@@ -61,8 +61,10 @@ class Refusals:
 
 
 def _key(scope: Scope) -> bytes | None:
-    """What tells the keys of requests apart; None where there is none, or where none is needed."""
+    """What tells the keys of requests apart; None where there is none, or where it may be that none is looked at."""
     if scope["type"] != ScopeType.HTTP or scope["method"] == "OPTIONS" or not scope["path"].startswith(_PATHS):
+        return None
+    if b"signature=" in scope["query_string"]:  # the address of a picture, which is judged by that alone
         return None
     given = [value for name, value in scope["headers"] if name in (b"authorization", b"x-api-key")]
     return given[0] if len(given) == 1 else None

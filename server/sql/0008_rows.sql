@@ -26,9 +26,7 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
         ('twinlens_spaces', 'SELECT', false),
         ('twinlens_indexes', 'SELECT', false),
         ('twinlens_swept', 'SELECT', false),
-        ('twinlens_access', 'SELECT', false),
-        ('twinlens_keys', 'SELECT', false),
-        ('twinlens_limits', 'SELECT', false)
+        ('twinlens_access', 'SELECT', false)
     UNION ALL
     SELECT 'twinlens_space_' || number, 'SELECT, INSERT', true FROM twinlens_spaces
 $$;

@@ -29,8 +29,6 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
         ('twinlens_indexes', 'SELECT', false),
         ('twinlens_swept', 'SELECT', false),
         ('twinlens_access', 'SELECT', false),
-        ('twinlens_keys', 'SELECT', false),
-        ('twinlens_limits', 'SELECT', false),
         ('twinlens_rates', 'SELECT, INSERT, UPDATE, DELETE', false),
         ('twinlens_audit', 'INSERT', false)
     UNION ALL

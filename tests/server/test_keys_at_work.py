@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from server.access.keyring import EFFECTIVE_SECONDS
+from server.http.authorising import SLOW_SECONDS
 from tests import ROOT
 from tests.support.process import KEYBOARD, PATIENCE, Process, Serve, until
 
@@ -63,15 +64,30 @@ def test_keys_count_within_seconds_in_each_worker_without_a_restart(serve: Serve
     process.wait_for("Callers need no key")
     assert status(process, {}) == 404
 
-    id_, headers = new_key(data, "--client", "acme", "--scope", "read")
+    id_, headers = new_key(data, "--client", "acme", "--scope", "write")
     assert seconds_until(lambda: status(process, {}) == 401) < EFFECTIVE_SECONDS
     assert status(process, headers) == 404
     assert status(process, {}, "/health/ready") == 200
     assert status(process, {**headers, "Host": "shop.example"}) == 404
 
+    # Writes that were begun with the key, of which one is ended after it was revoked.
+    begun = [process.connect() for _ in range(2)]
+    body = b'{"name": "Shoe"}'
+    for number, connection in enumerate(begun):
+        head = [f"PUT /v1/products/shoe-{number} HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        head += [f"Content-Length: {len(body)}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        connection.sendall("\r\n".join(head).encode() + body[:5])
+    time.sleep(SLOW_SECONDS)
+    begun[0].sendall(body[5:])
+    assert begun[0].recv(100).startswith(b"HTTP/1.1 201")
+
     command(data, "revoke", id_)
     assert seconds_until(lambda: status(process, headers) == 401) < EFFECTIVE_SECONDS
     assert status(process, {}) == 401, "the last key has ended, and keys stay on"
+    begun[1].sendall(body[5:])
+    assert begun[1].recv(100).startswith(b"HTTP/1.1 401")
+    for connection in begun:
+        connection.close()
 
     command(data, "off")
     assert seconds_until(lambda: status(process, {}) == 404) < EFFECTIVE_SECONDS

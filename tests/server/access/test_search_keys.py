@@ -47,6 +47,7 @@ def test_what_is_derived_is_read_again() -> None:
     assert narrowing == Narrowing(filter_, 10, ("https://shop.example",), 3.0, narrowing.id)
     assert len(narrowing.id) == 16
     assert theirs.MOST_BYTES == search_keys.MOST_BYTES
+    assert (theirs.LEAST_RATE, theirs.MOST_RATE) == (search_keys.LEAST_RATE, search_keys.MOST_RATE)
     assert f"{theirs.PREFIX}." == search_keys.PREFIX
 
 
@@ -145,6 +146,8 @@ def test_a_signature_has_one_spelling_so_that_nobody_is_counted_twice() -> None:
         {"expires": -1},
         {"rate": 0},
         {"rate": -1},
+        {"rate": 5e-324},  # the time until the next request would be infinite
+        {"rate": 1e308},
         {"filter": []},
     ],
 )

@@ -72,7 +72,7 @@ def test_a_filter_goes_through_json_and_back() -> None:
         "", "[]", "null", "{", '{"colour": "red"}', '{"productIds": []}', '{"kind": "audio"}',
         '{"attributes": {"price": {}}}', '{"attributes": {"price": {"min": 3}}}', '{"attributes": {"": 1}}',
         '{"attributes": {"price": {"gte": "3"}}}', '{"attributes": {"a": {"b": {"c": 1}}}}',
-        '{"attributes": {"a": []}}',
+        '{"attributes": {"a": []}}', json.dumps({"attributes": {f"a{number}": 1 for number in range(101)}}),
         '{"attributes": {"price": {"gte": NaN}}}', '{"attributes": {"price": {"gte": 1e999}}}',
     ],
 )  # fmt: skip

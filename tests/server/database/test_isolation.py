@@ -124,7 +124,13 @@ def test_it_writes_for_one_client_and_without_one_for_nobody(database_url: str, 
             connection.rollback()
 
 
-@pytest.mark.parametrize("table", ["twinlens_recall", "twinlens_unreadable", "twinlens_store", "twinlens_migrations"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        *("twinlens_keys", "twinlens_limits", "twinlens_audit", "twinlens_recall", "twinlens_unreadable"),
+        *("twinlens_store", "twinlens_migrations"),
+    ],
+)
 def test_it_may_not_read_what_servers_do_not_read_for_a_client(database_url: str, table: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         seen(database_url, SERVING_ROLE, "ours", table)

@@ -130,3 +130,10 @@ async def test_what_a_request_may_have_written_is_known_while_it_runs(runner: Ru
     with outcome.watched() as writes, pytest.raises(OutcomeUnknown):
         await runner.write(lambda connection: connection.execute(SUICIDE))
     assert writes.possible
+
+
+async def test_conditions_beyond_postgresqls_stack_are_the_callers_fault(runner: Runner) -> None:
+    """And not those of a database that cannot be reached."""
+    many = " && ".join(["(1 == 1)"] * 50_000)
+    with pytest.raises(BadParameter, match="more conditions"):
+        await runner.fetch(b"SELECT %(many)s::jsonpath", {"many": many}, scalar_row)

@@ -41,7 +41,7 @@ class Clock:
         return self.now
 
 
-@get("/quick")
+@get(["/quick", "/v1/quick"])
 async def quick(request: Request) -> str:
     return call_of(request).client_id
 
@@ -105,7 +105,7 @@ def limiting(
 
     app = assemble(Settings(**settings), [quick, form, json, waits], lifespan, door=[known, limited])
     # What is observed is of no matter here, and takes the rest of the services.
-    app.state.services = SimpleNamespace(terms=terms, metrics=_Metrics())
+    app.state.services = SimpleNamespace(terms=terms, metrics=_Metrics(), keyring=SimpleNamespace(on=True))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client, clock, terms
 
@@ -164,6 +164,13 @@ def test_a_search_keys_rate_is_its_own_beside_its_parents() -> None:
 def test_an_admin_key_has_its_own_limits_and_no_clients() -> None:
     with limiting(keys="requests=0.1/3", clients="requests=0.1/1") as (client, _, _):
         assert [status(client, "admin", "/quick?clientId=acme") for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_what_a_gateway_sends_for_everybody_confuses_nobody() -> None:
+    """Where no key is needed, whoever shares a header with a client that is refused is answered."""
+    with limiting(clients="requests=0.1/1") as (client, _, _):
+        assert [status(client, "gateway", "/v1/quick?clientId=acme") for _ in range(3)] == [200, 429, 429]
+        assert status(client, "gateway", "/v1/quick?clientId=other") == 200
 
 
 def test_without_keys_the_client_that_is_named_is_limited_wherever_it_is_named() -> None:

@@ -19,7 +19,8 @@ REFUSED = RateLimited(retry_after=0.5)
 
 
 def scope(key: bytes = b"Bearer a", path: str = "/v1/search", method: str = "POST", *more: Any) -> Any:
-    return {"type": "http", "method": method, "path": path, "headers": [(b"authorization", key), *more]}
+    headers = [(b"authorization", key), *more]
+    return {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
 
 
 def test_it_holds_until_it_is_due_and_for_a_second_at_most() -> None:
@@ -42,7 +43,8 @@ def test_what_needs_no_key_is_never_refused_here() -> None:
         scope(path="/health/live"),
         scope(method="OPTIONS"),
         scope(b"Bearer a", "/v1/search", "POST", (b"x-api-key", b"b")),
-        {"type": "http", "method": "GET", "path": "/v1/media/x", "headers": []},
+        scope() | {"headers": []},
+        scope(path="/v1/media/x/thumbnail") | {"query_string": b"expires=1&clientId=a&signature=b"},
     ]
     for other in others:
         refusals.note(scope(), REFUSED, [])
@@ -82,7 +84,7 @@ def test_the_answer_is_the_same_and_nothing_is_made_of_the_request() -> None:
     app = assemble(Settings(), [refuses], lifespan, door=[refusing])
     app.state.services = None
     reached.clear()
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
         first, second = (client.get("/v1/refuses", headers={"Authorization": "Bearer a"}) for _ in range(2))
         assert reached == ["/v1/refuses"]
         assert first.status_code == second.status_code == 429

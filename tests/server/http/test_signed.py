@@ -12,27 +12,14 @@ import httpx
 import psycopg
 import pytest
 
-from server.access import keys
-from server.access.scopes import scopes_of
 from server.access.signed_urls import Picture, Signer
-from server.database.queries import Queries
 from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT
 from tests.support.databases import fresh_database
+from tests.support.keys import new_key
 from tests.support.serving import Client, serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
 RACCOON = (PHOTOGRAPHS / "raccoon.jpg").read_bytes()
-
-
-def made_key(url: str, client: str, scopes: str) -> str:
-    """A new key of a client, which turns keys on in the database."""
-    id_, key = keys.new_key()
-    given = dict.fromkeys(("name", "search_secret", "expires_at", "replaces"))
-    given |= {"id": id_, "client_id": client, "scopes": list(scopes_of(scopes)), "digest": keys.digest_of(key)}
-    with psycopg.connect(url) as connection:
-        statement = Queries.read("access.sql").including("key_columns")["add_key"]
-        connection.execute(statement, {**given, "limits": "{}"})
-    return key
 
 
 class Shops:
@@ -65,9 +52,9 @@ class Shops:
 def shops(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shops]:
     with fresh_database(postgres_url, template_database) as url:
         made = {
-            "us": made_key(url, "us", "search,read,write"),
-            "us-search": made_key(url, "us", "search"),
-            "them": made_key(url, "them", "search,read,write"),
+            "us": new_key(url, "search,read,write", "us").key,
+            "us-search": new_key(url, "search", "us").key,
+            "them": new_key(url, "search,read,write", "them").key,
         }
         with serving(url, tmp_path_factory.mktemp("shops")) as api:
             yield Shops(api, url, made)
