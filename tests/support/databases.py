@@ -77,7 +77,7 @@ def role(url: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        run_sql(url, f"DROP OWNED BY {name} CASCADE")
+        run_sql(url, f"DROP OWNED BY {name}")
         run_sql(url, f"DROP ROLE {name}")
 
 

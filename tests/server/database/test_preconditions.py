@@ -117,17 +117,8 @@ def test_tables_of_another_role_are_refused_until_it_is_a_member_of_that_role(da
     with role(database_url) as owner, role(database_url) as other:
         for one in (owner, other):
             run_sql(database_url, f"GRANT CREATE ON SCHEMA public TO {one}")
-        run_sql(database_url, f"ALTER TABLE media OWNER TO {owner}")
-        for table in ("products", "twinlens_spaces", "twinlens_migrations", "image_embeddings", "twinlens_indexes"):
-            run_sql(database_url, f"ALTER TABLE {table} OWNER TO {owner}")
-        for table in (
-            "twinlens_recall",
-            "twinlens_unreadable",
-            "twinlens_readings",
-            "twinlens_unread",
-            "twinlens_store",
-            "twinlens_swept",
-        ):
+        ours = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+        for (table,) in run_sql(database_url, ours):
             run_sql(database_url, f"ALTER TABLE {table} OWNER TO {owner}")
         with refused(database_url, f"belongs to {owner}.*GRANT {owner} TO {other}"):
             migrate(as_role(database_url, other))
