@@ -65,8 +65,7 @@ def derive_search_key(
     admin's. `filter`: as in a search, with `productIds`, `kind` and `attributes`; it is ANDed to each search's own.
     `limit`: at most so many matches a search, 1 to 1,000; a search that asks for more gets so many. `origins`: the
     pages that may use it, such as `https://shop.example`. `expires`: a time with its zone, or how long from now; it is
-    cut to whole seconds. `rate`: requests a second, from
-    0.000001 to 1,000,000,000.
+    cut to whole seconds. `rate`: requests a second, from 0.000001 to 1,000,000,000.
 
     Raises ValueError with a sentence for whatever of this makes no sense.
     """

@@ -17,20 +17,3 @@ CREATE TABLE twinlens_audit (
 -- The audit of a client is read by time, and so is what is old enough to be removed.
 CREATE INDEX twinlens_audit_by_client ON twinlens_audit ("clientId", at);
 CREATE INDEX twinlens_audit_by_time ON twinlens_audit (at);
-
-
--- As before, with the tables of limits and of the audit. A serving role adds rows to the audit, and reads none.
-CREATE OR REPLACE FUNCTION twinlens_serving_rights() RETURNS TABLE (name text, rights text, "byClient" boolean)
-LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    VALUES ('products', 'SELECT, INSERT, UPDATE, DELETE', true),
-        ('media', 'SELECT, INSERT, UPDATE, DELETE', true),
-        ('twinlens_client_products', 'SELECT', false),
-        ('twinlens_spaces', 'SELECT', false),
-        ('twinlens_indexes', 'SELECT', false),
-        ('twinlens_swept', 'SELECT', false),
-        ('twinlens_access', 'SELECT', false),
-        ('twinlens_rates', 'SELECT, INSERT, UPDATE, DELETE', false),
-        ('twinlens_audit', 'INSERT', false)
-    UNION ALL
-    SELECT 'twinlens_space_' || number, 'SELECT, INSERT', true FROM twinlens_spaces
-$$;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -14,6 +15,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from server.postgres.server import EmbeddedPostgres
+
+_ATTEMPTS = 4
 
 
 @contextmanager
@@ -48,13 +51,22 @@ def database_of(url: str) -> str:
     return str(conninfo.conninfo_to_dict(url)["dbname"])
 
 
+def _copied(connection: psycopg.Connection[Any], create: sql.Composed) -> None:
+    """Run CREATE DATABASE. A session that has left the template may still be ending, for seconds on a busy machine."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
+            connection.execute(create)
+            return
+    connection.execute(create)
+
+
 @contextmanager
 def fresh_database(url: str, template: str = "template1") -> Iterator[str]:
     """The URL of a new database on this server, a copy of the template; dropped at the end."""
     name = f"twinlens_test_{uuid.uuid4().hex[:12]}"
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(create)
+        _copied(connection, create)
     try:
         yield in_database(url, name)
     finally:
