@@ -10,7 +10,7 @@ from pathlib import Path
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.types import ControllerRouterHandler, Middleware
+from litestar.types import ASGIApp, ControllerRouterHandler, Middleware
 
 from server.http import problems
 from server.http.auditing import audited
@@ -72,7 +72,14 @@ def create_app(settings: Settings, place: Place = _ALONE) -> Litestar:
             app.state.services = services
             yield
 
-    return assemble(settings, HANDLERS, opened, workers=place.of, door=[kept_apart, authorised, limited])
+    return assemble(
+        settings,
+        HANDLERS,
+        opened,
+        workers=place.of,
+        guarded=guard(settings, named_origins(settings)),
+        door=[kept_apart, authorised, limited],
+    )
 
 
 def assemble(
@@ -81,12 +88,14 @@ def assemble(
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
     *,
     workers: int = 1,
+    guarded: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     door: Sequence[Middleware] = (),
 ) -> Litestar:
     """An app of these handlers; `lifespan` puts the Services that they use into its state.
 
-    `workers`: how many of its kind share the memory for bodies. `door`: what decides who may call, before anything of a
-    body is read.
+    `workers`: how many of its kind share the memory for bodies. `guarded` and `door` ask the services' keyring:
+    `guarded` goes around the routes, and `door` around each handler; it decides who may call, before anything of a body
+    is read.
     """
     memory = BodyMemory(settings.memory_of_bodies // workers, settings.max_upload)
     overdue = Overdue()
@@ -109,8 +118,7 @@ def assemble(
         openapi_config=None,  # Litestar's own description; ours is at /schema
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
-    guarded = guard(settings, named_origins(settings))(app.asgi_handler)
-    answered = secured(cross_origin(shedding(heads(guarded)), settings))
+    answered = secured(cross_origin(shedding(heads(guarded(app.asgi_handler))), settings))
     app.asgi_handler = draining(observed(audited(answered)), most=_most_drained(settings))
     return app
 

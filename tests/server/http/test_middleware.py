@@ -85,7 +85,7 @@ def client() -> Iterator[TestClient[Litestar]]:
     ended.clear()
     app = assemble(Settings(deadline=0.3), HANDLERS, nothing)
     app.state.services = None
-    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+    with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -113,7 +113,7 @@ def test_no_handler_outlives_its_app_and_its_error_is_nobodys(caplog: pytest.Log
     app = assemble(Settings(deadline=0.1), HANDLERS, nothing)
     app.state.services = None
     ended.clear()
-    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+    with TestClient(app, raise_server_exceptions=False) as client:
         for _ in range(3):
             assert client.get("/stays").status_code == 503
     assert ended == ["stays"] * 3

@@ -84,7 +84,7 @@ def test_the_answer_is_the_same_and_nothing_is_made_of_the_request() -> None:
     app = assemble(Settings(), [refuses], lifespan, door=[refusing])
     app.state.services = None
     reached.clear()
-    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+    with TestClient(app, raise_server_exceptions=False) as client:
         first, second = (client.get("/v1/refuses", headers={"Authorization": "Bearer a"}) for _ in range(2))
         assert reached == ["/v1/refuses"]
         assert first.status_code == second.status_code == 429
