@@ -10,6 +10,7 @@ import psycopg
 from pgvector.psycopg import register_vector_async
 
 from server.database import session
+from server.database.connecting import connected
 from server.database.parameters import AS_ALWAYS, Url, parameters_of
 from server.database.session import AsyncSessionConnection, SessionConnection
 from server.errors import DatabaseUnfit, DatabaseUnusable
@@ -54,7 +55,7 @@ async def connection_of_its_own(
     long as it needs. `pooling`, `role`: as in `open_pool`.
     """
     parameters = {**parameters_of(url, connect_timeout=wait), **AS_ALWAYS}
-    opened = await AsyncSessionConnection.connect(**parameters, prepare_threshold=None)
+    opened = await connected(AsyncSessionConnection, **parameters, prepare_threshold=None)
     async with opened as connection:
         await session.configure(connection, longest=longest, pooling=pooling, role=role)
         yield connection

@@ -16,6 +16,7 @@ from psycopg_pool import PoolClosed
 
 from server.database import session
 from server.database.cancelling import end
+from server.database.connecting import connected
 from server.database.lent import Lent
 from server.database.parameters import AS_ALWAYS, Url, parameters_of
 from server.database.pooling import forget
@@ -149,7 +150,7 @@ class Connector:
 
     async def _attempt(self, turn: int = 0) -> Lent:
         parameters = parameters_of(self.url, connect_timeout=self._connect_timeout, turn=turn)
-        connection = await Lent.connect(**{**parameters, **AS_ALWAYS})
+        connection = await connected(Lent, **{**parameters, **AS_ALWAYS})
         try:
             connection.patience = self._connect_timeout
             await session.configure(connection, longest=self._longest, pooling=self._pooling, role=self._role)

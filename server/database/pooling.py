@@ -10,6 +10,7 @@ import psycopg
 from psycopg import AsyncConnection, ConnectionInfo
 from psycopg.rows import TupleRow
 
+from server.database.connecting import connected
 from server.database.queries import Queries
 from server.settings import Pooling
 
@@ -86,7 +87,7 @@ async def _shares_sessions(parameters: dict[str, Any]) -> bool:
 
 
 async def _connect(parameters: dict[str, Any]) -> AsyncConnection[TupleRow]:
-    return await AsyncConnection.connect(autocommit=True, prepare_threshold=None, **parameters)
+    return await connected(AsyncConnection, autocommit=True, prepare_threshold=None, **parameters)
 
 
 _QUERIES = Queries.read("session.sql")

@@ -23,6 +23,7 @@ from psycopg import AsyncConnection, conninfo
 from psycopg.rows import BaseRowFactory, TupleRow, kwargs_row
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
+from server.database.connecting import connected
 from server.database.parameters import Url
 from server.database.pool import Pool, open_pool
 from server.database.queries import Queries
@@ -293,7 +294,9 @@ class Replica:
         while True:
             began = loop.time()
             try:
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
+                async with await connected(
+                    AsyncConnection, conninfo=self._url, autocommit=True, connect_timeout=2
+                ) as connection:
                     await self._use(connection)
             except _Behind:
                 self._note("behind", "is behind")
