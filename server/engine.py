@@ -35,6 +35,9 @@ from server.settings import Settings
 _MOST_TEXTS_IN_A_BATCH = 32
 _MOST_PICTURES_IN_A_GPU_BATCH = 64
 
+# With a short deadline, a large batch of bulk work may last longer than a request, and is not stuck.
+_LEAST_STUCK_SECONDS = 10.0
+
 ReadJpeg = Callable[[bytes], Image.Image]
 
 _log = logging.getLogger(__name__)
@@ -112,7 +115,8 @@ async def open_engine(
         embedder.on_embedded = on_embedded
         embedder.on_rejected = on_rejected
         stack.push_async_callback(asyncio.to_thread, embedder.close)
-        pulse = Pulse(embedder.towers, _samples(encoder, reader), settings.deadline)
+        longest = max(settings.deadline, _LEAST_STUCK_SECONDS)
+        pulse = Pulse(embedder.towers, _samples(encoder, reader), longest)
         yield Engine(encoder, embedder, layout, lowest, pulse)
 
 

@@ -46,7 +46,8 @@ class Prometheus:
         return answer["data"]
 
     def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that a line of PromQL gives."""
+        """Labels and value of each series that a line of PromQL gives, once the last scrape has succeeded."""
+        until(lambda: self.get("query", query="up == 1")["result"])
         found = self.get("query", query=query)
         assert found["resultType"] == "vector", found
         return [(one["metric"], float(one["value"][1])) for one in found["result"]]
@@ -54,9 +55,9 @@ class Prometheus:
 
 @contextmanager
 def scraping(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
-    """A Prometheus with our rules, which asks these hosts and ports several times a second."""
+    """A Prometheus with our rules, which asks these hosts and ports each second."""
     job = {"job_name": "twinlens", "static_configs": [{"targets": [*targets]}]}
-    often = {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "500ms"}
+    often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     configuration = {"global": often, "rule_files": [str(RULES)], "scrape_configs": [job]}
     (folder / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
     address = f"127.0.0.1:{free_port()}"

@@ -55,6 +55,7 @@ def test_all_that_was_looked_at_is_said(api: Client) -> None:
 def test_a_stuck_session_turns_it_red_until_the_run_ends(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("server.engine._LEAST_STUCK_SECONDS", 0.0)
     free = threading.Event()
     run = PlainRunner.__call__
 
