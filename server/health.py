@@ -87,7 +87,7 @@ class Health:
     def load(self) -> Load:
         """What is in hand at this moment, and what was counted since the start."""
         embedder = self._embedder
-        vectors = {
+        vectors: dict[str, Vectors] = {
             tower: Vectors(kept=known.hits, joined=known.joined, made=known.made, bytes=known.bytes)
             for tower, known in embedder.known.items()
         }

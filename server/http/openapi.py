@@ -309,7 +309,8 @@ def _components(contracts: Sequence[Contract]) -> Json:
         beside = _schemas([form.fields]) if form.fields is not None else {}
         fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
         schemas |= {**beside, form.name: form.schema(fields)}
-    for problem in {Problem, *(problem for one in contracts for problem in one.refused.values())}:
+    bodies: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
+    for problem in bodies:
         schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
