@@ -11,7 +11,7 @@ from server.batching.pulse import Pulse
 from server.catalogue.catalogue import Catalogue
 from server.database.cancelling import end
 from server.database.pool import Pool
-from server.errors import CatalogueUnavailable, TwinlensError
+from server.errors import CatalogueUnavailable, StoreUnavailable, TwinlensError
 from server.ingest.storage import MediaStore
 from server.operations.disks import Disks
 from server.operations.load import Connections, Load, Queue, Vectors
@@ -51,11 +51,12 @@ class Health:
 
     def known(self) -> Checks:
         """As last known; asks nobody."""
-        away = CatalogueUnavailable() if self._pools["requests"].away else None
+        store = self._store.trouble
         return {
             "model": self._pulse.trouble,
-            "database": away,
-            "store": self._store.trouble,
+            "database": CatalogueUnavailable() if self._pools["requests"].away else None,
+            # Whoever has noticed it has logged it.
+            "store": StoreUnavailable(reason=store.reason, known=True) if store is not None else None,
             "disk": self._disks.trouble,
         }
 

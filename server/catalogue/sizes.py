@@ -9,11 +9,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any
 
 from psycopg.rows import dict_row
 
 from server.catalogue.rows import SpaceRow
+from server.database.connections import connection_of_its_own
+from server.database.failures import translated
 from server.database.queries import Queries
 from server.database.runner import Runner
 from server.errors import TwinlensError
@@ -22,6 +23,7 @@ _LOOK_SECONDS = 10.0
 # To count reads indexes of every row, so it is done at most this often, and takes at most this share of the time.
 _COUNT_SECONDS = 60.0
 _SHARE = 0.02
+_LONGEST_SECONDS = 600.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,22 +49,23 @@ class Census:
         self._on_indexes = on_indexes
         self._queries = Queries.read("sizes.sql").of(space.table)
 
-    async def sizes(self) -> Counts:
-        """Clients, products, media and vectors. Raises CatalogueUnavailable."""
-        return await self._row("sizes", {})
-
-    async def without_vector(self) -> Counts:
-        """Pictures without a vector in the space, by whether somebody has tried. Raises CatalogueUnavailable."""
-        return await self._row("without_vector", {"number": self._space.number})
-
     async def index_states(self) -> Counts:
         """Large clients' indexes: ready, building, incomplete. Raises CatalogueUnavailable."""
-        return await self._row("index_states", {"table": self._space.table})
+        states = self._queries["index_states"]
+        (row,) = await self._runner.fetch(states, {"table": self._space.table}, dict_row)
+        return row
 
     async def count(self) -> float:
-        """Count everything once; how many seconds that took."""
+        """Count everything once; how many seconds that took. Raises CatalogueUnavailable."""
         began = monotonic()
-        self._on_counted(self._space.id, await self.sizes(), await self.without_vector())
+        with translated():
+            # Its own, since among very many pictures a count takes longer than a statement for a request may.
+            async with connection_of_its_own(self._runner.url, longest=_LONGEST_SECONDS) as connection:
+                cursor = connection.cursor(row_factory=dict_row)
+                sizes = await (await cursor.execute(self._queries["sizes"])).fetchone()
+                of_space = {"number": self._space.number}
+                without = await (await cursor.execute(self._queries["without_vector"], of_space)).fetchone()
+        self._on_counted(self._space.id, sizes or {}, without or {})
         return monotonic() - began
 
     async def run(self) -> None:
@@ -80,7 +83,3 @@ class Census:
             except Exception:
                 _log.exception("The catalogue could not be counted for the metrics; another try follows.")
             await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _row(self, name: str, parameters: Mapping[str, Any]) -> Counts:
-        (row,) = await self._runner.fetch(self._queries[name], parameters, dict_row)
-        return row
