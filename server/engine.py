@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from PIL import Image
 from server.artifact.artifact import Artifact, Vectors
 from server.batching.batcher import Batcher, Lanes
 from server.batching.embedder import Embedder, Timings, Tower, Words
+from server.batching.pulse import Pulse
 from server.errors import ArtifactInvalid, EncoderFailed, MediaRejected, TextRejected, TwinlensError
 from server.inference import graphs
 from server.inference.cores import Layout, find, plain, remembered
@@ -33,6 +34,9 @@ from server.settings import Settings
 
 _MOST_TEXTS_IN_A_BATCH = 32
 _MOST_PICTURES_IN_A_GPU_BATCH = 64
+
+# With a short deadline, a large batch of bulk work may last longer than a request, and is not stuck.
+_LEAST_STUCK_SECONDS = 10.0
 
 ReadJpeg = Callable[[bytes], Image.Image]
 
@@ -52,6 +56,7 @@ class Engine:
     layout: Layout | None
     lowest: float
     """The goldens' lowest cosine."""
+    pulse: Pulse
 
 
 @asynccontextmanager
@@ -64,13 +69,14 @@ async def open_engine(
     decoding: int | None = None,
     on_batch: Callable[[Tower, int], None] = _ignore,
     on_embedded: Callable[[Tower, Timings], None] = _ignore,
+    on_rejected: Callable[[str, MediaRejected], None] = _ignore,
 ) -> AsyncIterator[Engine]:
     """Encoder, goldens, batcher, embedder: in this order. Raises ArtifactInvalid, BadSetting.
 
     `gpu`: the number of the GPU to run on, where the model runs on one. `words`: whether to load the text tower, if the
     artifact has one. `decoding`: threads that decode; without it, one for each core. `on_batch` is called with the
     tower and the size of each batch, `on_embedded` with the tower of each picture or text and the seconds that it
-    spent in each stage.
+    spent in each stage, `on_rejected` with the format of each picture that could not be decoded, and why.
     """
     async with contextlib.AsyncExitStack() as stack:
         serving = _serving(settings, gpu)
@@ -107,8 +113,11 @@ async def open_engine(
             read_jpeg=read_jpeg,
         )
         embedder.on_embedded = on_embedded
+        embedder.on_rejected = on_rejected
         stack.push_async_callback(asyncio.to_thread, embedder.close)
-        yield Engine(encoder, embedder, layout, lowest)
+        longest = max(settings.deadline, _LEAST_STUCK_SECONDS)
+        pulse = Pulse(embedder.towers, _samples(encoder, reader), longest)
+        yield Engine(encoder, embedder, layout, lowest, pulse)
 
 
 def try_model(settings: Settings) -> str | None:
@@ -148,6 +157,14 @@ async def _batching(tower: Encoder | TextEncoder, on_batch: Callable[[int], None
         async with Batcher(tower.for_bulk, tower.for_bulk_alone, gives_way=True) as bulk:
             bulk.on_batch = report
             yield Lanes(batcher, bulk)
+
+
+def _samples(encoder: Encoder, reader: _Reader | None) -> Mapping[Tower, NDArray[Any]]:
+    """By tower, one of the entries that warm it up."""
+    samples: dict[Tower, NDArray[Any]] = {"image": encoder.samples[0]}
+    if reader is not None and reader.encoder.samples:
+        samples["text"] = reader.encoder.samples[0]
+    return samples
 
 
 def _serving(settings: Settings, gpu: int) -> Serving:

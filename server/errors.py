@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Characters: what an object store says of a failure may be a page.
 _LONGEST_CAUSE = 300
@@ -340,7 +340,7 @@ class NotReady(TwinlensError):
     """The server is not ready to answer."""
 
     code = "not_ready"
-    retry_after = 1.0
+    retry_after: float = 1.0
 
 
 class KeysUnknown(NotReady):
@@ -353,6 +353,48 @@ class SpaceDropped(NotReady):
     """The embedding space of this server has been dropped from the database: start it with the live space's model."""
 
     code = "space_dropped"
+
+
+class Unready(NotReady):
+    """The server is not ready to answer."""
+
+    def __init__(self, checks: Mapping[str, TwinlensError | None]) -> None:
+        """`checks`: what was looked at, and what is wrong with it; at least one is wrong, and the first one counts."""
+        wrong = [error for error in checks.values() if error is not None]
+        super().__init__(wrong[0].sentence)
+        self.checks = checks
+        self.code = wrong[0].code
+        self.retry_after = float(getattr(wrong[0], "retry_after", self.retry_after))
+        self.known = all(getattr(error, "known", False) for error in wrong)
+
+    @property
+    def line(self) -> str:
+        return " ".join(error.line for error in self.checks.values() if error is not None)
+
+
+class Unhealthy(NotReady):
+    """Something that this server needs is not as it should be."""
+
+    known = True
+    """Whoever finds it logs it; each look at the health need not."""
+
+
+class DiskFull(Unhealthy):
+    """A disk of this server is full: pictures and changes cannot be stored."""
+
+    code = "disk_full"
+
+
+class ModelStuck(Unhealthy):
+    """The model has not finished a batch for longer than a request may take."""
+
+    code = "model_stuck"
+
+
+class ModelFailing(Unhealthy):
+    """The model fails, also on a picture or text that it has encoded before."""
+
+    code = "model_failing"
 
 
 class EncoderFailed(TwinlensError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
+from server import __version__
 from server.access.exact import ExactLimiter
 from server.access.keyring import Keyring
 from server.access.limits import Limiter, LocalLimiter, limits_of
@@ -26,6 +27,7 @@ from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
+from server.catalogue.sizes import Census
 from server.database import isolation
 from server.database.connections import connect, direct_of, try_connection
 from server.database.pool import Pool, open_pool
@@ -41,6 +43,7 @@ from server.errors import (
     SessionNeeded,
     TwinlensError,
 )
+from server.health import Health, disks_of
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
@@ -51,8 +54,8 @@ from server.ingest.sweep import Sweeper
 from server.ingest.watch import watch
 from server.limits import UNLIMITED, Limits
 from server.operations.background import Background
-from server.operations.metrics import SHARED, Load, Metrics, Vectors
-from server.operations.workers import Place, report_ready, reporting_refusal
+from server.operations.metrics import SHARED, Metrics
+from server.operations.workers import PLACES, Place, report_ready, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
@@ -89,6 +92,7 @@ class Services:
     keyring: Keyring
     terms: Terms
     trail: Trail
+    health: Health
 
     @property
     def grades(self) -> Grades | None:
@@ -108,7 +112,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
     They are there once a connection of the pool has answered.
     """
     started = perf_counter()
-    metrics = Metrics(Path(os.environ[SHARED]) if SHARED in os.environ else None)
+    metrics = Metrics(_folder(SHARED), _folder(PLACES))
     artifact = Artifact.read(settings.model)
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -120,6 +124,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
                 gpu=_gpu_of(place, settings),
                 on_batch=metrics.batched,
                 on_embedded=metrics.embedded,
+                on_rejected=lambda form, error: metrics.rejected(form, error.code),
             )
         )
         embedder = engine.embedder
@@ -156,6 +161,10 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         background.begin(trail.run(), "audit")
         background.close_beside(trail.close)
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
+        background.begin(engine.pulse.run(), "pulse")
+        disks = stack.enter_context(disks_of(settings, store))
+        health = Health(embedder, engine.pulse, catalogue, store, disks, {"requests": pool, "background": owners})
+        background.close_beside(health.close)
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(owners, store, standing, first=place.first, on_removed=metrics.swept)
         background.begin(sweeper.run(), "sweep")
@@ -165,25 +174,24 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
+            census = Census(Runner(owners), space, on_counted=metrics.counted, on_indexes=metrics.indexes_seen)
+            background.begin(census.run(), "sizes")
             background.begin(trail.forget(Runner(owners)), "old audit")
             maintenance = Maintenance(
                 owners, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
             background.begin(maintenance.run(), "missing vectors")
         if place.of > 1:
-            background.begin(_share_metrics(metrics, embedder), "metrics")
+            background.begin(_share_metrics(metrics, health), "metrics")
+        _tell_build(metrics, engine)
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail)
+        encoder = engine.encoder
+        yield Services(settings, encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail, health)
 
 
-def load_of(embedder: Embedder) -> Load:
-    """What the embedder has inside, and what it has counted, in the form that `Metrics.observe` accepts."""
-    vectors: dict[str, Vectors] = {
-        tower: Vectors(kept=known.hits, joined=known.joined, made=known.made, bytes=known.bytes)
-        for tower, known in embedder.known.items()
-    }
-    return Load(embedder.pictures.inside, embedder.texts.inside, vectors)
+def _folder(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if variable in os.environ else None
 
 
 def _gpu_of(place: Place, settings: Settings) -> int:
@@ -334,14 +342,25 @@ async def _maintain_indexes(catalogue: Catalogue) -> None:
         await asyncio.sleep(_INDEXES_EACH_SECONDS)
 
 
-async def _share_metrics(metrics: Metrics, embedder: Embedder) -> None:
+async def _share_metrics(metrics: Metrics, health: Health) -> None:
     """Keep this worker's figures up to date: any worker that is asked for the metrics adds up those of all workers."""
     while True:
         try:
-            metrics.observe(load_of(embedder))
+            metrics.observe(health.load())
         except OSError:
             _log.exception("The metrics could not be written; another try follows.")
         await asyncio.sleep(_METRICS_EACH_SECONDS)
+
+
+def _tell_build(metrics: Metrics, engine: Engine) -> None:
+    encoder = engine.encoder
+    metrics.serves(
+        version=__version__,
+        model=encoder.model,
+        space=encoder.space.id,
+        precision=encoder.precision,
+        device=encoder.device,
+    )
 
 
 def _log_ready(settings: Settings, place: Place, engine: Engine, seconds: float) -> None:

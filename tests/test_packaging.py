@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import server
 import twinlens
 from tests import ROOT
 
@@ -49,6 +50,10 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, folder=folder)
     return python
+
+
+def test_a_server_in_an_image_without_the_package_knows_its_version_all_the_same() -> None:
+    assert server.__version__ == twinlens.__version__
 
 
 def test_the_wheel_holds_all_of_the_package_twinlens_and_claims_no_other_name(wheel: Path) -> None:

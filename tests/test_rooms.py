@@ -17,6 +17,7 @@ SERVER = (
     "http",
     "commands",
     "lifespan",
+    "health",
     "doctor",
     "spaces",
     "engine",

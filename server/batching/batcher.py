@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import perf_counter
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from server.artifact.artifact import Vectors
 from server.batching.fair_queue import Caller, FairQueue, Lane
 from server.batching.priority import give_way
+from server.batching.waiting import Waiting, waits
 from server.errors import NotReady
 from server.inference.runner import Runner
 
@@ -82,19 +83,21 @@ class Batcher:
         self._alone = alone
         self._waiting: FairQueue[_Entry] = FairQueue()
         self._condition = Condition()
-        self._running = 0
+        self._began: dict[int, float] = {}
         self._alone_runs = False
         self._open = False
         self._interactive_at = float("-inf")
         self._seconds_each = 0.0
         self._threads: list[Thread] = []
+        self.failing = False
+        """Whether the last run failed, of a single entry: the model may be at fault, or the entry."""
         self.on_batch: Callable[[int, float], None] | None = None
         """Called with the size and the seconds of each batch that ran, in the runner's thread."""
 
     async def __aenter__(self) -> Batcher:
         self._open = True
         for at, runner in enumerate(self._runners):
-            thread = Thread(target=self._work, args=(runner,), name=f"encode-{at}", daemon=True)
+            thread = Thread(target=self._work, args=(at, runner), name=f"encode-{at}", daemon=True)
             self._threads.append(thread)
             thread.start()
         return self
@@ -113,6 +116,21 @@ class Batcher:
         """Entries that are in no batch yet."""
         return len(self._waiting)
 
+    def waits(self) -> Mapping[Lane, Waiting]:
+        """What is in no batch yet, by lane."""
+        with self._condition:
+            return waits(self._waiting, perf_counter())
+
+    def longest_run(self) -> float:
+        """Seconds since the oldest of the runs began that have not ended; 0 while none runs."""
+        with self._condition:
+            return max((perf_counter() - began for began in self._began.values()), default=0.0)
+
+    @property
+    def lanes(self) -> Mapping[Lane, Batcher]:
+        """The batchers, by the lane of what they are for: this one, for both."""
+        return {"interactive": self}
+
     async def encode(self, given: NDArray[Any], caller: Caller = _ANYBODY) -> Encoded:
         """Wait for the vector of one entry: uint8[S, S, 3] or int64[L].
 
@@ -130,7 +148,7 @@ class Batcher:
             self._condition.notify()
         return await entry.answer
 
-    def _work(self, own: Runner) -> None:
+    def _work(self, at: int, own: Runner) -> None:
         """A runner's thread: batch after batch until closing, and then until nothing waits."""
         if self._gives_way:
             give_way()
@@ -141,14 +159,13 @@ class Batcher:
                         return
                     self._condition.wait()
                 runner = own
-                if self._alone is not None and not self._running and len(batch) == 1 and not len(self._waiting):
+                if self._alone is not None and not self._began and len(batch) == 1 and not len(self._waiting):
                     runner, self._alone_runs = self._alone, True
-                self._running += 1
-            started = perf_counter()
+                started = self._began[at] = perf_counter()
             self._answer(runner, batch)
             seconds = perf_counter() - started
             with self._condition:
-                self._running -= 1
+                del self._began[at]
                 self._seconds_each += _LATEST * (seconds / len(batch) - self._seconds_each)
                 if self._alone_runs:
                     self._alone_runs = False
@@ -158,7 +175,7 @@ class Batcher:
         """This runner's part of the waiting entries; none while the wide runner runs."""
         if self._alone_runs:
             return []
-        free = len(self._runners) - self._running
+        free = len(self._runners) - len(self._began)
         part = min(runner.most, -(-len(self._waiting) // free))
         first = self._waiting.take()
         while first is not None and first.answer.done():
@@ -201,8 +218,10 @@ class Batcher:
                     if not entry.answer.done():
                         self._answer(runner, [entry])
             else:  # whoever asked for it logs it, with the request that it was for
+                self.failing = True
                 batch[0].loop.call_soon_threadsafe(_fail, batch[0], exc)
         else:
+            self.failing = False
             self._report(len(batch), seconds)
             batch[0].loop.call_soon_threadsafe(_deliver, batch, answers)
 
@@ -218,11 +237,19 @@ class Lanes:
     """Two batchers, one for each lane, where the runners of bulk work can give way to the others."""
 
     def __init__(self, interactive: Batcher, bulk: Batcher) -> None:
-        self._batchers: dict[Lane, Batcher] = {"interactive": interactive, "bulk": bulk}
+        self.lanes: Mapping[Lane, Batcher] = {"interactive": interactive, "bulk": bulk}
 
     async def encode(self, given: NDArray[Any], caller: Caller = _ANYBODY) -> Encoded:
         """As `Batcher.encode`."""
-        return await self._batchers[caller.lane].encode(given, caller)
+        return await self.lanes[caller.lane].encode(given, caller)
+
+    def waits(self) -> Mapping[Lane, Waiting]:
+        """As `Batcher.waits`: what waits for each of the two, in its own lane."""
+        return {lane: batcher.waits()[lane] for lane, batcher in self.lanes.items()}
+
+    def longest_run(self) -> float:
+        """As `Batcher.longest_run`, of both."""
+        return max(batcher.longest_run() for batcher in self.lanes.values())
 
 
 def _deliver(batch: Sequence[_Entry], answers: Sequence[Encoded]) -> None:

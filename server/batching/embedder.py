@@ -25,10 +25,11 @@ from server.batching.batcher import Batcher, Lanes
 from server.batching.fair_queue import Caller, Lane
 from server.batching.threads import Pool
 from server.batching.vector_cache import Counted, VectorCache
-from server.errors import NoTextTower, PictureTooLarge
+from server.batching.waiting import Waiting
+from server.errors import MediaRejected, NoTextTower, PictureTooLarge
 from server.preprocessing import media
 from server.preprocessing.blank import is_blank
-from server.preprocessing.formats import Format
+from server.preprocessing.formats import Format, name_of
 from server.preprocessing.readings import read_otherwise
 from server.preprocessing.text import Tokenizer
 
@@ -171,6 +172,25 @@ class Embedder:
         """What each cache has counted: vectors found, joined and made."""
         self.on_embedded: Callable[[Tower, Timings], None] | None = None
         """Called with the timings of each picture and text that was embedded; not for one whose vector was kept."""
+        self.on_rejected: Callable[[str, MediaRejected], None] | None = None
+        """Called with the format of each picture that could not be decoded, and why; the format is as `name_of`."""
+
+    @property
+    def towers(self) -> Mapping[Tower, Batcher | Lanes]:
+        """What makes the batches of each tower."""
+        texts: Mapping[Tower, Batcher | Lanes] = {} if self._words is None else {"text": self._words.batcher}
+        return {"image": self._batcher, **texts}
+
+    def queues(self) -> Mapping[tuple[str, Tower], Mapping[Lane, Waiting]]:
+        """What waits before each stage of each tower."""
+        found: dict[tuple[str, Tower], Mapping[Lane, Waiting]] = {
+            ("decode", "image"): {lane: pool.waits()[lane] for lane, pool in self._decoding.items()},
+            # Behind each other, of pictures that wait for nothing else.
+            ("decode-large", "image"): self._decoding_large.waits(),
+        }
+        if self._words is not None:
+            found["tokenize", "text"] = self._tokenizing.waits()
+        return found | {("encode", tower): batcher.waits() for tower, batcher in self.towers.items()}
 
     @property
     def reads_text(self) -> bool:
@@ -307,9 +327,14 @@ class Embedder:
             width, height = media.measure(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
             return (work(),) if width * height <= _LARGE_PIXELS else None
 
-        if (made := await self._decoding[caller.lane].run(if_small, caller)) is not None:
-            return made[0]
-        return await self._decoding_large.run(work, caller)
+        try:
+            if (made := await self._decoding[caller.lane].run(if_small, caller)) is not None:
+                return made[0]
+            return await self._decoding_large.run(work, caller)
+        except MediaRejected as exc:
+            if self.on_rejected is not None:
+                self.on_rejected(name_of(data), exc)
+            raise
 
     def _decode(self, data: bytes, thumbnail: bool) -> _Decoded:
         started = perf_counter()

@@ -7,7 +7,7 @@ A plain value: no threads, no locks, no clock. Work that waits for a thread (`th
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -44,6 +44,11 @@ class FairQueue(Generic[Entry]):
     def add(self, entry: Entry, caller: Caller) -> None:
         self._lanes[caller.lane].setdefault(caller.client, deque()).append(entry)
         self._count += 1
+
+    def waiting(self, lane: Lane) -> Iterator[Entry]:
+        """Those that wait in a lane, client by client."""
+        for entries in self._lanes[lane].values():
+            yield from entries
 
     def take(self) -> Entry | None:
         """The next entry; None when there is none."""

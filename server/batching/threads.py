@@ -7,13 +7,15 @@ every caller behind it. Here jobs wait in a `FairQueue`, and a job whose caller 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Condition, Thread
+from time import perf_counter
 from typing import Any, TypeVar
 
-from server.batching.fair_queue import Caller, FairQueue
+from server.batching.fair_queue import Caller, FairQueue, Lane
 from server.batching.priority import give_way
+from server.batching.waiting import Waiting, waits
 from server.errors import NotReady
 
 Made = TypeVar("Made")
@@ -24,6 +26,7 @@ class _Job:
     work: Callable[[], Any]
     answer: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    queued_at: float
 
 
 class Pool:
@@ -44,6 +47,11 @@ class Pool:
         """Jobs that no thread has begun yet."""
         return len(self._waiting)
 
+    def waits(self) -> Mapping[Lane, Waiting]:
+        """What no thread has begun yet, by lane."""
+        with self._condition:
+            return waits(self._waiting, perf_counter())
+
     async def run(self, work: Callable[[], Made], caller: Caller) -> Made:
         """Run `work` in one of the threads: what it returns or raises. Cancelling withdraws it if it has not begun.
 
@@ -54,7 +62,7 @@ class Pool:
         with self._condition:
             if self._closing:
                 raise NotReady("The server is shutting down.")
-            self._waiting.add(_Job(work, answer, loop), caller)
+            self._waiting.add(_Job(work, answer, loop, perf_counter()), caller)
             self._condition.notify()
         return await answer
 

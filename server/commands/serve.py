@@ -8,10 +8,11 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
@@ -32,6 +33,7 @@ from server.ingest.storage import MediaStore
 from server.operations.address import Address, held
 from server.operations.metrics import SHARED
 from server.operations.open_files import most_connections
+from server.operations.restarts import Restarts
 from server.operations.workers import PLACES, REFUSAL_FILE, wanted, was_ready
 from server.postgres.server import EmbeddedPostgres
 from server.settings import PREFIX, TEST_PREFIX, Settings, file_of, variable_of
@@ -48,10 +50,11 @@ def serve(settings: Settings) -> int:
     with held(settings.host, settings.port) as address:
         artifact = Artifact.read(settings.model)
         artifact.check_files(artifact.files_to_run(settings.precision))
-        with open_database(settings) as url:
+        restarts = Restarts()
+        with open_database(settings, on_restart=partial(restarts.note, "postgres")) as url:
             _see_to_keys(settings, url)
             _make_ready(settings, artifact, url)
-            return _run_workers(replace(settings, port=address.port), url, address)
+            return _run_workers(replace(settings, port=address.port), url, address, restarts)
 
 
 def _see_to_keys(settings: Settings, url: str) -> None:
@@ -120,15 +123,19 @@ def database_url(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
+def open_database(
+    settings: Settings, *, beside: bool = False, on_restart: Callable[[], None] = lambda: None
+) -> Iterator[str]:
     """The URL of the database's owner: that of the settings, or of an embedded one that runs as long as this block.
 
     `beside`: where a server runs with the same data folder, use its database. Raises FolderInUse otherwise.
+    `on_restart` is called each time the embedded one has died and is started again.
     """
     if (url := settings.owners_url) is not None:
         yield url
         return
     postgres = EmbeddedPostgres(settings.data)
+    postgres.on_restart = on_restart
     try:
         postgres.start()
     except FolderInUse:
@@ -142,11 +149,12 @@ def open_database(settings: Settings, *, beside: bool = False) -> Iterator[str]:
         yield postgres.url
 
 
-def _run_workers(settings: Settings, url: str, address: Address) -> int:
+def _run_workers(settings: Settings, url: str, address: Address, restarts: Restarts) -> int:
     # Spawned, not forked: this process has threads (one watches PostgreSQL), and locks do not survive a fork.
     multiprocessing.set_start_method("spawn", force=True)
     with tempfile.TemporaryDirectory(prefix="twinlens-") as folder:
         refusal = Path(folder) / "refusal"
+        restarts.into(Path(folder))
         for name in [one for one in os.environ if one.startswith(PREFIX) and not one.startswith(TEST_PREFIX)]:
             del os.environ[name]
         os.environ.update(_environment(settings, url))
@@ -175,6 +183,7 @@ def _run_workers(settings: Settings, url: str, address: Address) -> int:
                 header_read_timeout=int(settings.head_seconds * 1000), max_buffer_size=settings.max_head
             ),
             is_ready=lambda: was_ready(Path(folder)),
+            on_restart=partial(restarts.note, "worker"),
             workers_kill_timeout=int(settings.deadline) + _DRAIN_MARGIN_SECONDS,
             log_level=LogLevels.warning,
         )

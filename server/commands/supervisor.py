@@ -39,14 +39,23 @@ class _Deaths:
 class Supervisor(MPServer):
     """A granian server that outlives its workers.
 
-    `is_ready`: whether a worker has become ready. `failure` is set when one ended before that.
+    `is_ready`: whether a worker has become ready; `on_restart` is called for each that is started again. `failure` is
+    set when one ended before any was ready.
     """
 
-    def __init__(self, target: str, *, is_ready: Callable[[], bool], **options: Any) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        is_ready: Callable[[], bool],
+        on_restart: Callable[[], None] = lambda: None,
+        **options: Any,
+    ) -> None:
         super().__init__(target, log_dictconfig=dict(_LOGGING), **options)
         # Said here with the pause, in one line.
         logging.getLogger("_granian").addFilter(lambda line: not line.getMessage().startswith("Unexpected exit from"))
         self._is_ready = is_ready
+        self._on_restart = on_restart
         self._deaths = [_Deaths() for _ in range(self.workers)]
         self.failure: WorkerEnded | None = None
 
@@ -73,6 +82,7 @@ class Supervisor(MPServer):
             for number, deaths in enumerate(self._deaths):
                 if deaths.due is not None and deaths.due <= time.monotonic():
                     deaths.due = None
+                    self._on_restart()
                     self._respawn_workers([number], spawn_target, target_loader)
 
     def _note_death(self, number: int) -> None:

@@ -76,6 +76,11 @@ class Connector:
     def url(self) -> str:
         return self._url if isinstance(self._url, str) else self._url()
 
+    @property
+    def away(self) -> bool:
+        """Whether the last attempt to connect has failed, and none has succeeded since."""
+        return self._away_since is not None
+
     async def connect(self, _conninfo: str = "", **_: Any) -> Lent:
         """A new connection, as soon as there is one; psycopg_pool calls it. Raises PoolClosed after `close`."""
         if self._closed:

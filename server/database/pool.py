@@ -75,6 +75,11 @@ class Pool(AsyncConnectionPool[Lent]):
         parameters = parameters_of(self._connector.url, connect_timeout=_OWN_CONNECT_TIMEOUT_SECONDS)
         return conninfo.make_conninfo("", **parameters)
 
+    @property
+    def away(self) -> bool:
+        """Whether what it leads to is known to be away; asks nobody."""
+        return self._connector.away
+
     async def getconn(self, timeout: float | None = None) -> Lent:  # noqa: ASYNC109 - psycopg_pool's
         """A connection that works, as far as anyone can know. Raises PoolTimeout, TooManyRequests, PoolClosed."""
         deadline = monotonic() + (self.timeout if timeout is None else timeout)

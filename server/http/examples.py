@@ -164,12 +164,13 @@ ANSWERS: Mapping[str, Example] = {
             space=SPACE,
             text=True,
             reads=["image/jpeg", "image/png", "image/webp", "image/heic"],
+            checks=wire.Checks.of(dict.fromkeys(("model", "database", "store", "disk"))),
         ),
     ),
     "metrics": Example(
         "A few lines of many",
         "# HELP twinlens_requests_total Requests answered.\n# TYPE twinlens_requests_total counter\n"
-        'twinlens_requests_total{method="POST",route="/v1/search",status="200"} 42.0\n',
+        'twinlens_requests_total{code="",method="POST",route="/v1/search",status="200"} 42.0\n',
     ),
 }
 """By operation: the body of a successful answer, of its first content type."""

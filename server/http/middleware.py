@@ -16,7 +16,7 @@ from server.errors import DeadlineMissed, OutcomeUnknown
 from server.http import problems, timing
 from server.http.account import account_of
 from server.http.overdue import Overdue
-from server.http.request import Request, keep_deadline
+from server.http.request import CODE, Request, keep_deadline
 from server.lifespan import Services
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -57,8 +57,8 @@ def observed(app: ASGIApp) -> ASGIApp:
                 if services is not None:
                     # The template, not the path: each id in a path would make a series of its own.
                     route = scope.get("path_template") or "(none)"
-                    services.metrics.requests.labels(method, route, message["status"]).inc()
-                    services.metrics.request_seconds.labels(route).observe(perf_counter() - started)
+                    code = scope["state"].get(CODE, "")
+                    services.metrics.answered(method, route, message["status"], code, perf_counter() - started)
             await send(message)
 
         await app(scope, receive, counted)

@@ -96,7 +96,8 @@ _ANYWHERE: tuple[type[TwinlensError], ...] = (
     errors.BadParameter,
     errors.RateLimited,
     *problems.answered_with(500),
-    *problems.answered_with(503),
+    # What only those find who ask for the server's health is no answer to others.
+    *(error for error in problems.answered_with(503) if not issubclass(error, errors.Unhealthy)),
 )
 
 # What may happen where a key is needed.
@@ -145,10 +146,13 @@ class Contract:
     """Whether it is a call of the API proper, with a deadline, rather than one for those who run the server."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names of headers that successful answers have, and what they say."""
+    refused: Mapping[int, type[Problem]] = field(default_factory=dict)
+    """By status: the body of errors that say more than others."""
 
     @property
     def bodies(self) -> Iterator[Body]:
         yield from self.accepts.values()
+        yield from self.refused.values()
         for _, contents in self.answers.values():
             yield from contents.values()
 
@@ -170,6 +174,7 @@ def contract(
     lane: bool = False,
     query: Mapping[str, tuple[Any, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    refused: Mapping[int, type[Problem]] | None = None,
     ours: bool = True,
 ) -> dict[str, Any]:
     """A handler's part of the OpenAPI document, as keyword arguments of its decorator.
@@ -189,6 +194,7 @@ def contract(
         lane=lane,
         query=query or {},
         headers=headers or {},
+        refused=refused or {},
         ours=ours,
     )
     return {"operation_id": name, _KEY: made}  # a name that Litestar does not know becomes a key of the handler's `opt`
@@ -303,7 +309,9 @@ def _components(contracts: Sequence[Contract]) -> Json:
         beside = _schemas([form.fields]) if form.fields is not None else {}
         fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
         schemas |= {**beside, form.name: form.schema(fields)}
-    schemas["Problem"]["properties"]["code"] = _named("ErrorCode")
+    bodies: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
+    for problem in bodies:
+        schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
     return {
@@ -440,7 +448,8 @@ def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
             content[kind]["examples"] = _examples({f"{made.name}Answer": example})
         yield status, {"description": meaning, "headers": {**headers, **own}, "content": content}
     for status, raised in made.statuses.items():
-        content = {"schema": _body(Problem), "examples": {error.code: _example_ref(error) for error in raised}}
+        body = made.refused.get(status, Problem)
+        content = {"schema": _body(body), "examples": {error.code: _example_ref(error) for error in raised}}
         headers = _header_refs(*usual, *(["Retry-After"] if status in (429, 503) else []))
         yield status, {"description": _STATUSES[status], "headers": headers, "content": {JSON: content}}
 

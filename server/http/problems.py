@@ -14,7 +14,7 @@ from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 from server import errors
 from server.http.encodings import GZIP
 from server.http.request import CODE, Request
-from server.http.wire import Problem
+from server.http.wire import Checks, NotReadyProblem, Problem
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
@@ -95,8 +95,12 @@ def request_id(request: Request) -> str:
     return str(state.setdefault("request_id", uuid.uuid4().hex))
 
 
-def _problem(request: Request, status: int, code: str, sentence: str, headers: dict[str, str]) -> Response[Problem]:
+def _problem(
+    request: Request, status: int, code: str, sentence: str, headers: dict[str, str], checks: Checks | None = None
+) -> Response[Problem]:
     body = Problem(error=sentence, code=code, request_id=request_id(request))
+    if checks is not None:
+        body = NotReadyProblem(error=body.error, code=body.code, request_id=body.request_id, checks=checks)
     request.scope["state"][CODE] = code
     # What is not there now may be there in a moment, and must not be remembered as missing.
     headers = {**headers, REQUEST_ID_HEADER: body.request_id, "Cache-Control": "no-store"}
@@ -132,7 +136,8 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnsupportedEncoding):
         headers["Accept-Encoding"] = GZIP
-    return _problem(request, status, error.code, error.sentence, headers)
+    checks = Checks.of(error.checks) if isinstance(error, errors.Unready) else None
+    return _problem(request, status, error.code, error.sentence, headers, checks)
 
 
 async def answer(error: errors.TwinlensError, scope: Scope, receive: Receive, send: Send) -> None:

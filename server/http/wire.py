@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
+from server.errors import TwinlensError
 from server.preprocessing.text import MOST_CHARACTERS
 
 # Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
@@ -67,6 +69,42 @@ class Problem(_Body, frozen=True):
     error: str
     code: str
     request_id: str
+
+
+class Check(_Body, frozen=True):
+    """Whether one of the things that a server needs is as it should be, and otherwise what is wrong with it."""
+
+    ok: bool
+    code: str | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, wrong: TwinlensError | None) -> Check:
+        return cls(ok=True) if wrong is None else cls(ok=False, code=wrong.code, error=wrong.sentence)
+
+
+class Checks(_Body, frozen=True):
+    """What readiness asks for."""
+
+    model: Check
+    """It finishes batches, and does not fail on what it has encoded before."""
+    database: Check
+    """It answers."""
+    store: Check
+    """The store of pictures is there, and the right one."""
+    disk: Check
+    """There is room for pictures and for the embedded database, where they lie on disks of this machine."""
+
+    @classmethod
+    def of(cls, found: Mapping[str, TwinlensError | None]) -> Checks:
+        return cls(**{name: Check.of(wrong) for name, wrong in found.items()})
+
+
+class NotReadyProblem(Problem, frozen=True):
+    """As every error: what is wrong, or the first thing of several. With all that was looked at, unless the answer was
+    not there in time."""
+
+    checks: Checks | msgspec.UnsetType = msgspec.UNSET
 
 
 class EmbeddedImage(_Body, frozen=True):
@@ -281,3 +319,4 @@ class Readiness(_Body, frozen=True):
     """Whether the model reads words as well."""
     reads: list[str]
     """The media types of the pictures that are read."""
+    checks: Checks

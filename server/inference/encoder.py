@@ -328,10 +328,15 @@ class Encoder(_Tower):
         """uint8[N, S, S, 3] to float32[N, D], each of unit length. Raises EncoderFailed."""
         return self._encode(pixels)
 
+    @property
+    def samples(self) -> Sequence[NDArray[np.uint8]]:
+        """Entries that a model of this artifact can encode."""
+        size = self.artifact.spec.size
+        return [np.zeros((size, size, 3), np.uint8)]
+
     def warm_up(self) -> None:
         """Run batches of one and the largest, so that no request pays for ONNX Runtime's first allocations."""
-        size = self.artifact.spec.size
-        self._warm_up([np.zeros((size, size, 3), np.uint8)])
+        self._warm_up(self.samples)
 
 
 class TextEncoder(_Tower):
@@ -367,7 +372,12 @@ class TextEncoder(_Tower):
         """int64[N, L] to float32[N, D], each of unit length; every text has L tokens. Raises EncoderFailed."""
         return self._encode(tokens)
 
-    def warm_up(self) -> None:
-        """As for pictures, with texts of each number of tokens that a golden has."""
+    @property
+    def samples(self) -> Sequence[Tokens]:
+        """As for pictures: texts of each number of tokens that a golden has."""
         samples = {len(golden.tokens): golden.tokens for golden in self.artifact.manifest.text_goldens}
-        self._warm_up([np.array(tokens, np.int64) for tokens in samples.values()])
+        return [np.array(tokens, np.int64) for tokens in samples.values()]
+
+    def warm_up(self) -> None:
+        """As for pictures."""
+        self._warm_up(self.samples)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from server.operations.gauges import Gauges, Merged
+from server.operations.load import Load
+from server.operations.restarts import RestartsCollector
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names that folder; prometheus_client reads it when it is imported."""
@@ -22,41 +26,29 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """Vectors of one tower since the start, by how they were obtained; and the memory of the cache, in bytes.
-
-    `kept`: found in the cache; `joined`: being made for another caller already; `made`: computed.
-    """
-
-    kept: int
-    joined: int
-    made: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The load at this moment: pictures and texts that were admitted and are not answered yet; vectors by tower."""
-
-    pictures: int
-    texts: int
-    vectors: Mapping[str, Vectors]
-
-
 class Metrics:
     """Counters, gauges and histograms for the rest of the server; `render` gives them to a scraper."""
 
-    def __init__(self, shared: Path | None = None) -> None:
-        """`shared`: the folder in which several workers keep their figures."""
+    def __init__(self, shared: Path | None = None, places: Path | None = None) -> None:
+        """`shared`: the folder in which several workers keep their figures; `places`: that in which their parent
+        counts what it starts again."""
         self._shared = shared
+        self._places = places
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.requests = Counter(
-            "twinlens_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        if shared is None:
+            self._of_this_process(self.registry)
+        self._requests = Counter(
+            "twinlens_requests",
+            "Requests answered; code: why one was refused.",
+            ["method", "route", "status", "code"],
+            registry=self.registry,
         )
-        self.request_seconds = Histogram(
-            "twinlens_request_seconds", "Time to answer.", ["route"], buckets=_STAGE_SECONDS, registry=self.registry
+        self._request_seconds = Histogram(
+            "twinlens_request_seconds",
+            "Time to answer.",
+            ["route", "status_class"],
+            buckets=_STAGE_SECONDS,
+            registry=self.registry,
         )
         self.stage_seconds = Histogram(
             "twinlens_stage_seconds",
@@ -72,13 +64,10 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32),
             registry=self.registry,
         )
-        self._pictures_inside = self._gauge("twinlens_pictures_inside", "Pictures admitted and not answered yet.")
-        self._texts_inside = self._gauge("twinlens_texts_inside", "Texts admitted and not answered yet.")
-        self._cache_bytes = self._gauge("twinlens_cache_bytes", "Bytes of the vectors that are kept.", "tower")
-        self._cached = Counter(
-            "twinlens_cache",
-            "Pictures and texts by how they were obtained.",
-            ["tower", "found"],
+        self._rejected = Counter(
+            "twinlens_decode_failures",
+            "Pictures that could not be decoded, by format and why.",
+            ["format", "code"],
             registry=self.registry,
         )
         self._plans = Counter(
@@ -96,6 +85,8 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        for kind in ("read", "write", "delete", "missing"):
+            self._store_failures.labels(kind)  # at 0, so that the first failure is seen as a rise
         self._swept = Counter(
             "twinlens_swept_objects",
             "Objects removed from the store because no row promises them.",
@@ -120,7 +111,57 @@ class Metrics:
             registry=self.registry,
         )
         self._replica_used = self._gauge("twinlens_replica_used", "Workers that send searches to the read replica.")
-        self._observed: dict[tuple[str, str], int] = {}
+        self._build = self._gauge(
+            "twinlens_build_info",
+            "Always 1; its labels say what runs.",
+            *("version", "model", "space", "precision", "device"),
+            merged="livemax",
+        )
+        # Of the whole database, from the one worker that counts.
+        self._catalogue = self._gauge(
+            "twinlens_catalogue_size", "What the database holds, of all clients.", "what", merged="livemostrecent"
+        )
+        self._without_vector = self._gauge(
+            "twinlens_media_without_vector",
+            "Pictures of the catalogue that searches cannot find, since they have no vector in this server's space.",
+            *("space", "why"),
+            merged="livemostrecent",
+        )
+        self._counted_at = self._gauge(
+            "twinlens_catalogue_counted_timestamp_seconds",
+            "When that was last counted.",
+            "space",
+            merged="livemostrecent",
+        )
+        self._indexes = self._gauge(
+            "twinlens_indexes", "Large clients' indexes in this server's space.", "state", merged="livemostrecent"
+        )
+        self._gauges = Gauges(self.registry)
+
+    def answered(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
+        """A request was answered; `code`: of its error, empty where it has none. `seconds`: until its first bytes."""
+        self._requests.labels(method, route, status, code).inc()
+        self._request_seconds.labels(route, f"{status // 100}xx").observe(seconds)
+
+    def serves(self, *, version: str, model: str, space: str, precision: str, device: str) -> None:
+        """What this process runs."""
+        self._build.labels(version, model, space, precision, device).set(1)
+
+    def rejected(self, form: str, code: str) -> None:
+        """A picture of this format could not be decoded."""
+        self._rejected.labels(form, code).inc()
+
+    def counted(self, space: str, sizes: Mapping[str, int], without_vector: Mapping[str, int]) -> None:
+        """The catalogue was counted: what it holds, and by why they have none its pictures without a vector."""
+        for what, count in sizes.items():
+            self._catalogue.labels(what).set(count)
+        for why, count in without_vector.items():
+            self._without_vector.labels(space, why).set(count)
+        self._counted_at.labels(space).set(time.time())
+
+    def indexes_seen(self, states: Mapping[str, int]) -> None:
+        for state, count in states.items():
+            self._indexes.labels(state).set(count)
 
     def embedded(self, tower: str, timings: Mapping[str, float]) -> None:
         for stage, seconds in timings.items():
@@ -161,14 +202,8 @@ class Metrics:
         self.batch_size.labels(tower).observe(size)
 
     def observe(self, load: Load) -> None:
-        """Bring gauges and counters up to date with what the embedder counts itself."""
-        self._pictures_inside.set(load.pictures)
-        self._texts_inside.set(load.texts)
-        for tower, known in load.vectors.items():
-            self._cache_bytes.labels(tower).set(known.bytes)
-            for found, count in (("kept", known.kept), ("joined", known.joined), ("made", known.made)):
-                self._cached.labels(tower, found).inc(count - self._observed.get((tower, found), 0))
-                self._observed[tower, found] = count
+        """Bring gauges and counters up to date with what others count themselves."""
+        self._gauges.observe(load)
 
     def render(self) -> bytes:
         """Everything, of all workers."""
@@ -177,16 +212,16 @@ class Metrics:
         self._forget_dead_workers()
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._shared))  # type: ignore[no-untyped-call]
-        return generate_latest(registry) + generate_latest(self._own())
+        return generate_latest(registry) + generate_latest(self._of_this_process(CollectorRegistry()))
 
-    def _own(self) -> CollectorRegistry:
-        """What is reported only of the worker that was asked: its process."""
-        registry = CollectorRegistry()
+    def _of_this_process(self, registry: CollectorRegistry) -> CollectorRegistry:
+        """What workers do not add up: the process of the one that was asked, and what their parent counts."""
         ProcessCollector(registry=registry)
+        registry.register(RestartsCollector(self._places))
         return registry
 
-    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
-        return Gauge(name, about, labels, registry=self.registry, multiprocess_mode="livesum")
+    def _gauge(self, name: str, about: str, *labels: str, merged: Merged = "livesum") -> Gauge:
+        return Gauge(name, about, labels, registry=self.registry, multiprocess_mode=merged)
 
     def _forget_dead_workers(self) -> None:
         """Remove the gauges of workers that died: what they had admitted is gone."""

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,6 +68,8 @@ class EmbeddedPostgres:
         self._answered = threading.Event()
         self._failure: BaseException | None = None
         self._monitor: threading.Thread | None = None
+        self.on_restart: Callable[[], None] = lambda: None
+        """Called, on a thread of its own, each time the server has died and is about to be started again."""
 
     @property
     def cluster(self) -> Path:
@@ -245,6 +247,7 @@ class EmbeddedPostgres:
             if time.monotonic() - began > 10.0:
                 pause = 0.1
             _log.error("the embedded PostgreSQL ended (%s); starting it again in %.1f s", how, pause)
+            self.on_restart()
             self._closing.wait(pause)
             pause = min(pause * 2, 5.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.errors import NoPicture, NotAPicture
+from server.errors import MediaRejected, NoPicture, NotAPicture
 from server.preprocessing.refused import refusal
 
 
@@ -71,6 +71,14 @@ def sniff(data: bytes) -> Format:
     if found := _of_brands(brands):
         return found
     raise NotAPicture(refusal(data, brands))
+
+
+def name_of(data: bytes) -> str:
+    """The format's name, by the first bytes, as its media type has it: `jpeg`; `none` where it is none of ours."""
+    try:
+        return sniff(data).content_type.removeprefix("image/")
+    except MediaRejected:
+        return "none"
 
 
 def _brands(data: bytes) -> list[bytes]:

@@ -266,6 +266,7 @@ def test_a_killed_database_comes_back_by_itself(serve: Serve, shop: Path) -> Non
     before.kill()
     with process.client() as client:
         until(lambda: client.get("/health/ready").status_code == 200 and not before.is_running())
+        assert 'twinlens_restarts_total{child="postgres"} 1.0' in client.get("/metrics").text
     assert process.postmaster.pid != before.pid
     assert process.search()[0]["similarity"] == 100.0
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from litestar import Response, get
 from litestar.di import NamedDependency
 
+from server.errors import Unready
 from server.http.openapi import contract
 from server.http.problems import answered_with
 from server.http.request import MOST_SECONDS
-from server.http.wire import Health, Readiness
-from server.lifespan import Services, load_of
+from server.http.wire import Checks, Health, NotReadyProblem, Readiness
+from server.lifespan import Services
 from server.operations.metrics import CONTENT_TYPE
 from server.preprocessing import media
 
@@ -20,22 +21,27 @@ async def live() -> Health:
     return Health(status="ok")
 
 
-# Those who ask for a server's health give up soon. The whole answer has the first of these, of which waiting for a
-# connection to the database may take the second.
 _ANSWERED_WITHIN_SECONDS = 2.0
-_CONNECTED_WITHIN_SECONDS = 1.5
+"""Those who ask for a server's health give up soon."""
 
 
 @get(
     "/health/ready",
-    **contract("ready", *answered_with(503), answers={200: ("Ready.", Readiness)}, ours=False),
+    **contract(
+        "ready", *answered_with(503), answers={200: ("Ready.", Readiness)}, refused={503: NotReadyProblem}, ours=False
+    ),
     tags=["health"],
     opt={MOST_SECONDS: _ANSWERED_WITHIN_SECONDS},
 )
 async def ready(services: NamedDependency[Services]) -> Readiness:
-    """The goldens passed at the start, the database answers now, and the store of pictures is there; otherwise 503."""
-    services.store.require()
-    await services.catalogue.ping(_CONNECTED_WITHIN_SECONDS)
+    """Whether the server can do all of its work: 503, and what is wrong, where it cannot.
+
+    The goldens passed at the start, the model answers, the database answers now, the store of pictures is there, and
+    the disks have room.
+    """
+    checks = await services.health.checked()
+    if any(checks.values()):
+        raise Unready(checks)
     return Readiness(
         status="ready",
         model=services.encoder.model,
@@ -44,6 +50,7 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
         space=services.encoder.space.id,
         text=services.embedder.reads_text,
         reads=media.reads(),
+        checks=Checks.of(checks),
     )
 
 
@@ -55,5 +62,5 @@ async def ready(services: NamedDependency[Services]) -> Readiness:
 )
 async def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Counters and timings in Prometheus' text format."""
-    services.metrics.observe(load_of(services.embedder))
+    services.metrics.observe(services.health.load())
     return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

@@ -14,6 +14,8 @@ from tests.support.pictures import unseen
 from tests.support.process import KEYBOARD, Process, Serve, until
 from tests.support.serving import Client
 
+LEFT = r'twinlens_requests_total\{code="caller_left",method="POST",route="/embed-image",status="499"\}'
+
 PICTURE = (PHOTOGRAPHS / "drum-and-wine.jpg").read_bytes()
 
 
@@ -40,7 +42,7 @@ def test_the_work_of_a_caller_who_left_is_dropped_and_the_others_are_answered(se
     answer = httpx.post(f"{server.url}/embed-image", files={"file": KEYBOARD}, timeout=60)
     assert answer.status_code == 200
     until(lambda: figure(server.url, "twinlens_pictures_inside") == 0)
-    left = figure(server.url, r'twinlens_requests_total\{method="POST",route="/embed-image",status="499"\}')
+    left = figure(server.url, LEFT)
     done = figure(server.url, r'twinlens_batch_size_sum\{tower="image"\}')
     assert left > 0
     assert done < 60  # it did not do all of their work before it came to the next caller's
@@ -99,7 +101,5 @@ def test_a_caller_who_leaves_while_sending_is_no_fault_of_ours(serve: Serve, dat
     head = "POST /embed-image HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     connection.sendall(f"{head}Content-Length: 100000\r\n\r\n--b\r\n".encode())
     connection.close()
-    until(
-        lambda: figure(server.url, r'twinlens_requests_total\{method="POST",route="/embed-image",status="499"\}') == 1
-    )
+    until(lambda: figure(server.url, LEFT) == 1)
     assert not any("Traceback" in line or "ERROR" in line for line in server.log)

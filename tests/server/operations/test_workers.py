@@ -19,7 +19,7 @@ from server.errors import StartRefused
 from server.operations.workers import Place, cores_of, take_place, wanted
 from server.settings import Settings
 from tests import ROOT
-from tests.support.process import KEYBOARD, Serve
+from tests.support.process import KEYBOARD, Process, Serve, until
 
 
 def test_one_process_serves_on_a_cpu_unless_a_setting_says_otherwise() -> None:
@@ -82,6 +82,18 @@ def test_two_workers_answer_on_one_port_with_figures_of_both_and_a_dead_one_is_r
     assert Counter(answers) == {200: 24}
     counted = r'twinlens_requests_total\{.*route="/embed-image",status="200"\} ([0-9.]+)'
     assert [float(one) for one in re.findall(counted, httpx.get(f"{server.url}/metrics").text)] == [24]
+    assert figures(server, "twinlens_build_info") == [1]  # what both run, once
+    assert sum(figures(server, "twinlens_pool_connections")) >= 2 * 3  # of both workers: two to start with, and one
+    assert set(figures(server, "twinlens_restarts_total")) == {0}
+    until(lambda: figures(server, 'twinlens_catalogue_size{what="media"}') == [0])
     workers[0].send_signal(signal.SIGKILL)
     server.wait_for(r"worker [12] of 2", times=3)
+    assert figures(server, 'twinlens_restarts_total{child="worker"}') == [1]
+    assert figures(server, 'twinlens_restarts_total{child="postgres"}') == [0]
     assert httpx.post(f"{server.url}/embed-image", files={"file": KEYBOARD}, timeout=60).status_code == 200
+
+
+def figures(server: Process, name: str) -> list[float]:
+    """Of all series whose names and labels begin so."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return [float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)]

@@ -62,7 +62,7 @@ def test_a_server_without_its_database_is_alive_and_not_ready(
 def test_metrics_count_what_was_answered(api: Client) -> None:
     def answered() -> float:
         lines = api.get("/metrics").text.splitlines()
-        name = 'twinlens_requests_total{method="POST",route="/embed-image",status="200"}'
+        name = 'twinlens_requests_total{code="",method="POST",route="/embed-image",status="200"}'
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
     before = answered()
@@ -72,15 +72,16 @@ def test_metrics_count_what_was_answered(api: Client) -> None:
 
 
 def test_metrics_count_refused_requests_too(api: Client) -> None:
-    def refused(status: int) -> float:
-        name = f'twinlens_requests_total{{method="POST",route="/embed-image",status="{status}"}}'
+    def refused(status: int, code: str) -> float:
+        name = f'twinlens_requests_total{{code="{code}",method="POST",route="/embed-image",status="{status}"}}'
         return sum(float(line.split()[-1]) for line in api.get("/metrics").text.splitlines() if line.startswith(name))
 
-    before = {status: refused(status) for status in (415, 422, 503)}
+    refusals = [(415, "not_a_picture"), (422, "bad_parameter"), (503, "deadline_missed")]
+    before = {one: refused(*one) for one in refusals}
     api.post("/embed-image", files={"file": b"text"})
     api.post("/embed-image", files={"file": KEYBOARD}, headers={"Twinlens-Deadline": "soon"})
     api.post("/embed-image", files={"file": unseen(KEYBOARD)}, headers={"Twinlens-Deadline": "0.0000001"})
-    assert {status: refused(status) - before[status] for status in before} == {415: 1, 422: 1, 503: 1}
+    assert {one: refused(*one) - before[one] for one in refusals} == dict.fromkeys(refusals, 1)
 
 
 def test_the_page_loads_nothing_from_elsewhere(api: Client) -> None:
@@ -191,6 +192,11 @@ STATUS_OF = {
     errors.CallerLeft: 499,
     errors.NotReady: 503,
     errors.KeysUnknown: 503,
+    errors.Unready: 503,
+    errors.Unhealthy: 503,
+    errors.ModelStuck: 503,
+    errors.ModelFailing: 503,
+    errors.DiskFull: 503,
     errors.EncoderFailed: 500,
     errors.StorageFailed: 500,
     errors.StoreUnavailable: 503,

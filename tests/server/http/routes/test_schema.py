@@ -104,7 +104,8 @@ def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document
             assert answer["description"], (name, status)
             assert ("Retry-After" in answer["headers"]) == (status in ("429", "503")), (name, status)
             (content,) = answer["content"].values()
-            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            body = "NotReadyProblem" if (name, status) == ("ready", "503") else "Problem"
+            assert content["schema"] == {"$ref": f"#/components/schemas/{body}"}
             assert content["examples"], (name, status)
             for code, example in content["examples"].items():
                 problem = resolved(schema, example)["value"]
@@ -113,6 +114,14 @@ def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document
                 assert not complaints(schema, content["schema"], problem)
     problem = schema["components"]["schemas"]["Problem"]
     assert set(problem["properties"]) == set(problem["required"]) == {"error", "code", "requestId"}
+    health = {"model_stuck", "model_failing", "disk_full"}
+    telling = {
+        name
+        for name, (_, _, call) in operations(schema).items()
+        for one in call["responses"].values()
+        if health & _codes(one)
+    }
+    assert telling == {"ready"}
 
 
 def test_it_says_which_calls_need_a_key_and_of_which_scope(schema: Document) -> None:

@@ -1,0 +1,36 @@
+-- Every statement of sizes.py: a name, a sentence, named parameters. {space} is the space's table of vectors.
+
+-- sizes --
+-- What the catalogues of all clients hold; of whom is left out. Each count reads one index, or the small table of
+-- products.
+SELECT p.clients, p.products, p.active AS active_products, m.media, m.largest AS media_of_largest_client, v.vectors
+FROM (
+    SELECT count(*) AS clients, coalesce(sum(products), 0)::bigint AS products, coalesce(sum(active), 0)::bigint AS active
+    FROM (
+        SELECT count(*) AS products, count(*) FILTER (WHERE "isActive") AS active FROM products GROUP BY "clientId"
+    ) AS of_client
+) AS p,
+(
+    SELECT coalesce(sum(media), 0)::bigint AS media, coalesce(max(media), 0) AS largest
+    FROM (SELECT count(*) AS media FROM media GROUP BY "clientId") AS of_client
+) AS m,
+(SELECT count(*) AS vectors FROM {space}) AS v
+
+-- without_vector --
+-- Pictures without a vector in the space: those that nobody has tried to embed yet, and those that were tried in vain.
+SELECT count(*) FILTER (WHERE u."mediaId" IS NULL) AS untried, count(*) FILTER (WHERE u."mediaId" IS NOT NULL) AS failed
+FROM media m
+LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
+WHERE m.status = 'ready' AND m.kind = 'image' AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
+
+-- index_states --
+-- The space's HNSW indexes: those that searches may use, those that some session is building, and those that an
+-- interrupted build has left.
+SELECT count(*) FILTER (WHERE i.indisvalid) AS ready,
+    count(*) FILTER (WHERE NOT i.indisvalid AND b.pid IS NOT NULL) AS building,
+    count(*) FILTER (WHERE NOT i.indisvalid AND b.pid IS NULL) AS incomplete
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_am a ON a.oid = c.relam
+LEFT JOIN pg_stat_progress_create_index b ON b.index_relid = i.indexrelid
+WHERE i.indrelid = %(table)s::regclass AND a.amname = 'hnsw'
