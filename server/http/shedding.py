@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import RateLimited
 from server.http import problems
+from server.http.request import CODE
 
 SHED_SECONDS = 1.0
 """For so long at most, so that a changed limit is heeded soon."""
@@ -82,6 +83,7 @@ def shedding(app: ASGIApp) -> ASGIApp:
             scope["state"][_REFUSALS] = refusals
             await app(scope, receive, send)
             return
+        scope["state"][CODE] = known.error.code
         status, headers, body = problems.raw(known.error, scope["state"]["request_id"])
         await send({"type": "http.response.start", "status": status, "headers": [*headers, *known.headers]})
         await send({"type": "http.response.body", "body": body, "more_body": False})
