@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import json
 import statistics
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,14 +89,13 @@ def _report(asked: argparse.Namespace, found: dict[str, Figures], lines: dict[st
 
 
 def _put(server: Serving) -> None:
-    put = urllib.request.Request(
-        f"{server.url}/v1/products/kettle",
-        data=b'{"name": "Kettle"}',
-        headers={"Content-Type": "application/json"},
-        method="PUT",
-    )
-    with urllib.request.urlopen(put, timeout=30):
-        pass
+    """Raises RuntimeError."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("PUT", "/v1/products/kettle", b'{"name": "Kettle"}', {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status != 201:
+        raise RuntimeError(f"the server answered {answer.status}: {answer.read(500).decode(errors='replace')}")
+    connection.close()
 
 
 def _round(server: Serving, found: Figures, seconds: float, callers: int) -> None:
@@ -111,8 +110,8 @@ def _round(server: Serving, found: Figures, seconds: float, callers: int) -> Non
         marks.append(server.cpu_seconds())
 
     get = request(server.port, "/v1/products/kettle", method="GET")
-    http, _ = asyncio.run(
+    answered, _ = asyncio.run(
         run_http(server.port, [get], seconds, callers, on_answer=count_one, on_begin=mark, on_end=mark)
     )
     found.microseconds.append((marks[1] - marks[0]) / max(count, 1) * 1e6)
-    found.rates.append(http.pictures_per_second)
+    found.rates.append(answered.pictures_per_second)

@@ -7,7 +7,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -41,7 +41,9 @@ def about(fields: Callable[[], Fields]) -> Iterator[None]:
     try:
         yield
     finally:
-        _about.reset(token)
+        # A coroutine that nobody finished is closed in another context, where nothing is to be put back.
+        with suppress(ValueError):
+            _about.reset(token)
 
 
 class OneLine(logging.Formatter):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from server.operations.bare_output import heard, log_stream
 from server.operations.lines import FIELDS, OneLine
@@ -73,7 +73,7 @@ def say_refused(sentence: str, form: LogForm) -> None:
         print(f"twinlens: {sentence}", file=sys.stderr)
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+class _Handler(logging.StreamHandler[TextIO]):
     """Writes each line with one call, so that those of several processes do not mix."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name

@@ -98,6 +98,14 @@ def test_an_outage_of_the_database_is_a_few_lines_and_no_traceback(serve: Serve,
     assert len([line for line in lines if "The database is back" in line]) == 1
 
 
+def test_every_event_with_a_name_is_documented_and_no_other() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text().partition("| `event` | level")[2].partition("\n\n")[0]
+    documented = {name for row in page.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    code = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    assert set(re.findall(r'"event": "(\w+)"', code)) <= documented
+    assert not {name for name in documented if f'"{name}"' not in code}
+
+
 # --- secrets --------------------------------------------------------------------------------------------------------
 
 SETUP = """
