@@ -32,6 +32,7 @@ from server.http.routes import embeddings, health, media, page, products, schema
 from server.http.security import secured
 from server.http.shedding import shedding
 from server.lifespan import Services, open_services
+from server.operations.bare_output import hear_prints
 from server.operations.logs import log_the_unforeseen, log_to_stderr
 from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
 from server.settings import Settings, log_form
@@ -136,6 +137,7 @@ def _most_drained(settings: Settings) -> int:
 
 def from_environment() -> Litestar:
     """The app of a worker process: the parent has put every setting into the environment."""
+    hear_prints()
     form = log_form(os.environ)
     log_to_stderr(form=form, process="worker")
     log_the_unforeseen()

@@ -32,6 +32,13 @@ def log_stream() -> TextIO:
     return open(int(number), "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
+def hear_prints() -> None:
+    """For a process that was started while standard error is heard: what it prints is heard, too."""
+    if (number := os.environ.get(_LOG_FILE)) is not None:
+        os.environ[_LOG_FILE] = str(os.dup(int(number)))
+        os.dup2(_STDERR, _STDOUT)
+
+
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
     """Hear what this process and those that it starts in this block write to standard error.

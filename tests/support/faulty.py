@@ -36,6 +36,7 @@ async def fails() -> None:
     thread.start()
     thread.join()
     os.write(2, b"[E:library.cc:7] a bare line\n")
+    print("a printed line", flush=True)
     raise RuntimeError(f"of several lines\n{FORGED}")
 
 
