@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def serve(settings: Settings) -> int:
 
 
 def _log_start(settings: Settings) -> None:
-    version = importlib.metadata.version("twinlens")
+    version = _version()
     _log.info(
         "Twinlens %s starts, with Python %s on %s.",
         version,
@@ -71,12 +72,19 @@ def _log_start(settings: Settings) -> None:
         platform.platform(),
         extra={"fields": {"event": "start", "version": version}},
     )
-    changed = [f"{name}={value}" for name, value in settings.described(changed=True).items()]
+    changed = [f"{name}={shlex.quote(value)}" for name, value in settings.described(changed=True).items()]
     _log.info(
         "Settings: %s.",
         f"{' '.join(changed)}, and for the rest the defaults" if changed else "the defaults",
         extra={"fields": {"event": "settings", "settings": settings.described()}},
     )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("twinlens")
+    except importlib.metadata.PackageNotFoundError:  # the code was copied somewhere
+        return "of an unknown version"
 
 
 def _see_to_keys(settings: Settings, url: str) -> None:
