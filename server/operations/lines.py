@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from server.settings import LogForm
@@ -75,7 +76,7 @@ class OneLine(logging.Formatter):
         for most in _SHORTENED:
             if len(line.encode(errors="backslashreplace")) <= MOST_BYTES:
                 break
-            line = self._write(record, _turned(event, lambda text, most=most: _shortened(text, most)))
+            line = self._write(record, _turned(event, partial(_shortened, most=most)))
         return line
 
     def _redacted(self, event: Fields) -> Any:
