@@ -54,14 +54,15 @@ class Supervisor(MPServer):
 
     def signal_handler_interrupt(self, number: int, *_: Any) -> None:
         self._signal = signal.Signals(number).name
-        super().signal_handler_interrupt()
+        self.interrupt_signal = True
+        self.main_loop_interrupt.set()
 
     def signal_handler_reload(self, number: int, *_: Any) -> None:
         """SIGHUP ends the server as SIGTERM does: a worker beside one that still serves would find its place taken."""
         self.signal_handler_interrupt(number)
 
     def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
-        super()._spawn_workers(spawn_target, target_loader)
+        super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]
         for number in range(self.workers):
             self._log_started(number, "started")
 

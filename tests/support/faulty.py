@@ -11,9 +11,11 @@ import threading
 import warnings
 
 from litestar import get
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server import app
+from server.http.draining import draining
 
 FORGED = '{"level": "error", "message": "forged"}'
 
@@ -41,21 +43,19 @@ async def fails() -> None:
 
 
 def _draining(inner: ASGIApp, *, most: int) -> ASGIApp:
-    drained = _whole(inner, most=most)
+    drained = draining(inner, most=most)
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/breaks":
+        if scope["type"] == ScopeType.HTTP and scope["path"] == "/breaks":
             raise RuntimeError("outside of all that answers")
         await drained(scope, receive, send)
 
     return middleware
 
 
-_whole = app.draining
-
 if __name__ != "tests.support.faulty":  # this process is a server
     app.HANDLERS = [*app.HANDLERS, fails]
-    app.draining = _draining
+    vars(app)["draining"] = _draining
 
 if __name__ == "__main__":
     from server.__main__ import main

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from litestar import Litestar, Request, get
+from litestar.params import FromPath
 from litestar.testing import TestClient
 
 from server.app import assemble
@@ -27,7 +28,7 @@ _log = logging.getLogger("tests.elsewhere")
 
 
 @get("/products/{product_id:str}")
-async def product(request: Request[Any, Any, Any], product_id: str) -> str:
+async def product(request: Request[Any, Any, Any], product_id: FromPath[str]) -> str:
     request.scope["state"][CLIENT] = f"client-{product_id}"
     note(request.scope, {"search": 0.0042})
     _log.warning("from elsewhere")
