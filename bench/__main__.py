@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "whether a client can tell what another has sent or owns, by answers or their times",
     ),
     "flood": ("bench.flood", "what one caller's flood costs the searches of another, with limits and without"),
+    "access-log": ("bench.access_log", "what a line of the access log for each request costs"),
     "servers": ("bench.servers.command", "which HTTP server serves us best"),
     "throughput": ("bench.throughput", "how much of the bare model's speed is left over HTTP"),
     "gpu": ("bench.gpu.command", "forward passes, pictures and requests a second on a GPU"),

@@ -18,24 +18,26 @@ from server.commands import audit, doctor, duplicates, keys, limits, migrate, po
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
 from server.errors import TwinlensError
-from server.operations.logs import log_to_stderr
-from server.settings import Settings
+from server.operations.logs import log_to_stderr, say_refused
+from server.settings import Settings, log_form
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code, or 2 with a sentence on standard error when the command cannot be carried out."""
     given = _parser().parse_args(arguments)
-    log_to_stderr()
+    flags, command = flags_of(given), given.command or "serve"
+    form = log_form(os.environ, flags)
+    log_to_stderr(form=form, process=command)
     # SIGTERM must run what closes and cleans up, also before the server has its own handlers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     printable: Callable[[str], str] = str
     try:
-        settings = Settings.read(os.environ, flags_of(given))
+        settings = Settings.read(os.environ, flags)
         printable = settings.printable
-        log_to_stderr(settings.printable)
-        return COMMANDS[given.command or "serve"].run(settings, given)
+        log_to_stderr(settings.printable, form, process=command)
+        return COMMANDS[command].run(settings, given)
     except TwinlensError as error:
-        print(f"twinlens: {printable(error.sentence)}", file=sys.stderr)
+        say_refused(printable(error.sentence), form)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

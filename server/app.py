@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from litestar.di import Provide
 from litestar.types import ASGIApp, ControllerRouterHandler, Middleware
 
 from server.http import problems
+from server.http.access_log import logged
 from server.http.auditing import audited
 from server.http.authorising import authorised
 from server.http.bodies import BODY_LIMITS, BodyLimits
@@ -29,9 +32,10 @@ from server.http.routes import embeddings, health, media, page, products, schema
 from server.http.security import secured
 from server.http.shedding import shedding
 from server.lifespan import Services, open_services
-from server.operations.logs import log_to_stderr
+from server.operations.bare_output import hear_prints
+from server.operations.logs import log_the_unforeseen, log_to_stderr
 from server.operations.workers import PLACES, Place, belong_to_parent, reporting_refusal, settle, take_place, wanted
-from server.settings import Settings
+from server.settings import Settings, log_form
 
 HANDLERS: Sequence[ControllerRouterHandler] = [
     embeddings.embed_image,
@@ -58,6 +62,8 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
 ]
 
 _ALONE = Place()
+
+_log = logging.getLogger(__name__)
 
 # So much is read of a body after its answer, also where bodies must be small.
 _DRAINED_BYTES = 64_000_000
@@ -119,7 +125,8 @@ def assemble(
     )
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
     answered = secured(cross_origin(shedding(heads(guarded(app.asgi_handler))), settings))
-    app.asgi_handler = draining(observed(audited(answered)), most=_most_drained(settings))
+    answered = logged(audited(answered), each=settings.access_log)
+    app.asgi_handler = draining(observed(answered), most=_most_drained(settings))
     return app
 
 
@@ -130,15 +137,24 @@ def _most_drained(settings: Settings) -> int:
 
 def from_environment() -> Litestar:
     """The app of a worker process: the parent has put every setting into the environment."""
-    log_to_stderr()
+    hear_prints()
+    form = log_form(os.environ)
+    log_to_stderr(form=form, process="worker")
+    log_the_unforeseen()
     belong_to_parent()
-    with reporting_refusal():
-        settings = Settings.read(os.environ)
-        log_to_stderr(settings.printable)
-        place = take_place(Path(os.environ[PLACES]), wanted(settings))
-        if place.of > 1:
-            settle(place)
-        return create_app(settings, place)
+    try:
+        with reporting_refusal():
+            settings = Settings.read(os.environ)
+            log_to_stderr(settings.printable, form, process="worker")
+            place = take_place(Path(os.environ[PLACES]), wanted(settings))
+            log_to_stderr(settings.printable, form, process=f"worker {place.number + 1}")
+            if place.of > 1:
+                settle(place)
+            return create_app(settings, place)
+    except Exception:
+        # Raised further, it would be a page of traceback beside the log.
+        _log.critical("The worker cannot start, because of an error that nobody expected.", exc_info=True)
+        sys.exit(1)
 
 
 def _services(state: State) -> Services:

@@ -378,4 +378,5 @@ def _log_ready(settings: Settings, place: Place, engine: Engine, seconds: float)
         engine.lowest,
         encoder.space.short_id,
         f", worker {place.number + 1} of {place.of}" if place.of > 1 else "",
+        extra={"fields": {"event": "ready", "model": encoder.model, "space": encoder.space.id}},
     )

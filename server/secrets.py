@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
 _HIDDEN = "***"
 _SHORT = 4
+
+# A file that was changed just now may be changed again without that its time tells.
+_SETTLED_SECONDS = 2.0
 
 _ESCAPES = "In a user's name or a password, write @ as %40, / as %2F, : as %3A, ? as %3F and % as %25."
 
@@ -74,17 +78,18 @@ def _credentials(rest: str) -> str:
     return found[1] if found else ""
 
 
-def secrets_of(url: str | None) -> set[str]:
+@lru_cache(maxsize=64)
+def secrets_of(url: str | None) -> frozenset[str]:
     """The parts of a URL, or of PostgreSQL's `name=value` form, that nobody may read, as written and as they are meant.
 
     Of a store's URL all parameters count, since signatures and keys are given there.
     """
     if not url:
-        return set()
+        return frozenset()
     if "://" not in url:
         quoted = re.findall(r"(?:password|secret)\w*\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))", url)
         found = {quote or bare for quote, bare in quoted}
-        return {form for one in found for form in (one, re.sub(r"\\(.)", r"\1", one)) if form}
+        return frozenset(form for one in found for form in (one, re.sub(r"\\(.)", r"\1", one)) if form)
     scheme, _, rest = url.partition("://")
     written = {_credentials(rest).partition(":")[2]}
     database = scheme in ("postgresql", "postgres")
@@ -92,7 +97,31 @@ def secrets_of(url: str | None) -> set[str]:
         name, _, value = pair.partition("=")
         if not database or unquote(name) in _SECRET_PARAMETERS:
             written.add(value)
-    return {one for one in written | {unquote(one) for one in written} if one}
+    return frozenset(one for one in written | {unquote(one) for one in written} if one)
+
+
+def secrets_in(path: Path) -> frozenset[str]:
+    """The same of the URL that a file holds now; none where it holds none. Each line of the log asks."""
+    try:
+        state = path.stat()
+    except OSError:
+        return frozenset()
+    if time.time() - state.st_mtime < _SETTLED_SECONDS:
+        return _secrets_in(path)
+    return _known_secrets_in(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+def _secrets_in(path: Path) -> frozenset[str]:
+    try:
+        return secrets_of(_read_secret(path))
+    except ValueError:  # said where the value is needed
+        return frozenset()
+
+
+@lru_cache(maxsize=64)
+def _known_secrets_in(path: Path, *state: int) -> frozenset[str]:
+    """`state`: what a change of the file changes, too."""
+    return _secrets_in(path)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
 from server.limits import FORM, limits_in
 from server.origins import check_origin
-from server.secrets import check_database_url, read_secret, redacted, secrets_of
+from server.secrets import check_database_url, read_secret, redacted, secrets_in, secrets_of
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ Decoder = Literal["pillow", "nvimagecodec"]
 Counting = Literal["local", "exact"]
 
 Pooling = Literal["auto", "session", "transaction"]
+
+LogForm = Literal["text", "json"]
 
 # Nothing ends a signed address before its time.
 _LONGEST_LIFETIME_SECONDS = 7 * 86_400
@@ -213,6 +215,17 @@ def file_of(name: str) -> str:
     return f"{name}_file"
 
 
+def as_text(value: object) -> str:
+    """A setting's value in the form that `Settings.read` parses."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.9f}"  # not 1e-05
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
 def _setting(default: object, parse: Callable[[str], Any], about: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"parse": parse, "about": about, "secret": secret})
 
@@ -311,6 +324,8 @@ class Settings:
         None, _networks, "proxies whose X-Forwarded-For is believed: addresses or networks, with commas between"
     )
     audit_days: int = _setting(90, _days, "days that the audit's table keeps what was written; 0: no table")
+    log: LogForm = _setting("text", _one_of(get_args(LogForm)), "form of the log's lines: text or json")
+    access_log: bool = _setting(True, _switch, "write a line into the log for each request")
     trust_network: bool = _setting(False, _switch, "listen beyond loopback also where callers need no key")
 
     @classmethod
@@ -372,6 +387,14 @@ class Settings:
             _log.warning("The last known value is used: %s", exc.sentence)
             return known
 
+    def described(self, *, changed: bool = False) -> dict[str, str]:
+        """Each setting by its variable, in words and without secrets. `changed`: only what is no default."""
+        return {
+            variable_of(one.name): self.redact(f"{value:g}" if isinstance(value, float) else as_text(value))
+            for one in fields(self)
+            if not ((value := getattr(self, one.name)) == one.default and changed)
+        }
+
     def redact(self, text: str) -> str:
         """The text without any part of a setting that nobody may read. Every way out uses this: logs and commands."""
         return redacted(text, self._secrets())
@@ -410,10 +433,7 @@ class Settings:
         for name in _SECRET:
             found |= secrets_of(getattr(self, name))
             if (path := getattr(self, file_of(name))) is not None:
-                try:
-                    found |= secrets_of(read_secret(path))
-                except ValueError:
-                    continue  # said where the value is needed
+                found |= secrets_in(path)
         return found
 
     @property
@@ -456,6 +476,12 @@ class Settings:
                 f"{variable_of('body_memory')} must be at least twice {variable_of('max_upload')}, which is "
                 f"{self.max_upload:,} bytes, not {self.body_memory:,}."
             )
+
+
+def log_form(environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> LogForm:
+    """The form of the log, before all settings are read, and where one of them cannot be; text where it is not json."""
+    given = (flags or {}).get("log") or environment.get(variable_of("log"))
+    return "json" if given == "json" else "text"
 
 
 @cache

@@ -13,7 +13,7 @@ from bench.serving import UNCACHED, serving
 
 _BOUNDARY = "a-line-that-no-picture-holds-5f2c9e"
 # As the server's log has it: a date, a time, and a level. Lines of other kinds come from a library.
-_LOGGED = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\[\w+\])")
+_LOGGED = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _PATIENCE = 60.0
 
 

@@ -28,7 +28,7 @@ from bench.fuzz.talk import Answered, Asked, ask
 from bench.serving import UNCACHED, serving
 from server.postgres.server import EmbeddedPostgres
 
-_LOGGED = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\[\w+\])")
+_LOGGED = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _SHOWN = 600
 _REFUSED = (0, 400, 401, 431)
 """Statuses of a key that is none: our own, and those of the HTTP layer for what is no header."""

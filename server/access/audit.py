@@ -49,6 +49,24 @@ class Entry:
         """As the table can hold it: a caller may have sent any character, and any number of them."""
         return replace(self, key_id=_text(self.key_id), client_id=_text(self.client_id), object=_text(self.object))
 
+    @property
+    def fields(self) -> dict[str, str | int]:
+        """What programs look for in its line."""
+        named = {
+            "event": "audit",
+            "action": self.action,
+            "object": _text(self.object),
+            "client": _text(self.client_id),
+            "key": _text(self.key_id),
+            "operator": self.operator,
+            "address": self.address,
+            "status": self.status,
+            "code": self.code,
+            "requestId": self.request_id,
+            "count": self.count,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
     def __str__(self) -> str:
         """A line for the log, in which nothing that a caller chose can look like another line."""
         who = f"operator {self.operator!r}" if self.operator else f"key {self.key_id!r}" if self.key_id else "no key"

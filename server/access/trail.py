@@ -62,7 +62,7 @@ class Trail:
         if refused and not self._room():
             self._left_out[entry.status, entry.code] += 1
             return
-        _log.info("%s", entry)
+        _log.info("%s", entry, extra={"fields": entry.fields})
         self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:
@@ -115,7 +115,8 @@ class Trail:
         counts, self._left_out = self._left_out, Counter()
         for (status, code), count in counts.items():
             entry = Entry(action="(several)", status=status, code=code, count=count)
-            _log.warning("Writes that the audit has no entries of their own for: %s", entry)
+            said = "Writes that the audit has no entries of their own for: %s"
+            _log.warning(said, entry, extra={"fields": entry.fields})
             self._keep(entry)
 
     async def run(self) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import logging
 import multiprocessing
 import os
-import sys
+import platform
+import shlex
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,12 +34,13 @@ from server.errors import FolderInUse, StartRefused
 from server.ingest import mark
 from server.ingest.storage import MediaStore
 from server.operations.address import Address, held
+from server.operations.logs import log_of_server, log_to_stderr, say_refused
 from server.operations.metrics import SHARED
 from server.operations.open_files import most_connections
 from server.operations.restarts import Restarts
 from server.operations.workers import PLACES, REFUSAL_FILE, wanted, was_ready
 from server.postgres.server import EmbeddedPostgres
-from server.settings import PREFIX, TEST_PREFIX, Settings, file_of, variable_of
+from server.settings import PREFIX, TEST_PREFIX, Settings, as_text, file_of, variable_of
 from server.spaces.spaces import SpaceDescription, open_space, require_live
 
 _log = logging.getLogger(__name__)
@@ -47,14 +51,43 @@ _DRAIN_MARGIN_SECONDS = 10
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered."""
-    with held(settings.host, settings.port) as address:
+    with log_of_server(settings.printable, settings.log), held(settings.host, settings.port) as address:
+        started = time.monotonic()
+        _log_start(settings)
         artifact = Artifact.read(settings.model)
         artifact.check_files(artifact.files_to_run(settings.precision))
         restarts = Restarts()
         with open_database(settings, on_restart=partial(restarts.note, "postgres")) as url:
             _see_to_keys(settings, url)
             _make_ready(settings, artifact, url)
-            return _run_workers(replace(settings, port=address.port), url, address, restarts)
+            code = _run_workers(replace(settings, port=address.port), url, address, restarts)
+        if code == 0:
+            _log.info("Stopped after %.0f s.", time.monotonic() - started, extra={"fields": {"event": "stopped"}})
+        return code
+
+
+def _log_start(settings: Settings) -> None:
+    version = _version()
+    _log.info(
+        "Twinlens %s starts, with Python %s on %s.",
+        version,
+        platform.python_version(),
+        platform.platform(),
+        extra={"fields": {"event": "start", "version": version}},
+    )
+    changed = [f"{name}={shlex.quote(value)}" for name, value in settings.described(changed=True).items()]
+    _log.info(
+        "Settings: %s.",
+        f"{' '.join(changed)}, and for the rest the defaults" if changed else "the defaults",
+        extra={"fields": {"event": "settings", "settings": settings.described()}},
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("twinlens")
+    except importlib.metadata.PackageNotFoundError:  # the code was copied somewhere
+        return "of an unknown version"
 
 
 def _see_to_keys(settings: Settings, url: str) -> None:
@@ -105,7 +138,9 @@ def _prove_model(settings: Settings) -> None:
     _log.info("The database is of an older version. Before it is changed, the model is tried.")
     try:
         # Spawned, since this process has threads; and apart, since it needs no model's memory and no GPU.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        spawn = multiprocessing.get_context("spawn")
+        logging_there = (settings.printable, settings.log)
+        with ProcessPoolExecutor(1, spawn, initializer=log_to_stderr, initargs=logging_there) as process:
             refusal = process.submit(try_model, settings).result()
     except BrokenProcessPool as exc:
         raise StartRefused(
@@ -190,7 +225,7 @@ def _run_workers(settings: Settings, url: str, address: Address, restarts: Resta
         with contextlib.suppress(SystemExit):
             server.serve()
         if refusal.exists():
-            print(f"twinlens: {settings.printable(refusal.read_text())}", file=sys.stderr)
+            say_refused(settings.printable(refusal.read_text()), settings.log)
             return 2
         if server.failure is not None:
             raise server.failure
@@ -204,15 +239,4 @@ def _environment(settings: Settings, url: str) -> dict[str, str]:
     for one in fields(settings):
         if one.metadata["secret"] and values[file_of(one.name)] is not None:
             values[one.name] = None  # the workers read the file
-    return {variable_of(name): _as_text(value) for name, value in values.items()}
-
-
-def _as_text(value: object) -> str:
-    """A setting's value in the form that `Settings.read` parses."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.9f}"  # not 1e-05
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "" if value is None else str(value)
+    return {variable_of(name): as_text(value) for name, value in values.items()}

@@ -8,6 +8,7 @@ has become ready yet ends with a worker's death: whatever it is that ended the w
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,11 +59,25 @@ class Supervisor(MPServer):
         self._on_restart = on_restart
         self._deaths = [_Deaths() for _ in range(self.workers)]
         self.failure: WorkerEnded | None = None
+        self._signal = ""
 
-    def signal_handler_reload(self, *_: Any) -> None:
-        """SIGHUP ends the server as SIGTERM does: a worker beside one that still serves would find its place taken."""
+    def signal_handler_interrupt(self, number: int, *_: Any) -> None:
+        self._signal = signal.Signals(number).name
         self.interrupt_signal = True
         self.main_loop_interrupt.set()
+
+    def signal_handler_reload(self, number: int, *_: Any) -> None:
+        """SIGHUP ends the server as SIGTERM does: a worker beside one that still serves would find its place taken."""
+        self.signal_handler_interrupt(number)
+
+    def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
+        super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]
+        for number in range(self.workers):
+            self._log_started(number, "started")
+
+    def _log_started(self, number: int, how: str) -> None:
+        fields = {"event": "worker_started", "worker": number + 1, "workerPid": self.wrks[number].inner.pid}
+        _log.info("Worker %d %s, as process %d.", number + 1, how, fields["workerPid"], extra={"fields": fields})
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         """Until a signal: wait for deaths, and start again whichever worker is due."""
@@ -70,6 +85,12 @@ class Supervisor(MPServer):
             self.main_loop_interrupt.wait(self._seconds_until_due())
             self.main_loop_interrupt.clear()  # before the looks below: what comes during them ends the next wait
             if self.interrupt_signal:
+                # Not in the handler of the signal: that may have come while a line was being written.
+                _log.info(
+                    "%s came: no more connections are accepted, and requests in flight are answered.",
+                    self._signal,
+                    extra={"fields": {"event": "stopping", "signal": self._signal}},
+                )
                 return
             while self.interrupt_children:
                 number = self.interrupt_children.pop(0)
@@ -84,6 +105,7 @@ class Supervisor(MPServer):
                     deaths.due = None
                     self._on_restart()
                     self._respawn_workers([number], spawn_target, target_loader)
+                    self._log_started(number, "is started again")
 
     def _note_death(self, number: int) -> None:
         worker, deaths = self.wrks[number], self._deaths[number]
@@ -91,11 +113,10 @@ class Supervisor(MPServer):
         if now - worker.birth > _CALM_SECONDS:
             deaths.pause = _FIRST_PAUSE_SECONDS
         deaths.due = now + deaths.pause
+        how = _how_it_ended(worker.inner.exitcode)
+        fields = {"event": "worker_ended", "worker": number + 1, "workerPid": worker.inner.pid, "how": how}
         _log.error(
-            "Worker %d ended (%s); starting it again in %.1f s",
-            number + 1,
-            _how_it_ended(worker.inner.exitcode),
-            deaths.pause,
+            "Worker %d ended (%s); starting it again in %.1f s", number + 1, how, deaths.pause, extra={"fields": fields}
         )
         deaths.pause = min(deaths.pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -124,11 +124,21 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
     headers = {}
     if status >= 500:
         # What failed is known by name: its sentence and its cause say all that a traceback would.
-        level, how = (logging.WARNING, "was refused for now") if status == 503 else (logging.ERROR, "failed")
+        level, how, event = logging.ERROR, "failed", "request_failed"
+        if status == 503:
+            level, how, event = logging.WARNING, "was refused for now", "request_refused"
         if getattr(error, "known", False):  # the log has said so already
             level = logging.DEBUG
         _log.log(
-            level, "%s %r %s (request %s): %s", request.method, request.url.path, how, request_id(request), error.line
+            level,
+            "%s %r %s (%d %s): %s",
+            request.method,
+            request.url.path,
+            how,
+            status,
+            error.code,
+            error.line,
+            extra={"fields": {"event": event, "status": status, "code": error.code}},
         )
     if status in (429, 503):
         headers["Retry-After"] = _retry_after(error)
@@ -175,7 +185,8 @@ def _begun_small(text: str) -> str:
 
 
 def _unforeseen(request: Request, error: Exception) -> Response[Problem]:
-    _log.error("%s %r failed (request %s)", request.method, request.url.path, request_id(request), exc_info=error)
+    fields = {"event": "request_failed", "status": 500, "code": INTERNAL_ERROR}
+    _log.error("%s %r failed", request.method, request.url.path, exc_info=error, extra={"fields": fields})
     sentence = "Something went wrong on our side; it has been logged with this request's id."
     return _problem(request, 500, INTERNAL_ERROR, sentence, {})
 

@@ -42,11 +42,17 @@ def note_vector(scope: Scope, timings: Mapping[str, float]) -> None:
 
 def header(scope: Scope) -> str | None:
     """The stages, and `total` until now, as the header has them; None for a request of which nothing was noted."""
-    state = scope.get("state", {})
-    if not (timings := state.get(_KEY)):
+    if not scope.get("state", {}).get(_KEY):
         return None
-    stages = {**timings, "total": passed(scope)}
-    return ", ".join("cache;desc=hit" if one == "cache" else f"{one};dur={ms(value)}" for one, value in stages.items())
+    return ", ".join(
+        "cache;desc=hit" if one == "cache" else f"{one};dur={value}" for one, value in stages(scope).items()
+    )
+
+
+def stages(scope: Scope) -> dict[str, float]:
+    """The stages that were noted, and `total` until now, in milliseconds; `cache`, in place of the model's, is 0."""
+    timings: dict[str, float] = scope.get("state", {}).get(_KEY, {})
+    return {stage: ms(seconds) for stage, seconds in {**timings, "total": passed(scope)}.items()}
 
 
 def ms(seconds: float) -> float:

@@ -227,7 +227,7 @@ class EmbeddedPostgres:
         The system sends the postmaster its SIGINT when the thread that forked it dies, not when the process does. Hence
         this thread, which lives as long as the process.
         """
-        pause = 0.1
+        pause, ended = 0.1, False
         while True:
             began = time.monotonic()
             try:
@@ -235,6 +235,12 @@ class EmbeddedPostgres:
                     if self._closing.is_set():
                         return
                     self._child = self._launch()
+                if ended:
+                    _log.info(
+                        "the embedded PostgreSQL is started again, as process %d",
+                        self._child.pid,
+                        extra={"fields": {"event": "postgres_started", "postgresPid": self._child.pid}},
+                    )
                 how = f"status {self._child.wait()}"
             except (OSError, subprocess.SubprocessError, StartRefused) as exc:
                 self._failure = exc
@@ -246,7 +252,13 @@ class EmbeddedPostgres:
                 return
             if time.monotonic() - began > 10.0:
                 pause = 0.1
-            _log.error("the embedded PostgreSQL ended (%s); starting it again in %.1f s", how, pause)
+            ended = True
+            _log.error(
+                "the embedded PostgreSQL ended (%s); starting it again in %.1f s",
+                how,
+                pause,
+                extra={"fields": {"event": "postgres_ended", "how": how}},
+            )
             self.on_restart()
             self._closing.wait(pause)
             pause = min(pause * 2, 5.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 from psycopg import conninfo
 
-from server.secrets import check_database_url, read_secret, redacted, secrets_of
+from server.secrets import check_database_url, read_secret, redacted, secrets_in, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,16 @@ def test_a_secret_is_hidden_wherever_it_stands() -> None:
 
 def test_a_very_short_secret_does_not_take_words_apart() -> None:
     assert redacted('password "p" of p: postgres', ["p"]) == 'password "***" of ***: postgres'
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+def test_the_secrets_in_a_file_are_those_that_it_holds_now(tmp_path: Path, age: int) -> None:
+    path = tmp_path / "secret"
+    assert secrets_in(path) == set()
+    for number, word in enumerate(("first", "other", "third")):
+        path.write_text(f"postgresql://shop:{word}@db/shop")
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number) if age else None)
+        assert secrets_in(path) == {word}
+        assert secrets_in(path) == {word}
+    path.write_text("")
+    assert secrets_in(path) == set()

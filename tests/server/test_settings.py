@@ -9,7 +9,7 @@ import pytest
 from server.__main__ import COMMANDS
 from server.commands.serve import _environment
 from server.errors import BadSetting
-from server.settings import Settings, file_of, variable_of
+from server.settings import Settings, file_of, log_form, variable_of
 from tests import ROOT
 
 
@@ -280,6 +280,35 @@ def test_commands_in_sentences_never_show_a_password(tmp_path: Path) -> None:
     path = secret_file(tmp_path, URL)
     read = Settings.read({"TWINLENS_DATABASE_URL_FILE": str(path)})
     assert read.printable("python -m server migrate") == f"python -m server --database-url-file {path} migrate"
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "form"),
+    [
+        ({}, {}, "text"),
+        ({"TWINLENS_LOG": "json"}, {}, "json"),
+        ({"TWINLENS_LOG": "json"}, {"log": "text"}, "text"),
+        ({"TWINLENS_LOG": "text"}, {"log": "json"}, "json"),
+        ({"TWINLENS_LOG": "yaml"}, {"log": None}, "text"),
+    ],
+)
+def test_the_form_of_the_log_is_known_before_the_settings_are_read(
+    environment: dict[str, str], flags: dict[str, str | None], form: str
+) -> None:
+    assert log_form(environment, flags) == form
+
+
+def test_settings_are_described_by_their_variables_and_without_secrets(tmp_path: Path) -> None:
+    there = str(secret_file(tmp_path, URL))
+    read = Settings.read({"TWINLENS_DATABASE_URL_FILE": there, "TWINLENS_DEADLINE": "2.5", "TWINLENS_DEMO": "on"})
+    assert read.described(changed=True) == {
+        "TWINLENS_DATABASE_URL": "postgresql://shop:***@db/shop",
+        "TWINLENS_DATABASE_URL_FILE": there,
+        "TWINLENS_DEADLINE": "2.5",
+        "TWINLENS_DEMO": "on",
+    }
+    assert set(read.described()) == {variable_of(one.name) for one in fields(Settings)}
+    assert not Settings().described(changed=True)
 
 
 @pytest.mark.parametrize("name", [one.name for one in fields(Settings)])

@@ -36,16 +36,18 @@ class Process:
         port: int | None = None,
         session: bool = False,
         products: int | None = None,
+        module: str = "server",
     ) -> None:
         """`session`: of its own, with a process group that can be signalled as a terminal does.
 
-        `products`: how many the demo catalogue has, keyboard and teapot among them; all unless given.
+        `products`: how many the demo catalogue has, keyboard and teapot among them; all unless given. `module`: what is
+        run in place of the server, where that is given.
         """
         self.data = data
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        module = "server" if products is None else few_products.__name__
-        command = [sys.executable, "-m", module, "--data", str(data), "--model", str(model), "--port", str(self.port)]
+        run = module if products is None else few_products.__name__
+        command = [sys.executable, "-m", run, "--data", str(data), "--model", str(model), "--port", str(self.port)]
         command += ["--threads", "2", "--batch", "8"]  # given, so that no start measures what is best
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TWINLENS_")}
         self.process = subprocess.Popen(
@@ -139,6 +141,7 @@ class Serve(Protocol):
         port: int | None = ...,
         session: bool = ...,
         products: int | None = ...,
+        module: str = ...,
     ) -> Process: ...
 
 
