@@ -52,10 +52,12 @@ from server.ingest.watch import watch
 from server.limits import UNLIMITED, Limits
 from server.operations.background import Background
 from server.operations.metrics import SHARED, Load, Metrics, Vectors
+from server.operations.traces import open_traces
 from server.operations.workers import Place, report_ready, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
+from server.tracing import Tracer
 
 _POOL_SIZE = 8
 _BACKGROUND_POOL_SIZE = 4
@@ -89,6 +91,7 @@ class Services:
     keyring: Keyring
     terms: Terms
     trail: Trail
+    tracer: Tracer | None
 
     @property
     def grades(self) -> Grades | None:
@@ -113,6 +116,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
         stack.enter_context(reporting_refusal())
+        tracer = await enter(open_traces(os.environ))
         engine = await enter(
             open_engine(
                 settings,
@@ -174,7 +178,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             background.begin(_share_metrics(metrics, embedder), "metrics")
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        yield Services(settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail)
+        yield Services(
+            settings, engine.encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail, tracer
+        )
 
 
 def load_of(embedder: Embedder) -> Load:

@@ -26,10 +26,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from server.artifact.artifact import Vectors
+from server.batching import spans
 from server.batching.fair_queue import Caller, FairQueue, Lane
 from server.batching.priority import give_way
 from server.errors import NotReady
 from server.inference.runner import Runner
+from server.tracing import span
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class _Entry:
     queued_at: float
     answer: asyncio.Future[Encoded]
     loop: asyncio.AbstractEventLoop
+    turn: spans.Turn | None = None
+    """Where the request that it is for is traced."""
 
 
 class Batcher:
@@ -120,7 +124,8 @@ class Batcher:
         batch yet.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(given, caller.lane, perf_counter(), loop.create_future(), loop)
+        now = perf_counter()
+        entry = _Entry(given, caller.lane, now, loop.create_future(), loop, spans.Turn.begin(now))
         with self._condition:
             if not self._open:
                 raise NotReady("The server is shutting down.")
@@ -128,7 +133,14 @@ class Batcher:
             if caller.lane == "interactive":
                 self._interactive_at = entry.queued_at
             self._condition.notify()
-        return await entry.answer
+        seconds = None
+        try:
+            encoded = await entry.answer
+            seconds = encoded.encode
+        finally:
+            if entry.turn is not None:
+                entry.turn.end(seconds)
+        return encoded
 
     def _work(self, own: Runner) -> None:
         """A runner's thread: batch after batch until closing, and then until nothing waits."""
@@ -145,7 +157,8 @@ class Batcher:
                     runner, self._alone_runs = self._alone, True
                 self._running += 1
             started = perf_counter()
-            self._answer(runner, batch)
+            with spans.batch([entry.turn for entry in batch], started):
+                self._answer(runner, batch)
             seconds = perf_counter() - started
             with self._condition:
                 self._running -= 1
@@ -187,7 +200,8 @@ class Batcher:
         """In the runner's thread: run a batch and answer each of its entries. Never raises."""
         started = perf_counter()
         try:
-            vectors = runner([entry.given for entry in batch])
+            with span("encode"):
+                vectors = runner([entry.given for entry in batch])
             seconds = perf_counter() - started
             answers = [
                 # A copy, so that keeping one vector does not keep the entire batch.

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from threading import Condition, Thread
+from time import perf_counter
 from typing import Any, TypeVar
 
 from server.batching.fair_queue import Caller, FairQueue
 from server.batching.priority import give_way
 from server.errors import NotReady
+from server.tracing import record
 
 Made = TypeVar("Made")
 
@@ -24,6 +27,9 @@ class _Job:
     work: Callable[[], Any]
     answer: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    queued_at: float
+    context: Context
+    """Of whoever asked for it: the work runs within."""
 
 
 class Pool:
@@ -31,6 +37,7 @@ class Pool:
 
     def __init__(self, threads: int, *, name: str, gives_way: bool = False) -> None:
         """`gives_way`: to every thread of ordinary priority, as bulk work does to searches."""
+        self._name = name
         self._gives_way = gives_way
         self._waiting: FairQueue[_Job] = FairQueue()
         self._condition = Condition()
@@ -54,7 +61,7 @@ class Pool:
         with self._condition:
             if self._closing:
                 raise NotReady("The server is shutting down.")
-            self._waiting.add(_Job(work, answer, loop), caller)
+            self._waiting.add(_Job(work, answer, loop, perf_counter(), copy_context()), caller)
             self._condition.notify()
         return await answer
 
@@ -70,13 +77,17 @@ class Pool:
             give_way()
         while (job := self._next()) is not None:
             try:
-                made = job.work()
+                made = job.context.run(self._begin, job)
             except BaseException as exc:  # whatever it is, the caller must see it
                 job.loop.call_soon_threadsafe(_deliver, job.answer, None, exc)
             else:
                 job.loop.call_soon_threadsafe(_deliver, job.answer, made, None)
                 del made
             del job  # while this thread waits, it must not keep a picture in memory
+
+    def _begin(self, job: _Job) -> Any:
+        record("wait", job.queued_at, attributes={"twinlens.pool": self._name})
+        return job.work()
 
     def _next(self) -> _Job | None:
         """The next job whose caller is still there; waits for one. None when closing and nothing waits."""
