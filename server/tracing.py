@@ -1,4 +1,4 @@
-"""Spans: which part of a request took how long. What makes traces of them is `server.operations.otel`, if anything does.
+"""Spans: which part of a request took how long. What makes traces of them, if anything does, is `operations.otel`.
 
 A span lies below the span of the block around it, also in the tasks that the block begins. Where a request is not
 traced there is no span, and all that is called here does nothing:
@@ -63,9 +63,7 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Begins the first span of each request."""
 
-    def begin(
-        self, name: str, headers: Iterable[tuple[bytes, bytes]], attributes: Attributes, *, began: float
-    ) -> Span:
+    def begin(self, name: str, headers: Iterable[tuple[bytes, bytes]], attributes: Attributes, *, began: float) -> Span:
         """The span of a request with these headers, which may say which trace it belongs to. NOTHING where this request
         is not to be traced."""
 

@@ -1,9 +1,10 @@
-"""Traces of the whole app, as a collector gets them: from a request to its SQL, and nothing that must not be in them."""
+"""Traces of the whole app, as a collector gets them: from a request to its SQL, and nothing that must stay secret."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -96,7 +97,7 @@ def test_the_spans_of_a_request_lie_within_each_other_and_follow_each_other(api:
             assert around.began <= span.began, span.name
             assert around.name == "batch" or span.ended <= around.ended, span.name
     stages = [named(spans, name) for name in ("read", "decode", "resize", "queue", "encode", "search")]
-    assert all(one.ended <= next_one.began for one, next_one in zip(stages, stages[1:], strict=False))
+    assert all(one.ended <= after.began for one, after in pairwise(stages))
 
 
 def test_a_span_says_what_it_was_about(api: Client, collector: Collector) -> None:

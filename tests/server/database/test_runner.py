@@ -170,11 +170,10 @@ async def test_work_that_gets_no_connection_shows_that_it_waited_for_one_in_vain
     async def work(connection: AsyncConnection[Any]) -> None:
         await connection.execute(b"SELECT 1")
 
-    async with open_pool(database_url, min_size=1, max_size=1, timeout=30) as pool:
-        async with pool.connection():
-            with traced() as traces:
-                with traces.request("request"), pytest.raises(CatalogueUnavailable):
-                    await Runner(pool).read(work, "reading", patience=0.01)
-                spans = traces.spans(2)
+    async with open_pool(database_url, min_size=1, max_size=1, timeout=30) as pool, pool.connection():
+        with traced() as traces:
+            with traces.request("request"), pytest.raises(CatalogueUnavailable):
+                await Runner(pool).read(work, "reading", patience=0.01)
+            spans = traces.spans(2)
     assert named(spans, "SQL reading").failed
     assert below(spans, named(spans, "SQL reading")) == []
