@@ -41,8 +41,7 @@ class Exporting:
 
     @classmethod
     def as_told(cls, environment: Mapping[str, str]) -> Exporting:
-        """With the exporters that the variables name. Raises LookupError for one that no package offers, and
-        whatever an exporter raises for a variable that it cannot read."""
+        """With the exporters that the variables name. Raises LookupError for one that no package offers."""
         # Each attempt that is tried again would be a line; the last one is.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         named = environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"

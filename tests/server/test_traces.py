@@ -64,8 +64,8 @@ class Asked:
         return of_trace(self._collector.wait(enough, PATIENCE))
 
 
-def search(api: Client, collector: Collector, data: bytes, **sent: Any) -> Asked:
-    return Asked(api, collector, "POST", "/v1/search", files={"file": data}, **sent)
+def search(api: Client, collector: Collector, picture: bytes, **sent: Any) -> Asked:
+    return Asked(api, collector, "POST", "/v1/search", files={"file": picture}, **sent)
 
 
 def test_a_search_by_picture_is_one_trace_from_the_request_to_its_sql(api: Client, collector: Collector) -> None:
@@ -180,12 +180,12 @@ def test_a_search_through_an_index_whose_statements_go_in_a_pipeline_has_its_spa
     api: Client, collector: Collector
 ) -> None:
     services: Services = api.app.state.services
-    assert api.portal is not None
-    api.portal.call(lambda: services.catalogue.maintain_indexes(100))
-    try:
-        spans = search(api, collector, unseen(KEYBOARD), data={"limit": 3}).spans("batch")
-    finally:
-        api.portal.call(lambda: services.catalogue.maintain_indexes())
+    with api.portal() as portal:
+        portal.call(services.catalogue.maintain_indexes, 100)
+        try:
+            spans = search(api, collector, unseen(KEYBOARD), data={"limit": 3}).spans("batch")
+        finally:
+            portal.call(services.catalogue.maintain_indexes)
     assert named(spans, "search").attributes["twinlens.plan"] == "index"
     assert below(spans, named(spans, "SQL search_by_index")) == ["connection"]
 

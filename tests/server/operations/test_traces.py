@@ -59,9 +59,8 @@ async def test_without_the_extra_the_log_says_what_is_missing_and_nothing_is_tra
     [
         ({"OTEL_TRACES_EXPORTER": "telegraph"}, "telegraph"),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "pigeon"}, "pigeon"),
-        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "soon"),
     ],
-    ids=["exporter", "protocol", "timeout"],
+    ids=["exporter", "protocol"],
 )
 async def test_what_the_variables_ask_for_and_nobody_has_is_a_line_in_the_log(
     variables: dict[str, str], why: str, caplog: pytest.LogCaptureFixture
