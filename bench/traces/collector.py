@@ -105,7 +105,7 @@ class Collector:
                     return
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                keep(body, self.headers)
+                keep(body, dict(self.headers.items()))
                 answer = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200)
                 self.send_header("Content-Type", _KIND)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,15 @@ def record(model: Path, callers: int, flags: Sequence[str] = ()) -> dict[str, An
                 bodies = sent[_WARM_UP + number * callers :][:callers]
                 with ThreadPoolExecutor(callers) as crowd:
                     traces = set(crowd.map(lambda body: _search(server.port, body), bodies))
-                if found := _shared(collector.wait(lambda spans, of=traces: _complete(spans, of), _SECONDS), traces):
+                if found := _shared(collector.wait(partial(_complete, traces), _SECONDS), traces):
                     break
             else:
                 raise RuntimeError(f"in {_ROUNDS} rounds of {callers} searches no two shared a batch")
-    about = f"One of {callers} searches at once for a JPEG of 640 x 480, python -m bench trace; {machine.sentence()}"
+    found_on = machine.describe()
+    on = f"{found_on['processor']}, {found_on['cores']} cores"
+    about = f"One of {callers} searches at once for a JPEG of 640 x 480, on {on} (python -m bench trace)"
     kept = [{name: value for name, value in asdict(span).items() if name not in _LEFT_OUT} for span in found]
-    return {"about": about, "machine": machine.describe(), "spans": kept}
+    return {"about": about, "machine": found_on, "spans": kept}
 
 
 def _search(port: int, body: bytes) -> str:
@@ -100,7 +103,7 @@ def _search(port: int, body: bytes) -> str:
     return trace
 
 
-def _complete(spans: Sequence[Span], traces: set[str]) -> bool:
+def _complete(traces: set[str], spans: Sequence[Span]) -> bool:
     """Whether all requests of these traces are over, and all batches that they were in."""
     ours = [span for span in spans if span.trace in traces]
     over = {span.trace for span in ours if span.kind == "server"}

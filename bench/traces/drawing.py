@@ -96,17 +96,29 @@ def draw(report: Mapping[str, Any]) -> str:
             f'<text class="about" x="{_EDGE}" y="45">{html.escape(report["about"])}</text>',
             *_legend(),
             *_grid(longest, scale, bottom),
-            *(text for place, line in enumerate(drawn) for text in _line(line, _TOP + place * _LINE, scale)),
+            *(
+                text
+                for place, line in enumerate(drawn)
+                for text in _line(line, place - _around(drawn, place), place, scale)
+            ),
             "</svg>\n",
         ]
     )
 
 
-def _line(line: Line, top: float, scale: float) -> Iterator[str]:
+def _around(drawn: Sequence[Line], place: int) -> int:
+    """The place of the line of the span around the one at this place; the first has none, and is its own."""
+    return next((at for at in range(place, -1, -1) if drawn[at].depth < drawn[place].depth), place)
+
+
+def _line(line: Line, above: int, place: int, scale: float) -> Iterator[str]:
+    """`above`: so many lines higher stands the span around."""
+    top = _TOP + place * _LINE
     middle = top + _LINE / 2 + 4.5
     across = _EDGE + line.depth * _INDENT
-    if line.depth:
-        yield f'<path class="tree" d="M{across - 9} {top - 4:.1f} V{middle - 4.5:.1f} H{across - 3}"/>'
+    if above:
+        begin = top - (above - 1) * _LINE - 4
+        yield f'<path class="tree" d="M{across - 9} {begin} V{middle - 4.5:.1f} H{across - 3}"/>'
     yield f'<text x="{across}" y="{middle:.1f}">{html.escape(line.name)}</text>'
     left, wide = _LEFT + line.began * scale, max(line.took * scale, 1.5)
     css = _CSS.get(line.name, "sql" if line.name.startswith("SQL") else "inner" if line.depth else "http")

@@ -48,6 +48,10 @@ class Traced:
         """The spans, once so many have come. Raises TimeoutError."""
         return self._collector.wait(lambda spans: len(spans) >= count, PATIENCE)
 
+    def until(self, name: str) -> list[Span]:
+        """The spans, once one of this name has come. Raises TimeoutError."""
+        return self._collector.wait(lambda spans: any(span.name == name for span in spans), PATIENCE)
+
 
 @contextmanager
 def traced() -> Iterator[Traced]:

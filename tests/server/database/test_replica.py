@@ -255,7 +255,7 @@ async def test_a_trace_shows_which_server_a_read_was_sent_to(place: Place) -> No
             with traces.request("request"):
                 while not await one.replica.read(ask, "asking"):
                     await until(lambda: one.replica.used)
-            spans = traces.spans(3)
+            spans = traces.until("request")
     asked = [span for span in spans if span.name == "SQL asking"]
     last = max(asked, key=lambda span: span.began)
     assert (last.attributes["twinlens.replica"], last.failed) == (True, False)
