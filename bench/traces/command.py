@@ -26,7 +26,7 @@ from bench.traces.collector import Collector, Span
 from bench.traces.drawing import draw
 
 _WARM_UP = 8
-_ROUNDS = 20
+_ROUNDS = 40
 _SECONDS = 30.0
 # Of a span: what is the same for all.
 _LEFT_OUT = ("trace", "state", "resource")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench trace", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--model", type=Path, default=Path("models/starter"), help="artifact folder (models/starter)")
     parser.add_argument("--server", default="", metavar="FLAGS", help='more flags of the server, such as "--threads 1"')
-    parser.add_argument("--callers", type=int, default=4, help="searches at once (4)")
+    parser.add_argument("--callers", type=int, default=8, help="searches at once (8)")
     parser.add_argument("--from", type=Path, dest="kept", metavar="FILE", help="draw this one; record nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the trace here")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it here")

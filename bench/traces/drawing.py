@@ -96,19 +96,15 @@ def draw(report: Mapping[str, Any]) -> str:
             f'<text class="about" x="{_EDGE}" y="45">{html.escape(report["about"])}</text>',
             *_legend(),
             *_grid(longest, scale, bottom),
-            *(
-                text
-                for place, line in enumerate(drawn)
-                for text in _line(line, place - _around(drawn, place), place, scale)
-            ),
+            *(text for place, line in enumerate(drawn) for text in _line(line, _above(drawn, place), place, scale)),
             "</svg>\n",
         ]
     )
 
 
-def _around(drawn: Sequence[Line], place: int) -> int:
-    """The place of the line of the span around the one at this place; the first has none, and is its own."""
-    return next((at for at in range(place, -1, -1) if drawn[at].depth < drawn[place].depth), place)
+def _above(drawn: Sequence[Line], place: int) -> int:
+    """How many lines above the one at this place stands the span around it; 0 for the first, which has none."""
+    return next((up for up in range(1, place + 1) if drawn[place - up].depth < drawn[place].depth), 0)
 
 
 def _line(line: Line, above: int, place: int, scale: float) -> Iterator[str]:
