@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("bench.search.command", "what a search finds and how quickly, for clients of every size, beside others"),
     "peers": ("bench.peers.command", "Twinlens and others like it on identical weights and pictures, in one run"),
     "profile": ("bench.profiling.command", "where a request's time goes, and what a picture costs in core-seconds"),
+    "trace": ("bench.traces.command", "a real trace of one search by picture, drawn; what making traces costs"),
     "neighbours": (
         "bench.neighbours",
         "what one client's bulk calls cost the searches of another",

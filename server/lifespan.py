@@ -55,10 +55,12 @@ from server.ingest.watch import watch
 from server.limits import UNLIMITED, Limits
 from server.operations.background import Background
 from server.operations.metrics import SHARED, Metrics
+from server.operations.traces import open_traces
 from server.operations.workers import PLACES, Place, report_ready, reporting_refusal
 from server.settings import Settings
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
+from server.tracing import Tracer
 
 _POOL_SIZE = 8
 _BACKGROUND_POOL_SIZE = 4
@@ -93,6 +95,7 @@ class Services:
     terms: Terms
     trail: Trail
     health: Health
+    tracer: Tracer | None
 
     @property
     def grades(self) -> Grades | None:
@@ -117,6 +120,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
         stack.enter_context(reporting_refusal())
+        tracer = await enter(open_traces(os.environ))
         engine = await enter(
             open_engine(
                 settings,
@@ -187,7 +191,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
         encoder = engine.encoder
-        yield Services(settings, encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail, health)
+        yield Services(
+            settings, encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail, health, tracer
+        )
 
 
 def _folder(variable: str) -> Path | None:

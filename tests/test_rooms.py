@@ -35,6 +35,7 @@ SERVER = (
     "limits",
     "artifact",
     "errors",
+    "tracing",
     "wording",
     "origins",
 )
@@ -119,6 +120,7 @@ def test_the_server_never_imports_the_export_nor_what_only_the_export_needs() ->
         ("psycopg_pool", ("server.database.",)),
         ("obstore", ("server.ingest.storage",)),
         ("granian", ("server.commands.serve", "server.commands.supervisor")),
+        ("opentelemetry", ("server.operations.otel",)),
     ],
 )
 def test_a_library_has_one_home(foreign: str, where: tuple[str, ...]) -> None:
@@ -152,6 +154,7 @@ LIGHT: Mapping[str, tuple[str, ...]] = {
     "server.catalogue.duplicates": ("onnxruntime", "litestar"),
     "server.database.migrations": ("onnxruntime", "litestar"),
     "server.http.wire": ("onnxruntime",),
+    "server.app": ("opentelemetry",),
 }
 
 

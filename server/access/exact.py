@@ -138,7 +138,7 @@ class ExactLimiter:
             return rows
 
         # As if it only read: where a connection dies it is done once more, and at worst something is counted twice.
-        return await self._runner.read(take, patience=_LONGEST_SECONDS)
+        return await self._runner.read(take, "take", patience=_LONGEST_SECONDS)
 
     async def _forget(self, connection: AsyncConnection[TupleRow]) -> None:
         await connection.execute(self._queries["forget_full"])

@@ -26,11 +26,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from server.artifact.artifact import Vectors
+from server.batching import spans
 from server.batching.fair_queue import Caller, FairQueue, Lane
 from server.batching.priority import give_way
 from server.batching.waiting import Waiting, waits
 from server.errors import NotReady
 from server.inference.runner import Runner
+from server.tracing import span
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class _Entry:
     queued_at: float
     answer: asyncio.Future[Encoded]
     loop: asyncio.AbstractEventLoop
+    turn: spans.Turn | None = None
+    """Where the request that it is for is traced."""
 
 
 class Batcher:
@@ -138,7 +142,8 @@ class Batcher:
         batch yet.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(given, caller.lane, perf_counter(), loop.create_future(), loop)
+        now = perf_counter()
+        entry = _Entry(given, caller.lane, now, loop.create_future(), loop, spans.Turn.begin(now))
         with self._condition:
             if not self._open:
                 raise NotReady("The server is shutting down.")
@@ -146,7 +151,14 @@ class Batcher:
             if caller.lane == "interactive":
                 self._interactive_at = entry.queued_at
             self._condition.notify()
-        return await entry.answer
+        seconds = None
+        try:
+            encoded = await entry.answer
+            seconds = encoded.encode
+        finally:
+            if entry.turn is not None:
+                entry.turn.end(seconds)
+        return encoded
 
     def _work(self, at: int, own: Runner) -> None:
         """A runner's thread: batch after batch until closing, and then until nothing waits."""
@@ -162,7 +174,8 @@ class Batcher:
                 if self._alone is not None and not self._began and len(batch) == 1 and not len(self._waiting):
                     runner, self._alone_runs = self._alone, True
                 started = self._began[at] = perf_counter()
-            self._answer(runner, batch)
+            with spans.batch([entry.turn for entry in batch], started):
+                self._answer(runner, batch)
             seconds = perf_counter() - started
             with self._condition:
                 del self._began[at]
@@ -204,7 +217,8 @@ class Batcher:
         """In the runner's thread: run a batch and answer each of its entries. Never raises."""
         started = perf_counter()
         try:
-            vectors = runner([entry.given for entry in batch])
+            with span("encode"):
+                vectors = runner([entry.given for entry in batch])
             seconds = perf_counter() - started
             answers = [
                 # A copy, so that keeping one vector does not keep the entire batch.

@@ -32,6 +32,7 @@ from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format, name_of
 from server.preprocessing.readings import read_otherwise
 from server.preprocessing.text import Tokenizer
+from server.tracing import span
 
 # Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
 _LARGE_PIXELS = 16_000_000
@@ -288,7 +289,9 @@ class Embedder:
     async def _embed(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
         # By lane, since a picture may be at the end of the client's own thousand pictures in the bulk lane.
         key = (digest, caller.lane, thumbnail)
-        return await self._pictures.join(caller.client, key, lambda: self._make(data, digest, thumbnail, caller))
+        about = {"twinlens.tower": "image", "twinlens.lane": caller.lane, "twinlens.bytes": len(data)}
+        with span("embed", about):
+            return await self._pictures.join(caller.client, key, lambda: self._make(data, digest, thumbnail, caller))
 
     async def _make(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
         decoded = await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
@@ -301,12 +304,15 @@ class Embedder:
         return Embedded(*about, digest, decoded.thumbnail, timings)
 
     async def _embed_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
-        return await self._texts.join(caller.client, (text, caller.lane), lambda: self._make_text(words, text, caller))
+        key = (text, caller.lane)
+        with span("embed", {"twinlens.tower": "text", "twinlens.lane": caller.lane}):
+            return await self._texts.join(caller.client, key, lambda: self._make_text(words, text, caller))
 
     async def _make_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:
         def tokenize() -> tuple[Tokens, float]:
             started = perf_counter()
-            return words.tokenizer.tokens(text), perf_counter() - started
+            with span("tokenize"):
+                return words.tokenizer.tokens(text), perf_counter() - started
 
         tokens, seconds = await self._tokenizing.run(tokenize, caller)
         encoded = await words.batcher.encode(tokens, caller)
@@ -338,17 +344,24 @@ class Embedder:
 
     def _decode(self, data: bytes, thumbnail: bool) -> _Decoded:
         started = perf_counter()
-        picture = media.decode(
-            data,
-            max_pixels=self._max_pixels,
-            jpeg_at_least=self._spec.jpeg_at_least,
-            read_jpeg=self._read_jpeg,
-            alpha=self._spec.alpha,
-        )
+        with span("decode") as decoding:
+            picture = media.decode(
+                data,
+                max_pixels=self._max_pixels,
+                jpeg_at_least=self._spec.jpeg_at_least,
+                read_jpeg=self._read_jpeg,
+                alpha=self._spec.alpha,
+            )
+            decoding.set("twinlens.format", picture.format.extension)
+            decoding.set("twinlens.pixels", picture.width * picture.height)
         decoded = perf_counter()
-        pixels = media.to_pixels(picture, self._spec)
+        with span("resize"):
+            pixels = media.to_pixels(picture, self._spec)
         timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
-        small = self._shrink(data, picture) if thumbnail else None
+        small = None
+        if thumbnail:
+            with span("thumbnail"):
+                small = self._shrink(data, picture)
         return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
 
     def _see(self, data: bytes, since: int) -> Seen:

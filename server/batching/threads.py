@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import perf_counter
@@ -17,6 +18,7 @@ from server.batching.fair_queue import Caller, FairQueue, Lane
 from server.batching.priority import give_way
 from server.batching.waiting import Waiting, waits
 from server.errors import NotReady
+from server.tracing import record
 
 Made = TypeVar("Made")
 
@@ -27,6 +29,8 @@ class _Job:
     answer: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     queued_at: float
+    context: Context
+    """Of whoever asked for it: the work runs within."""
 
 
 class Pool:
@@ -34,6 +38,7 @@ class Pool:
 
     def __init__(self, threads: int, *, name: str, gives_way: bool = False) -> None:
         """`gives_way`: to every thread of ordinary priority, as bulk work does to searches."""
+        self._name = name
         self._gives_way = gives_way
         self._waiting: FairQueue[_Job] = FairQueue()
         self._condition = Condition()
@@ -62,7 +67,7 @@ class Pool:
         with self._condition:
             if self._closing:
                 raise NotReady("The server is shutting down.")
-            self._waiting.add(_Job(work, answer, loop, perf_counter()), caller)
+            self._waiting.add(_Job(work, answer, loop, perf_counter(), copy_context()), caller)
             self._condition.notify()
         return await answer
 
@@ -78,13 +83,17 @@ class Pool:
             give_way()
         while (job := self._next()) is not None:
             try:
-                made = job.work()
+                made = job.context.run(self._begin, job)
             except BaseException as exc:  # whatever it is, the caller must see it
                 job.loop.call_soon_threadsafe(_deliver, job.answer, None, exc)
             else:
                 job.loop.call_soon_threadsafe(_deliver, job.answer, made, None)
                 del made
             del job  # while this thread waits, it must not keep a picture in memory
+
+    def _begin(self, job: _Job) -> Any:
+        record("wait", job.queued_at, attributes={"twinlens.pool": self._name})
+        return job.work()
 
     def _next(self) -> _Job | None:
         """The next job whose caller is still there; waits for one. None when closing and nothing waits."""

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
+from server.tracing import Span, current
+
 # Beside the vector itself: the array's header, the object around it, the key and the cache's own bookkeeping; 290 to
 # 390 bytes by tracemalloc, over 10,000 entries of each kind; 470 where a client has no more than five.
 _OVERHEAD_BYTES = 440
@@ -50,6 +52,8 @@ Made = TypeVar("Made")
 @dataclass(slots=True)
 class _Flight(Generic[Made]):
     task: asyncio.Task[Made]
+    span: Span
+    """Of the request that asked first."""
     waiting: int = 0
 
 
@@ -143,10 +147,11 @@ class VectorCache(Generic[Key, Kept, Made]):
         flight = self._flights.get(whose)
         if flight is None:
             self.made += 1
-            flight = self._flights[whose] = _Flight(asyncio.create_task(make()))
+            flight = self._flights[whose] = _Flight(asyncio.create_task(make()), current())
             flight.task.add_done_callback(lambda _: self._end(whose, flight))
         else:
             self.joined += 1
+            current().link(flight.span)
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)

@@ -121,7 +121,7 @@ class Catalogue:
                     return stored
             raise CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
-        return await self._runner.write(put, client=client_id)
+        return await self._runner.write(put, "put_product", client=client_id)
 
     async def get_product(self, client_id: str, product_id: str) -> Product:
         """Raises ProductNotFound."""
@@ -151,7 +151,7 @@ class Catalogue:
             keys = [media[key] for media in gone for key in ("s3_key", "thumbnail_key")]
             return [key for key in keys if key is not None]
 
-        return await self._runner.write(delete, client=client_id)
+        return await self._runner.write(delete, "delete_product", client=client_id)
 
     # --- media -------------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Catalogue:
                     stored = replace(stored, blank=blank)
             return stored, added is not None
 
-        return await self._runner.write(add, client=media.client_id)
+        return await self._runner.write(add, "add_media", client=media.client_id)
 
     async def find_media_by_digest(self, client_id: str, product_id: str, digest: Digest) -> Media | None:
         """The media of the product whose bytes have this SHA-256."""
@@ -221,7 +221,7 @@ class Catalogue:
                 raise MediaNotFound
             return gone
 
-        return await self._runner.write(delete, client=client_id)
+        return await self._runner.write(delete, "delete_media", client=client_id)
 
     async def media_vector(self, client_id: str, media_id: str) -> MediaVector | None:
         """The media's vector in this space, as it is stored; None when it has none."""
@@ -277,10 +277,11 @@ class Catalogue:
         async def ping(connection: AsyncConnection[TupleRow]) -> None:
             await connection.execute(self._queries["ping"])
 
-        await self._runner.read(ping, patience=within)
+        await self._runner.read(ping, "ping", patience=within)
 
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
-        return await self._runner.fetch(self._queries[name], parameters, row_factory, client=parameters["client_id"])
+        statement, client_id = self._queries[name], parameters["client_id"]
+        return await self._runner.fetch(statement, parameters, row_factory, name, client=client_id)
 
 
 def _vector(embedding: HalfVector, blank: bool) -> MediaVector:

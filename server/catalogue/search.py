@@ -24,6 +24,7 @@ from server.database.replica import Replica
 from server.database.runner import Runner
 from server.database.session import pipeline_with
 from server.errors import BadParameter
+from server.tracing import span
 
 MARGIN = 16  # candidates beyond the limit: inner products of halves rank a little differently than their cosines
 UNMEASURED_EF_SEARCH = 200  # for an index that was not measured yet: recall 0.993 on 50,000 vectors
@@ -111,6 +112,13 @@ class Searcher:
         A client with an index of its own is searched through it. It is searched again exactly where the index gave
         fewer matches than were asked for, or where the limit cut through the middle of equals.
         """
+        with span("search", {"twinlens.limit": query.limit}) as searching:
+            found = await self._search(query)
+            searching.set("twinlens.plan", found.plan)
+            searching.set("twinlens.matches", len(found.matches))
+            return found
+
+    async def _search(self, query: Query) -> Found:
         parameters = self._parameters(query)
         if query.conditions.contradictory:
             return Found([], "exact")
@@ -160,7 +168,7 @@ class Searcher:
                 await connection.execute(self._queries["keep_comparison"], parameters)
                 await connection.execute(self._queries["trim_comparisons"], parameters)
 
-        await self._background.write(keep)
+        await self._background.write(keep, "keep_comparison")
         return recall
 
     # --- the two plans -----------------------------------------------------------------------------------------------
@@ -185,7 +193,8 @@ class Searcher:
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
         statement = self._statements["near_exactly" if query.conditions.any else "near_exactly_where"]
         asked = {**parameters, "candidates": query.limit + MARGIN}
-        return [row.match for row in await self._reads.fetch(statement, asked, _ranked_row, client=query.client_id)]
+        rows = await self._reads.fetch(statement, asked, _ranked_row, "search_exactly", client=query.client_id)
+        return [row.match for row in rows]
 
     async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
@@ -221,7 +230,7 @@ class Searcher:
                 await cursor.execute(self._statements["near_by_index"], asked)
             return await cursor.fetchall()
 
-        rows = await self._reads.read(search, client=parameters["client_id"])
+        rows = await self._reads.read(search, "search_by_index", client=parameters["client_id"])
         matches = [row.match for row in rows]
         if len(rows) < limit:
             return _FromIndex(matches, certain=False)
@@ -245,7 +254,7 @@ class Searcher:
     async def _known_indexes(self) -> Mapping[str, Index]:
         """The indexes that are complete, by name. An outdated answer costs time, never matches."""
         if time.monotonic() - self._known_at > INDEXES_KNOWN_FOR:
-            listed = await self._reads.read(self._indexes.listed)
+            listed = await self._reads.read(self._indexes.listed, "indexes")
             self._known = {index.name: index for index in listed if index.valid}
             self._known_at = time.monotonic()
         return self._known

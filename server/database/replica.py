@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -31,7 +32,9 @@ from server.database.queries import Queries
 from server.database.runner import Runner, as_client, fetching
 from server.database.session import pipeline_with, setting
 from server.database.shared import Shared
+from server.database.spans import CONNECTION, of_work
 from server.errors import CatalogueFailed, DatabaseUnusable, TwinlensError
+from server.tracing import record
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +172,13 @@ class Replica:
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
-    async def read(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]], *, client: str | None = None) -> T:
+    async def read(
+        self,
+        work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]],
+        name: str = "read",
+        *,
+        client: str | None = None,
+    ) -> T:
         """As `Runner.read`; the work may begin on the standby and then run once more, on the primary."""
         loop = asyncio.get_running_loop()
         came = loop.time()
@@ -177,13 +186,16 @@ class Replica:
         if (pool := self._pool) is not None:
             position = await self._position.get()
             try:
-                async with pool.connection() as connection:
-                    with self._lending(connection):
-                        with at_most(connection, _CHECK_SECONDS):
-                            await self._require(connection, position)
-                        waited = loop.time() - came
-                        with at_most(connection, self._longest + 1.0), as_client(connection, client):
-                            found = await work(connection)
+                with of_work(name, standby=True):
+                    asked = perf_counter()
+                    async with pool.connection() as connection:
+                        record(CONNECTION, asked)
+                        with self._lending(connection):
+                            with at_most(connection, _CHECK_SECONDS):
+                                await self._require(connection, position)
+                            waited = loop.time() - came
+                            with at_most(connection, self._longest + 1.0), as_client(connection, client):
+                                found = await work(connection)
             except _Behind as exc:
                 why = "behind"
                 self._stop_using(exc)
@@ -206,18 +218,19 @@ class Replica:
                 self._on_read("replica", waited)
                 return found
         self._on_read(why, loop.time() - came)
-        return await self._primary.read(work, client=client)
+        return await self._primary.read(work, name, client=client)
 
     async def fetch(
         self,
         statement: bytes,
         parameters: Mapping[str, Any],
         row_factory: BaseRowFactory[T],
+        name: str = "fetch",
         *,
         client: str | None = None,
     ) -> list[T]:
         """The rows of a statement that only reads, as `Runner.read` has it."""
-        return await self.read(fetching(statement, parameters, row_factory), client=client)
+        return await self.read(fetching(statement, parameters, row_factory), name, client=client)
 
     @contextmanager
     def _lending(self, connection: AsyncConnection[TupleRow]) -> Iterator[None]:
@@ -246,7 +259,7 @@ class Replica:
                 cursor = connection.cursor(row_factory=kwargs_row(Position))
                 return await _one(await cursor.execute(self._ask_position))
 
-        return await self._primary.read(ask)
+        return await self._primary.read(ask, "position")
 
     async def _require(self, connection: AsyncConnection[TupleRow], position: Position) -> None:
         """Wait until the standby shows all up to the position. Raises _Behind, _Unfit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,7 +16,9 @@ from server.database.failures import translated
 from server.database.lent import Lent
 from server.database.outcome import writing
 from server.database.pool import Pool
+from server.database.spans import CONNECTION, of_work
 from server.errors import OutcomeUnknown
+from server.tracing import record
 
 _log = logging.getLogger(__name__)
 
@@ -46,17 +49,25 @@ class Runner:
         """The database's URL, for work that needs a connection of its own."""
         return self._pool.url
 
-    async def read(self, work: Work[T], *, client: str | None = None, patience: float | None = None) -> T:
+    async def read(
+        self, work: Work[T], name: str = "read", *, client: str | None = None, patience: float | None = None
+    ) -> T:
         """Run work that only reads. When its connection dies, the work runs once more on another connection.
 
-        `client`: whose rows it may see; without it none, where the pool has a role. `patience`: seconds to wait for a
-        connection; without it, as long as the pool has it.
+        `name`: what traces call it. `client`: whose rows it may see; without it none, where the pool has a role.
+        `patience`: seconds to wait for a connection; without it, as long as the pool has it.
         """
+        with of_work(name):
+            return await self._read(work, client, patience)
+
+    async def _read(self, work: Work[T], client: str | None, patience: float | None) -> T:
         for attempt in (1, 2):
             connection: Lent | None = None
+            asked = perf_counter()
             with translated():
                 try:
                     async with self._pool.connection(patience) as connection:
+                        record(CONNECTION, asked)
                         with as_client(connection, client):
                             return await work(connection)
                 except _OF_ANOTHER_SESSION:
@@ -69,8 +80,8 @@ class Runner:
                     _log.warning("a connection to the database died and is replaced: %s", exc)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
-    async def write(self, work: Work[T], *, client: str | None = None) -> T:
-        """Run work that writes, for this client alone where one is given.
+    async def write(self, work: Work[T], name: str = "write", *, client: str | None = None) -> T:
+        """Run work that writes, for this client alone where one is given. `name`: what traces call it.
 
         It runs once more when another transaction was in the way and nothing was written.
 
@@ -79,10 +90,16 @@ class Runner:
         connection that allows no writes may lead to a server that was the primary until a moment ago; the second time
         runs on a new one. Raises OutcomeUnknown when the connection breaks.
         """
+        with of_work(name):
+            return await self._try_to_write(work, client)
+
+    async def _try_to_write(self, work: Work[T], client: str | None) -> T:
         for attempt in (1, 2):
+            asked = perf_counter()
             with translated():
                 try:
                     async with self._pool.connection() as connection:
+                        record(CONNECTION, asked)
                         with as_client(connection, client):
                             return await self._write(work, connection)
                 except (
@@ -113,11 +130,12 @@ class Runner:
         statement: bytes,
         parameters: Mapping[str, Any],
         row_factory: BaseRowFactory[T],
+        name: str = "fetch",
         *,
         client: str | None = None,
     ) -> list[T]:
         """The rows of a statement that only reads, as `read` has it."""
-        return await self.read(fetching(statement, parameters, row_factory), client=client)
+        return await self.read(fetching(statement, parameters, row_factory), name, client=client)
 
 
 @contextmanager

@@ -32,6 +32,8 @@ HEADERS = (
     DEADLINE_HEADER,
     LANE_HEADER,
     REQUEST_ID_HEADER,
+    "traceparent",
+    "tracestate",
 )
 EXPOSED = (
     "Server-Timing",

@@ -13,11 +13,12 @@ from litestar.types import ASGIApp, Message, Middleware, Receive, ReceiveMessage
 
 from server.database import outcome
 from server.errors import DeadlineMissed, OutcomeUnknown
-from server.http import problems, timing
+from server.http import problems, spans, timing
 from server.http.account import account_of
 from server.http.overdue import Overdue
 from server.http.request import CODE, Request, keep_deadline
 from server.lifespan import Services
+from server.tracing import within
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -30,7 +31,7 @@ _ENDING_SECONDS = 0.05
 
 
 def observed(app: ASGIApp) -> ASGIApp:
-    """Give each request an id (the caller's own, where that is short and plain), and count and time its answer.
+    """Give each request an id (the caller's own, where that is short and plain); count, time and trace its answer.
 
     Goes around the whole app, so that an address that does not exist has its id and is counted as well.
     """
@@ -44,6 +45,8 @@ def observed(app: ASGIApp) -> ASGIApp:
         scope.setdefault("state", {})["request_id"] = request_id
         started = timing.begin(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
+        services: Services | None = getattr(scope["litestar_app"].state, "services", None)
+        span = spans.begin(services, scope, method, request_id, started)
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -51,9 +54,9 @@ def observed(app: ASGIApp) -> ASGIApp:
                 headers[problems.REQUEST_ID_HEADER] = request_id
                 if (account := account_of(scope)) is not None:
                     headers.update(account.headers())
-                if stages := timing.header(scope):
+                if stages := timing.header(scope, span.traceparent):
                     headers["Server-Timing"] = stages
-                services: Services | None = getattr(scope["litestar_app"].state, "services", None)
+                spans.answered(span, scope, method, message["status"])
                 if services is not None:
                     # The template, not the path: each id in a path would make a series of its own.
                     route = scope.get("path_template") or "(none)"
@@ -61,7 +64,8 @@ def observed(app: ASGIApp) -> ASGIApp:
                     services.metrics.answered(method, route, message["status"], code, perf_counter() - started)
             await send(message)
 
-        await app(scope, receive, counted)
+        with within(span):
+            await app(scope, receive, counted)
 
     return middleware
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from litestar.types import Scope
 
+from server import tracing
+
 _KEY = "timings"
 _STARTED = "started"
 
@@ -27,7 +29,10 @@ def passed(scope: Scope) -> float:
 
 def note_read(scope: Scope) -> None:
     """The time until now went into receiving and reading the body."""
-    note(scope, {"read": passed(scope)})
+    seconds = passed(scope)
+    note(scope, {"read": seconds})
+    began = perf_counter() - seconds
+    tracing.record("read", began, began + seconds)
 
 
 def note(scope: Scope, timings: Mapping[str, float]) -> None:
@@ -38,15 +43,21 @@ def note(scope: Scope, timings: Mapping[str, float]) -> None:
 def note_vector(scope: Scope, timings: Mapping[str, float]) -> None:
     """The stages of making a vector, in seconds; none where the vector was in the cache."""
     _of(scope).update(timings or {"cache": 0.0})
+    if not timings:
+        tracing.current().set("twinlens.cache", "hit")
 
 
-def header(scope: Scope) -> str | None:
-    """The stages, and `total` until now, as the header has them; None for a request of which nothing was noted."""
-    if not scope.get("state", {}).get(_KEY):
-        return None
-    return ", ".join(
-        "cache;desc=hit" if one == "cache" else f"{one};dur={value}" for one, value in stages(scope).items()
-    )
+def header(scope: Scope, traceparent: str | None = None) -> str | None:
+    """The stages, and `total` until now, as the header has them; None for a request of which nothing was noted.
+
+    `traceparent`: of the request's span, where it is traced; it stands there as well.
+    """
+    said = []
+    if scope.get("state", {}).get(_KEY):
+        said = ["cache;desc=hit" if one == "cache" else f"{one};dur={value}" for one, value in stages(scope).items()]
+    if traceparent is not None:
+        said.append(f'traceparent;desc="{traceparent}"')
+    return ", ".join(said) or None
 
 
 def stages(scope: Scope) -> dict[str, float]:

@@ -24,6 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, 
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from server.errors import BadSetting, BytesMissing, BytesRemain, StorageFailed, StoreUnavailable
+from server.tracing import span
 
 MARK = "twinlens-store.json"
 """The key of a store's mark."""
@@ -179,7 +180,7 @@ class MediaStore:
         self.require()
         if self.folder is not None:
             await self.look()
-        with self._translated("write"):
+        with span("store write", {"twinlens.bytes": len(data)}, outgoing=True), self._translated("write"):
             # In one piece: what a crash leaves of many pieces is kept, and listed nowhere.
             await obstore.put_async(self._store, key, data, use_multipart=False)
         if self.folder is not None:
@@ -189,7 +190,7 @@ class MediaStore:
         """The object of a key. Raises BytesMissing when the key holds nothing in a store that is there."""
         self.require()
         try:
-            with self._translated("read", missing=True):
+            with span("store read", outgoing=True), self._translated("read", missing=True):
                 result = await obstore.get_async(self._store, key)
                 return bytes(await result.bytes_async())
         except FileNotFoundError as exc:
@@ -226,7 +227,8 @@ class MediaStore:
                 store = self._store
         except StorageFailed as exc:
             raise BytesRemain(keys, reason=exc.reason) from exc
-        outcomes = await asyncio.gather(*(obstore.delete_async(store, key) for key in keys), return_exceptions=True)
+        with span("store delete", {"twinlens.objects": len(keys)}, outgoing=True):
+            outcomes = await asyncio.gather(*(obstore.delete_async(store, key) for key in keys), return_exceptions=True)
         if any(isinstance(outcome, FileNotFoundError) for outcome in outcomes):
             try:
                 await self.look()  # a volume that is not mounted has nothing to delete either

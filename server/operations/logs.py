@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 # These try again on their own, some every second, and say so each time.
-_REPEATING = ("server.lifespan", "server.spaces", "server.catalogue", "server.database")
+_REPEATING = ("server.lifespan", "server.spaces", "server.catalogue", "server.database", "opentelemetry")
 # Of these, some say only what has changed: the last such line is how it is now.
 _OF_CHANGES = ("server.database.connector", "server.database.replica")
 _REPEAT_EACH_SECONDS = 60.0

@@ -31,6 +31,7 @@ from tests.support.databases import as_role, database_of, discard, fresh_databas
 from tests.support.process import KEYBOARD
 from tests.support.serving import serving
 from tests.support.standby import BRIEF_REPLAY_CONFLICTS, Standby, follow
+from tests.support.traces import below, named, traced
 from tests.support.vectors import UnitVectors
 
 pytestmark = pytest.mark.anyio
@@ -247,6 +248,21 @@ async def test_a_log_file_that_is_ended_early_keeps_no_search_from_the_standby(s
         run_sql(place.url, "SELECT pg_switch_wal()")
         servers.standby.catch_up()
         await asked_of_standby(one)
+
+
+async def test_a_trace_shows_which_server_a_read_was_sent_to(place: Place) -> None:
+    async with server_of(*place) as one:
+        await asked_of_standby(one)
+        with traced() as traces:
+            with traces.request("request"):
+                while not await one.replica.read(ask, "asking"):
+                    await until(lambda: one.replica.used)
+            spans = traces.until("request")
+    asked = [span for span in spans if span.name == "SQL asking"]
+    last = max(asked, key=lambda span: span.began)
+    assert (last.attributes["twinlens.replica"], last.failed) == (True, False)
+    assert below(spans, last) == ["connection"]
+    assert "SQL position" in below(spans, named(spans, "request"))
 
 
 # --- a standby in trouble --------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from server.database.runner import Runner
 from server.errors import BadParameter, CatalogueConflict, CatalogueReadOnly, CatalogueUnavailable, OutcomeUnknown
 from tests.support.databases import database_of, in_database, run_sql
 from tests.support.process import PATIENCE
+from tests.support.traces import below, named, traced
 
 pytestmark = pytest.mark.anyio
 
@@ -137,3 +138,42 @@ async def test_conditions_beyond_postgresqls_stack_are_the_callers_fault(runner:
     many = " && ".join(["(1 == 1)"] * 50_000)
     with pytest.raises(BadParameter, match="more conditions"):
         await runner.fetch(b"SELECT %(many)s::jsonpath", {"many": many}, scalar_row)
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_trace_shows_each_connection_that_work_waited_for_and_what_it_failed_with(runner: Runner) -> None:
+    deaths = iter([True, False])
+
+    async def work(connection: AsyncConnection[Any]) -> None:
+        await connection.execute(SUICIDE if next(deaths) else b"SELECT 1")
+
+    async def wrong(connection: AsyncConnection[Any]) -> None:
+        await connection.execute("SELECT %s::int", ["a secret"])
+
+    with traced() as traces:
+        with traces.request("request"):
+            await runner.read(work, "reading")
+            with pytest.raises(BadParameter):
+                await runner.write(wrong, "writing")
+        spans = traces.spans(6)
+    reading, writing = named(spans, "SQL reading"), named(spans, "SQL writing")
+    assert below(spans, reading) == ["connection", "connection"]
+    assert below(spans, writing) == ["connection"]
+    assert (reading.kind, reading.attributes, reading.failed) == ("client", {"db.system.name": "postgresql"}, False)
+    assert (writing.attributes["error.type"], writing.failed) == ("bad_parameter", True)
+    assert "secret" not in writing.said
+
+
+async def test_work_that_gets_no_connection_shows_that_it_waited_for_one_in_vain(database_url: str) -> None:
+    async def work(connection: AsyncConnection[Any]) -> None:
+        await connection.execute(b"SELECT 1")
+
+    async with open_pool(database_url, min_size=1, max_size=1, timeout=30) as pool, pool.connection():
+        with traced() as traces:
+            with traces.request("request"), pytest.raises(CatalogueUnavailable):
+                await Runner(pool).read(work, "reading", patience=0.01)
+            spans = traces.spans(2)
+    assert named(spans, "SQL reading").failed
+    assert below(spans, named(spans, "SQL reading")) == []
