@@ -178,12 +178,15 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
 
 
 def load_of(embedder: Embedder) -> Load:
-    """What the embedder has inside, and what it has counted, in the form that `Metrics.observe` accepts."""
+    """What the embedder has inside, and what it has counted, in the form that `Metrics.observe` accepts.
+
+    To be called in the event loop, whose tasks are counted as well.
+    """
     vectors: dict[str, Vectors] = {
         tower: Vectors(kept=known.hits, joined=known.joined, made=known.made, bytes=known.bytes)
         for tower, known in embedder.known.items()
     }
-    return Load(embedder.pictures.inside, embedder.texts.inside, vectors)
+    return Load(embedder.pictures.inside, embedder.texts.inside, len(asyncio.all_tasks()), vectors)
 
 
 def _gpu_of(place: Place, settings: Settings) -> int:

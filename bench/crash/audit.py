@@ -33,13 +33,7 @@ async def audit(keeper: Keeper, world: World) -> int:
     database = Connection(keeper.url)
     try:
         await until(lambda: world.surely_over(world.began), _PATIENCE, "the run did not come to rest")
-        looked = 0
-        for client, catalogue in world.catalogues.items():
-            for product, entry in enumerate(catalogue.entries):
-                if entry.unsure_since is not None:
-                    await _settle(database, world, client, product)
-            looked += await _in_database(database, world, client)
-            looked += await _through_api(world, client)
+        looked = await look_up(database, world)
         await _between_clients(database, world)
     finally:
         await database.close()
@@ -47,6 +41,18 @@ async def audit(keeper: Keeper, world: World) -> int:
     if traces := keeper.said().count("Traceback (most recent call last)"):
         world.fault(TRACEBACK, f"{traces}")
         world.tally.kinds[TRACEBACK] += traces - 1
+    return looked
+
+
+async def look_up(database: Connection, world: World) -> int:
+    """Compare all that the clients have with the model; how many things were looked at."""
+    looked = 0
+    for client, catalogue in world.catalogues.items():
+        for product, entry in enumerate(catalogue.entries):
+            if entry.unsure_since is not None:
+                await _settle(database, world, client, product)
+        looked += await _in_database(database, world, client)
+        looked += await _through_api(world, client)
     return looked
 
 

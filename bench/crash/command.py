@@ -24,7 +24,7 @@ from pathlib import Path
 import psycopg
 
 from bench import machine
-from bench.crash import disk
+from bench.crash import disk, document
 from bench.crash.disk import Disk
 from bench.crash.faults import KINDS
 from bench.crash.report import Report
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     asked = parser.parse_args(given)
+    if asked.read is not None:
+        document.write("crash", document.record(json.loads(asked.read.read_text())))
+        return 0
     kinds = asked.only.split(",")
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"there is no fault {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
@@ -94,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-spaces", dest="spaces", action="store_false", help="embed with no other model")
     parser.add_argument("--show", type=int, default=40, help="faults that are printed (40)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts, faults and times here")
+    parser.add_argument(
+        "--read", type=Path, metavar="FILE", help="run nothing: write such a file to docs/reliability.md"
+    )
     parser.add_argument("--journal", type=Path, metavar="FILE", help="write each operation and fault here, as JSON")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log here")
     parser.add_argument("--mounted", action="store_true", help=argparse.SUPPRESS)  # inside its own namespace

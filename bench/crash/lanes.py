@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
 
@@ -21,11 +21,23 @@ from bench.crash.world import SLACK, World
 _AFTER_REFUSAL = 0.2
 
 
+async def _pause(operation: Operation) -> None:
+    await asyncio.sleep(operation.pause)
+
+
 class Lane:
     """One caller of a client: its operations follow one another."""
 
-    def __init__(self, world: World, operations: Iterator[Operation], url: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        operations: Iterator[Operation],
+        url: str,
+        wait: Callable[[Operation], Awaitable[None]] = _pause,
+    ) -> None:
+        """`url`: of the database, with the rights of its owner. `wait`: what is awaited before each operation."""
         self._world = world
+        self._wait = wait
         self._operations = operations
         self._database = Connection(url)
 
@@ -35,7 +47,7 @@ class Lane:
             for operation in self._operations:
                 if self._world.ended:
                     return
-                await asyncio.sleep(operation.pause)
+                await self._wait(operation)
                 await self._one(operation)
         finally:
             await self._database.close()

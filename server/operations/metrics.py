@@ -37,10 +37,12 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The load at this moment: pictures and texts that were admitted and are not answered yet; vectors by tower."""
+    """The load at this moment: pictures and texts that were admitted and are not answered yet; tasks of the event loop;
+    vectors by tower."""
 
     pictures: int
     texts: int
+    tasks: int
     vectors: Mapping[str, Vectors]
 
 
@@ -74,6 +76,7 @@ class Metrics:
         )
         self._pictures_inside = self._gauge("twinlens_pictures_inside", "Pictures admitted and not answered yet.")
         self._texts_inside = self._gauge("twinlens_texts_inside", "Texts admitted and not answered yet.")
+        self._tasks = self._gauge("twinlens_tasks", "Tasks of the event loop, those of requests among them.")
         self._cache_bytes = self._gauge("twinlens_cache_bytes", "Bytes of the vectors that are kept.", "tower")
         self._cached = Counter(
             "twinlens_cache",
@@ -164,6 +167,7 @@ class Metrics:
         """Bring gauges and counters up to date with what the embedder counts itself."""
         self._pictures_inside.set(load.pictures)
         self._texts_inside.set(load.texts)
+        self._tasks.set(load.tasks)
         for tower, known in load.vectors.items():
             self._cache_bytes.labels(tower).set(known.bytes)
             for found, count in (("kept", known.kept), ("joined", known.joined), ("made", known.made)):
