@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from time import perf_counter
 
 from bench import pictures
@@ -14,7 +13,7 @@ from bench.crash.database import Connection, states
 from bench.crash.model import UNKNOWN_ID, Entry
 from bench.crash.operations import Operation, product_id
 from bench.crash.reads import read
-from bench.crash.talk import BROKEN, UNKNOWN, Answer, ask
+from bench.crash.talk import UNKNOWN, Answer, ask
 from bench.crash.world import SLACK, World
 
 # An operation ends here whatever the server does; what is refused at once must not make the clients race.
@@ -150,7 +149,7 @@ class Lane:
         world.count(operation, answer)
         if answer.status >= 500 and answer.status != 503:
             world.fault(SERVER_ERROR, f"{answer.label} to {operation.kind}: {answer.sentence}")
-        if answer.label != BROKEN and answer.seconds > world.deadline + SLACK and operation.kind != "switch by SQL":
+        if answer.seconds > world.deadline + SLACK and operation.kind != "switch by SQL":
             world.fault(LATE, f"{answer.label} to {operation.kind} after {answer.seconds:.1f} s")
 
 
@@ -165,8 +164,7 @@ async def settle(database: Connection, world: World, client: str, product: int) 
     matching = {state for state in entry.possible if _agrees(state, there)}
     if not matching and not entry.doubted:
         world.fault(LOST, f"product {product} of {client} is {there}, and should be one of {set(entry.possible)}")
-    with suppress(ValueError):
-        world.tally.settled["as before" if there in entry.possible and len(entry.possible) > 1 else "decided"] += 1
+    world.tally.settled += 1
     if world.changing_space and there is not None:
         catalogue.late |= {one for one in there.media if one is not None and one not in catalogue.media}
     catalogue.set(product, [there])

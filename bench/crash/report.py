@@ -66,7 +66,7 @@ class Report:
             "unknown": tally.unknown,
             "repeated": tally.repeated,
             "skipped": tally.skipped,
-            "settled": dict(tally.settled),
+            "settled": tally.settled,
             "looked_up": self.looked_up,
             "broken": {kind: self._summary(kind) for kind in KINDS},
             "struck": [_finite(asdict(one)) for one in self.struck],

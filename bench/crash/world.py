@@ -37,8 +37,8 @@ class Tally:
     """Writes that were answered as made."""
     unknown: int = 0
     """Writes of which the answer, or its absence, did not say whether they were made."""
-    settled: Counter[str] = field(default_factory=Counter)
-    """What a later read showed of those."""
+    settled: int = 0
+    """Products of which a later read showed how such a write had ended."""
     kinds: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
 
