@@ -73,7 +73,7 @@ def certain_matches(operation: Operation, window: Window, catalogue: Catalogue) 
         shown = passing(states, product, operation)
         if len(shown) == len(states):
             held = [set(state.media) for state in shown]
-            certain |= {one for one in set.intersection(*held) if one not in (None, UNKNOWN_ID)}  # type: ignore[misc]
+            certain |= {one for one in set.intersection(*held) if one not in (None, UNKNOWN_ID)}
     return certain - catalogue.late
 
 

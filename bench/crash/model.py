@@ -78,7 +78,7 @@ class Entry:
         return only
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Window:
     """All states that each product had, or may have had, while something was read."""
 
