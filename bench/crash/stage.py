@@ -27,6 +27,7 @@ _MOST_CONNECTIONS = 150
 _LEFT_BYTES = 256 << 10
 _CONNECT_SECONDS = 3
 _STOP_SECONDS = 60.0
+_LOG_FILES = 12
 
 
 class NothingToBreak(Exception):
@@ -95,9 +96,20 @@ async def _disk(stage: Stage, blow: Blow) -> None:
         raise NothingToBreak
     await asyncio.to_thread(stage.disk.fill, int(blow.pick * _LEFT_BYTES))
     try:
-        await asyncio.sleep(blow.length)
+        began = perf_counter()
+        if blow.pick >= 0.5:
+            await asyncio.to_thread(_use_up_log, stage.keeper.url)
+        await asyncio.sleep(max(0.0, blow.length - (perf_counter() - began)))
     finally:
         await asyncio.to_thread(stage.disk.free)
+
+
+def _use_up_log(url: str) -> None:
+    """Write so much that PostgreSQL needs a new file for its log: it ends then, and cannot start while there is none."""
+    with contextlib.suppress(psycopg.Error), psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
+        for _ in range(_LOG_FILES):
+            connection.execute("SELECT pg_logical_emit_message(true, 'crash', 'a full disk')")
+            connection.execute("SELECT pg_switch_wal()")
 
 
 async def _store(stage: Stage, blow: Blow) -> None:
