@@ -105,7 +105,7 @@ async def _disk(stage: Stage, blow: Blow) -> None:
 
 
 def _use_up_log(url: str) -> None:
-    """Write so much that PostgreSQL needs a new file for its log: it ends then, and cannot start while there is none."""
+    """Write until PostgreSQL needs a new file for its log: it ends then, and cannot start while there is no room."""
     with contextlib.suppress(psycopg.Error), psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
         for _ in range(_LOG_FILES):
             connection.execute("SELECT pg_logical_emit_message(true, 'crash', 'a full disk')")
