@@ -13,6 +13,7 @@ import psycopg
 
 from bench.crash.audit import audit
 from bench.crash.change import change
+from bench.crash.checks import AWAY
 from bench.crash.disk import Disk
 from bench.crash.faults import Blow, schedule, space_changes
 from bench.crash.keeper import Keeper
@@ -63,7 +64,10 @@ async def run(plan: Plan, home: Path, disk: Disk | None, model: Path, journal: P
         await probe.prepare()
         await _all_at_once(plan, Stage(keeper, world, disk), probe, report)
         await probe.again()
-        report.looked_up = await audit(keeper, world)
+        try:
+            report.looked_up = await audit(keeper, world)
+        except RuntimeError as exc:
+            world.fault(AWAY, f"at the end: {exc}")
         report.starts, report.refusals = keeper.starts, keeper.refusals
         world.close()
     finally:
@@ -123,7 +127,10 @@ async def _change_spaces(plan: Plan, stage: Stage, report: Report) -> None:
         await until(lambda at=at: stage.world.now >= at or stage.world.ended, plan.seconds * 10, "the run did not end")
         if stage.world.ended:
             return
-        await change(stage.keeper, stage.world, kill_after, report.changes)
+        try:
+            await change(stage.keeper, stage.world, kill_after, report.changes)
+        except RuntimeError as exc:
+            stage.world.fault(AWAY, f"while the space was changed: {exc}")
 
 
 def _settings(url: str) -> None:
