@@ -14,6 +14,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "compare": ("bench.load.compare", "two load tests side by side, as ratios"),
     "recovery": ("bench.recovery.command", "what callers see when a part breaks, and how soon they are answered again"),
+    "crash": (
+        "bench.crash.command",
+        "random operations of three clients while parts die at random: nothing acknowledged may be lost",
+    ),
+    "soak": ("bench.soak.command", "a server at half load for long: memory, handles, connections and tasks stay flat"),
     "search": ("bench.search.command", "what a search finds and how quickly, for clients of every size, beside others"),
     "peers": ("bench.peers.command", "Twinlens and others like it on identical weights and pictures, in one run"),
     "profile": ("bench.profiling.command", "where a request's time goes, and what a picture costs in core-seconds"),

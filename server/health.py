@@ -101,6 +101,7 @@ class Health:
             embedder.pictures.inside,
             embedder.texts.inside,
             vectors,
+            len(asyncio.all_tasks()),
             queues,
             {tower: batcher.longest_run() for tower, batcher in embedder.towers.items()},
             {name: _connections(pool) for name, pool in self._pools.items()},

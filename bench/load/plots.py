@@ -55,7 +55,11 @@ def lines(
     values = [value for line in drawn for value in line.values if value is not None and (value > 0 or not logarithmic)]
     if not values:
         return Markup("<p>Nothing was answered.</p>")
-    ticks = _ticks_log(min(values), max(*values, bound or 0)) if logarithmic else _ticks(max(*values, bound or 0, 1e-9))
+    ticks = (
+        _ticks_log(min(values), max(*values, bound or 0))
+        if logarithmic
+        else linear_ticks(max(*values, bound or 0, 1e-9))
+    )
     low, high = ticks[0], ticks[-1]
     widest = max(loads)
 
@@ -156,7 +160,7 @@ def bars(
     return _finished(drawn)
 
 
-def _ticks(high: float) -> list[float]:
+def linear_ticks(high: float) -> list[float]:
     """From 0 to above `high`, four to six steps of 1, 2 or 5 times a power of ten."""
     rough = high / 5
     power = 10.0 ** math.floor(math.log10(rough))

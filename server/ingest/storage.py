@@ -7,6 +7,7 @@ from the store that the catalogue was filled with.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import re
@@ -68,7 +69,8 @@ class Stored:
 
 
 class MediaStore:
-    """Objects by key. Writing is atomic: a key holds the complete object or nothing.
+    """Objects by key. Writing is atomic: a key holds the complete object or nothing. What was written outlives a power
+    cut.
 
     Nothing is opened or made until the first call. Any call raises StoreUnavailable when the store is away or full, and
     StorageFailed for a key that it cannot have.
@@ -183,6 +185,8 @@ class MediaStore:
         with span("store write", {"twinlens.bytes": len(data)}, outgoing=True), self._translated("write"):
             # In one piece: what a crash leaves of many pieces is kept, and listed nowhere.
             await obstore.put_async(self._store, key, data, use_multipart=False)
+            if self.folder is not None:
+                await asyncio.to_thread(_sync, self.folder, key)
         if self.folder is not None:
             await self.look()  # a volume that went away meanwhile left the object on the disk below it
 
@@ -298,6 +302,25 @@ class MediaStore:
                 raise
             self.on_failure(what)
             raise StoreUnavailable(reason=_said(exc)) from exc
+
+
+def _sync(folder: Path, key: str) -> None:
+    """Wait until the disk has an object's file and the names that lead to it: obstore writes into memory.
+
+    Its row is committed after that, and survives a power cut: so must the bytes.
+    """
+    path = folder / key
+    for one in (path, *path.parents):
+        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as exc:
+            if one == path or exc.errno != errno.EINVAL:  # not every file system syncs folders
+                raise
+        finally:
+            os.close(descriptor)
+        if one == folder:
+            return
 
 
 def _said(error: BaseException) -> str:

@@ -25,6 +25,7 @@ class Gauges:
 
         self._pictures = gauge("twinlens_pictures_inside", "Pictures admitted and not answered yet.")
         self._texts = gauge("twinlens_texts_inside", "Texts admitted and not answered yet.")
+        self._tasks = gauge("twinlens_tasks", "Tasks of the event loop, those of requests among them.")
         self._cache_bytes = gauge("twinlens_cache_bytes", "Bytes of the vectors that are kept.", "tower")
         self._cached = counter("twinlens_cache", "Pictures and texts by how they were obtained.", "tower", "found")
         queue = ("stage", "tower", "lane")
@@ -55,6 +56,7 @@ class Gauges:
         """Bring all of them up to date."""
         self._pictures.set(load.pictures)
         self._texts.set(load.texts)
+        self._tasks.set(load.tasks)
         for tower, known in load.vectors.items():
             self._observe_cache(tower, known)
         for queue in load.queues:

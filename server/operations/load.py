@@ -51,6 +51,8 @@ class Load:
     pictures: int
     texts: int
     vectors: Mapping[str, Vectors]
+    tasks: int = 0
+    """Of the event loop."""
     queues: tuple[Queue, ...] = ()
     runs: Mapping[str, float] = field(default_factory=dict)
     """By tower, seconds since the oldest run began that has not ended; 0 while none runs."""

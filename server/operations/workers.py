@@ -118,3 +118,7 @@ def belong_to_parent() -> None:
     # An orphan would keep the port with no database behind it, so it has nothing left to drain.
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # A worker takes seconds until it is here. The system says nothing of a parent that died before it was asked to.
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)

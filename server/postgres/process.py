@@ -45,12 +45,16 @@ def discard_stale_pid_files(cluster: Path) -> None:
 
     After a crash or in a new container the number may belong to any process. PostgreSQL then believes that this process
     is a running server, and does not start. (A number that belongs to no process is no obstacle: PostgreSQL sees that
-    itself, and checks further.) Raises StartRefused when a postmaster of this cluster runs.
+    itself, and checks further.) Remove those that name no process as well: a full disk or a power cut has left them
+    unfinished, and PostgreSQL starts beside none of them. Raises StartRefused when a postmaster of this cluster runs.
     """
     for path in (cluster / "postmaster.pid", socket_folder(cluster) / f".s.PGSQL.{PORT}.lock"):
         try:
-            process = Path("/proc", str(int(path.read_text(encoding="utf-8").splitlines()[0])))
-        except (OSError, ValueError, IndexError):
+            process = Path("/proc", str(int(path.read_text(encoding="utf-8", errors="replace").splitlines()[0])))
+        except OSError:
+            continue
+        except (ValueError, IndexError):
+            path.unlink(missing_ok=True)
             continue
         if not process.exists():
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,6 +34,36 @@ async def test_what_was_put_is_got_until_it_is_deleted(store: MediaStore) -> Non
     await store.delete(key, "media/acme/never-there.webp")
     with pytest.raises(BytesMissing):
         await store.get(key)
+
+
+async def test_an_object_and_its_folders_are_on_the_disk_when_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is committed next, and outlives a power cut: its bytes must not lie in memory alone."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = tmp_path / "media"
+    folder.mkdir()
+    await MediaStore.at(None, folder).put("media/acme/abc.webp", b"bytes")
+    named = ("media/acme/abc.webp", "media/acme", "media")
+    assert synced == [*(str(folder / one) for one in named), str(folder)]
+
+
+async def test_a_disk_that_fails_to_keep_an_object_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    (tmp_path / "media").mkdir()
+    with pytest.raises(StoreUnavailable) as refusal:
+        await MediaStore.at(None, tmp_path / "media").put("media/acme/abc.webp", b"bytes")
+    assert "Input/output error" in refusal.value.reason
 
 
 async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from server.errors import StartRefused
-from server.operations.workers import Place, cores_of, take_place, wanted
+from server.operations.workers import Place, belong_to_parent, cores_of, take_place, wanted
 from server.settings import Settings
 from tests import ROOT
 from tests.support.process import KEYBOARD, Process, Serve, until
@@ -25,6 +25,35 @@ from tests.support.process import KEYBOARD, Process, Serve, until
 def test_one_process_serves_on_a_cpu_unless_a_setting_says_otherwise() -> None:
     assert wanted(Settings(device="cpu")) == 1
     assert wanted(Settings(device="cpu", workers=3)) == 3
+
+
+_PARENT = """
+import multiprocessing, sys
+from tests.server.operations.test_workers import late
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=late).start()
+    sys.stdin.read()
+"""
+
+
+def late() -> None:
+    """A worker that is slow to start: its parent has died when it gets to asking for a signal."""
+    parent = os.getppid()
+    print("started", flush=True)
+    until(lambda: os.getppid() != parent)
+    belong_to_parent()
+    print("goes on", flush=True)
+
+
+def test_a_worker_whose_parent_died_while_it_was_starting_ends() -> None:
+    """An orphan would keep the port, and no server could start on it again."""
+    command = [sys.executable, "-c", _PARENT]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"
+        parent.kill()
+        assert parent.stdout.read() == ""  # until the worker, which has the pipe as well, has ended
 
 
 @pytest.mark.parametrize("cores", [1, 2, 5, 16])

@@ -51,6 +51,20 @@ def test_a_stale_pid_file_that_names_another_process_harms_neither(tmp_path: Pat
         innocent.wait()
 
 
+@pytest.mark.parametrize("cut_off", ["", "\n", "half"])
+def test_a_pid_file_that_was_never_finished_does_not_keep_it_from_starting(
+    tmp_path: Path, embedded: Embedded, cut_off: str
+) -> None:
+    postgres = embedded(tmp_path)
+    with postgres:
+        owner = postgres.cluster.stat()
+    for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+        (postgres.cluster / name).write_text(cut_off)
+        os.chown(postgres.cluster / name, owner.st_uid, owner.st_gid)
+    with postgres:
+        assert answers(postgres.url)
+
+
 def test_a_postgres_that_someone_else_runs_on_the_folder_is_left_alone(tmp_path: Path, embedded: Embedded) -> None:
     postgres = embedded(tmp_path)
     with postgres:
