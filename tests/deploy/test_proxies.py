@@ -1,4 +1,4 @@
-"""The examples for nginx and Caddy, run as Debian ships them: a search by picture with TLS, and what they must not do."""
+"""The examples for nginx and Caddy, run as Debian ships them: searches with TLS, and what must not be done."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(
-    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+def running(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with keys on."""
     with fresh_database(postgres_url, template_database) as url:
         key = new_key(url, "search,write").key
@@ -130,5 +128,3 @@ def test_while_the_server_is_away_callers_are_told_when_to_come_again(kind: str,
     assert (answer.status_code, json.loads(answer.text)["code"]) == (503, "not_ready")
     assert answer.headers["Retry-After"] == "5"
     assert answer.headers["Strict-Transport-Security"] == "max-age=63072000"
-
-

@@ -128,7 +128,9 @@ def caddy(folder: Path, upstream: str) -> Iterator[Gateway]:
 @contextmanager
 def _running(command: list[str], folder: Path, port: int, **environment: str) -> Iterator[None]:
     with (folder / "output").open("w") as output:
-        process = subprocess.Popen(command, env={"PATH": os.environ["PATH"], **environment}, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, env={"PATH": os.environ["PATH"], **environment}, stdout=output, stderr=output
+        )
         try:
             until(lambda: _listens(port) or process.poll() is not None)
             assert process.poll() is None, (folder / "output").read_text()

@@ -1,7 +1,7 @@
 """A container engine for tests: Debian's podman, with a store of its own, and a base image made of Debian's packages.
 
-No registry of images is asked. The base stands for `python:3.11-slim-bookworm`: the same Debian with the same Python, but
-Debian's own build of it, at `/usr/bin/python3` with a link from `/usr/local/bin/python`.
+No registry of images is asked. The base stands for `python:3.11-slim-bookworm`: the same Debian with the same Python,
+but Debian's own build of it, at `/usr/bin/python3` with a link from `/usr/local/bin/python`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Podman:
         """`docker run`. Without a network unless one is named."""
         network = [] if any(one.startswith("--network") for one in arguments) else ["--network=none"]
         limits = [f"--ulimit={name}={_most(which)}" for name, which in _LIMITS]
-        return self("run", "--pull=never", "--runtime=runc", "--log-driver=k8s-file", *limits, *network, *arguments, stdin=stdin)
+        return self(
+            "run", "--pull=never", "--runtime=runc", "--log-driver=k8s-file", *limits, *network, *arguments, stdin=stdin
+        )
 
     def logs(self, name: str) -> str:
         """What a container has printed, on standard output and on standard error."""
