@@ -7,9 +7,10 @@ from typing import Any
 
 import compose_spec
 import pytest
+import yaml
 
 from server.settings import Settings
-from tests.support.compose import COMPOSE, compose
+from tests.support.compose import compose
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def services() -> dict[str, Any]:
 
 
 def test_it_is_a_compose_file() -> None:
-    compose_spec.PyCompose.from_yaml(COMPOSE.read_text())
+    compose_spec.PyCompose.from_yaml(yaml.safe_dump(compose(POSTGRES_PASSWORD="secret")))
 
 
 def test_without_a_password_nothing_is_started() -> None:

@@ -44,9 +44,12 @@ def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """As helm merges two files of values. What is None in the second is taken out of the first."""
     whole = {**under, **over}
     for name in under.keys() & over.keys():
-        if isinstance(under[name], dict) and isinstance(over[name], dict):
+        if over[name] is None:
+            del whole[name]
+        elif isinstance(under[name], dict) and isinstance(over[name], dict):
             whole[name] = merged(under[name], over[name])
     return whole
 
