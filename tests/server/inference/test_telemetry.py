@@ -12,13 +12,13 @@ import pytest
 from tests import ROOT
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "server.inference.encoder", "export.graphs.precision"])
-def test_importing_it_leaves_nothing_in_the_home_folder(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("modules", ["onnxruntime", "server.inference.encoder", "export, onnxruntime"])
+def test_importing_it_leaves_nothing_in_the_home_folder(modules: str, tmp_path: Path) -> None:
     """What it would send, it keeps there first; by itself it does so as soon as it is imported."""
     # It keeps quiet by itself where it sees that it is being tested.
     quiet = ("CI", "PYTEST", "ORT_", "GITHUB", "BUILD", "TF_BUILD", "XDG_CACHE_HOME")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(quiet)}
     subprocess.run(
-        [sys.executable, "-c", f"import {module}"], cwd=ROOT, check=True, env={**environment, "HOME": str(tmp_path)}
+        [sys.executable, "-c", f"import {modules}"], cwd=ROOT, check=True, env={**environment, "HOME": str(tmp_path)}
     )
-    assert bool(list(tmp_path.rglob("onnxruntime.db"))) == (module == "onnxruntime")
+    assert bool(list(tmp_path.rglob("onnxruntime.db"))) == (modules == "onnxruntime")
