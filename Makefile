@@ -26,7 +26,7 @@ test: $(VENV)/.test
 
 # pytest ends with 5 where no test was chosen.
 slow: $(VENV)/.test
-	@$(BIN)/python -m pytest -m slow $(ARGS) || { \
+	@$(BIN)/python -m pytest -m slow --timeout 1500 $(ARGS) || { \
 		status=$$?; [ $$status -eq 5 ] || exit $$status; echo "No test here is marked as slow."; }
 
 # A server of its own under load, in under two minutes; ARGS has the last word: ARGS="--host ... --slo p95=200ms".

@@ -1,8 +1,8 @@
 """python -m bench.ids: whether the time of a PUT tells that another client has the id.
 
 Products are put one at a time under ids that nobody has and under ids that another client has, in an order drawn at
-random, in one run on one connection of a role under row-level security, on an embedded PostgreSQL: first the statement
-alone, in one transaction, where no disk hides it, then through the catalogue, as a request does it.
+random, in one run on one connection of the role that serves, under row-level security, on an embedded PostgreSQL: first
+the statement alone, in one transaction, where no disk hides it, then through the catalogue, as a request does it.
 
 Besides the medians it prints how often a PUT of a taken id takes longer than one of a free id (0.5: they cannot be told
 apart), and how far that lies from chance, in standard deviations of the Mann-Whitney test: beyond 3 is no chance. Two
@@ -23,23 +23,17 @@ from time import perf_counter
 
 import numpy as np
 import psycopg
-from psycopg import conninfo
 from psycopg.types.json import Jsonb
 
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.ids import id_elsewhere
+from server.catalogue.rows import SpaceRow
+from server.database.isolation import SERVING_ROLE, arrange
 from server.database.migrations import migrate
 from server.database.pool import open_pool
 from server.database.queries import Queries
 from server.postgres.server import EmbeddedPostgres
 from server.spaces.spaces import SpaceDescription, open_space
-
-_ROLE = """
-CREATE ROLE restricted LOGIN;
-GRANT SELECT, INSERT, UPDATE, DELETE ON products TO restricted;
-CREATE POLICY one ON products TO restricted USING ("clientId" = current_setting('twinlens.client', true));
-ALTER TABLE products ENABLE ROW LEVEL SECURITY;
-"""
 
 # Scattered ids, so that free ones and taken ones lie in the same places of the indexes.
 _FILL = """
@@ -77,9 +71,8 @@ async def _requests(catalogue: Catalogue, asked: list[tuple[bool, str]]) -> Time
     return times
 
 
-async def _catalogue(url: str, asked: list[tuple[bool, str]]) -> Times:
-    space = open_space(url, SpaceDescription("a" * 64, 16, "bench", {}, "none"))
-    async with open_pool(conninfo.make_conninfo(url, user="restricted"), min_size=1, max_size=1, timeout=30) as pool:
+async def _catalogue(url: str, space: SpaceRow, asked: list[tuple[bool, str]]) -> Times:
+    async with open_pool(url, min_size=1, max_size=1, timeout=30, role=SERVING_ROLE) as pool:
         return await _requests(Catalogue(pool, space), asked)
 
 
@@ -87,7 +80,8 @@ def _statement(url: str, asked: list[tuple[bool, str]]) -> Times:
     queries = Queries.read("queries.sql").including("product_api_id").including("product_columns")
     times: Times = {False: [], True: []}
     parameters = {"client_id": "curious", "name": "Product", "sku": None, "is_active": True, "attributes": Jsonb({})}
-    with psycopg.connect(conninfo.make_conninfo(url, user="restricted"), prepare_threshold=0) as connection:
+    with psycopg.connect(url, prepare_threshold=0) as connection:
+        connection.execute(f"SET ROLE {SERVING_ROLE}".encode())
         connection.execute("SELECT set_config('twinlens.client', 'curious', false)")
         for number, (taken, product_id) in enumerate(asked):
             row = {**parameters, "id": product_id, "elsewhere": id_elsewhere("curious", product_id)}
@@ -131,12 +125,13 @@ def main() -> int:
         try:
             url = postgres.start()
             migrate(url)
+            space = open_space(url, SpaceDescription("a" * 64, 16, "bench", {}, "none"))
+            arrange(url)
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(_FILL.replace("%s", str(given.rows)).encode())
-                connection.execute(_ROLE)
                 connection.execute("VACUUM ANALYZE products")
             _print("The statement alone", _statement(url, _asked(1, given.puts)))
-            _print("Through the catalogue", asyncio.run(_catalogue(url, _asked(given.puts + 1, given.puts))))
+            _print("Through the catalogue", asyncio.run(_catalogue(url, space, _asked(given.puts + 1, given.puts))))
         finally:
             postgres.close()
     return 0

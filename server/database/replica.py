@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -24,11 +24,12 @@ from psycopg.rows import BaseRowFactory, TupleRow, kwargs_row
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from server.database.connecting import connected
+from server.database.lent import Lent
 from server.database.parameters import Url
 from server.database.pool import Pool, open_pool
 from server.database.queries import Queries
 from server.database.runner import Runner, as_client, fetching
-from server.database.session import setting
+from server.database.session import pipeline_with, setting
 from server.database.shared import Shared
 from server.errors import CatalogueFailed, DatabaseUnusable, TwinlensError
 
@@ -275,7 +276,9 @@ class Replica:
         yet lack all that the new one wrote.
         """
         cursor = connection.cursor(row_factory=kwargs_row(_Identity))
-        found = await _one(await cursor.execute(self._ask_identity))
+        async with _as_whoever_logs_in(connection):
+            await cursor.execute(self._ask_identity)
+        found = await _one(cursor)
         if found.system != position.system:
             raise _Unfit("belongs to another PostgreSQL than the primary")
         if found.timeline != position.timeline:
@@ -319,8 +322,8 @@ class Replica:
         `connection` is one of our own, to look at it now and then: those of the pool may all be waiting for one that
         does not answer.
         """
+        await self._look(connection)  # another PostgreSQL may have no such role, which is not what is wrong with it
         await self._take_on_role(connection)
-        await self._look(connection)
         pool = open_pool(
             lambda: self._url,
             min_size=2,
@@ -392,6 +395,11 @@ async def _one(cursor: psycopg.AsyncCursor[T]) -> T:
     """The one row that these statements always give."""
     (row,) = await cursor.fetchall()
     return row
+
+
+def _as_whoever_logs_in(connection: AsyncConnection[TupleRow]) -> AbstractAsyncContextManager[Any]:
+    """What is sent in this block runs without the role that the pool's connections take on: it is shown less."""
+    return pipeline_with({"role": "none"}, connection) if isinstance(connection, Lent) else nullcontext()
 
 
 @contextmanager

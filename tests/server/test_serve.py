@@ -249,7 +249,8 @@ def test_a_locked_product_holds_up_its_own_uploads_and_nothing_else(serve: Serve
         uploads = [pool.submit(client.post, path, files={"file": data}) for data in pictures]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         until(lambda: onlooker.execute(waiting).fetchall()[0][0] >= 4)
-        assert client.get("/health/ready").status_code == 200
+        ready = client.get("/health/ready")
+        assert ready.status_code == 200, ready.text
         assert process.search()[0]["productId"] == "demo-keyboard"
         answers = [one.result() for one in uploads]
         assert {(one.status_code, one.json()["code"]) for one in answers} == {(503, "database_busy")}
