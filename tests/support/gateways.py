@@ -93,8 +93,9 @@ def nginx(folder: Path, upstream: str) -> Iterator[Gateway]:
     )
     whole = folder / "nginx.conf"
     # What Debian's nginx.conf has, as far as it matters here. The folder is for its owner alone.
+    user = "user root;\n" if os.geteuid() == 0 else ""
     whole.write_text(
-        f"{'user root;' if os.geteuid() == 0 else ''}\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"{user}daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
         f"http {{\n    include /etc/nginx/mime.types;\n    default_type application/octet-stream;\n{paths}"
         f"    include {folder}/twinlens.conf;\n}}\n"
     )
