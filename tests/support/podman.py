@@ -22,7 +22,7 @@ import pytest
 BASE = "localhost/base:latest"
 SUITE = "bookworm"
 
-_PROGRAMS = ("podman", "runc", "debootstrap")
+_PROGRAMS = ("podman", "runc", "mmdebstrap")
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _MOST_SECONDS = 400
@@ -102,25 +102,23 @@ def podman() -> Iterator[Podman]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_base(engine: Podman, root: Path) -> None:
-    made = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", SUITE, root],
-        text=True,
-        capture_output=True,
-        timeout=_MOST_SECONDS,
-    )
-    assert made.returncode == 0, made.stdout[-2000:] + made.stderr
-    (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
-    for note in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-        note.unlink()  # which the image does not have
+def _make_base(engine: Podman, folder: Path) -> None:
+    folder.mkdir()
     # What this machine trusts and where its pip looks, the container does, too.
-    if _CERTIFICATES.exists():
-        shutil.copy(_CERTIFICATES, root / _CERTIFICATES.relative_to("/"))
     index = f"index-url = {os.environ['PIP_INDEX_URL']}\n" if os.environ.get("PIP_INDEX_URL") else ""
-    (root / "etc/pip.conf").write_text(f"[global]\ncert = {_CERTIFICATES}\n{index}")
-    archive = root.with_suffix(".tar")
-    subprocess.run(["tar", "--create", "--file", archive, "--directory", root, "."], check=True)
-    shutil.rmtree(root)
+    settings = folder / "pip.conf"
+    settings.write_text(f"[global]\ncert = {_CERTIFICATES}\n{index}")
+    hooks = [
+        'ln -s /usr/bin/python3 "$1/usr/local/bin/python"',
+        'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',  # a note that the image does not have
+        f"upload {settings} /etc/pip.conf",
+        f"upload {_CERTIFICATES} {_CERTIFICATES}",
+    ]
+    archive = folder / "base.tar"
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}"]
+    command += [f"--customize-hook={hook}" for hook in hooks]
+    made = subprocess.run([*command, SUITE, str(archive)], text=True, capture_output=True, timeout=_MOST_SECONDS)
+    assert made.returncode == 0, made.stderr[-2000:]
     engine("import", str(archive), BASE)
     archive.unlink()
 
