@@ -13,7 +13,7 @@ EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL DATABASE_URL_FILE OWNER_DATABASE_URL OWNER_DATABASE_URL_FILE DIRECT_DATABASE_URL DIRECT_DATABASE_URL_FILE POOLING READ_DATABASE_URL READ_DATABASE_URL_FILE MEDIA_URL MEDIA_URL_FILE DEADLINE MAX_UPLOAD BODY_MEMORY MAX_PIXELS MAX_PARTS MAX_JSON MAX_HEAD HEAD_SECONDS LIMITS KEY_LIMITS CLIENT_LIMITS URL_LIFETIME DEMO CORS_ORIGINS PROXIES AUDIT_DAYS LOG ACCESS_LOG TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
-.PHONY: serve test slow bench fuzz audit-dependencies setup check format clean
+.PHONY: serve test slow bench fuzz audit-dependencies setup helm check format clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
@@ -46,6 +46,13 @@ audit-dependencies: $(VENV)/.bench
 	.audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 setup: $(VENV)/.serve
+
+# The program helm, for the tests of the chart, where the machine has none.
+helm: $(BIN)/helm
+
+$(BIN)/helm: deploy/helm/get_helm.py | $(VENV)/.test
+	@echo "Fetching helm"
+	@$(BIN)/python $< $(BIN) && touch $@
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

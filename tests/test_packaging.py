@@ -1,23 +1,20 @@
-"""What is shipped under the name twinlens, and what each extra and the image install."""
+"""What is shipped under the name twinlens, and what each extra installs."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import server
 import twinlens
 from tests import ROOT
+from tests.support.packaging import brought_by, project
 
 NOT_BUILT_FROM = shutil.ignore_patterns(".*", "build", "dist", "out", "*.egg-info", "__pycache__", "*.onnx")
 
@@ -77,37 +74,7 @@ def test_an_environment_that_installs_it_has_nothing_new_but_it(python: Path, tm
     }
 
 
-def project() -> dict[str, Any]:
-    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return found
-
-
-def brought_by(extra: str) -> set[str]:
-    """The requirements of an extra, those of the extras that it names among them."""
-    found = set()
-    for requirement in project()["optional-dependencies"][extra]:
-        if ours := re.fullmatch(r"twinlens\[(.+)\]", requirement):
-            found |= {one for name in ours[1].split(",") for one in brought_by(name.strip())}
-        else:
-            found.add(requirement)
-    return found
-
-
 @pytest.mark.parametrize("extra", ["cpu", "gpu", "export", "bench", "dev"])
 def test_every_extra_that_runs_the_server_brings_what_the_server_needs(extra: str) -> None:
     assert not project()["dependencies"], "the client library alone needs nothing"
     assert brought_by(extra) > brought_by("server") >= {"granian", "litestar", "psycopg[binary,pool]"}
-
-
-def test_the_image_installs_what_the_server_needs_and_never_twinlens_itself() -> None:
-    """The line of Dockerfile.gpu, run as the build of the image runs it."""
-    dockerfile = (ROOT / "Dockerfile.gpu").read_text().replace("\\\n", "")
-    line = re.search(r'^RUN (python -c ".*?") +> /tmp/requirements\.txt', dockerfile, re.MULTILINE)
-    assert line is not None
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    shell = subprocess.run(
-        ["sh", "-c", line[1]], cwd=ROOT, env={"PATH": path}, text=True, capture_output=True, check=True
-    )
-    printed = shell.stdout.splitlines()
-    assert set(printed) == brought_by("gpu")
-    assert not [requirement for requirement in printed if requirement.startswith("twinlens")]

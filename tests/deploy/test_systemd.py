@@ -1,0 +1,64 @@
+"""The systemd unit, as systemd itself reads it. It runs under systemd in `test_containers.py`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from server.settings import Settings
+from tests import ROOT
+
+UNIT = ROOT / "deploy" / "systemd" / "twinlens.service"
+
+# Of 10: what remains is the network, the socket, and what the unit says why it is not there.
+MOST_EXPOSED = 1.6
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("systemd-analyze") and not os.environ.get("CI"), reason="needs Debian's package systemd"
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A file system in which the unit and what it names are there."""
+    units = tmp_path / "usr" / "lib" / "systemd" / "system"
+    units.parent.mkdir(parents=True)
+    shutil.copytree("/usr/lib/systemd/system", units, symlinks=True)
+    shutil.copy(UNIT, units)
+    python = tmp_path / "opt" / "twinlens" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy("/bin/true", python)
+    page = tmp_path / "opt" / "twinlens" / "docs" / "deploying.md"
+    page.parent.mkdir()
+    page.touch()
+    return tmp_path
+
+
+def analyze(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", f"--root={root}", *arguments], text=True, capture_output=True)
+
+
+def test_systemd_finds_nothing_wrong_with_it(root: Path) -> None:
+    done = analyze(root, "verify", UNIT.name)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_little_of_the_machine_is_exposed_to_it(root: Path) -> None:
+    done = analyze(root, "security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}", "--no-pager", UNIT.name)
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_waits_longer_than_a_stop_takes() -> None:
+    wait = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    assert wait is not None
+    assert int(wait[1]) >= Settings().deadline + 10
+
+
+def test_the_server_reads_the_settings_that_it_gives() -> None:
+    given = dict(re.findall(r"^Environment=.*?(TWINLENS_[A-Z_]+)=(\S+)", UNIT.read_text(), re.MULTILINE))
+    assert Settings.read(given).data == Path("/var/lib/twinlens")
