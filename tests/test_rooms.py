@@ -17,6 +17,7 @@ SERVER = (
     "http",
     "commands",
     "lifespan",
+    "backup",
     "doctor",
     "spaces",
     "engine",
