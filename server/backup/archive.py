@@ -167,7 +167,7 @@ class Archive:
             self._file.seek(0)
             with tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # else it remembers them all
+                    tar.members.clear()  # type: ignore[attr-defined]  # else it remembers them all
                     if info.type not in _ORDINARY:
                         raise BackupRefused(f"{self.path} is no backup of Twinlens: it holds {info.name}, no file.")
                     yield Member(info.name, info.offset_data, info.size)

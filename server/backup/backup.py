@@ -86,7 +86,7 @@ def make(
                         add(piece)
         except StorageFailed as exc:
             raise StoreRefused(
-                f"The store of pictures at {store.where} cannot be used: {exc.reason}. No backup was made."
+                f"No backup was made: the store of pictures at {store.where} cannot be used ({exc.reason})."
             ) from exc
         writer.close()
         return Made(manifest, file.tell(), copied)

@@ -74,7 +74,9 @@ class Loader:
         schema = sql.Identifier(self._manifest.vector_schema)
         parts = [_QUERIES["begin"]]
         if preconditions.find_pgvector(self._connection) is None:
-            found = self._connection.execute(_QUERIES["has_schema"], {"schema": self._manifest.vector_schema}).fetchone()
+            found = self._connection.execute(
+                _QUERIES["has_schema"], {"schema": self._manifest.vector_schema}
+            ).fetchone()
             if found != (True,):
                 parts.append(_composed("make_schema", vector_schema=schema))
             parts.append(_composed("make_pgvector", vector_schema=schema))
@@ -131,7 +133,9 @@ class Loader:
         command = [str(self._restore), "--file=-", "--no-owner", "--no-privileges", f"--use-list={contents}"]
         with _fed(command, archive, dump) as script:
             head = script.read(_HEAD)
-            into.write(head.replace(_UNKNOWN_BEFORE_17, b"") if self._connection.info.server_version < 170_000 else head)
+            into.write(
+                head.replace(_UNKNOWN_BEFORE_17, b"") if self._connection.info.server_version < 170_000 else head
+            )
             while piece := script.read(PIECE):
                 into.write(piece)
 

@@ -115,7 +115,7 @@ class Pictures:
     async def _write(self, key: str, opened: Opened) -> str:
         """The SHA-256 of what was written, in hex."""
         digest = hashlib.sha256()
-        if opened.bytes <= AT_ONCE_BYTES:
+        if opened.size <= AT_ONCE_BYTES:
             async for piece in opened.pieces:
                 digest.update(piece)
                 self._writer.add(STORE + key, piece)
@@ -141,4 +141,6 @@ class Pictures:
 
 def _weight(one: Promised) -> int:
     """About how many bytes of memory an object takes."""
-    return min(AT_ONCE_BYTES, one.bytes if one.bytes is not None else _THUMBNAIL_BYTES if one.thumbnail else _UNKNOWN_BYTES)
+    return min(
+        AT_ONCE_BYTES, one.bytes if one.bytes is not None else _THUMBNAIL_BYTES if one.thumbnail else _UNKNOWN_BYTES
+    )

@@ -7,8 +7,8 @@ All of the file is compared with its digests before anything is opened. Then, in
 3. the database, in one transaction that ends with this version's schema and the id of the store's new mark;
 4. the mark, and the note's end.
 
-So whenever it is interrupted, no server starts on a part of it, and restoring the same file again ends well: up to 3 the
-database is empty, and after it only the mark is lacking.
+So whenever it is interrupted, no server starts on a part of it, and restoring the same file again ends well: up to 3
+the database is empty, and after it only the mark is lacking.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def restore(
                 objects, applied = manifest.objects, ()
             elif filled:
                 raise BackupRefused(
-                    f"The database holds tables already ({', '.join(filled[:3])}...): a backup is restored into an empty "
-                    "one. Nothing was changed. Give another one with TWINLENS_DATABASE_URL or TWINLENS_DATA."
+                    f"The database holds tables already ({', '.join(filled[:3])}...): a backup is restored into an "
+                    "empty one. Nothing was changed. Give another one with TWINLENS_DATABASE_URL or TWINLENS_DATA."
                 )
             else:
                 loader = Loader(direct.url, connection, manifest)
@@ -110,8 +110,8 @@ def restore(
                 ask(shelves.finish(Mark(note.mark, identity(connection))))
         except StorageFailed as exc:
             raise StoreRefused(
-                f"The store of pictures at {store.where} cannot be used: {exc.reason}. The restore has not ended: see to "
-                "the store, then run the same command again."
+                f"The restore has not ended: the store of pictures at {store.where} cannot be used ({exc.reason}). See "
+                "to it, then run the same command again."
             ) from exc
         tables = _values(connection, "tables", schema=manifest.schema)
         named = sql.SQL(", ").join(sql.Identifier(manifest.schema, one) for one in tables)
@@ -133,9 +133,9 @@ def _fitting_schema(connection: SessionConnection, manifest: Manifest) -> str:
         )
     if pgvector is not None and pgvector.schema != manifest.vector_schema:
         raise BackupRefused(
-            f"pgvector lies in the schema {pgvector.schema} of the database {seen.database}, and the backup wants it in "
-            f"{manifest.vector_schema}. Nothing was changed. Let an administrator run there ALTER EXTENSION vector SET "
-            f"SCHEMA {preconditions.quoted(manifest.vector_schema)}"
+            f"pgvector lies in the schema {pgvector.schema} of the database {seen.database}, and the backup wants it "
+            f"in {manifest.vector_schema}. Nothing was changed. Let an administrator run there ALTER EXTENSION vector "
+            f"SET SCHEMA {preconditions.quoted(manifest.vector_schema)}"
         )
     return manifest.schema
 

@@ -79,7 +79,9 @@ class Keeping:
         """That it has been so all the time. Raises DatabaseUnusable, BackupRefused where it was not."""
         cursor = self._connection.cursor(row_factory=scalar_row)
         if not cursor.execute(_QUERIES["still_kept"], {"locks": LOCKS, "lock": LOCK_BACKUP}).fetchone():
-            raise BackupRefused("The database has let go of the backup's lock, so pictures may be missing. Begin again.")
+            raise BackupRefused(
+                "The database has let go of the backup's lock, so pictures may be missing. Begin again."
+            )
 
 
 class Snapshot:

@@ -68,8 +68,8 @@ def _what_to_do(manifest: Manifest, store: MediaStore, with_media: bool) -> list
     lines = []
     if not with_media:
         lines.append(
-            f"The pictures' files are not restored. Where they are not in {store.where} yet, put them there. Then, unless "
-            "another database goes on using that store, make it this one's: python -m server store --adopt"
+            f"The pictures' files are not restored. Where they are not in {store.where} yet, put them there. Then, "
+            "unless another database goes on using that store, make it this one's: python -m server store --adopt"
         )
     if manifest.other_roles:
         lines.append(

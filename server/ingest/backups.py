@@ -1,8 +1,8 @@
 """Whether a backup runs: as long as one does, bytes that no row names any more stay where they are.
 
-A backup takes a moment of the database first, and fetches the pictures that its rows promise afterwards. It says that it
-runs before it takes that moment. So whoever has removed a row, and committed that, asks then: where no backup runs yet,
-none that begins later sees the row.
+A backup takes a moment of the database first, and fetches the pictures that its rows promise afterwards. It says that
+it runs before it takes that moment. So whoever has removed a row, and committed that, asks then: where no backup
+runs yet, none that begins later sees the row.
 """
 
 from __future__ import annotations

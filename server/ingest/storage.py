@@ -74,7 +74,7 @@ class Note(msgspec.Struct, frozen=True):
 class Opened:
     """An object whose bytes are read: how many there are, and where they come from, piece by piece."""
 
-    bytes: int
+    size: int
     pieces: AsyncIterator[bytes]
 
 

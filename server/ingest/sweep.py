@@ -142,7 +142,9 @@ class Sweep:
                 gone = [one for one in batch if one.media_id in held and not {one.media_id, one.key} & known]
                 await connection.execute(self._queries["bury"], {"ids": sorted({one.media_id for one in gone})})
             if await backup_runs(self._pool):
-                raise SweepRefused("A backup of this database is running, so nothing is removed: sweep when it is done.")
+                raise SweepRefused(
+                    "A backup of this database is running, so nothing is removed: sweep when it is done."
+                )
             await self._store.look()
             await self._store.delete(*(one.key for one in gone))
             removed += len(gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -47,10 +48,8 @@ def version_of(program: Path) -> str:
 
 
 def _candidates(name: str) -> Iterator[Path]:
-    try:
+    with contextlib.suppress(DatabaseUnusable):  # a database of one's own needs no package that brings PostgreSQL
         yield newest_binaries() / name
-    except DatabaseUnusable:
-        pass  # a database of one's own needs no package that brings PostgreSQL
     if (path := shutil.which(name)) is not None:
         yield Path(path)
 

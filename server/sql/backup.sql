@@ -125,10 +125,12 @@ CREATE SCHEMA {vector_schema};
 CREATE EXTENSION vector WITH SCHEMA {vector_schema};
 
 -- settle --
--- What a dump has set is set back; the same path as for every session of ours, for functions remember it.
+-- What a dump has set is set back, and then all is as in every session of ours; functions remember the path. Only what
+-- differs is set, since not everybody may set everything.
 RESET ALL;
 SET client_min_messages = warning;
-SELECT count(pg_catalog.set_config(name, value, false)) FROM (VALUES {settings}) AS s (name, value);
+SELECT count(pg_catalog.set_config(name, value, false)) FROM (VALUES {settings}) AS s (name, value)
+WHERE pg_catalog.current_setting(name, true) <> value;
 
 -- record_migration --
 -- As a migration is recorded.

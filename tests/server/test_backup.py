@@ -109,7 +109,9 @@ def finds_all(process: Process, saved: Saved) -> bool:
     return True
 
 
-def test_a_backup_is_restored_into_a_new_folder_and_every_picture_finds_itself(saved: Saved, serve: Serve, tmp_path: Path) -> None:
+def test_a_backup_is_restored_into_a_new_folder_and_every_picture_finds_itself(
+    saved: Saved, serve: Serve, tmp_path: Path
+) -> None:
     assert (saved.said["media"], saved.said["objects"], saved.said["missing"]) == (FEW + 1, 2 * (FEW + 1), 0)
     assert saved.file.stat().st_mode & 0o777 == 0o600
     data = tmp_path / "new"

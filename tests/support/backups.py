@@ -113,7 +113,8 @@ def isolation(url: str) -> dict[str, list[Any]]:
     """How clients are kept apart: policies, tables that have them, rights, and the roles that serve."""
     return {
         "policies": run_sql(
-            url, "SELECT tablename, policyname, permissive, roles::text[], cmd, qual, with_check FROM pg_policies ORDER BY 1, 2"
+            url,
+            "SELECT tablename, policyname, permissive, roles::text[], cmd, qual FROM pg_policies ORDER BY 1, 2",
         ),
         "tables": run_sql(url, "SELECT relname, relrowsecurity FROM pg_class WHERE relrowsecurity ORDER BY 1"),
         "rights": run_sql(
@@ -164,7 +165,7 @@ async def _furnish(place: Place) -> None:
         (str(np.eye(D)[0].tolist()),),
     )
     keys = run_sql(
-        place.url, f"UPDATE media SET \"s3Key\" = 'elsewhere/' || id WHERE \"clientId\" = '{LARGE}' RETURNING \"s3Key\""
+        place.url, f'UPDATE media SET "s3Key" = \'elsewhere/\' || id WHERE "clientId" = \'{LARGE}\' RETURNING "s3Key"'
     )
     (place.folder / "elsewhere").mkdir()
     for (key,) in keys:

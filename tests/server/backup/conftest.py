@@ -16,9 +16,7 @@ from tests.support.s3 import VARIABLES, make_bucket, s3
 
 
 @pytest.fixture(scope="package")
-def furnished(
-    postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def furnished(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Nobody writes to it. Two roles serve, or have served; and a role of the operator's may read."""
     with fresh_database(postgres_url, template_database) as url, role(url) as app:
         place = Place(url, tmp_path_factory.mktemp("furnished") / "media")

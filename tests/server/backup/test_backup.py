@@ -142,7 +142,7 @@ async def test_writes_go_on_all_the_while_and_every_row_has_its_bytes(
         async def busy(client: int) -> None:
             value = client
             while not done.is_set():
-                media, _ = await house.add(picture(value % 250))
+                media, _ = await house.add(picture(value % 250, (8, 7 + value // 250)))
                 if value % 2:
                     await librarian.remove("acme", media.id)
                 value += 3
@@ -161,7 +161,9 @@ async def test_writes_go_on_all_the_while_and_every_row_has_its_bytes(
 
 
 def test_missing_and_changed_pictures_are_told_and_the_rest_is_saved(writable: Place, tmp_path: Path) -> None:
-    keys = [key for (key,) in run_sql(writable.url, """SELECT "s3Key" FROM media WHERE "clientId" = 'acme' ORDER BY 1""")]
+    keys = [
+        key for (key,) in run_sql(writable.url, """SELECT "s3Key" FROM media WHERE "clientId" = 'acme' ORDER BY 1""")
+    ]
     (writable.folder / keys[0]).unlink()
     (writable.folder / keys[1]).write_bytes(b"something else")
     thumbnail = next(key for key in writable.objects if key.startswith("thumbnails/"))
@@ -177,7 +179,7 @@ def test_missing_and_changed_pictures_are_told_and_the_rest_is_saved(writable: P
 
 def test_a_store_that_is_not_there_is_no_empty_store(furnished: Place, tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
-    with pytest.raises(StoreRefused, match="there is no folder"):
+    with pytest.raises(StoreRefused, match="lacks its mark"):
         furnished.back_up(path, MediaStore.at(None, tmp_path / "unmounted"))
     (tmp_path / "unmounted").mkdir()
     with pytest.raises(StoreRefused, match="lacks its mark"):
