@@ -140,7 +140,7 @@ class Loader:
                 into.write(piece)
 
 
-def _composed(name: str, **parts: sql.Composable) -> bytes:
+def _composed(name: str, /, **parts: sql.Composable) -> bytes:
     return _QUERIES.composed(name, **parts).as_bytes(None)
 
 

@@ -23,6 +23,7 @@ from tests.support.databases import discard, fresh_database, run_sql
 from tests.support.process import Process, Serve, until
 
 FEW = 8
+AUDIT = "SELECT at, action, object FROM twinlens_audit ORDER BY id"
 
 
 def command(name: str, *words: object, data: Path | None = None) -> list[str]:
@@ -52,7 +53,6 @@ class Saved:
     data: Path
     said: dict[str, Any]
     key: str
-    limits: str
     audit: list[Any]
     pictures: dict[str, bytes]
     """By the media's id."""
@@ -70,20 +70,20 @@ def saved() -> Iterator[Saved]:
         try:
             process.ready()
             key = answered("keys", "create", "--client", "demo", "--scope", "search,read,write", data=data)["key"]
-            run("limits", "set", "--client", "demo", "--limit", "requests=500/1000", data=data)
+            url = EmbeddedPostgres(data).url
+            run_sql(url, """INSERT INTO twinlens_limits VALUES ('demo', '{"requests": 500}')""")
             with process.client() as client:
                 client.headers["X-API-Key"] = key
                 photograph = sorted(PHOTOGRAPHS.glob("*.jpg"))[0].read_bytes()
                 client.post("/v1/products/demo-keyboard/media", files={"file": photograph}).raise_for_status()
                 pictures = _pictures(client, photograph)
                 found = client.post("/v1/search", files={"file": photograph}).raise_for_status().json()["results"]
-            until(lambda: len(run("audit", "--client", "demo", data=data).stdout.splitlines()) > 2)
+            until(lambda: len(run_sql(url, AUDIT)) == 2)
             said = answered("backup", file, data=data)
-            limits = run("limits", data=data).stdout
-            audit = run_sql(EmbeddedPostgres(data).url, "SELECT at, action, object FROM twinlens_audit ORDER BY id")
+            audit = run_sql(url, AUDIT)
         finally:
             assert process.stop() == 0
-        yield Saved(file, data, said, key, limits, audit, pictures, found[0]["fileUrl"])
+        yield Saved(file, data, said, key, audit, pictures, found[0]["fileUrl"])
         discard(EmbeddedPostgres(data))
 
 
@@ -121,11 +121,11 @@ def test_a_backup_is_restored_into_a_new_folder_and_every_picture_finds_itself(
     process = serve(data=data).ready()
     assert finds_all(process, saved)
     with process.client() as client:
-        assert client.get("/v1/products").status_code == 401
+        assert client.get("/v1/products/demo-keyboard").status_code == 401
         assert client.get(saved.signed).raise_for_status().content == saved.pictures[_media_of(saved.signed)]
-    assert run("limits", data=data).stdout == saved.limits
-    audit = run_sql(EmbeddedPostgres(data).url, "SELECT at, action, object FROM twinlens_audit ORDER BY id")
-    assert audit[: len(saved.audit)] == saved.audit
+    url = EmbeddedPostgres(data).url
+    assert run_sql(url, "SELECT * FROM twinlens_limits") == [("demo", {"requests": 500})]
+    assert run_sql(url, AUDIT) == saved.audit
     assert "removes nothing" not in "".join(process.log)
     assert process.stop() == 0
     again = run("restore", saved.file, data=data, code=2)

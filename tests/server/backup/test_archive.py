@@ -145,7 +145,7 @@ def test_no_list_of_the_members_grows_while_they_are_read(tmp_path: Path) -> Non
     class Watched(tarfile.TarFile):
         def next(self) -> tarfile.TarInfo | None:
             nonlocal longest
-            longest = max(longest, len(self.members))
+            longest = max(longest, len(self.members))  # type: ignore[attr-defined]
             return super().next()
 
     with pytest.MonkeyPatch.context() as patch:
