@@ -14,7 +14,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands import audit, doctor, duplicates, keys, limits, migrate, postgres, reembed, spaces, store, sweep
+from server.commands import (
+    audit,
+    backup,
+    doctor,
+    duplicates,
+    keys,
+    limits,
+    migrate,
+    postgres,
+    reembed,
+    restore,
+    spaces,
+    store,
+    sweep,
+)
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
 from server.errors import TwinlensError
@@ -122,6 +136,14 @@ COMMANDS = {
     ),
     "sweep": Command(
         "remove from the store what no picture of the catalogue needs", _with_database(sweep.run), sweep.add_arguments
+    ),
+    "backup": Command(
+        "save the catalogue and its pictures as one file, while servers go on",
+        _with_database(backup.run),
+        backup.add_arguments,
+    ),
+    "restore": Command(
+        "make an empty database and an empty store what a backup holds", restore.run, restore.add_arguments
     ),
     "keys": Command("make, list, rotate and revoke the keys of those who may call", keys.run, keys.add_arguments),
     "postgres": Command(

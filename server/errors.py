@@ -505,6 +505,12 @@ class SweepRefused(StartRefused):
     code = "sweep_refused"
 
 
+class BackupRefused(StartRefused):
+    """The backup cannot be made, or cannot be restored."""
+
+    code = "backup_refused"
+
+
 class SessionNeeded(DatabaseUnusable):
     """This needs one session of PostgreSQL throughout, which a pooler of transactions does not give."""
 

@@ -47,6 +47,7 @@ from server.health import Health, disks_of
 from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
+from server.ingest.backups import backup_runs
 from server.ingest.librarian import Librarian
 from server.ingest.mark import Standing, settle
 from server.ingest.storage import MediaStore
@@ -172,7 +173,9 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         background.begin(Sampler(catalogue, metrics.compared).run(), "recall")
         sweeper = Sweeper(owners, store, standing, first=place.first, on_removed=metrics.swept)
         background.begin(sweeper.run(), "sweep")
-        librarian = Librarian(embedder, catalogue, store, sweeper.remember, own=standing.own)
+        librarian = Librarian(
+            embedder, catalogue, store, sweeper.remember, own=standing.own, backup_runs=partial(backup_runs, owners)
+        )
         background.close_beside(librarian.close)
         if place.first:
             if settings.demo:

@@ -18,7 +18,7 @@ _SETTLED_SECONDS = 2.0
 _ESCAPES = "In a user's name or a password, write @ as %40, / as %2F, : as %3A, ? as %3F and % as %25."
 
 # Parameters of a PostgreSQL URL that are secret; the others may be printed.
-_SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 def read_secret(path: Path, patience: float = 0.0) -> str:
@@ -95,7 +95,7 @@ def secrets_of(url: str | None) -> frozenset[str]:
     database = scheme in ("postgresql", "postgres")
     for pair in rest[len(_credentials(rest)) :].partition("?")[2].split("&"):
         name, _, value = pair.partition("=")
-        if not database or unquote(name) in _SECRET_PARAMETERS:
+        if not database or unquote(name) in SECRET_PARAMETERS:
             written.add(value)
     return frozenset(one for one in written | {unquote(one) for one in written} if one)
 

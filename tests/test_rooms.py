@@ -18,6 +18,7 @@ SERVER = (
     "commands",
     "lifespan",
     "health",
+    "backup",
     "doctor",
     "spaces",
     "engine",

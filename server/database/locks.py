@@ -28,6 +28,7 @@ LOCK_MIGRATIONS = 1
 LOCK_SPACES = 2
 LOCK_INDEXES = 3
 LOCK_STORE = 4
+LOCK_BACKUP = 5  # shared by the backups that run: while there is one, no bytes are removed from the store
 # With these the second integer is the number of a space: which process re-embeds for it, and which server maintains it.
 LOCKS_OF_REEMBEDDING = LOCKS + 1
 LOCKS_OF_MAINTENANCE = LOCKS + 2

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from server.batching.embedder import Embedded, Embedder, digest_of
@@ -15,7 +15,7 @@ from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Media, NewMedia, Product
 from server.database.cancelling import end
 from server.database.outcome import writing
-from server.errors import BytesMissing, BytesRemain, OutcomeUnknown, TwinlensError
+from server.errors import BytesMissing, BytesRemain, CatalogueUnavailable, OutcomeUnknown, TwinlensError
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
@@ -36,10 +36,13 @@ class Librarian:
         on_remain: Callable[[Sequence[str]], None] = lambda _: None,
         *,
         own: bool = True,
+        backup_runs: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """`on_remain` is called with the keys of objects that no row names, and that could not be deleted. `own`:
-        whether the store is this database's own; where it is that of which this one is a copy, its pictures stay."""
+        whether the store is this database's own; where it is that of which this one is a copy, its pictures stay.
+        `backup_runs`: whether they stay for now, since a backup may still have to fetch them."""
         self._own = own
+        self._backup_runs = backup_runs
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
@@ -122,8 +125,7 @@ class Librarian:
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        if self._own:
-            await self._discard(media.s3_key, media.thumbnail_key)
+        await self._let_go(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
@@ -133,9 +135,7 @@ class Librarian:
         return product
 
     async def _remove_product(self, client_id: str, product_id: str) -> None:
-        keys = await self._catalogue.delete_product(client_id, product_id)
-        if self._own:
-            await self._discard(*keys)
+        await self._let_go(*await self._catalogue.delete_product(client_id, product_id))
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.
@@ -148,6 +148,19 @@ class Librarian:
             with contextlib.suppress(BytesMissing):
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
+
+    async def _let_go(self, *keys: str | None) -> None:
+        """See to the objects whose rows have just been removed, and that is committed."""
+        if not self._own:
+            return
+        try:
+            stay = self._backup_runs is not None and await self._backup_runs()
+        except CatalogueUnavailable:
+            stay = True  # nobody knows
+        if stay:
+            self._on_remain([key for key in keys if key])
+        else:
+            await self._discard(*keys)
 
     async def _discard(self, *keys: str | None, quiet: bool = False) -> None:
         """Delete objects that no row names any more; what remains is left to those who sweep the store."""

@@ -21,7 +21,7 @@ from server.database.connections import connect
 from server.database.locks import LOCK_STORE, LOCKS
 from server.database.queries import Queries
 from server.errors import DatabaseUnusable, StorageFailed, StoreRefused, StoreUnavailable
-from server.ingest.storage import MARK, Mark, MediaStore
+from server.ingest.storage import MARK, NOTE, Mark, MediaStore
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def settle(url: str, store: MediaStore, *, or_away: bool = False) -> Standing:
         begin(connection)
         database, recorded = identity(connection), _scalar(connection, "recorded")
         try:
-            found = ask(store.read_mark())
+            found = _mark_of(store)
             if recorded is None:
                 found = _first(connection, store, found, database)
             elif found is None or found.id != recorded:
@@ -79,7 +79,7 @@ def look(connection: Connection[TupleRow], store: MediaStore, *, catalogue: bool
     if recorded is None and not keys and store.folder is not None and not store.folder.exists():
         return
     try:
-        found, database = ask(store.read_mark()), identity(connection)
+        found, database = _mark_of(store), identity(connection)
         if recorded is not None:
             if found is None or found.id != recorded:
                 raise StoreRefused(_lost(store) if found is None else _foreign(store))
@@ -106,6 +106,7 @@ def adopt(url: str, store: MediaStore, *, whatever: bool = False) -> tuple[int, 
         begin(connection)
         try:
             store.make()
+            _mark_of(store)
             looked_for, there = _sample(connection, store)
             if not looked_for and not whatever and ask(store.holds_pictures()):
                 raise StoreRefused(
@@ -142,6 +143,18 @@ def identity(connection: Connection[TupleRow]) -> str | None:
         cluster = "unknown"
     database = _scalar(connection, "database")
     return f"{cluster}/{database}" if database else None
+
+
+def _mark_of(store: MediaStore) -> Mark | None:
+    """The store's mark. Raises StoreRefused where a restore into the store has not ended."""
+    mark = ask(store.read_mark())
+    if mark is None and ask(store.read_note()) is not None:
+        raise StoreRefused(
+            f"A backup is being restored into the store of pictures at {store.where}, or that was interrupted: {NOTE} "
+            "says so. Restore it to its end, with the same settings: python -m server restore FILE. Where nobody "
+            f"wants that any more, empty the store, {NOTE} included."
+        )
+    return mark
 
 
 def _first(connection: Connection[TupleRow], store: MediaStore, found: Mark | None, database: str | None) -> Mark:

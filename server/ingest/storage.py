@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +29,11 @@ from server.tracing import span
 
 MARK = "twinlens-store.json"
 """The key of a store's mark."""
+
+NOTE = "twinlens-restore.json"
+"""The key of the note that a store holds while a backup is restored into it."""
+
+J = TypeVar("J")
 
 Failure = Literal["read", "write", "delete", "missing"]
 """What failed; `missing`: an object that was asked for is not there."""
@@ -43,6 +48,7 @@ _RETRY_TIMEOUT = timedelta(seconds=10)
 _CONNECT_TIMEOUT = "5s"
 
 _PAGE = 1000
+_PIECE = 8 * 1024 * 1024
 # A folder's unfinished writes: the object's name, and a number.
 _UNFINISHED = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,8}#[0-9]+")
 _LONGEST_REASON = 300
@@ -55,6 +61,23 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """Drawn at random when the store was marked; 32 hex digits."""
     database: str | None = None
     """Which database it was marked by, where that is known."""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What a store says of itself while a backup is restored into it."""
+
+    backup: str
+    """The id of the backup."""
+    mark: str
+    """The id of the mark that the store is to have in the end, and that the restored database names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An object whose bytes are read: how many there are, and where they come from, piece by piece."""
+
+    size: int
+    pieces: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +174,7 @@ class MediaStore:
 
     async def read_mark(self) -> Mark | None:
         """The store's mark; None where it has none."""
-        with self._translated("read"):
-            try:
-                result = await obstore.get_async(self._store, MARK)
-                return msgspec.json.decode(bytes(await result.bytes_async()), type=Mark)
-            except FileNotFoundError:
-                return None
-            except msgspec.MsgspecError as exc:
-                raise StoreUnavailable(reason=f"{self.where} has a mark, {MARK}, that cannot be read: {exc}") from exc
+        return await self._read_json(MARK, Mark)
 
     async def write_mark(self, mark: Mark, *, replace: bool = False) -> None:
         """Mark the store; one that has a mark only with `replace`, as far as the store can tell."""
@@ -174,6 +190,25 @@ class MediaStore:
                 else:
                     return
             await obstore.put_async(self._store, MARK, data, use_multipart=False)
+
+    async def read_note(self) -> Note | None:
+        """The note of a restore that has not ended; None where there is none."""
+        return await self._read_json(NOTE, Note)
+
+    async def write_note(self, note: Note) -> None:
+        """Say that a backup is being restored into this store."""
+        with self._translated("write"):
+            await obstore.put_async(self._store, NOTE, msgspec.json.encode(note), use_multipart=False)
+
+    async def _read_json(self, key: str, kind: type[J]) -> J | None:
+        with self._translated("read"):
+            try:
+                result = await obstore.get_async(self._store, key)
+                return msgspec.json.decode(bytes(await result.bytes_async()), type=kind)
+            except FileNotFoundError:
+                return None
+            except msgspec.MsgspecError as exc:
+                raise StoreUnavailable(reason=f"{self.where} has a {key} that cannot be read: {exc}") from exc
 
     # --- objects ------------------------------------------------------------------------------------------------------
 
@@ -201,6 +236,32 @@ class MediaStore:
             await self.look()
             self.on_failure("missing")
             raise BytesMissing(reason=key) from exc
+
+    async def open(self, key: str, *, at_once: int) -> Opened:
+        """An object; one of at most so many bytes has been read when this returns.
+
+        Raises BytesMissing as `get` does; the pieces may raise StoreUnavailable.
+        """
+        try:
+            with self._translated("read", missing=True):
+                result = await obstore.get_async(self._store, key)
+                size: int = result.meta["size"]
+                if size <= at_once:
+                    return Opened(size, _one(bytes(await result.bytes_async())))
+        except FileNotFoundError as exc:
+            await self.look()
+            raise BytesMissing(reason=key) from exc
+        return Opened(size, self._pieces(result))
+
+    async def _pieces(self, result: obstore.GetResult) -> AsyncIterator[bytes]:
+        with self._translated("read"):
+            async for piece in result.stream(_PIECE):
+                yield bytes(piece)
+
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """Store an object that is too large for the memory. Raises StorageFailed's kinds, as `put`."""
+        with self._translated("write"):
+            await obstore.put_async(self._store, key, pieces)
 
     async def has(self, key: str) -> bool:
         """Whether the key holds an object."""
@@ -321,6 +382,15 @@ def _sync(folder: Path, key: str) -> None:
             os.close(descriptor)
         if one == folder:
             return
+
+
+def is_ours(key: str) -> bool:
+    """Whether the key looks like those that servers of ours make."""
+    return _KEY.fullmatch(key) is not None
+
+
+async def _one(piece: bytes) -> AsyncIterator[bytes]:
+    yield piece
 
 
 def _said(error: BaseException) -> str:

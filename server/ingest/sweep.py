@@ -26,6 +26,7 @@ from server.database.locks import LOCKS_OF_MEDIA
 from server.database.pool import Pool
 from server.database.queries import Queries
 from server.errors import BytesRemain, CatalogueUnavailable, StorageFailed, SweepRefused
+from server.ingest.backups import backup_runs
 from server.ingest.mark import Standing
 from server.ingest.storage import MediaStore, Stored
 from server.wording import counted
@@ -126,7 +127,10 @@ class Sweep:
             yield await sure()
 
     async def remove(self, orphans: Sequence[Stored]) -> int:
-        """Remove those of these objects that are still orphans; how many. Raises BytesRemain."""
+        """Remove those of these objects that are still orphans; how many.
+
+        Raises BytesRemain, SweepRefused where a backup runs, which may still have to fetch what had a row a moment ago.
+        """
         removed = 0
         for start in range(0, len(orphans), _BATCH):
             batch = orphans[start : start + _BATCH]
@@ -137,6 +141,10 @@ class Sweep:
                 known |= await self._rows(connection, "named", {"keys": [one.key for one in batch]})
                 gone = [one for one in batch if one.media_id in held and not {one.media_id, one.key} & known]
                 await connection.execute(self._queries["bury"], {"ids": sorted({one.media_id for one in gone})})
+            if await backup_runs(self._pool):
+                raise SweepRefused(
+                    "A backup of this database is running, so nothing is removed: sweep when it is done."
+                )
             await self._store.look()
             await self._store.delete(*(one.key for one in gone))
             removed += len(gone)
@@ -197,6 +205,7 @@ class Sweeper:
         on_removed: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`first`: whether this is the worker that sweeps everything; `on_removed` is told how many objects."""
+        self._pool = pool
         self._store = store
         self._remain: set[str] = set()
         self._on_removed = on_removed
@@ -219,14 +228,14 @@ class Sweeper:
                 await self.delete_remembered()
                 if self._sweep is not None and self._store.trouble is None and await self._sweep.take_turn():
                     await self.sweep()
-            except (CatalogueUnavailable, StorageFailed) as exc:
+            except (CatalogueUnavailable, StorageFailed, SweepRefused) as exc:
                 _log.info("Another sweep of the store follows later: %s", exc.line)
             except Exception:
                 _log.exception("The sweep of the store failed; another one follows.")
 
     async def delete_remembered(self) -> None:
-        """Delete what could not be deleted before. Does nothing while the store is away."""
-        if not self._remain or self._store.trouble is not None:
+        """Delete what could not be deleted before. Does nothing while the store is away, or a backup runs."""
+        if not self._remain or self._store.trouble is not None or await backup_runs(self._pool):
             return
         keys = list(self._remain)
         try:

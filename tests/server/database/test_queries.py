@@ -58,7 +58,7 @@ def test_a_name_that_is_no_statement_is_refused() -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_statement_has_a_sentence(file: str) -> None:
     places = ("near", "found", "index", "client", "table", "name", "wanted", "column", "type", "until_end")
-    names = (*places, "products", "role", "each")
+    names = (*places, "products", "role", "each", "tables", "vector_schema", "settings", "number", "digest", "id")
     parts = {one: sql.SQL("x") for one in names}
     queries = Queries.read(file).of("x")
     for kind in ("_api_id", "_columns"):

@@ -1,0 +1,1 @@
+"""A catalogue with its pictures as one file, and back."""
