@@ -309,8 +309,8 @@ def _components(contracts: Sequence[Contract]) -> Json:
         beside = _schemas([form.fields]) if form.fields is not None else {}
         fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
         schemas |= {**beside, form.name: form.schema(fields)}
-    bodies: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
-    for problem in bodies:
+    told: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
+    for problem in told:
         schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
