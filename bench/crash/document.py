@@ -48,8 +48,9 @@ def record(report: Mapping[str, Any]) -> str:
 It carried out {operations:,} operations. {report["acknowledged"]:,} writes were acknowledged; of
 {report["unknown"]:,} the callers could not know the outcome, and a later read settled it. {report["looked_up"]:,}
 things were looked up at the end. {len(struck)} faults were inflicted, {beside} of them with a second one beside; the
-server was started {report["starts"]} times, {len(report["refused_starts"])} of them in vain; the space was changed {changes["done"]} times, in {changes["tries"]} runs
-of `reembed`, of which {changes["killed"]} were killed on purpose.{left_out}
+server was started {report["starts"]} times, {len(report["refused_starts"])} of them in vain. The space was changed
+{changes["done"]} times, in {changes["tries"]} runs of `reembed`, of which {changes["killed"]} were killed on
+purpose.{left_out}
 
 | what broke | times | answers again after, median | longest |
 |---|---|---|---|
