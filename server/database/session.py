@@ -243,8 +243,8 @@ class _AsyncCursor(AsyncCursor[Any]):
                 yield from self._execute_gen(*arguments, **options)
             except Exception as exc:
                 failure = exc
-                # What has come is collected, so that the connection can go on. One that broke has nothing more to wait for:
-                # the loop would find its socket closed, and leave us in the middle.
+                # What has come is collected, so that the connection can go on. One that broke has nothing more to
+                # wait for: the loop would find its socket closed, and leave us in the middle.
                 if connection.pgconn.status != pq.ConnStatus.BAD:
                     with contextlib.suppress(psycopg.Error):
                         yield from pipeline._exit_gen()
