@@ -81,6 +81,8 @@ def _run(plan: Plan, asked: argparse.Namespace) -> Report:
             if asked.log is not None:
                 with contextlib.suppress(OSError):
                     shutil.copyfile(home / "server.log", asked.log)
+            if small is not None:
+                small.close()
         report.left_out = asked.left_out
         return report
 

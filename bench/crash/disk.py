@@ -33,7 +33,7 @@ def namespace() -> Sequence[str] | None:
 
 
 class Disk:
-    """A tmpfs over a folder. It goes with the namespace."""
+    """A tmpfs over a folder. At the latest it goes with the namespace."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o755)
@@ -59,15 +59,19 @@ class Disk:
     def free(self) -> None:
         self._mount("-o", f"remount,size={BYTES}")
 
+    def close(self) -> None:
+        """Take it away; what still has a file open there does not hold that up."""
+        _run("umount", "--lazy", str(self.folder))
+
     def _mount(self, *arguments: str) -> None:
-        done = subprocess.run(  # noqa: S603 - no input of others
-            ["mount", *arguments, str(self.folder)],  # noqa: S607 - wherever the system has it
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"mount: {done.stderr.strip()}")
+        _run("mount", *arguments, str(self.folder))
+
+
+def _run(*command: str) -> None:
+    """Raises RuntimeError with what the command says."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no input of others
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip()}")
 
 
 def within(before: Sequence[str], arguments: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench import machine, pictures
@@ -30,12 +31,14 @@ def record(report: Mapping[str, Any]) -> str:
     operations = sum(report["operations"].values())
     promises = "\n".join(f"| {kind} | {count} |" for kind, count in report["promises"].items())
     broken = "\n".join(
-        f"| {words} | {one['times']} | {one['median']:.1f} s | {one['longest']:.1f} s |"
+        f"| {words} | {one['times']} | {one['median']:.2f} s | {one['longest']:.2f} s |"
         for kind, (words, _, _) in KINDS.items()
         if (one := report["broken"][kind])["times"]
     )
     struck = [one for one in report["struck"] if one["failed"] is None]
-    beside = sum(one["beside"] is not None for one in struck)
+    both = [one["again"] for one in struck if one["beside"] is not None and one["again"] is not None]
+    if both:
+        broken += f"\n| two at once | {len(both)} | {median(both):.2f} s | {max(both):.2f} s |"
     left_out = f" Left out: {report['left_out']}." if report["left_out"] else ""
     return f"""\
 `python -m bench crash --minutes {report["minutes"]:g} --seed {report["seed"]}`, on {found["cores"]} cores of an
@@ -47,9 +50,10 @@ def record(report: Mapping[str, Any]) -> str:
 
 It carried out {operations:,} operations. {report["acknowledged"]:,} writes were acknowledged; of
 {report["unknown"]:,} the callers could not know the outcome, and a later read settled it. {report["looked_up"]:,}
-things were looked up at the end. {len(struck)} faults were inflicted, {beside} of them with a second one beside; the
-server was started {report["starts"]} times; the space was changed {changes["done"]} times, in {changes["tries"]} runs
-of `reembed`, of which {changes["killed"]} were killed on purpose.{left_out}
+things were looked up at the end. {len(struck)} faults were inflicted, {len(both)} of them with a second one beside; the
+server was started {report["starts"]} times, {len(report["refused_starts"])} of them in vain. The space was changed
+{changes["done"]} times, in {changes["tries"]} runs of `reembed`, of which {changes["killed"]} were killed on
+purpose.{left_out}
 
 | what broke | times | answers again after, median | longest |
 |---|---|---|---|

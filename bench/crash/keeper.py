@@ -94,7 +94,8 @@ class Keeper:
             code = await self._process.wait()
             if code == 2:
                 said = self.log.read_bytes()[begin:].decode(errors="replace")
-                self.refusals.append(next((line for line in said.splitlines()[::-1] if line.strip()), ""))
+                lines = [line for line in said.splitlines()[::-1] if line.startswith("twinlens: ")]
+                self.refusals.append(next(iter(lines), said[-200:]))
                 if _OTHER_SPACE in said:
                     self._wanted = 1 - self._wanted
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -243,8 +243,11 @@ class _AsyncCursor(AsyncCursor[Any]):
                 yield from self._execute_gen(*arguments, **options)
             except Exception as exc:
                 failure = exc
-                with contextlib.suppress(psycopg.Error):  # what has come is collected, and the connection can go on
-                    yield from pipeline._exit_gen()
+                # What has come is collected, so that the connection can go on. One that broke has nothing more to
+                # wait for: the loop would find its socket closed, and leave us in the middle.
+                if connection.pgconn.status != pq.ConnStatus.BAD:
+                    with contextlib.suppress(psycopg.Error):
+                        yield from pipeline._exit_gen()
                 raise
             yield from pipeline._exit_gen()
         except Exception as exc:

@@ -34,6 +34,12 @@ class Proxy:
         self._silenced += self._writers
         self._writers = []
 
+    def break_off(self) -> None:
+        """Close every connection, in the middle of whatever was said; those that are silent as well."""
+        for writer in [*self._silenced, *self._writers]:
+            writer.close()
+        self._silenced, self._writers = [], []
+
     def hold(self) -> None:
         """Nor do new ones, until `release`."""
         self.silence()

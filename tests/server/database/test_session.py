@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -23,6 +26,7 @@ from tests.support.catalogue import D, fill, open_test_space
 from tests.support.databases import run_sql
 from tests.support.flow import use_everything
 from tests.support.odd_defaults import ODD, make_odd
+from tests.support.proxy import Proxy
 from tests.support.vectors import UnitVectors
 
 
@@ -47,6 +51,24 @@ async def test_an_index_is_built_and_used_whatever_the_planner_is_told_by_defaul
         found = await catalogue.search(Query("large", vectors[7], limit=24))
     assert (found.plan, len(found.matches)) == ("index", 24)
     assert found.matches[0].product_id == "large-000007"
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_breaks_off_leaves_nothing_to_the_log(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statement fails, and what collects its results is not left in the middle, which Python would print later."""
+    printed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    with TemporaryDirectory() as folder:
+        async with Proxy(database_url, Path(folder)).running() as proxy, connection_of_its_own(proxy.url) as connection:
+            connection.client = "acme"
+            proxy.break_off()
+            await asyncio.sleep(0.05)  # until it is closed
+            with pytest.raises(psycopg.OperationalError):
+                await connection.execute("SELECT 1")
+            gc.collect()
+    assert printed == []
 
 
 @asynccontextmanager
