@@ -85,7 +85,7 @@ def of(events: Events, **wanted: Any) -> Events:
 
 
 def test_the_log_begins_with_the_start_and_the_settings_and_ends_with_the_stop(life: Life) -> None:
-    names = [event.get("event") for event in life.events if event.get("process") == "serve"]
+    names = [event["event"] for event in life.events if event.get("process") == "serve" and "event" in event]
     assert names[:2] == ["start", "settings"]
     assert names[-2:] == ["stopping", "stopped"]
     (settings,) = of(life.events, event="settings")
@@ -144,9 +144,11 @@ def test_what_fails_beside_a_request_is_an_event_too(life: Life) -> None:
 
 
 def test_what_granian_logs_is_an_event_with_its_traceback(life: Life) -> None:
-    (event,) = [event for event in life.events if event["logger"].startswith("_granian")]
-    assert event["message"].startswith("Application callable raised an exception\n")
-    assert "outside of all that answers" in event["message"]
+    said = [event["message"] for event in life.events if event["logger"].startswith("_granian")]
+    # On a busy machine it may also say that it kills a worker that has just ended.
+    (message,) = [one for one in said if not one.startswith("Killing worker")]
+    assert message.startswith("Application callable raised an exception\n")
+    assert "outside of all that answers" in message
 
 
 def test_what_libraries_write_past_the_log_is_an_event(life: Life) -> None:
