@@ -1,23 +1,27 @@
 """python -m bench trace: a real trace of one search by picture, recorded and drawn; or what making traces costs.
 
-A server of its own sends its traces to a collector on loopback. Some searches come at once, so that they share a batch,
-and the one whose trace holds the batch's span is drawn.
+A server of its own sends its traces to a collector on loopback. A search for a photograph comes among searches of
+another client for tiny pictures, which are decoded so quickly that the model has a queue. Its trace is drawn once it
+shares a batch with some of them, and holds the span of the batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import secrets
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from bench import machine, pictures
 from bench.serving import UNCACHED, serving
@@ -37,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench trace", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--model", type=Path, default=Path("models/starter"), help="artifact folder (models/starter)")
     parser.add_argument("--server", default="", metavar="FLAGS", help='more flags of the server, such as "--threads 1"')
-    parser.add_argument("--callers", type=int, default=8, help="searches at once (8)")
+    parser.add_argument("--beside", type=int, default=12, help="searches beside it, of another client (12)")
+    parser.add_argument("--of", type=int, default=10, metavar="N", help="draw the quickest of so many such traces (10)")
     parser.add_argument("--from", type=Path, dest="kept", metavar="FILE", help="draw this one; record nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the trace here")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it here")
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif asked.kept is not None:
             report = json.loads(asked.kept.read_text())
         else:
-            report = record(asked.model, asked.callers, shlex.split(asked.server))
+            report = record(asked.model, asked.beside, asked.of, shlex.split(asked.server))
     except (OSError, RuntimeError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -61,30 +66,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def record(model: Path, callers: int, flags: Sequence[str] = ()) -> dict[str, Any]:
-    """The trace of one of some searches that came at once. Raises RuntimeError, TimeoutError, OSError.
+def record(model: Path, beside: int, of: int, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """The quickest of some traces of a search among others. Raises RuntimeError, TimeoutError, OSError.
 
-    Which of them share a batch is left to chance: a round in which none does is followed by another.
+    Whether it is the first in a batch with others is left to chance: a round in which it was not does not count.
     """
-    sent = [pictures.form(data) for data in pictures.distinct(_WARM_UP + _ROUNDS * callers)]
+    found: list[list[Span]] = []
+    photographs = [pictures.form(data) for data in pictures.distinct(_WARM_UP + _ROUNDS)]
     with Collector() as collector:
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
         with serving(model, demo=True, arguments=[*UNCACHED, *flags], environment=variables) as server:
-            for body in sent[:_WARM_UP]:
-                _search(server.port, body)
-            for number in range(_ROUNDS):
-                bodies = sent[_WARM_UP + number * callers :][:callers]
-                with ThreadPoolExecutor(callers) as crowd:
-                    traces = set(crowd.map(lambda body: _search(server.port, body), bodies))
-                if found := _shared(collector.wait(partial(_complete, traces), _SECONDS), traces):
-                    break
-            else:
-                raise RuntimeError(f"in {_ROUNDS} rounds of {callers} searches no two shared a batch")
+            search = partial(_search, server.port)
+            for body in photographs[:_WARM_UP]:
+                search(body)
+            with ThreadPoolExecutor(beside + 1) as crowd:
+                for number, body in enumerate(photographs[_WARM_UP:]):
+                    ours = crowd.submit(search, body)
+                    others = list(crowd.map(search, _tiny(beside, number)))
+                    ended = partial(_ended, {ours.result(), *others})
+                    if shared := _shared(collector.wait(ended, _SECONDS), ours.result()):
+                        found.append(shared)
+                    if len(found) == of:
+                        break
+    if not found:
+        raise RuntimeError(f"in {_ROUNDS} rounds of {beside + 1} searches it never led a batch of several")
     found_on = machine.describe()
     on = f"{found_on['processor']}, {found_on['cores']} cores"
-    about = f"One of {callers} searches at once for a JPEG of 640 x 480, on {on} (python -m bench trace)"
-    kept = [{name: value for name, value in asdict(span).items() if name not in _LEFT_OUT} for span in found]
+    about = (
+        f"For a JPEG of 640 x 480, beside {beside} searches for tiny pictures, the quickest of {len(found)}, on {on} "
+        "(python -m bench trace)"
+    )
+    quickest = min(found, key=_took)
+    kept = [{name: value for name, value in asdict(span).items() if name not in _LEFT_OUT} for span in quickest]
     return {"about": about, "machine": found_on, "spans": kept}
+
+
+def _tiny(count: int, number: int) -> Iterator[bytes]:
+    """So many requests of another client, for pictures that no other `number` gives."""
+    for one in range(count):
+        out = io.BytesIO()
+        Image.new("RGB", (32, 32), (number, one, 128)).save(out, "PNG")
+        yield pictures.form(out.getvalue(), {"clientId": "beside"})
 
 
 def _search(port: int, body: bytes) -> str:
@@ -103,7 +125,7 @@ def _search(port: int, body: bytes) -> str:
     return trace
 
 
-def _complete(traces: set[str], spans: Sequence[Span]) -> bool:
+def _ended(traces: set[str], spans: Sequence[Span]) -> bool:
     """Whether all requests of these traces are over, and all batches that they were in."""
     ours = [span for span in spans if span.trace in traces]
     over = {span.trace for span in ours if span.kind == "server"}
@@ -111,8 +133,11 @@ def _complete(traces: set[str], spans: Sequence[Span]) -> bool:
     return over == traces and batched >= {span.place for span in ours if span.name == "embed"}
 
 
-def _shared(spans: Sequence[Span], traces: set[str]) -> list[Span]:
-    """The trace with the batch of most requests, where that is more than one; otherwise nothing."""
-    batches = [span for span in spans if span.name == "batch" and span.trace in traces]
-    most = max(batches, key=lambda span: len(span.links))
-    return [span for span in spans if span.trace == most.trace] if len(most.links) > 1 else []
+def _shared(spans: Sequence[Span], trace: str) -> list[Span]:
+    """The spans of this trace, where a batch of several requests is among them; otherwise nothing."""
+    ours = [span for span in spans if span.trace == trace]
+    return ours if any(span.name == "batch" and len(span.links) > 1 for span in ours) else []
+
+
+def _took(spans: Sequence[Span]) -> int:
+    return max(span.ended for span in spans) - min(span.began for span in spans)

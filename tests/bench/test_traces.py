@@ -51,9 +51,9 @@ def test_every_span_is_a_line_below_that_of_the_span_around_it() -> None:
 def test_the_command_records_a_server_whose_searches_share_a_batch(new_shop: NewShop, tmp_path: Path) -> None:
     json_file, svg = tmp_path / "trace.json", tmp_path / "trace.svg"
     with new_shop() as shop:
-        where = ["--database-url", shop.database_url, "--data", str(shop.data), "--threads", "1", "--batch", "8"]
+        where = ["--database-url", shop.database_url, "--data", str(shop.data), "--threads", "2", "--batch", "8"]
         flags = ["--model", str(STARTER), f"--server={shlex.join(where)}"]
-        assert command.main([*flags, "--callers", "6", "--json", str(json_file), "--svg", str(svg)]) == 0
+        assert command.main([*flags, "--of", "1", "--json", str(json_file), "--svg", str(svg)]) == 0
     report = json.loads(json_file.read_text())
     (batch,) = [one for one in report["spans"] if one["name"] == "batch"]
     assert len(batch["links"]) == batch["attributes"]["twinlens.batch.size"] > 1
