@@ -75,8 +75,7 @@ def image(engine: Podman) -> dict[str, Any]:
 def engine_and_image(engine: Podman, image: dict[str, Any]) -> Iterator[Podman]:
     """With no container left over."""
     yield engine
-    engine("rm", "--force", "--all", "--time=1")
-    engine("volume", "rm", "--force", "--all")
+    engine.clear()
 
 
 def until_healthy(engine: Podman, name: str) -> None:

@@ -72,6 +72,13 @@ class Podman:
         command = ["podman", *self._store, "logs", name]
         return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 
+    def clear(self) -> None:
+        """Remove all containers and their volumes."""
+        # Whose network another one shares goes only after that one.
+        self("rm", "--force", "--all", "--time=1", may_fail=True)
+        self("rm", "--force", "--all", "--time=1")
+        self("volume", "rm", "--force", "--all")
+
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         (found,) = json.loads(self(kind, "inspect", name))
         return dict(found)
@@ -97,7 +104,7 @@ def podman() -> Iterator[Podman]:
         _make_base(engine, folder / "base")
         yield engine
     finally:
-        engine("rm", "--force", "--all", "--time=1", may_fail=True)
+        engine.clear()
         engine("rmi", "--force", "--all", may_fail=True)
         shutil.rmtree(folder, ignore_errors=True)
 
