@@ -39,6 +39,7 @@ from server.operations.progress import ShowProgress
 
 _QUERIES = Queries.read("backup.sql")
 _MEGABYTE = 1_000_000
+_NONE: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def restore(
     with connect(direct.url, lasting=True, pooling=direct.pooling) as connection:
         lock_migrations(connection)  # no server makes its tables meanwhile
         shelves = Shelves(store, archive, manifest)
+        objects, applied = 0, _NONE
         try:
             filled = _values(connection, "filled", schema=_fitting_schema(connection, manifest))
             note = ask(shelves.left(_recorded(connection))) if filled and with_media else None
             if note is not None:
-                objects, applied = manifest.objects, ()
+                objects = manifest.objects
             elif filled:
                 raise BackupRefused(
                     f"The database holds tables already ({', '.join(filled[:3])}...): a backup is restored into an "
@@ -99,7 +101,6 @@ def restore(
                 )
             else:
                 loader = Loader(direct.url, connection, manifest)
-                objects = 0
                 if with_media:
                     note = asyncio.run(shelves.prepare())
                     objects = asyncio.run(shelves.fill(show(manifest.objects, "pictures and thumbnails")))
