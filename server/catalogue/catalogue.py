@@ -34,10 +34,11 @@ from server.catalogue.rows import (
     SpaceRow,
 )
 from server.catalogue.search import Searcher
+from server.catalogue.turns import Turns
 from server.catalogue.vectors import halves
 from server.database.connections import Direct, connection_of_its_own
 from server.database.failures import translated
-from server.database.locks import LOCKS_OF_MEDIA
+from server.database.locks import LOCK_TIMEOUT_SECONDS, LOCKS_OF_MEDIA
 from server.database.pool import Pool
 from server.database.queries import Queries
 from server.database.replica import Replica
@@ -47,6 +48,7 @@ from server.preprocessing.readings import READING
 
 T = TypeVar("T")
 
+_AT_ONCE = 3  # writes of one product: where somebody has locked it, they wait, each on one of the few connections
 _TRIES = 3  # of a statement that a twin of the same request can leave without a row; the next one finds the twin's
 
 
@@ -73,6 +75,7 @@ class Catalogue:
         it, `pool` is the owner's."""
         self.space = space
         self._runner = Runner(pool)
+        self._turns = Turns(_AT_ONCE, LOCK_TIMEOUT_SECONDS)
         self._background = Runner(background or pool)
         queries = Queries.read("queries.sql").of(space.table)
         queries = queries.including("product_api_id", "media_api_id")
@@ -121,7 +124,8 @@ class Catalogue:
                     return stored
             raise CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
-        return await self._runner.write(put, "put_product", client=client_id)
+        async with self._turns.turn((client_id, "product", product_id)):
+            return await self._runner.write(put, "put_product", client=client_id)
 
     async def get_product(self, client_id: str, product_id: str) -> Product:
         """Raises ProductNotFound."""
@@ -151,7 +155,8 @@ class Catalogue:
             keys = [media[key] for media in gone for key in ("s3_key", "thumbnail_key")]
             return [key for key in keys if key is not None]
 
-        return await self._runner.write(delete, "delete_product", client=client_id)
+        async with self._turns.turn((client_id, "product", product_id)):
+            return await self._runner.write(delete, "delete_product", client=client_id)
 
     # --- media -------------------------------------------------------------------------------------------------------
 
@@ -195,7 +200,8 @@ class Catalogue:
                     stored = replace(stored, blank=blank)
             return stored, added is not None
 
-        return await self._runner.write(add, "add_media", client=media.client_id)
+        async with self._turns.turn((media.client_id, "product", media.product_id)):
+            return await self._runner.write(add, "add_media", client=media.client_id)
 
     async def find_media_by_digest(self, client_id: str, product_id: str, digest: Digest) -> Media | None:
         """The media of the product whose bytes have this SHA-256."""
@@ -221,7 +227,8 @@ class Catalogue:
                 raise MediaNotFound
             return gone
 
-        return await self._runner.write(delete, "delete_media", client=client_id)
+        async with self._turns.turn((client_id, "media", media_id)):
+            return await self._runner.write(delete, "delete_media", client=client_id)
 
     async def media_vector(self, client_id: str, media_id: str) -> MediaVector | None:
         """The media's vector in this space, as it is stored; None when it has none."""
