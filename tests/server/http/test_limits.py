@@ -105,7 +105,7 @@ def limiting(
 
     app = assemble(Settings(**settings), [quick, form, json, waits], lifespan, door=[known, limited])
     # What is observed is of no matter here, and takes the rest of the services.
-    app.state.services = SimpleNamespace(terms=terms, metrics=_Metrics())
+    app.state.services = SimpleNamespace(terms=terms, metrics=_Metrics(), tracer=None)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client, clock, terms
 
