@@ -27,7 +27,10 @@ async def held_if_free(url: str, lock: Lock, *, pooling: Pooling = "auto") -> As
     """
     async with connection_of_its_own(url, pooling=pooling) as connection:
         if connection.per_transaction is None:
-            yield await _ask(connection, "SELECT pg_try_advisory_lock(%s, %s)", lock)
+            locked = await _ask(connection, "SELECT pg_try_advisory_lock(%s, %s)", lock)
+            yield locked
+            if locked:
+                await _release(connection, lock)
             return
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(connection.transaction())
@@ -52,6 +55,14 @@ async def held(url: str, lock: Lock, *, pooling: Pooling = "auto") -> AsyncItera
         if connection.per_transaction is None:
             await connection.execute("SELECT pg_advisory_lock(%s, %s)", lock)
         yield
+        if connection.per_transaction is None:
+            await _release(connection, lock)
+
+
+async def _release(connection: AsyncSessionConnection, lock: Lock) -> None:
+    """Give it back now. It would go with the session as well, but a pooler ends that some time after the connection."""
+    with contextlib.suppress(psycopg.Error):  # then it has gone with the connection, and the work is done
+        await connection.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
 async def _ask(connection: AsyncSessionConnection, query: str, lock: Lock) -> bool:
