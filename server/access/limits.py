@@ -50,6 +50,23 @@ class Left:
     """Seconds until one is left; 0 where one was."""
 
 
+class Bucket:
+    """One allowance that is nobody's in particular, such as that of lines of a log."""
+
+    def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
+        self._allowance = allowance
+        self._clock = clock
+        self._full_at = clock()
+
+    def take(self) -> bool:
+        """Take one, if there is one left; whether there was."""
+        now = self._clock()
+        if self._allowance.wait(self._full_at, now):
+            return False
+        self._full_at = self._allowance.after(1, self._full_at, now)
+        return True
+
+
 class Limiter(Protocol):
     """Keeps account of allowances."""
 

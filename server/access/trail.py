@@ -19,9 +19,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, scalar_row
 
 from server.access.audit import Entry, columns
+from server.access.limits import Bucket
 from server.database.queries import Queries
 from server.database.runner import Runner
 from server.errors import BadParameter, TwinlensError
+from server.limits import Allowance
 
 FLUSH_SECONDS = 1.0
 """Between two batches: a server that is killed loses the rows of so long, and none of the lines."""
@@ -52,14 +54,12 @@ class Trail:
         self._queries = Queries.read("audit.sql")
         self._waiting: deque[Entry] = deque()
         self._left_out: Counter[tuple[int | None, str | None]] = Counter()
-        self._clock = clock
-        self._tokens = REFUSED_AT_ONCE
-        self._counted_at = clock()
+        self._refused = Bucket(Allowance(REFUSED_EACH_SECOND, REFUSED_AT_ONCE), clock)
         self._writing = asyncio.Lock()
 
     def add(self, entry: Entry, *, refused: bool = False) -> None:
         """Have an entry kept; returns at once. `refused`: nothing was changed, and it may be one of a flood."""
-        if refused and not self._room():
+        if refused and not self._refused.take():
             self._left_out[entry.status, entry.code] += 1
             return
         _log.info("%s", entry, extra={"fields": entry.fields})
@@ -72,16 +72,6 @@ class Trail:
             self._waiting.append(entry)
         else:
             self._left_out[entry.status, entry.code] += entry.count
-
-    def _room(self) -> bool:
-        """Whether another refused write is kept by itself: a token bucket."""
-        now = self._clock()
-        self._tokens = min(REFUSED_AT_ONCE, self._tokens + (now - self._counted_at) * REFUSED_EACH_SECOND)
-        self._counted_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
     async def flush(self) -> None:
         """Write what waits. Raises CatalogueUnavailable's kinds, and what was not written waits on.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from granian.log import LogLevels
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from server import __version__
 from server.access import stored_keys
 from server.artifact.artifact import Artifact
 from server.commands.supervisor import Supervisor
@@ -67,13 +67,12 @@ def serve(settings: Settings) -> int:
 
 
 def _log_start(settings: Settings) -> None:
-    version = _version()
     _log.info(
         "Twinlens %s starts, with Python %s on %s.",
-        version,
+        __version__,
         platform.python_version(),
         platform.platform(),
-        extra={"fields": {"event": "start", "version": version}},
+        extra={"fields": {"event": "start", "version": __version__}},
     )
     changed = [f"{name}={shlex.quote(value)}" for name, value in settings.described(changed=True).items()]
     _log.info(
@@ -81,13 +80,6 @@ def _log_start(settings: Settings) -> None:
         f"{' '.join(changed)}, and for the rest the defaults" if changed else "the defaults",
         extra={"fields": {"event": "settings", "settings": settings.described()}},
     )
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("twinlens")
-    except importlib.metadata.PackageNotFoundError:  # the code was copied somewhere
-        return "of an unknown version"
 
 
 def _see_to_keys(settings: Settings, url: str) -> None:

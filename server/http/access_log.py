@@ -12,9 +12,11 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from server.access.limits import Bucket
 from server.access.scopes import Principal
 from server.http import timing
 from server.http.request import CLIENT, CODE, PRINCIPAL
+from server.limits import Allowance
 from server.operations.lines import FIELDS, Fields, about
 
 REFUSED_EACH_SECOND = 50.0
@@ -78,30 +80,20 @@ class AccessLog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tokens = REFUSED_AT_ONCE
-        self._counted_at = self._summed_up_at = clock()
+        self._refused = Bucket(Allowance(REFUSED_EACH_SECOND, REFUSED_AT_ONCE), clock)
+        self._summed_up_at = clock()
         self._left_out: Counter[tuple[int, str | None]] = Counter()
 
     def add(self, scope: HTTPScope, status: int | None) -> None:
         """`status`: None where nothing was answered."""
         if self._left_out and self._clock() - self._summed_up_at >= _SUMMED_UP_EACH_SECONDS:
             self._sum_up()
-        if status is not None and (400 <= status < 500 or status == 503) and not self._room():
+        if status is not None and (400 <= status < 500 or status == 503) and not self._refused.take():
             self._left_out[status, scope["state"].get(CODE)] += 1
             return
         level = logging.DEBUG if status == 200 and scope.get("path_template") in _PROBES else logging.INFO
         if _log.isEnabledFor(level):
             _write(level, scope, status)
-
-    def _room(self) -> bool:
-        """Whether another refused request has a line of its own: a token bucket."""
-        now = self._clock()
-        self._tokens = min(REFUSED_AT_ONCE, self._tokens + (now - self._counted_at) * REFUSED_EACH_SECOND)
-        self._counted_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
     def _sum_up(self) -> None:
         counts, self._left_out = self._left_out, Counter()

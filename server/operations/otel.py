@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from time import perf_counter, time_ns
 
 from opentelemetry import propagate, trace
@@ -17,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
+from server import __version__
 from server.errors import TwinlensError
 from server.tracing import NOTHING, Attributes, Span, Value
 
@@ -158,9 +158,11 @@ def _nanoseconds(seconds: float) -> int:
 
 def _resource() -> Resource:
     """What sends the spans; what the variables say of it goes before what we do."""
-    ours = {"service.name": "twinlens", "service.instance.id": str(uuid.uuid4())}
-    with suppress(PackageNotFoundError):  # a server may run from its files alone, as in the image
-        ours["service.version"] = version("twinlens")
+    ours = {
+        "service.name": "twinlens",
+        "service.instance.id": str(uuid.uuid4()),
+        "service.version": __version__,
+    }
     return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
 
 
