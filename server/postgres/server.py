@@ -7,6 +7,7 @@ listens on a socket in a private folder and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -28,18 +29,21 @@ from server.postgres.process import (
     acquire_lock,
     discard_stale_pid_files,
     environment,
+    postmaster_of,
     settings,
     stop_with_parent,
     tail,
 )
 from server.postgres.sockets import make_socket_folder, socket_folder, url_of
+from server.postgres.stuck import refuses_for_ever
 
 _log = logging.getLogger(__name__)
 
 DATABASE = "twinlens"
 
 START_LIMIT = 120.0  # seconds; recovery after a crash can need most of it
-HANDOVER_LIMIT = 60.0  # seconds for the PostgreSQL of a killed predecessor to finish
+HANDOVER_STEPS = ((0, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))  # for that of a killed predecessor
+_LOOKS = (3, 5.0)  # a PostgreSQL that was found stuck so many times, so many seconds apart, is started again
 _LOOK_PAUSE = 0.1  # seconds between two looks whether the PostgreSQL that another process starts answers
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 LOG_LIMIT = 16 * 1024 * 1024  # bytes; a start moves a longer log away and begins an empty one
@@ -164,9 +168,7 @@ class EmbeddedPostgres:
         # Every process of PostgreSQL inherits this lock. So it is free only when all of them are gone, including those
         # that a killed predecessor left behind to finish. Whatever a leftover pid file says is then out of date.
         if self._running_lock == -1:
-            running = acquire_lock(self.cluster.with_name(self.cluster.name + ".running"), wait=HANDOVER_LIMIT)
-            if running is None:
-                raise StartRefused(f"A PostgreSQL that was left behind still uses {self.cluster}: stop it first.")
+            running = self._take_over()
             self._locks.append(running)
             self._running_lock = running
         if not (self.cluster / "PG_VERSION").exists():
@@ -178,6 +180,27 @@ class EmbeddedPostgres:
             self.log.replace(self.log.with_suffix(".log.1"))
         make_socket_folder(self.cluster, self._account)
         return self.log.stat().st_size if self.log.exists() else 0
+
+    def _take_over(self) -> int:
+        """The lock that every process of PostgreSQL inherits, once those that were left behind are gone.
+
+        They finish by themselves, as a rule. One that was stopped while it recovered from a crash has been seen to wait
+        for ever; nobody else manages it, so it is ended, which costs another recovery. Raises StartRefused.
+        """
+        path = self.cluster.with_name(self.cluster.name + ".running")
+        for signal_number, patience in HANDOVER_STEPS:
+            if signal_number and (pid := postmaster_of(self.cluster)) is not None:
+                _log.warning(
+                    "A PostgreSQL that was left behind, process %d, does not finish: it gets %s.",
+                    pid,
+                    signal.Signals(signal_number).name,
+                    extra={"fields": {"event": "postgres_left_behind", "postgresPid": pid}},
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal_number)
+            if (running := acquire_lock(path, wait=patience)) is not None:
+                return running
+        raise StartRefused(f"A PostgreSQL that was left behind still uses {self.cluster}: stop it first.")
 
     def _make_cluster(self) -> None:
         """Run initdb beside the final place, then move the result there: no incomplete cluster ever lies there."""
@@ -301,6 +324,7 @@ class EmbeddedPostgres:
         this thread, which lives as long as the process.
         """
         pause, ended = 0.1, False
+        threading.Thread(target=self._look, name="postgres-look", daemon=True).start()
         while True:
             began = time.monotonic()
             try:
@@ -335,6 +359,27 @@ class EmbeddedPostgres:
             self.on_restart()
             self._closing.wait(pause)
             pause = min(pause * 2, 5.0)
+
+    def _look(self) -> None:
+        """A thread that ends a postmaster which lives and will never accept a connection again, so that it is started
+        anew."""
+        times, pause = _LOOKS
+        found, seen = None, 0
+        while not self._closing.wait(pause):
+            child = self._child
+            if child is None or child.poll() is not None or not refuses_for_ever(self.url, child.pid):
+                found, seen = None, 0
+                continue
+            found, seen = child, seen + 1 if found is child else 1
+            if seen < times:
+                continue
+            _log.error(
+                "the embedded PostgreSQL refuses every connection and does nothing to change that; it is ended",
+                extra={"fields": {"event": "postgres_stuck", "postgresPid": child.pid}},
+            )
+            for signal_number, patience in STOP_STEPS[1:]:
+                child.send_signal(signal_number)
+                self._closing.wait(patience)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         discard_stale_pid_files(self.cluster)

@@ -20,6 +20,7 @@ from server.database.pool import open_pool
 from server.errors import DatabaseUnusable, StartRefused
 from server.postgres.process import acquire_lock
 from server.postgres.server import EmbeddedPostgres
+from server.postgres.stuck import refuses_for_ever
 from server.spaces.spaces import SpaceDescription, open_space
 from tests.support.postgres import PATIENCE, Embedded, answers, ask, eventually, lives, parent_process, read_pid
 
@@ -87,6 +88,22 @@ async def test_a_killed_postmaster_comes_back_and_the_catalogue_answers_again(
             assert postgres.pid != first
 
 
+def test_one_that_lives_and_accepts_no_connection_any_more_is_started_again(
+    tmp_path: Path, embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.postgres.server._LOOKS", (2, 0.1))
+    restarts: list[None] = []
+    with embedded(tmp_path) as postgres:
+        postgres.on_restart = lambda: restarts.append(None)
+        first = postgres.pid
+        assert first is not None
+        with psycopg.connect(postgres.url):
+            assert not refuses_for_ever(postgres.url, first)
+            os.kill(first, signal.SIGTERM)  # it waits for its clients to leave, and accepts none meanwhile
+            eventually(lambda: postgres.pid not in (None, first) and answers(postgres.url))
+        assert len(restarts) == 1
+
+
 def test_a_parent_that_is_killed_stops_postgres_and_the_next_start_succeeds(tmp_path: Path, embedded: Embedded) -> None:
     process = parent_process(tmp_path, "time.sleep(600)")
     pid = read_pid(process)
@@ -98,6 +115,24 @@ def test_a_parent_that_is_killed_stops_postgres_and_the_next_start_succeeds(tmp_
         postgres.start()  # at once, while the old one may still be at it
     assert not lives(pid)
     assert ask(postgres.url, "SELECT n FROM kept") == 42
+
+
+def test_a_postgres_that_was_left_behind_and_does_not_finish_is_ended(
+    tmp_path: Path, embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "server.postgres.server.HANDOVER_STEPS", ((0, 0.2), (signal.SIGQUIT, 0.2), (signal.SIGKILL, 30.0))
+    )
+    process = parent_process(tmp_path, "time.sleep(600)")
+    pid = read_pid(process)
+    postgres = embedded(tmp_path)
+    ask(postgres.url, "CREATE TABLE kept AS SELECT 42 AS n")
+    os.kill(pid, signal.SIGSTOP)  # it can do nothing about its end
+    process.kill()
+    process.communicate()
+    with postgres:
+        assert not lives(pid)
+        assert ask(postgres.url, "SELECT n FROM kept") == 42
 
 
 def test_a_parent_that_just_ends_stops_postgres(tmp_path: Path, embedded: Embedded) -> None:
