@@ -14,8 +14,10 @@ import pytest
 from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
+from server.settings import TEST_PREFIX
 from tests.support import artifacts, vectors
 from tests.support.databases import database_of, discard, fresh_database, postgres
+from tests.support.picture_host import PictureHost, picture_host
 from tests.support.process import Process, Serve
 from tests.support.serving import Client, NewShop, Shop, serving
 
@@ -113,10 +115,20 @@ def shop(new_shop: NewShop) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="session")
-def api(new_shop: NewShop) -> Iterator[Client]:
+def pictures() -> Iterator[PictureHost]:
+    """A host that `api` may fetch pictures from; a test answers at paths of its own."""
+    with picture_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def api(new_shop: NewShop, pictures: PictureHost) -> Iterator[Client]:
     """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
-    with new_shop() as shop, serving(*shop, demo=True, max_upload=4_000_000) as client:
-        yield client
+    with pytest.MonkeyPatch.context() as patched, new_shop() as shop:
+        patched.setenv(f"{TEST_PREFIX}FETCH_LOOPBACK", "on")
+        hosts = (f"localhost:{pictures.port}",)
+        with serving(*shop, demo=True, max_upload=4_000_000, fetch_hosts=hosts) as client:
+            yield client
 
 
 @pytest.fixture(scope="session")

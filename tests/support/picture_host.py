@@ -40,11 +40,15 @@ class PictureHost:
     """What it answers is decided by the path; a path that it does not know is 404."""
 
     port: int = 0
+    """Of 127.0.0.1; `url` has it."""
     answers: dict[str, Raw] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     gone: threading.Event = field(default_factory=threading.Event)
     """Set once a caller has gone before its answer was complete."""
+
+    def url(self, path: str) -> str:
+        return f"http://localhost:{self.port}{path}"
 
     def serve(self, connection: socketserver.StreamRequestHandler) -> None:
         self.connections += 1
