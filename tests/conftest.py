@@ -14,10 +14,9 @@ import pytest
 from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
-from server.settings import TEST_PREFIX
 from tests.support import artifacts, vectors
 from tests.support.databases import database_of, discard, fresh_database, postgres
-from tests.support.picture_host import PictureHost, picture_host
+from tests.support.picture_host import PictureHost, fetched_from, picture_host
 from tests.support.process import Process, Serve
 from tests.support.serving import Client, NewShop, Shop, serving
 
@@ -124,11 +123,9 @@ def pictures() -> Iterator[PictureHost]:
 @pytest.fixture(scope="session")
 def api(new_shop: NewShop, pictures: PictureHost) -> Iterator[Client]:
     """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
-    with pytest.MonkeyPatch.context() as patched, new_shop() as shop:
-        patched.setenv(f"{TEST_PREFIX}FETCH_LOOPBACK", "on")
-        hosts = (f"localhost:{pictures.port}",)
-        with serving(*shop, demo=True, max_upload=4_000_000, fetch_hosts=hosts) as client:
-            yield client
+    chosen = {"demo": True, "max_upload": 4_000_000}
+    with fetched_from(pictures) as hosts, new_shop() as shop, serving(*shop, **chosen, **hosts) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
+from server.settings import TEST_PREFIX
+
 Raw = bytes | Iterable[bytes]
 """What is sent for one request: all of it, or piece by piece."""
 
@@ -100,3 +104,11 @@ def picture_host(certificate: ssl.SSLContext | None = None) -> Iterator[PictureH
         finally:
             server.shutdown()
             running.join()
+
+
+@contextmanager
+def fetched_from(host: PictureHost) -> Iterator[dict[str, Any]]:
+    """A block in which servers that are started with these settings fetch pictures from this host."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"{TEST_PREFIX}FETCH_LOOPBACK", "on")
+        yield {"fetch_hosts": (f"localhost:{host.port}",)}

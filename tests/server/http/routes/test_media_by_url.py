@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from server.settings import TEST_PREFIX
-from tests.support.picture_host import PictureHost, answer, picture_host, redirect
+from tests.support.picture_host import PictureHost, answer, fetched_from, picture_host, redirect
 from tests.support.pictures import unseen
 from tests.support.process import KEYBOARD
 from tests.support.serving import Client, serving
@@ -177,3 +178,23 @@ def test_a_server_without_the_setting_fetches_nothing_nor_does_one_whose_host_is
                 assert refusal(refused) == (422, "url_refused")
                 assert refused.json()["error"] == said
         assert host.connections == 0
+
+
+def test_a_fetched_picture_counts_for_the_limits_of_its_client(
+    database_url: str, tmp_path: Path, client_id: str
+) -> None:
+    limits = "pictures=0.001/2,bytes=1MB"
+    with picture_host() as host, fetched_from(host) as hosts:
+        host.answers["/large"] = answer(bytes(300_000))
+        with serving(database_url, tmp_path, client_limits=limits, **hosts) as client:
+            client.put("/v1/products/p", json={"name": "P", "clientId": client_id})
+            named, whose = {"url": host.url("/large")}, {"clientId": client_id}
+            answers = [client.post("/v1/products/p/media", json=named, params=whose) for _ in range(3)]
+            assert [refusal(one) for one in answers] == [
+                (415, "not_a_picture"),
+                (415, "not_a_picture"),
+                (429, "rate_limited"),
+            ]
+            left = [int(re.findall(r'"bytes";r=([0-9]+)', one.headers["RateLimit"])[0]) for one in answers[:2]]
+        assert [one.path for one in host.asked] == ["/large", "/large"]
+    assert left[0] - left[1] >= 300_000 - 10_000  # some of it has come back meanwhile
