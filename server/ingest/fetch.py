@@ -159,7 +159,7 @@ class Fetcher:
         return await self._fetch(url, known, within, through)
 
     async def _fetch(self, url: str, known: Validators, within: float, through: Passage) -> Fetched | None:
-        seconds, began = min(self._seconds, within), perf_counter()
+        seconds, began = max(0.0, min(self._seconds, within)), perf_counter()
         result = "left"
         try:
             target = Target.of(url)
