@@ -123,8 +123,11 @@ def pictures() -> Iterator[PictureHost]:
 @pytest.fixture(scope="session")
 def api(new_shop: NewShop, pictures: PictureHost) -> Iterator[Client]:
     """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
-    chosen = {"demo": True, "max_upload": 4_000_000}
-    with fetched_from(pictures) as hosts, new_shop() as shop, serving(*shop, **chosen, **hosts) as client:
+    with (
+        fetched_from(pictures) as hosts,
+        new_shop() as shop,
+        serving(*shop, demo=True, max_upload=4_000_000, **hosts) as client,
+    ):
         yield client
 
 

@@ -227,7 +227,7 @@ def test_a_network_policy_lets_pictures_be_fetched_from_the_internet_and_not_fro
     assert [port["port"] for port in rule["ports"]] == [443, 80]
     for block in (one["ipBlock"] for one in rule["to"]):
         within = ip_network(block["cidr"])
-        assert all(ip_network(one).subnet_of(within) for one in block.get("except", []))
+        assert all(ip_network(one).network_address in within for one in block.get("except", []))
     inside = ("10.1.2.3", "100.64.1.1", "127.0.0.1", "169.254.169.254", "172.20.0.1", "192.168.1.1", "fd00::1", "::1")
     assert [one for one in inside if _reached(rule, one)] == []
     assert all(_reached(rule, one) for one in ("93.184.215.14", "2606:4700:4700::1111"))
