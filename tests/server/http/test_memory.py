@@ -212,9 +212,10 @@ async def test_what_is_fetched_has_room_in_place_of_the_body_until_the_request_i
         assert held.held == FIRST + 1001
         raise Overloaded
 
+    within: Any = memory.within_memory(held)
     scope: Any = {"type": "http", "headers": [(b"content-length", b"2000")], "state": {}}
     with pytest.raises(Overloaded):
-        await memory.within_memory(held)(app)(scope, _nothing, _nothing)  # type: ignore[call-arg]
+        await within(app)(scope, _nothing, _nothing)
     assert held.held == 0
 
 
