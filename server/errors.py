@@ -525,8 +525,8 @@ class ExtraMissing(StartRefused):
     def __init__(self, module: str, extra: str) -> None:
         """`extra`: of the package twinlens, with which it comes."""
         super().__init__(
-            f"This needs {module}, which is not installed. It comes with the extra {extra} of twinlens: in the checkout, "
-            f"python -m pip install --constraint constraints.txt --editable '.[{extra}]'"
+            f"This needs {module}, which is not installed. It comes with the extra {extra} of twinlens; in the "
+            f"checkout: python -m pip install --constraint constraints.txt --editable '.[{extra}]'"
         )
         self.module, self.extra = module, extra
 

@@ -123,8 +123,8 @@ def keeping(direct: Direct, what: str = "A backup") -> Iterator[Keeping]:
         seen = preconditions.look(connection)
         if seen.standby:
             raise DatabaseUnfit(
-                f"The database {seen.database} is on a standby, where servers do not see that something needs the bytes "
-                "of pictures: give the URL of the primary."
+                f"The database {seen.database} is on a standby, where servers do not see that the bytes of pictures "
+                "are needed: give the URL of the primary."
             )
         keeper = Keeping(connection)
         keeper.begin()

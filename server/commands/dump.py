@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write the catalogue of one moment as Parquet files: products, media, and vectors with their space. Servers may "
-        "go on meanwhile. twinlens-dump.json is written last: a folder without it holds no whole dump."
+        "Write the catalogue of one moment as Parquet files: products, media, and vectors with their space. Servers "
+        "may go on meanwhile. twinlens-dump.json is written last: a folder without it holds no whole dump."
     )
     parser.add_argument(
         "--parquet", type=Path, required=True, metavar="DIR", help="where to; it must be empty or not there yet"
     )
     parser.add_argument("--client", metavar="ID", help="the catalogue of this client alone")
-    parser.add_argument(
-        "--all-spaces", action="store_true", help="the vectors of every space, not of the live one alone"
-    )
+    parser.add_argument("--all-spaces", action="store_true", help="vectors of every space, not of the live one alone")
     parser.add_argument("--with-pictures", action="store_true", help="copy the pictures and thumbnails, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on the last line")
 
@@ -72,8 +70,8 @@ def _sentence(folder: Path, made: Made) -> str:
     whose = f" of the client {manifest.client}" if manifest.client is not None else ""
     return (
         f"{folder} holds the catalogue{whose} as of {manifest.created_at}: {counted(manifest.products, 'product')}, "
-        f"{counted(manifest.media, 'picture')}{vectors}{pictures}; in {sum(one.bytes for one in manifest.files):,} bytes "
-        "of tables."
+        f"{counted(manifest.media, 'picture')}{vectors}{pictures}; in {sum(one.bytes for one in manifest.files):,} "
+        "bytes of tables."
     )
 
 

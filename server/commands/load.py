@@ -91,8 +91,8 @@ def _what_to_know(
         )
     if loaded.gone:
         lines.append(
-            f"Not loaded: {counted(loaded.gone, 'picture')} whose product is not in the database: it was deleted meanwhile, "
-            "or was left out, since another product has its SKU."
+            f"Not loaded: {counted(loaded.gone, 'picture')} whose product is not in the database: it was deleted "
+            "meanwhile, or was left out, since another product has its SKU."
         )
     if not (wanted.pictures and manifest.with_pictures):
         lines.append(

@@ -50,9 +50,7 @@ from server.spaces.spaces import SpaceDescription, find_live_space, open_space
 
 T = TypeVar("T")
 
-_QUERIES = (
-    Queries.read("dump.sql").including("product_api_id", "media_api_id").including("given_products", "given_media")
-)
+_QUERIES = Queries.read("dump.sql").including("product_api_id", "media_api_id", "given_products", "given_media")
 _EXAMPLES = 3
 _MEGABYTE = 1_000_000
 _TRIES = 5
@@ -146,8 +144,8 @@ def _objects(folder: Path, manifest: Manifest) -> Iterator[tuple[str, bytes, int
 def make_ready(settings: Settings, url: str, manifest: Manifest, wanted: Wanted) -> SpaceRow | None:
     """Have the database hold a catalogue that the dump fits; the space that its vectors go into, where it has them.
 
-    An empty one gets its tables, and the space of the artifact that the settings name. Raises DumpRefused where the live
-    space is another one, DatabaseUnusable, ArtifactInvalid.
+    An empty one gets its tables, and the space of the artifact that the settings name. Raises DumpRefused where the
+    live space is another one, DatabaseUnusable, ArtifactInvalid.
     """
     with connect(url) as connection:
         there = bool(migrations.look(connection).applied)
@@ -181,9 +179,9 @@ def _space_of(manifest: Manifest, space_id: str, whose: str) -> Space:
     if found is None:
         there = ", ".join(map(str, manifest.spaces))
         raise DumpRefused(
-            f"The dump has vectors of {there}, and {whose} the space {space_id[:12]}: vectors of different spaces cannot "
-            "be compared. Nothing was changed. For an empty database, name the dump's artifact with TWINLENS_MODEL; for "
-            "another one add --without-vectors, and servers embed the pictures whose bytes are in the store."
+            f"The dump has vectors of {there}, and {whose} the space {space_id[:12]}: vectors of different spaces "
+            "cannot be compared. Nothing was changed. For an empty database, name the dump's artifact with TWINLENS_MODEL; "
+            "for another one add --without-vectors, and servers embed the pictures whose bytes are in the store."
         )
     return found
 
@@ -203,8 +201,8 @@ def load(
 ) -> Loaded:
     """Load a dump that has been checked. `space`: what its vectors go into; None: they are left out.
 
-    Raises DumpRefused, StoreRefused, DatabaseUnusable and its kinds; what was loaded by then stays, and the same command
-    goes on.
+    Raises DumpRefused, StoreRefused, DatabaseUnusable and its kinds; what was loaded by then stays, and the same
+    command goes on.
     """
     pictures = wanted.pictures and manifest.with_pictures
     with contextlib.ExitStack() as stack:
@@ -336,8 +334,8 @@ class _Loading:
         """That nobody has changed what was compared. Raises DumpRefused."""
         if not self._wanted.keep and (unlike := self._unlike(statement, batch)):
             raise DumpRefused(
-                f"Somebody has changed these while the dump was loaded: {', '.join(unlike[:_EXAMPLES])}. What was loaded "
-                "before them stays. Add --keep to leave those as they are, and load the rest."
+                f"Somebody has changed these while the dump was loaded: {', '.join(unlike[:_EXAMPLES])}. What was "
+                "loaded before them stays. Add --keep to leave those as they are, and load the rest."
             )
 
     def _unlike(self, statement: str, batch: Mapping[str, list[Any]]) -> list[str]:
@@ -345,7 +343,8 @@ class _Loading:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             found = cursor.execute(_QUERIES[statement], batch).fetchall()
         return [
-            f"{what} {one['id']} of client {one['client_id']}{' (another product has its SKU)' if one['by_sku'] else ''}"
+            f"{what} {one['id']} of client {one['client_id']}"
+            + (" (another product has its SKU)" if one["by_sku"] else "")
             for one in found
         ]
 

@@ -67,7 +67,7 @@ class Parts:
 
     def close(self) -> list[File]:
         """Write the rest; all files of the table. There is one at least, so that an empty table has its columns."""
-        if self._waiting or not self._files:
+        if self._waiting or (self._writer is None and not self._files):
             self._write()
         self._finish()
         return self._files

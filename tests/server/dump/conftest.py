@@ -23,7 +23,8 @@ def furnished(postgres_url: str, template_database: str, tmp_path_factory: pytes
         furnish(place)
         run_sql(
             url,
-            """INSERT INTO products (id, "apiId", "clientId", name, sku) VALUES ('p0~1', 'p0', 'large', 'Another', 'S-1')""",
+            'INSERT INTO products (id, "apiId", "clientId", name, sku) '
+            "VALUES ('p0~1', 'p0', 'large', 'Another', 'S-1')",
         )
         yield place
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from server.dump import dump as making
 from server.dump.manifest import MANIFEST, read
 from server.dump.parts import Bounds, Parts
 from server.dump.tables import EMBEDDING
@@ -129,7 +128,9 @@ def test_all_spaces(furnished: Place, tmp_path: Path) -> None:
     assert (empty.num_rows, empty.schema.field(EMBEDDING).type) == (0, pa.list_(pa.float16(), 16))
 
 
-def test_a_large_catalogue_becomes_many_files_of_many_row_groups(furnished: Place, dumped: Path, tmp_path: Path) -> None:
+def test_a_large_catalogue_becomes_many_files_of_many_row_groups(
+    furnished: Place, dumped: Path, tmp_path: Path
+) -> None:
     """The bounds are small here; rows come from the database 500 at a time."""
     made = dump(furnished, tmp_path / "dump", bounds=Bounds(group_rows=1, file_rows=1))
     files = made.manifest.files_of("products")
@@ -218,9 +219,7 @@ def test_missing_and_changed_pictures_are_told_and_the_rest_is_dumped(writable: 
     assert made.manifest.media == PICTURES + VECTORS
 
 
-def test_a_store_that_goes_away_ends_the_dump(
-    writable: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_goes_away_ends_the_dump(writable: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = writable.store
 
     async def vanish(key: str, *, at_once: int) -> Opened:
@@ -250,5 +249,3 @@ def test_a_catalogue_must_be_there(bare_database_url: str, tmp_path: Path) -> No
     with pytest.raises(DatabaseUnusable, match="holds no catalogue"):
         dump(Place(bare_database_url, tmp_path / "media"), tmp_path / "dump")
     assert not (tmp_path / "dump").exists()
-
-
