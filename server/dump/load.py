@@ -180,8 +180,9 @@ def _space_of(manifest: Manifest, space_id: str, whose: str) -> Space:
         there = ", ".join(map(str, manifest.spaces))
         raise DumpRefused(
             f"The dump has vectors of {there}, and {whose} the space {space_id[:12]}: vectors of different spaces "
-            "cannot be compared. Nothing was changed. For an empty database, name the dump's artifact with TWINLENS_MODEL; "
-            "for another one add --without-vectors, and servers embed the pictures whose bytes are in the store."
+            "cannot be compared. Nothing was changed. For an empty database, name the dump's artifact with "
+            "TWINLENS_MODEL; for another one add --without-vectors, and servers embed the pictures whose bytes are in "
+            "the store."
         )
     return found
 

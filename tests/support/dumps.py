@@ -20,9 +20,8 @@ from tests.support.databases import run_sql
 
 def dump(place: Place, folder: Path, **options: Any) -> Made:
     """As the command does it. Options are those of `Wanted`, and `store`, `bounds`."""
-    beside = {name: options.pop(name) for name in ("bounds",) if name in options}
-    store = options.pop("store", place.store)
-    return make(Direct(place.url), store, folder, Wanted(**options), show=unseen, **beside)
+    store, bounds = options.pop("store", place.store), options.pop("bounds", None)
+    return make(Direct(place.url), store, folder, Wanted(**options), show=unseen, bounds=bounds)
 
 
 def load_back(place: Place, folder: Path, space: SpaceRow | None, **options: Any) -> Loaded:
@@ -41,8 +40,8 @@ def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
 
 COLUMNS = {
     "products": '"clientId", coalesce("apiId", id), name, sku, "isActive", attributes::text, "createdAt", "updatedAt"',
-    "media": 'm."clientId", coalesce(m."apiId", m.id), coalesce(p."apiId", p.id), kind, status, "s3Key", "thumbnailKey", '
-    '"contentType", bytes, width, height, "contentDigest", m."createdAt"',
+    "media": 'm."clientId", coalesce(m."apiId", m.id), coalesce(p."apiId", p.id), kind, status, "s3Key", '
+    '"thumbnailKey", "contentType", bytes, width, height, "contentDigest", m."createdAt"',
 }
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from server.catalogue.rows import SpaceRow
 from server.dump.manifest import MANIFEST, read
 from server.dump.parts import Bounds, Parts
 from server.dump.tables import EMBEDDING
@@ -23,7 +24,7 @@ from server.ingest.storage import MediaStore, Opened
 from tests.support.backups import PICTURES, VECTORS, Place
 from tests.support.catalogue import SPACE, D
 from tests.support.databases import run_sql
-from tests.support.dumps import catalogue, dump, rows_of
+from tests.support.dumps import catalogue, dump, load_back, rows_of
 from tests.support.spaces import NEW
 
 VECTORS_OF = f"vectors/{SPACE[:12]}"
@@ -34,7 +35,6 @@ def test_products_and_media_are_what_callers_see_of_them(furnished: Place, dumpe
     for table in ("products", "media"):
         rows = sorted((tuple(row.values()) for row in rows_of(dumped, table)), key=lambda row: row[:2])
         assert rows == seen[table]
-    assert [row["clientId"] for row in rows_of(dumped, "products") if row["id"] == "p0"].sort() is None
     assert {row["clientId"] for row in rows_of(dumped, "products") if row["id"] == "p0"} == {"acme", "large"}
 
 
@@ -129,20 +129,20 @@ def test_all_spaces(furnished: Place, tmp_path: Path) -> None:
 
 
 def test_a_large_catalogue_becomes_many_files_of_many_row_groups(
-    furnished: Place, dumped: Path, tmp_path: Path
+    writable: Place, empty: Place, space: SpaceRow, tmp_path: Path
 ) -> None:
-    """The bounds are small here; rows come from the database 500 at a time."""
-    made = dump(furnished, tmp_path / "dump", bounds=Bounds(group_rows=1, file_rows=1))
+    run_sql(
+        writable.url,
+        "INSERT INTO products (id, \"clientId\", name) SELECT 'q' || n, 'acme', 'Q' FROM generate_series(1, 2000) n",
+    )
+    made = dump(writable, tmp_path / "dump", bounds=Bounds(group_rows=500, file_rows=1000))
     files = made.manifest.files_of("products")
-    assert [one.path for one in files] == ["products/part-00000.parquet"]
-    run = Parts(tmp_path / "parts", "products", pq.read_schema(tmp_path / "dump" / files[0].path), Bounds(2, 10**9, 5))
-    rows = [("c", str(number), "n", None, True, "{}", 0, 0) for number in range(13)]
-    for row in rows:
-        run.add([row])
-    made_files = run.close()
-    assert [one.rows for one in made_files] == [6, 6, 1]
-    assert pq.ParquetFile(tmp_path / "parts" / made_files[0].path).num_row_groups == 3
-    assert [row["id"] for row in rows_of(tmp_path / "parts", "products")] == [row[1] for row in rows]
+    assert [one.path for one in files] == [f"products/part-{number:05}.parquet" for number in range(3)]
+    assert [one.rows for one in files] == [1000, 1000, 305]
+    assert pq.ParquetFile(tmp_path / "dump" / files[0].path).num_row_groups == 2
+    assert len({(row["clientId"], row["id"]) for row in rows_of(tmp_path / "dump", "products")}) == 2305
+    load_back(empty, tmp_path / "dump", space, pictures=False)
+    assert catalogue(empty.url) == catalogue(writable.url)
 
 
 def test_a_row_group_is_bounded_in_bytes_too(furnished: Place, dumped: Path, tmp_path: Path) -> None:

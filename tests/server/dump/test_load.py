@@ -62,17 +62,16 @@ def test_the_catalogue_is_the_same_to_the_last_bit_and_each_row_has_its_bytes(
 
 def test_the_same_load_twice_changes_nothing(dumped: Path, empty: Place, space: SpaceRow) -> None:
     load_back(empty, dumped, space)
-    before = {
-        table: run_sql(empty.url, f"SELECT xmin::text, t::text FROM {table} t ORDER BY 2") for table in TABLES(space)
-    }
+    before = versions(empty, space)
     assert load_back(empty, dumped, space) == Loaded()
-    assert before == {
-        table: run_sql(empty.url, f"SELECT xmin::text, t::text FROM {table} t ORDER BY 2") for table in TABLES(space)
-    }
+    assert versions(empty, space) == before
+    assert len(before) == PRODUCTS + MEDIA + MEDIA
 
 
-def TABLES(space: SpaceRow) -> tuple[str, ...]:  # noqa: N802 - reads as a constant
-    return "products", "media", space.table
+def versions(place: Place, space: SpaceRow) -> list[tuple[str, str]]:
+    """Every row with the transaction that wrote it."""
+    tables = ("products", "media", space.table)
+    return [row for one in tables for row in run_sql(place.url, f"SELECT xmin::text, t::text FROM {one} t ORDER BY 2")]
 
 
 def test_ids_are_those_of_the_api_whatever_other_clients_have(dumped: Path, empty: Place, space: SpaceRow) -> None:
@@ -180,7 +179,7 @@ def test_what_is_changed_while_the_dump_is_loaded_ends_it_with_a_sentence(
         run_sql(empty.url, """INSERT INTO products (id, "clientId", name) VALUES ('p1', 'acme', 'Mine')""")
 
     monkeypatch.setattr(loading._Loading, "begin", meddle)
-    with pytest.raises(DumpRefused, match="Somebody has changed these .* product p1 of client acme"):
+    with pytest.raises(DumpRefused, match=r"Somebody has changed these .* product p1 of client acme"):
         load_back(empty, dumped, space)
     monkeypatch.undo()
     loaded = load_back(empty, dumped, space, keep=True)
@@ -344,11 +343,9 @@ def test_one_that_was_cut_off_anywhere_goes_on(
     assert empty.objects == furnished.objects
 
 
-@pytest.fixture(
-    params=["products/part-00000.parquet", "media/part-00000.parquet", f"vectors/{SPACE[:12]}/part-00000.parquet"]
-)
+@pytest.fixture(params=["products", "media", f"vectors/{SPACE[:12]}"])
 def file(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return f"{request.param}/part-00000.parquet"
 
 
 def test_a_damaged_file_is_refused_before_anything_is_written(
@@ -416,7 +413,7 @@ def test_a_value_that_the_database_cannot_have_is_refused(copied: Path, empty: P
     table = pq.read_table(copied / path)
     at = table.schema.get_field_index("kind")
     forge(copied, path, table.set_column(at, "kind", pa.array(["poem"] * table.num_rows)))
-    with pytest.raises(DumpRefused, match="refuses rows of .*media/part-00000.parquet: .*media_kind_check"):
+    with pytest.raises(DumpRefused, match=r"refuses rows of .*media/part-00000.parquet: .*media_kind_check"):
         load_back(empty, copied, space)
 
 
