@@ -96,6 +96,8 @@ def make(
             ) from exc
         os.sync()  # names and pictures are on the disk before the manifest says so
         manifest = dump.manifest(described, copied)
+        # As readable as the files that it lists: nothing in it is secret.
+        os.fchmod(file.fileno(), (folder / manifest.files[0].path).stat().st_mode & 0o777)
         file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return Made(manifest, copied)
 

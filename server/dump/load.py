@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -48,9 +48,8 @@ from server.operations.progress import Progress, ShowProgress
 from server.settings import Settings
 from server.spaces.spaces import SpaceDescription, find_live_space, open_space
 
-T = TypeVar("T")
-
 _QUERIES = Queries.read("dump.sql").including("product_api_id", "media_api_id", "given_products", "given_media")
+_COMPARED: tuple[Table, ...] = ("products", "media")
 _EXAMPLES = 3
 _MEGABYTE = 1_000_000
 _TRIES = 5
@@ -250,11 +249,12 @@ class _Loading:
         """That no row is there already, and otherwise than in the dump. Raises DumpRefused."""
         if self._scalar("is_empty"):
             return
-        progress, unlike, examples = show(self._manifest.products + self._manifest.media, "rows compared"), 0, []
-        for table, statement in (("products", "unlike_products"), ("media", "unlike_media")):
+        progress, unlike = show(self._manifest.products + self._manifest.media, "rows compared"), 0
+        examples: list[str] = []
+        for table in _COMPARED:
             for _, batch in self._batches(table):
                 with self._transaction():
-                    found = self._unlike(statement, batch)
+                    found = self._unlike(f"unlike_{table}", batch)
                 unlike += len(found)
                 examples += found[: _EXAMPLES - len(examples)]
                 progress.add(len(batch["id"]))

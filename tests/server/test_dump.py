@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,18 @@ def test_a_dump_is_loaded_into_a_new_folder_and_every_picture_finds_itself(
     assert (beside["products"], beside["media"], beside["vectors"], beside["pictures"]) == (0, 0, 0, 0)
     assert finds_all(process)
     assert process.stop() == 0
+
+
+def test_what_the_documentation_reads_with_pyarrow_is_read(dumped: Path, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "dump.md").read_text("utf-8")
+    (code,) = (
+        one
+        for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "import pyarrow" in one and "lance" not in one
+    )
+    (tmp_path / "catalogue").symlink_to(dumped)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[:2] == ["fixed_size_list<element: halffloat>[512]", "demo-keyboard 1.0"]
 
 
 def test_without_vectors_a_server_embeds_them_and_finds_the_same(dumped: Path, serve: Serve, tmp_path: Path) -> None:

@@ -147,12 +147,11 @@ def test_an_older_database_is_not_brought_up_to_date_on_the_way(
 ) -> None:
     place = Place(bare_database_url, tmp_path / "media")
     older_database(place.url, tmp_path / "migrations")
-    for work in (
-        lambda: Commands(place, capsys).load(dumped, "--without-vectors"),
-        lambda: Commands(place, capsys).dump("--parquet", tmp_path / "dump"),
-    ):
-        with pytest.raises(DatabaseUnusable, match="of an older version of Twinlens"):
-            work()
+    commands = Commands(place, capsys)
+    with pytest.raises(DatabaseUnusable, match="of an older version of Twinlens"):
+        commands.load(dumped, "--without-vectors")
+    with pytest.raises(DatabaseUnusable, match="of an older version of Twinlens"):
+        commands.dump("--parquet", tmp_path / "dump")
     assert not (tmp_path / "dump").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from server.dump.parts import Bounds, Parts
 from server.dump.tables import EMBEDDING
 from server.errors import DatabaseUnusable, DumpRefused, StoreRefused
 from server.ingest.storage import MediaStore, Opened
+from tests import ROOT
 from tests.support.backups import PICTURES, VECTORS, Place
 from tests.support.catalogue import SPACE, D
 from tests.support.databases import run_sql
@@ -49,6 +51,14 @@ def test_each_column_has_the_type_that_the_documentation_says(dumped: Path) -> N
     assert json.loads(product["attributes"]) == {"price": 49.9}
     assert isinstance(product["createdAt"], datetime)
     assert product["createdAt"].tzinfo is not None
+
+
+def test_each_column_is_documented(dumped: Path) -> None:
+    text = (ROOT / "docs" / "dump.md").read_text("utf-8")
+    table = text[text.index("| table |") : text.index("## Reading it")]
+    documented = set(re.findall(r"`(\w+)`", re.sub(r"`\w*[<\[].*?`", "", table)))
+    columns = {name for path in dumped.rglob("*.parquet") for name in pq.read_schema(path).names}
+    assert columns <= documented
 
 
 def test_vectors_are_halves_of_a_fixed_size_bit_by_bit(furnished: Place, dumped: Path) -> None:
