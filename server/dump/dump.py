@@ -27,7 +27,7 @@ from psycopg.rows import TupleRow
 from server import __version__
 from server.backup.pictures import Copied, remember
 from server.backup.snapshot import Keeping, Promised, Snapshot, keeping, taken
-from server.backup.unfinished import unfinished
+from server.backup.unfinished import SUFFIX, unfinished
 from server.catalogue.rows import SpaceRow
 from server.database import preconditions
 from server.database.connections import Direct, connect
@@ -212,14 +212,21 @@ def _emptied_on_failure(folder: Path) -> Iterator[IO[bytes]]:
             except BaseException:
                 for one in ("products", "media", "vectors", OBJECTS, PICTURES):
                     shutil.rmtree(folder / one, ignore_errors=True)
-                (folder / f"{PICTURES}.part").unlink(missing_ok=True)
+                (folder / f"{PICTURES}{SUFFIX}").unlink(missing_ok=True)
                 raise
     except BaseException as exc:
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        if isinstance(exc, OSError):
-            raise DumpRefused(f"{folder} could not be written: {exc.strerror or exc}. Nothing is left of it.") from exc
         if isinstance(exc, BackupRefused):
-            raise DumpRefused(exc.sentence) from exc
+            cause = exc.__cause__
+            raise (_unwritten(folder, cause) if isinstance(cause, OSError) else DumpRefused(exc.sentence)) from exc
+        if isinstance(exc, OSError):
+            raise _unwritten(folder, exc) from exc
         raise
+
+
+def _unwritten(folder: Path, error: OSError) -> DumpRefused:
+    # pyarrow's errors have the number, and a page of words.
+    said = os.strerror(error.errno) if error.errno is not None else str(error)
+    return DumpRefused(f"{folder} could not be written: {said}. Nothing is left of it.")

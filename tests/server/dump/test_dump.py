@@ -17,17 +17,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from server.catalogue.rows import SpaceRow
+from server.database.migrations import migrate
 from server.dump.manifest import MANIFEST, read
 from server.dump.parts import Bounds, Parts
 from server.dump.tables import EMBEDDING
 from server.errors import DatabaseUnusable, DumpRefused, StoreRefused
 from server.ingest.storage import MediaStore, Opened
+from server.postgres.server import EmbeddedPostgres
 from tests import ROOT
 from tests.support.backups import PICTURES, VECTORS, Place
-from tests.support.catalogue import SPACE, D
-from tests.support.databases import run_sql
+from tests.support.catalogue import SPACE, D, open_test_space
+from tests.support.catalogue import fill as filled
+from tests.support.databases import cut_connections, discard, run_sql
 from tests.support.dumps import catalogue, dump, load_back, rows_of
+from tests.support.full_disk import fill, small_disk
 from tests.support.spaces import NEW
+from tests.support.standby import Standby
+from tests.support.vectors import unit_vectors
 
 VECTORS_OF = f"vectors/{SPACE[:12]}"
 
@@ -201,19 +207,52 @@ def test_an_empty_folder_is_filled(furnished: Place, tmp_path: Path) -> None:
     assert read(tmp_path / "dump").media == PICTURES + VECTORS
 
 
-def test_one_that_fails_leaves_nothing(furnished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Parts) -> None:
-        self.write_one_more = True  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
+def test_a_full_disk_is_a_sentence_and_nothing_is_left(furnished: Place, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk:
+        (disk / "empty").mkdir()
+        filling = fill(disk)
+        for name in ("new", "empty"):
+            with pytest.raises(DumpRefused, match="could not be written: No space left on device. Nothing is left"):
+                dump(furnished, disk / name, pictures=True)
+        assert sorted(one.name for one in disk.rglob("*")) == ["empty", "filling"]
+        filling.unlink()
+        with pytest.raises(DumpRefused, match="could not be written: No space left on device. Nothing is left"):
+            dump(furnished, disk / "new", pictures=True)  # the tables have room, and the pictures have none
+        assert [one.name for one in disk.rglob("*")] == ["empty"]
 
-    monkeypatch.setattr(Parts, "_finish", full)
-    with pytest.raises(DumpRefused, match="could not be written: No space left on device"):
-        dump(furnished, tmp_path / "dump")
+
+def test_a_database_that_goes_away_half_way_leaves_nothing(
+    writable: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Parts.close
+
+    def cut(parts: Parts) -> object:
+        cut_connections(writable.url)
+        return close(parts)
+
+    monkeypatch.setattr(Parts, "close", cut)
+    with pytest.raises(DatabaseUnusable):
+        dump(writable, tmp_path / "dump")
     assert not (tmp_path / "dump").exists()
-    (tmp_path / "dump").mkdir()
-    with pytest.raises(DumpRefused):
-        dump(furnished, tmp_path / "dump")
-    assert not list((tmp_path / "dump").iterdir())
+
+
+def test_a_standby_is_dumped_as_well_where_no_bytes_are_to_be_kept(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("servers")
+    folder.chmod(0o755)
+    quick = ("fsync=off", "full_page_writes=off")
+    primary = EmbeddedPostgres(folder / "primary", extra_settings=quick)
+    try:
+        migrate(primary.start())
+        filled(primary.url, open_test_space(primary.url), "acme", unit_vectors(20, D))
+        with Standby(primary, folder / "standby", extra_settings=quick) as standby:
+            standby.catch_up()
+            place = Place(standby.url, folder / "media")
+            made = dump(place, folder / "dump")
+            assert (made.manifest.media, made.manifest.spaces[0].vectors) == (20, 20)
+            with pytest.raises(DatabaseUnusable, match="is on a standby"):
+                dump(place, folder / "pictures", pictures=True)
+    finally:
+        discard(primary)
 
 
 def test_missing_and_changed_pictures_are_told_and_the_rest_is_dumped(writable: Place, tmp_path: Path) -> None:

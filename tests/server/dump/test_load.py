@@ -21,12 +21,14 @@ from server.dump import load as loading
 from server.dump import manifest as manifests
 from server.dump.load import Loaded
 from server.dump.manifest import MANIFEST, sha256_of
-from server.errors import DumpRefused, StoreRefused
+from server.errors import DatabaseUnusable, DumpRefused, StoreRefused
+from server.ingest.mark import settle
 from server.ingest.storage import MARK
 from tests.support.backups import LARGE, PICTURES, VECTORS, Place, digests_hold
 from tests.support.catalogue import SPACE, D
-from tests.support.databases import run_sql
+from tests.support.databases import cut_connections, run_sql
 from tests.support.dumps import catalogue, dump, load_back
+from tests.support.full_disk import fill, small_disk
 from tests.support.house import open_house, picture
 
 MEDIA = PICTURES + VECTORS
@@ -343,6 +345,39 @@ def test_one_that_was_cut_off_anywhere_goes_on(
     assert empty.objects == furnished.objects
 
 
+def test_a_database_that_goes_away_half_way_is_a_sentence_and_the_same_load_goes_on(
+    furnished: Place, dumped: Path, empty: Place, space: SpaceRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = loading._Loading._add_media
+
+    def cut(self: Any, batch: Any) -> None:
+        add(self, batch)
+        cut_connections(empty.url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading._Loading, "_add_media", cut)
+        with pytest.raises(DatabaseUnusable):
+            load_back(empty, dumped, space)
+    assert run_sql(empty.url, "SELECT count(*) FROM media") == [(0,)]
+    assert load_back(empty, dumped, space).media == MEDIA
+    assert catalogue(empty.url) == catalogue(furnished.url)
+
+
+def test_a_full_store_is_a_sentence_and_the_same_load_goes_on(
+    furnished: Place, dumped: Path, empty: Place, space: SpaceRow, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 4) as disk:
+        place = Place(empty.url, disk / "media")
+        settle(place.url, place.store)
+        filling = fill(disk)
+        with pytest.raises(StoreRefused, match=r"has not ended: .* cannot be used .* No row was loaded"):
+            load_back(place, dumped, space)
+        assert run_sql(empty.url, "SELECT count(*) FROM products") == [(0,)]
+        filling.unlink()
+        assert load_back(place, dumped, space).media == MEDIA
+        assert place.objects == furnished.objects
+
+
 @pytest.fixture(params=["products", "media", f"vectors/{SPACE[:12]}"])
 def file(request: pytest.FixtureRequest) -> str:
     return f"{request.param}/part-00000.parquet"
@@ -436,6 +471,6 @@ def test_a_lost_lock_is_noticed_before_any_row_is_written(
         return put(*arguments)
 
     monkeypatch.setattr(loading, "_put", meddle)
-    with pytest.raises(Exception, match="database"):
+    with pytest.raises(DatabaseUnusable):
         load_back(empty, dumped, space)
     assert run_sql(empty.url, "SELECT count(*) FROM products") == [(0,)]
