@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 
 from server.dump.manifest import FORMAT, Table
+from server.errors import DumpRefused
 
 _TIME = pa.timestamp("us", tz="UTC")
 _DIGEST = pa.binary(32)
@@ -105,12 +106,17 @@ def _array(field: pa.Field, column: Sequence[Any]) -> pa.Array:
 
 
 def columns_of(batch: pa.RecordBatch) -> dict[str, list[Any]]:
-    """The columns of a batch by their names, as `batch_of` takes them, but for vectors: those are HalfVector."""
+    """The columns of a batch by their names, as `batch_of` takes them, but for vectors: those are HalfVector.
+
+    Raises DumpRefused where a vector is missing.
+    """
     return {field.name: _values(field, column) for field, column in zip(batch.schema, batch.columns, strict=True)}
 
 
 def _values(field: pa.Field, column: pa.Array) -> list[Any]:
     if field.name == EMBEDDING:
+        if column.null_count:
+            raise DumpRefused("The dump has a row of a vector without the vector.")
         halves: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
         return [HalfVector(one) for one in halves.reshape(len(column), field.type.list_size)]
     if field.type == _TIME:

@@ -277,6 +277,16 @@ def test_a_vector_that_is_not_of_unit_length_is_refused_by_the_database(
     assert run_sql(empty.url, f"SELECT count(*) FROM {space.table}") == [(0,)]
 
 
+def test_a_vector_that_is_missing_is_refused(copied: Path, empty: Place, space: SpaceRow) -> None:
+    path = f"vectors/{SPACE[:12]}/part-00000.parquet"
+    table = pq.read_table(copied / path)
+    at = table.schema.get_field_index("embedding")
+    column = pa.array([None, *table["embedding"].to_pylist()[1:]], table.schema.field("embedding").type)
+    forge(copied, path, table.set_column(at, "embedding", column))
+    with pytest.raises(DumpRefused, match="without the vector"):
+        load_back(empty, copied, space)
+
+
 def test_servers_embed_nothing_while_vectors_are_on_their_way(
     dumped: Path, empty: Place, space: SpaceRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
