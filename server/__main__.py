@@ -18,9 +18,11 @@ from server.commands import (
     audit,
     backup,
     doctor,
+    dump,
     duplicates,
     keys,
     limits,
+    load,
     migrate,
     postgres,
     reembed,
@@ -145,6 +147,12 @@ COMMANDS = {
     "restore": Command(
         "make an empty database and an empty store what a backup holds", restore.run, restore.add_arguments
     ),
+    "dump": Command(
+        "write the catalogue as Parquet files that other programs read, while servers go on",
+        _with_database(dump.run),
+        dump.add_arguments,
+    ),
+    "load": Command("add what a dump holds to a database and its store", load.run, load.add_arguments),
     "keys": Command("make, list, rotate and revoke the keys of those who may call", keys.run, keys.add_arguments),
     "postgres": Command(
         "run a program of PostgreSQL's, such as psql or pg_dump, on the embedded database",

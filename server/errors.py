@@ -531,6 +531,26 @@ class BackupRefused(StartRefused):
     code = "backup_refused"
 
 
+class DumpRefused(StartRefused):
+    """The dump cannot be made, or cannot be loaded."""
+
+    code = "dump_refused"
+
+
+class ExtraMissing(StartRefused):
+    """A package that this needs is not installed."""
+
+    code = "extra_missing"
+
+    def __init__(self, module: str, extra: str) -> None:
+        """`extra`: of the package twinlens, with which it comes."""
+        super().__init__(
+            f"This needs {module}, which is not installed. It comes with the extra {extra} of twinlens; in the "
+            f"checkout: python -m pip install --constraint constraints.txt --editable '.[{extra}]'"
+        )
+        self.module, self.extra = module, extra
+
+
 class SessionNeeded(DatabaseUnusable):
     """This needs one session of PostgreSQL throughout, which a pooler of transactions does not give."""
 

@@ -18,6 +18,7 @@ SERVER = (
     "commands",
     "lifespan",
     "health",
+    "dump",
     "backup",
     "doctor",
     "spaces",
@@ -124,6 +125,7 @@ def test_the_server_never_imports_the_export_nor_what_only_the_export_needs() ->
         ("httpcore", ("server.ingest.fetch",)),
         ("granian", ("server.commands.serve", "server.commands.supervisor")),
         ("opentelemetry", ("server.operations.otel",)),
+        ("pyarrow", ("server.dump.",)),
     ],
 )
 def test_a_library_has_one_home(foreign: str, where: tuple[str, ...]) -> None:
@@ -158,6 +160,7 @@ LIGHT: Mapping[str, tuple[str, ...]] = {
     "server.database.migrations": ("onnxruntime", "litestar"),
     "server.http.wire": ("onnxruntime",),
     "server.app": ("opentelemetry",),
+    "server.__main__": ("pyarrow",),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -44,6 +45,27 @@ class Copied:
     examples: list[str] = field(default_factory=list)
     """A line for each of the first pictures that are missing or changed."""
 
+    def count(self, one: Promised, outcome: str | StorageFailed) -> str | None:
+        """Count an object by the SHA-256, in hex, of what was copied, or by what failed.
+
+        A line about it, where it is a picture that is missing or changed.
+        """
+        if isinstance(outcome, StorageFailed):
+            if one.thumbnail:
+                return None
+            self.missing += 1
+            reason = "missing" if isinstance(outcome, BytesMissing) else outcome.reason
+        else:
+            self.objects += 1
+            if one.digest in (None, outcome):
+                return None
+            self.changed += 1
+            reason = "its bytes are not those that were embedded"
+        line = f"{one.key}: {reason}"
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(line)
+        return line
+
 
 def remember(promised: Iterable[Promised], file: IO[bytes]) -> int:
     """Write down what is promised; how many objects. A list in memory would be as long as the catalogue."""
@@ -62,6 +84,42 @@ def remembered(file: IO[bytes]) -> Iterator[Promised]:
     return map(decoder.decode, file)
 
 
+async def fetched(
+    store: MediaStore, promised: IO[bytes]
+) -> AsyncGenerator[tuple[Promised, Opened | StorageFailed], None]:
+    """The objects that are remembered there, in their order, several fetched at a time; or what failed.
+
+    Raises StoreUnavailable where the store itself is away.
+    """
+    window: deque[tuple[Promised, asyncio.Task[Opened]]] = deque()
+    weight = 0
+
+    async def first() -> tuple[Promised, Opened | StorageFailed]:
+        one, task = window.popleft()
+        try:
+            return one, await task
+        except StorageFailed as exc:
+            if not isinstance(exc, BytesMissing):
+                await store.look()  # the store itself is there, and what fails is this key
+            return one, exc
+
+    try:
+        for one in remembered(promised):
+            if one.key in (MARK, NOTE):
+                continue
+            while window and (len(window) >= MOST_AT_ONCE or weight + _weight(one) > WINDOW_BYTES):
+                weight -= _weight(window[0][0])
+                yield await first()
+            window.append((one, asyncio.create_task(store.open(one.key, at_once=AT_ONCE_BYTES))))
+            weight += _weight(one)
+        while window:
+            yield await first()
+    finally:
+        for _, task in window:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+
+
 class Pictures:
     """Copies objects from a store into a backup."""
 
@@ -75,42 +133,15 @@ class Pictures:
 
     async def copy(self, promised: IO[bytes]) -> Copied:
         """Copy what is remembered there, and the store's mark. Raises StoreUnavailable."""
-        window: deque[tuple[Promised, asyncio.Task[Opened]]] = deque()
-        weight = 0
-        try:
-            for one in remembered(promised):
-                if one.key in (MARK, NOTE):
-                    continue
-                while window and (len(window) >= MOST_AT_ONCE or weight + _weight(one) > WINDOW_BYTES):
-                    weight -= _weight(window[0][0])
-                    await self._take(*window.popleft())
-                window.append((one, asyncio.create_task(self._store.open(one.key, at_once=AT_ONCE_BYTES))))
-                weight += _weight(one)
-            while window:
-                await self._take(*window.popleft())
-        finally:
-            for _, task in window:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+        async with aclosing(fetched(self._store, promised)) as objects:
+            async for one, found in objects:
+                outcome = found if isinstance(found, StorageFailed) else await self._write(one.key, found)
+                if (line := self._copied.count(one, outcome)) is not None:
+                    self._problems.write(f"{line}\n".encode())
+                self._progress.add(1)
         await self._copy_mark()
         self._progress.clear()
         return self._copied
-
-    async def _take(self, one: Promised, task: asyncio.Task[Opened]) -> None:
-        try:
-            opened = await task
-        except StorageFailed as exc:
-            if not isinstance(exc, BytesMissing):
-                await self._store.look()  # the store itself is there, and what fails is this key
-            if not one.thumbnail:
-                self._copied.missing += 1
-                self._note(one, "missing" if isinstance(exc, BytesMissing) else exc.reason)
-        else:
-            if await self._write(one.key, opened) != one.digest and one.digest is not None:
-                self._copied.changed += 1
-                self._note(one, "its bytes are not those that were embedded")
-            self._copied.objects += 1
-        self._progress.add(1)
 
     async def _write(self, key: str, opened: Opened) -> str:
         """The SHA-256 of what was written, in hex."""
@@ -131,12 +162,6 @@ class Pictures:
         mark = await self._store.read_mark()
         if mark is not None:
             self._writer.add(STORE + MARK, msgspec.json.encode(mark))
-
-    def _note(self, one: Promised, reason: str) -> None:
-        line = f"{one.key}: {reason}"
-        self._problems.write(f"{line}\n".encode())
-        if len(self._copied.examples) < _EXAMPLES:
-            self._copied.examples.append(line)
 
 
 def _weight(one: Promised) -> int:

@@ -12,14 +12,14 @@ The last one holds for as long as the session that said it. So it ends by itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import ConnectionInfo, IsolationLevel, sql
-from psycopg.rows import class_row, dict_row, scalar_row
+from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 
 from server.backup.manifest import Applied
 from server.database import preconditions
@@ -98,6 +98,14 @@ class Snapshot:
         """Where the snapshot is: the URL may name several servers."""
         return self._connection.info
 
+    def stream(
+        self, statement: bytes | sql.Composed, parameters: Mapping[str, object], *, at_once: int
+    ) -> Iterator[Sequence[Any]]:
+        """The rows of a statement at this moment, so many of them in memory at a time; columns come in binary form."""
+        with self._connection.cursor(name="rows", row_factory=tuple_row) as cursor:
+            cursor.itersize = at_once
+            yield from cursor.execute(statement, parameters, binary=True)
+
     def objects(self) -> Iterator[Promised]:
         """What the rows promise of the store, some thousands in memory at a time."""
         with self._connection.cursor(name="objects", row_factory=class_row(Promised)) as cursor:
@@ -106,17 +114,17 @@ class Snapshot:
 
 
 @contextmanager
-def keeping(direct: Direct) -> Iterator[Keeping]:
-    """Have the servers keep all bytes until this block ends. Raises DatabaseUnusable and its kinds."""
+def keeping(direct: Direct, what: str = "A backup") -> Iterator[Keeping]:
+    """Have the servers keep all bytes until this block ends, for `what`. Raises DatabaseUnusable and its kinds."""
     with connect(direct.url, lasting=True, pooling=direct.pooling) as connection:
         if connection.per_transaction is not None:
-            raise SessionNeeded("A backup takes")
+            raise SessionNeeded(f"{what} takes")
         preconditions.require_catalogue(connection)
         seen = preconditions.look(connection)
         if seen.standby:
             raise DatabaseUnfit(
-                f"The database {seen.database} is on a standby, where servers do not see that a backup runs: give the "
-                "URL of the primary."
+                f"The database {seen.database} is on a standby, where servers do not see that the bytes of pictures "
+                "are needed: give the URL of the primary."
             )
         keeper = Keeping(connection)
         keeper.begin()

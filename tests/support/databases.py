@@ -82,6 +82,15 @@ def run_sql(url: str, statement: str, parameters: Any = None) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
+def cut_connections(url: str) -> None:
+    """End all other sessions of the database, as an administrator or a restart of PostgreSQL does."""
+    run_sql(
+        url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+
+
 @contextmanager
 def role(url: str) -> Iterator[str]:
     """The name of a role that may log in and nothing else; dropped at the end, with its rights in this database."""

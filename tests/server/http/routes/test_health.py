@@ -215,6 +215,8 @@ STATUS_OF = {
     errors.StoreRefused: 500,
     errors.SweepRefused: 500,
     errors.BackupRefused: 500,
+    errors.DumpRefused: 500,
+    errors.ExtraMissing: 500,
     errors.SpaceIncomplete: 500,
     errors.ReembeddingStopped: 500,
     errors.FolderInUse: 500,

@@ -1,0 +1,1 @@
+"""The catalogue as Parquet files that other programs read, and back."""
