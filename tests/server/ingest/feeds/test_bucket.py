@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import httpx
 import pytest
 
 from server.errors import FeedUnreadable
+from server.ingest import storage
 from server.ingest.feed import KeyOf
 from server.ingest.feeds.opening import open_feed
 from server.ingest.feeds.options import FeedOptions
@@ -55,9 +54,10 @@ async def test_the_pictures_are_got_from_the_bucket_of_the_feed(s3: str) -> None
 
 
 @pytest.mark.usefixtures("s3_url")
-def test_all_pages_are_listed(s3: str) -> None:
-    put(s3, "many", **{f"p{at:04}.jpg": b"" for at in range(1005)})
-    assert len(rows("s3://many")) == 1005
+def test_all_pages_are_listed(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_PAGE", 2)
+    put(s3, "many", **{f"p{at}.jpg": b"" for at in range(7)})
+    assert len(rows("s3://many")) == 7
 
 
 @pytest.mark.usefixtures("s3_url")
@@ -86,17 +86,3 @@ def test_a_bucket_that_is_away_is_said() -> None:
 def test_what_is_not_fetched_is_refused(source: str, words: str) -> None:
     with pytest.raises(FeedUnreadable, match=words):
         open_feed(source)
-
-
-def test_options_about_columns_are_refused_for_folders_and_patterns_for_files(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("productId\n")
-    for options in (FeedOptions(columns={"a": "b"}), FeedOptions(encoding="utf-8"), FeedOptions(decimal_comma=True)):
-        with pytest.raises(FeedUnreadable, match="is for files with rows, and the source is a folder"):
-            open_feed(str(tmp_path), options)
-    with pytest.raises(FeedUnreadable, match="--pattern is for folders"):
-        open_feed(str(tmp_path / "a.csv"), FeedOptions(pattern="{productId}"))
-
-
-def test_a_source_may_be_a_file_url(tmp_path: Path) -> None:
-    (tmp_path / "a b.csv").write_text("productId\np1\n")
-    assert len(rows(f"file://{tmp_path}/a%20b.csv")) == 1
