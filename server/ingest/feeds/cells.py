@@ -97,6 +97,7 @@ def object_of(what: str, value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         if not value.strip():
             return None
+        _check_text(what, value)
         try:
             value = msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError) as exc:

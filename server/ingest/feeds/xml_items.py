@@ -44,6 +44,8 @@ class XmlItems:
                 raise FeedUnreadable(
                     f"{self._path} is not well-formed XML, in line {exc.lineno:,}: {expat.ErrorString(exc.code)}."
                 ) from exc
+            except (LookupError, ValueError) as exc:  # of an encoding that Python or expat does not know
+                raise FeedUnreadable(f"{self._path} cannot be read: {exc}. Save it as UTF-8.") from exc
             except _Refused as exc:
                 raise FeedUnreadable(f"{self._path} cannot be read, in line {reader.line:,}: {exc}") from exc
 

@@ -80,6 +80,12 @@ def test_a_line_in_another_encoding_is_wrong_and_the_others_are_not(tmp_path: Pa
     assert isinstance(row, Row)
 
 
+def test_a_cell_of_attributes_in_another_encoding_is_wrong(tmp_path: Path) -> None:
+    csv = written(tmp_path / "a.csv", b'productId,attributes\np1,"{""a"": ""\xe4""}"\n')
+    ((_, reason),) = wrongs(csv)
+    assert reason.startswith("attributes holds bytes that are no text in UTF-8")
+
+
 def test_packed_files_are_read(tmp_path: Path) -> None:
     csv = written(tmp_path / "a.csv.gz", gzip.compress(b"productId,name\np1,Boot\n"))
     assert names(csv) == {2: "Boot"}

@@ -130,6 +130,8 @@ def test_packed_xml_is_read(tmp_path: Path) -> None:
         ("<rss>\n<channel>\n", "not well-formed XML, in line 3: no element found"),
         ("<rss>\n</rdf>", "not well-formed XML, in line 2: mismatched tag"),
         ("", "not well-formed XML, in line 1: no element found"),
+        ('<?xml version="1.0" encoding="utf-88"?><rss/>', "unknown encoding: utf-88. Save it as UTF-8"),
+        ('<?xml version="1.0" encoding="gbk"?><rss/>', "Save it as UTF-8"),
         ("<html><body/></html>", "<html> is neither RSS nor Atom"),
         ("<rss><item><g:id>1</g:id></item></rss>", "unbound prefix"),
     ],
