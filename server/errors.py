@@ -551,6 +551,12 @@ class ExtraMissing(StartRefused):
         self.module, self.extra = module, extra
 
 
+class FeedUnreadable(StartRefused):
+    """The feed cannot be read."""
+
+    code = "feed_unreadable"
+
+
 class SessionNeeded(DatabaseUnusable):
     """This needs one session of PostgreSQL throughout, which a pooler of transactions does not give."""
 
