@@ -28,6 +28,7 @@ from server.commands import (
     spaces,
     store,
     sweep,
+    worker,
 )
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
@@ -144,6 +145,9 @@ COMMANDS = {
     ),
     "restore": Command(
         "make an empty database and an empty store what a backup holds", restore.run, restore.add_arguments
+    ),
+    "worker": Command(
+        "embed pictures whose rows another system writes", _with_database(worker.run), worker.add_arguments
     ),
     "keys": Command("make, list, rotate and revoke the keys of those who may call", keys.run, keys.add_arguments),
     "postgres": Command(
