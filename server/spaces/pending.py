@@ -108,20 +108,23 @@ class _Made:
 
 @dataclass(slots=True)
 class Tally:
-    """How many pictures are ready now, were set aside as failed, and are to be tried again later."""
+    """How many pictures are ready now, were set aside as failed, are to be tried again later, and how many others were
+    changed or deleted while they were tried."""
 
     embedded: int = 0
     set_aside: int = 0
     put_off: int = 0
+    changed: int = 0
 
     @property
     def tried(self) -> int:
-        return self.embedded + self.set_aside + self.put_off
+        return self.embedded + self.set_aside + self.put_off + self.changed
 
     def __iadd__(self, more: Tally) -> Tally:
         self.embedded += more.embedded
         self.set_aside += more.set_aside
         self.put_off += more.put_off
+        self.changed += more.changed
         return self
 
 
@@ -316,7 +319,7 @@ class Pending:
             await self._later(media, code, reason)
             return Tally(put_off=1)
         if not there:
-            return Tally()  # it is another picture by now, or gone
+            return Tally(changed=1)
         fields = {"event": "picture_set_aside", "media": media.id, "code": code}
         said = "The media %s (%s) cannot be embedded, and is set aside as failed: %s"
         _log.warning(said, media.id, media.s3_key, reason, extra={"fields": fields})
@@ -337,7 +340,7 @@ class Pending:
         # The new thumbnails of what has changed meanwhile. What cannot be deleted is left to those who sweep the store.
         with contextlib.suppress(BytesRemain):
             await self._store.delete(*(one.thumbnail_key for one in batch if one.media.id not in ready and one.upload))
-        came += Tally(embedded=len(ready))
+        came += Tally(embedded=len(ready), changed=len(batch) - len(ready) - came.tried)
         return came
 
     async def _store_all(self, batch: Sequence[_Made], connection: AsyncConnection[TupleRow]) -> set[str]:
@@ -362,7 +365,9 @@ class Pending:
         await connection.execute(queries["hold_uploads"], uploads)
         await connection.execute(queries["hold_products"], parameters)
         cursor = connection.cursor()
-        before: dict[str, bytes | None] = dict(await (await cursor.execute(queries["hold_media"], parameters)).fetchall())
+        before: dict[str, bytes | None] = dict(
+            await (await cursor.execute(queries["hold_media"], parameters)).fetchall()
+        )
         ready = {id for (id,) in await (await cursor.execute(queries["make_ready"], parameters)).fetchall()}
         rows = [
             {

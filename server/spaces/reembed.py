@@ -163,6 +163,8 @@ async def stop_on_signals() -> AsyncIterator[Stop]:
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set() and task is not None:
             task.cancel()
+        else:
+            _log.info("%s: what was begun is brought to its end; a second signal ends it at once.", number.name)
         stop.signal = number
         stop.set()
 

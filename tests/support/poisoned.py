@@ -1,4 +1,5 @@
-"""`python -m server` to which two pictures are poison: one kills the process, after the other nothing is decoded.
+"""`python -m server` to which two pictures are poison: one kills the process, and once it meets the other one, it decodes
+nothing until the file of the variable is there.
 
 To a server without this they are pictures like any other.
 """
@@ -9,6 +10,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 from server.preprocessing import media
@@ -16,6 +19,9 @@ from tests.support.pending import picture
 
 KILLS = picture(1) + b"kills"
 HANGS = picture(2) + b"hangs"
+
+UNTIL = "TESTS_HANGS_UNTIL"
+"""The variable that names a file; without it, nothing is ever decoded again."""
 
 _decode = media.decode
 _hangs = threading.Event()
@@ -28,8 +34,8 @@ def decode(data: bytes, **options: Any) -> media.Picture:
     if data == HANGS:
         os.write(2, b"This picture hangs\n")
         _hangs.set()
-    if _hangs.is_set():
-        threading.Event().wait()
+    while _hangs.is_set() and not (UNTIL in os.environ and Path(os.environ[UNTIL]).exists()):
+        time.sleep(0.01)
     return _decode(data, **options)
 
 

@@ -108,16 +108,23 @@ def test_a_picture_that_kills_whoever_reads_it_is_set_aside_and_takes_no_other_w
     assert shop.queue() == {"kills": (4, 3, "process_ended")}
 
 
-def test_sigterm_brings_to_its_end_what_was_begun_and_gives_back_the_rest(serve: Serve, shop: OtherSystem) -> None:
-    shop.add_many(300)
-    running = worker(serve, shop, "--poll", "3600", "--low-priority")
-    until(lambda: shop.ready())
-    assert running.stop() == 0
-    states = shop.states()
-    left = {media for media, status in states.items() if status == "pending"}
-    assert {*states.values()} <= {"ready", "pending"}
-    # Nothing is marked, and no try counts that was not made.
-    assert shop.queue() == {media: (0, 0, None) for media in left}
+def test_sigterm_brings_to_its_end_what_was_begun_and_begins_nothing_else(
+    serve: Serve, shop: OtherSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(poisoned.UNTIL, str(tmp_path / "gate"))
+    pictures = shop.add_many(100, a=poisoned.HANGS)
+    running = worker(serve, shop, "--low-priority", module=poisoned.__name__).wait_for("This picture hangs")
+    until(lambda: taken(shop))
+    begun = taken(shop)
+    running.process.send_signal(signal.SIGTERM)
+    running.wait_for("SIGTERM: what was begun is brought to its end")
+    (tmp_path / "gate").touch()
+    assert running.end() == 0
+    assert shop.ready() == begun
+    assert "a" in begun
+    left = {*pictures} - begun
+    assert left
+    assert shop.queue() == dict.fromkeys(left, (0, 0, None))
     assert not taken(shop)
 
 
