@@ -107,6 +107,7 @@ def _described(ended: Ended) -> dict[str, object]:
         "embedded": done.embedded,
         "setAside": done.set_aside,
         "putOff": done.put_off,
+        "changed": done.changed,
         "stopped": ended.stopped_by is not None,
     }
 

@@ -1,5 +1,5 @@
-"""`python -m server` to which two pictures are poison: one kills the process, and once it meets the other one, it decodes
-nothing until the file of the variable is there.
+"""`python -m server` to which two pictures are poison: one kills the process; after the other one it decodes nothing,
+until the file of the variable is there.
 
 To a server without this they are pictures like any other.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,11 @@ def shop(database_url: str, tmp_path: Path) -> OtherSystem:
 
 
 @pytest.fixture
-def other_data(tmp_path: Path) -> Iterator[Path]:
+def other_data(tmp_path: Path) -> Path:
     """The data folder of a second process, with the same store."""
     folder = tmp_path / "other"
     folder.mkdir()
-    yield folder
+    return folder
 
 
 def worker(serve: Serve, shop: OtherSystem, *flags: str, before: tuple[str, ...] = (), **options: object) -> Process:
