@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg.rows import scalar_row
 
+from server.database.advisory import let_go_of_snapshot
 from server.database.cancelling import end
 from server.database.connections import connection_of_its_own
 from server.database.session import AsyncSessionConnection
@@ -48,7 +49,7 @@ class Seat:
             else:
                 while True:
                     await asyncio.sleep(_SIGN_OF_LIFE_SECONDS)
-                    await connection.execute("SELECT")
+                    await let_go_of_snapshot(connection)
         except psycopg.Error:
             self.lost = True
             self.news.set()
@@ -73,6 +74,8 @@ async def seat(url: str, kind: int, listen: bytes, *, pooling: Pooling = "auto")
                 break
         if lasting:
             await connection.execute(listen)
+        else:
+            await let_go_of_snapshot(connection)
         one = Seat(number, hears=lasting)
         watching = asyncio.create_task(one.watch(connection))
         stack.push_async_callback(end, watching)

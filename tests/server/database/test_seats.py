@@ -62,4 +62,10 @@ async def test_behind_a_pooler_of_transactions_it_holds_the_lock_and_hears_nothi
         async with seat(url, LOCKS_OF_EMBEDDING, LISTEN) as one:
             assert not one.hears
             assert locked(bare_database_url) == {one.number}
+            # It holds up no vacuum.
+            holds_up = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'"
+            assert len(run_sql(bare_database_url, holds_up)) == 1
+            assert not run_sql(
+                bare_database_url, f"{holds_up} AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)"
+            )
         assert locked(bare_database_url) == set()
