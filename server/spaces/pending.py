@@ -34,9 +34,11 @@ from server.errors import (
     BytesMissing,
     BytesRemain,
     CatalogueBusy,
+    DeadlineMissed,
     EncoderFailed,
     MediaRejected,
     StorageFailed,
+    StoreUnavailable,
     TwinlensError,
     UploadTooLarge,
 )
@@ -56,6 +58,8 @@ PAUSE_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 3600.0
 _AFTER_A_DEATH_SECONDS = 30.0
 _EMBED_WITHIN_SECONDS = 600.0
+_READ_WITHIN_SECONDS = 120.0
+_LOOK_WITHIN_SECONDS = 30.0
 _MOST_IN_A_ROUND = 2000
 _TRIES = 3
 _BUSY_PAUSE_SECONDS = 1.0
@@ -258,10 +262,9 @@ class Pending:
                 await self._store.put(made.thumbnail_key, picture.thumbnail)
         except MediaRejected as exc:
             return await self._set_aside(media, exc.code, exc.sentence)
-        except (BytesMissing, EncoderFailed) as exc:
-            return await self._put_off(media, exc.code, exc.sentence)
-        except StorageFailed as exc:
-            await self._store.look()  # a key from another system may be one that no store can read
+        except StoreUnavailable:  # away, or full: that is no picture's fault
+            raise
+        except (StorageFailed, EncoderFailed, DeadlineMissed) as exc:
             return await self._put_off(media, exc.code, exc.sentence)
         except TwinlensError:
             raise
@@ -272,11 +275,20 @@ class Pending:
         return made
 
     async def _fetch(self, key: str) -> bytes:
-        """The bytes of a picture. Raises UploadTooLarge, BytesMissing, StorageFailed."""
-        opened = await self._store.open(key, at_once=self._most_bytes)
-        if opened.size > self._most_bytes:
-            raise UploadTooLarge(f"The file has {opened.size:,} bytes; at most {self._most_bytes:,} are read.")
-        return b"".join([piece async for piece in opened.pieces])
+        """The bytes of a picture. Raises UploadTooLarge, BytesMissing, StorageFailed; StoreUnavailable where the store
+        does not answer."""
+        try:
+            async with asyncio.timeout(_READ_WITHIN_SECONDS):
+                opened = await self._store.open(key, at_once=self._most_bytes)
+                if opened.size > self._most_bytes:
+                    raise UploadTooLarge(f"The file has {opened.size:,} bytes; at most {self._most_bytes:,} are read.")
+                return b"".join([piece async for piece in opened.pieces])
+        except BytesMissing:
+            raise
+        except (StorageFailed, TimeoutError) as exc:
+            await look(self._store)  # a key from another system may be one that no store can read
+            reason = exc.reason if isinstance(exc, StorageFailed) else "it was not read in time"
+            raise StorageFailed(f"The picture cannot be read from the store: {reason}") from exc
 
     # --- what comes of it --------------------------------------------------------------------------------------------
 
@@ -414,3 +426,12 @@ class Pending:
             async with self._pool.connection() as connection:
                 cursor = connection.cursor(row_factory=row)
                 return await (await cursor.execute(self._queries[name], parameters)).fetchall()
+
+
+async def look(store: MediaStore) -> None:
+    """As `MediaStore.look`, within some seconds: a network drive that hangs does not even say that it is away."""
+    try:
+        async with asyncio.timeout(_LOOK_WITHIN_SECONDS):
+            await store.look()
+    except TimeoutError as exc:
+        raise StoreUnavailable(reason=f"{store.where} did not answer in time") from exc

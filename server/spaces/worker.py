@@ -32,7 +32,7 @@ from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
 from server.settings import Settings
 from server.spaces import spaces
-from server.spaces.pending import PAUSE_SECONDS, Pending, Tally
+from server.spaces.pending import PAUSE_SECONDS, Pending, Tally, look
 from server.spaces.reembed import stop_on_signals, with_few_threads
 from server.spaces.spaces import SpaceDescription
 from server.spaces.standing import Standing, standing
@@ -156,7 +156,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 async with self._seat() as at:
-                    await self._store.look()
+                    await look(self._store)
                     await self._work(at)
                     return self._done
             except (CatalogueUnavailable, StorageFailed, Overloaded) as exc:

@@ -182,6 +182,9 @@ def test_a_key_that_no_store_can_read_does_not_stop_the_others(shop: OtherSystem
     shop.add("good", picture(1))
     assert embed(shop) == Tally(embedded=1, put_off=2)
     assert shop.states()["good"] == "ready"
+    (why,) = reasons(shop.url)
+    assert (why.code, why.media) == ("storage_failed", 2)
+    assert why.reason.startswith("The picture cannot be read from the store: ")
 
 
 def test_a_store_that_is_away_ends_a_run_that_was_to_end_and_nothing_is_held_to_blame(
@@ -203,6 +206,21 @@ def test_a_store_that_is_away_ends_a_run_that_was_to_end_and_nothing_is_held_to_
     with pytest.raises(StoreUnavailable):
         embed(shop)
     assert shop.queue() == {"m": (0, 0, None)}
+
+
+def test_a_store_that_is_full_is_no_pictures_fault(shop: OtherSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(store: MediaStore, key: str, data: bytes) -> None:
+        raise StoreUnavailable(reason="No space left on device")
+
+    shop.add("m", picture(1))
+    shop.add("has-its-own", picture(2), thumbnailKey="theirs.webp")
+    with monkeypatch.context() as patched:
+        patched.setattr(MediaStore, "put", full)
+        with pytest.raises(StoreUnavailable):
+            embed(shop)
+    assert shop.queue()["m"] == (0, 0, None)
+    embed(shop)
+    assert shop.ready() == {"m", "has-its-own"}
 
 
 # --- rows that change meanwhile --------------------------------------------------------------------------------------
