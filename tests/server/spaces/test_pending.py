@@ -191,7 +191,7 @@ def test_a_store_that_is_away_ends_a_run_that_was_to_end_and_nothing_is_held_to_
     shop: OtherSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.add("m", picture(1))
-    looks = []
+    looks: list[MediaStore] = []
 
     async def look(store: MediaStore) -> None:
         looks.append(store)
@@ -229,7 +229,7 @@ def test_a_store_that_is_full_is_no_pictures_fault(shop: OtherSystem, monkeypatc
 def on_read(monkeypatch: pytest.MonkeyPatch, key: str, then: Any) -> None:
     """Have something happen once, after the bytes of this key were read."""
     read = MediaStore.open
-    done = []
+    done: list[str] = []
 
     async def opened(store: MediaStore, name: str, *, at_once: int) -> Opened:
         found = await read(store, name, at_once=at_once)

@@ -176,7 +176,7 @@ def test_behind_a_pooler_of_transactions_a_worker_looks_by_itself_and_its_death_
         assert works.stop() == 0
 
 
-def test_a_worker_beside_a_server_whose_own_database_it_uses(serve: Serve, tmp_path: Path) -> None:
+def test_a_worker_beside_a_server_whose_own_database_it_uses_outlives_that_server(serve: Serve) -> None:
     server = serve("--demo", "off").ready()
     urls = serve("database-url")
     assert urls.end() == 0
@@ -186,5 +186,11 @@ def test_a_worker_beside_a_server_whose_own_database_it_uses(serve: Serve, tmp_p
     until(lambda: shop.ready() == {"m"})
     (match,) = server.search(data)
     assert (match["mediaId"], match["similarity"]) == ("m", 100.0)
-    assert running.stop() == 0
     assert server.stop() == 0
+    running.wait_for("Waiting, since nothing can be embedded at the moment")
+    again = serve("--demo", "off").ready()
+    running.wait_for(WAITS, times=2)
+    shop.add("n", picture(2))
+    until(lambda: shop.ready() == {"m", "n"})
+    assert running.stop() == 0
+    assert again.stop() == 0
