@@ -30,6 +30,7 @@ from server.database.failures import translated
 from server.database.locks import LOCKS_OF_EMBEDDING, LOCKS_OF_MEDIA
 from server.database.pool import Pool
 from server.database.queries import Queries
+from server.database.seats import Seat
 from server.errors import (
     BytesMissing,
     BytesRemain,
@@ -183,7 +184,7 @@ class Pending:
 
     async def embed(
         self,
-        worker: int,
+        seat: Seat,
         *,
         stop: asyncio.Event,
         alone: bool = False,
@@ -191,9 +192,11 @@ class Pending:
     ) -> Tally:
         """Embed what is due, until nothing is, or some thousand pictures are done; what came of them.
 
-        `worker`: the number of the seat that this process holds. `alone`: one picture after the other, of those that
-        were being tried when a process ended, and no other ones: if one of them was to blame, it takes no others with
-        it. `stop`: once it is set, no other picture is begun, and those that were begun are brought to their end.
+        `seat`: what is taken is marked with its number; once it is lost, nothing else is taken. `alone`: one picture
+        after the other, of those that were being tried when a process ended, and no other ones: if one of them was to
+        blame, it takes no others with it. `stop`: once it is set, no other picture is begun, and those that were begun
+        are brought to their end.
+
         Raises StoreUnavailable when the store does not answer, Overloaded; what was not brought to its end is given
         back then.
         """
@@ -208,10 +211,10 @@ class Pending:
         async def take() -> Claimed | None:
             nonlocal left
             async with taking:
-                if stop.is_set():
+                if stop.is_set() or seat.lost:
                     return None
                 if not waiting and left > 0:
-                    asked = {"worker": worker, "alone": alone, "most": 1 if alone else self._at_once}
+                    asked = {"worker": seat.number, "alone": alone, "most": 1 if alone else self._at_once}
                     waiting.extend(await self._rows("claim", asked, row=class_row(Claimed)))
                     left = left - len(waiting) if waiting else 0
                 return waiting.popleft() if waiting else None
@@ -243,7 +246,7 @@ class Pending:
             # Where that cannot be done now, whoever began this gives back what is left, once the database is there.
             with contextlib.suppress(TwinlensError):
                 await write(1)
-                await self.give_back(worker)
+                await self.give_back(seat.number)
         return tally
 
     async def _try(self, media: Claimed) -> _Made | Tally:

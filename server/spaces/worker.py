@@ -182,16 +182,17 @@ class Worker:
         while not self._stop.is_set():
             at.news.clear()  # before looking: what is written from here on sets it again
             await self._pending.tidy()
-            done = await self._pending.embed(at.number, stop=self._stop, on_done=self._count)
-            done += await self._pending.embed(at.number, stop=self._stop, on_done=self._count, alone=True)
-            self._found_again()
+            done = await self._pending.embed(at, stop=self._stop, on_done=self._count)
+            done += await self._pending.embed(at, stop=self._stop, on_done=self._count, alone=True)
             if done.tried:
                 self._say(done)
+            if at.lost:
+                raise CatalogueUnavailable
+            self._found_again()
+            if done.tried:
                 continue
             if self._options.once:
                 return
-            if at.lost:
-                raise CatalogueUnavailable
             if not said:
                 said = True
                 how = "as soon as they are written" if at.hears else "by looking for them"

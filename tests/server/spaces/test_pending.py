@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from server.database.isolation import SERVING_ROLE
+from server.database.locks import LOCKS_OF_EMBEDDING
 from server.database.migrations import load_migrations, migrate
 from server.errors import SpaceNotLive, StoreUnavailable
 from server.ingest.storage import MediaStore, Opened
@@ -35,13 +36,13 @@ def shop(database_url: str, tmp_path: Path) -> OtherSystem:
     return OtherSystem(database_url, tmp_path / "media")
 
 
-def embed(shop: OtherSystem, **options: Any) -> Tally:
+def embed(shop: OtherSystem, *, patience: float = 0, **options: Any) -> Tally:
     """One run of a worker, until nothing is due."""
     given = {"threads": 2, "batch": 8, **options}
     settings = Settings(
         **{"database_url": shop.url, "data": shop.store.parent, "model": STARTER, "device": "cpu", **given}
     )
-    return asyncio.run(work(settings, shop.url, Options(once=True, patience=0))).done
+    return asyncio.run(work(settings, shop.url, Options(once=True, patience=patience))).done
 
 
 def found(client: Client, data: bytes) -> list[tuple[str, float]]:
@@ -232,7 +233,7 @@ def on_read(monkeypatch: pytest.MonkeyPatch, key: str, then: Any) -> None:
     done: list[str] = []
 
     async def opened(store: MediaStore, name: str, *, at_once: int) -> Opened:
-        found = await read(store, name, at_once=at_once)
+        found: Opened = await read(store, name, at_once=at_once)
         if name == key and not done:
             done.append(name)
             then()
@@ -291,6 +292,35 @@ def test_a_product_that_somebody_has_locked_does_not_hold_up_the_others(
     assert shop.queue() == {"held": (1, 0, "database_busy")}
     shop.make_due()
     assert embed(shop) == Tally(embedded=1)
+
+
+def test_a_worker_whose_number_is_not_locked_any_more_takes_nothing_until_it_has_another_one(
+    shop: OtherSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would take from it what it has in hand."""
+    marks: list[list[tuple[bool]]] = []
+
+    def lose() -> None:
+        shop.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s",
+            LOCKS_OF_EMBEDDING,
+        )
+
+    def look() -> None:
+        marks.append(
+            shop.sql(
+                """SELECT DISTINCT worker::oid IN (SELECT objid FROM pg_locks WHERE locktype = 'advisory')
+                FROM twinlens_pending WHERE worker IS NOT NULL"""
+            )
+        )
+
+    shop.count_embeddings()
+    pictures = shop.add_many(300)
+    on_read(monkeypatch, "uploads/m0000", lose)
+    on_read(monkeypatch, "uploads/m0290", look)
+    assert embed(shop, patience=60).embedded == 300
+    assert marks == [[(True,)]]
+    assert shop.embedded() == sorted(pictures)
 
 
 # --- which rows ------------------------------------------------------------------------------------------------------
