@@ -30,6 +30,7 @@ from server.commands import (
     spaces,
     store,
     sweep,
+    worker,
 )
 from server.commands.flags import add_flags, flags_of
 from server.commands.serve import database_url, open_database, serve
@@ -153,6 +154,9 @@ COMMANDS = {
         dump.add_arguments,
     ),
     "load": Command("add what a dump holds to a database and its store", load.run, load.add_arguments),
+    "worker": Command(
+        "embed pictures whose rows another system writes", _with_database(worker.run), worker.add_arguments
+    ),
     "keys": Command("make, list, rotate and revoke the keys of those who may call", keys.run, keys.add_arguments),
     "postgres": Command(
         "run a program of PostgreSQL's, such as psql or pg_dump, on the embedded database",

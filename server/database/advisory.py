@@ -23,7 +23,8 @@ async def held_if_free(url: str, lock: Lock, *, pooling: Pooling = "auto") -> As
     """Whether the lock was free, and is held by a connection of its own while the block lasts.
 
     Behind a pooler of transactions a lock of the session would stay with the pooler's connection when ours ends, so
-    there it is the lock of a transaction that stays open. Raises psycopg's errors until the block begins.
+    there it is the lock of a transaction that stays open; `let_go_of_snapshot` sees to it that it holds up no vacuum.
+    Raises psycopg's errors until the block begins.
     """
     async with connection_of_its_own(url, pooling=pooling) as connection:
         if connection.per_transaction is None:
@@ -35,6 +36,7 @@ async def held_if_free(url: str, lock: Lock, *, pooling: Pooling = "auto") -> As
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(connection.transaction())
             locked = await _ask(connection, "SELECT pg_try_advisory_xact_lock(%s, %s)", lock)
+            await let_go_of_snapshot(connection)
             open_transaction = stack.pop_all()
         try:
             yield locked
@@ -57,6 +59,15 @@ async def held(url: str, lock: Lock, *, pooling: Pooling = "auto") -> AsyncItera
         yield
         if connection.per_transaction is None:
             await _release(connection, lock)
+
+
+async def let_go_of_snapshot(connection: AsyncSessionConnection) -> None:
+    """Have a transaction that stays open keep no snapshot, so that vacuum goes on removing what others have deleted.
+
+    The last statement that had parameters keeps one, until another statement comes
+    (findings/postgresql-parameters-hold-up-vacuum.sh). This one has none.
+    """
+    await connection.execute("SELECT")
 
 
 async def _release(connection: AsyncSessionConnection, lock: Lock) -> None:

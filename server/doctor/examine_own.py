@@ -16,8 +16,8 @@ from server.doctor.report import Report
 from server.preprocessing.readings import READING
 from server.wording import counted
 
-# The migrations that made the columns and tables for readings, and row-level security.
-_READINGS, _ROWS = 5, 8
+# The migrations that made the columns and tables for readings, row-level security, and the queue of pending pictures.
+_READINGS, _ROWS, _PENDING = 5, 8, 16
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def examine_own(examination: Examination) -> Report:
             "space's artifact does it, too, and says which pictures cannot be read",
         )
     )
+    if _PENDING in applied:
+        _check_pending(examination)
     _check_indexes(examination, space)
     to_look_at = _check_readings(examination, space, vectors) if _READINGS in applied else vectors
     sample = examination.stored_vectors("sample_space")
@@ -120,6 +122,30 @@ def _check_isolation(examination: Examination) -> None:
             ),
         ),
         [found.login],
+    )
+
+
+def _check_pending(examination: Examination) -> None:
+    """What another system has written: what waits for a worker, and what a worker could not embed."""
+    waiting, examples = examination.count("pending_media")
+    if waiting:
+        examination.notes.append(
+            f"Pictures that another system has written, and that are not embedded yet: {waiting:,} (for example "
+            f"{', '.join(examples)}). A worker embeds them: python -m server worker"
+        )
+    failed, examples = examination.count("failed_media")
+    examination.add(
+        Fault(
+            name="failed-media",
+            of=failed + waiting,
+            unit="images",
+            sentence="Images of another system that a worker has set aside, since it could not embed them: {count}",
+            effect="No search finds them.",
+            remedy="python -m server worker --status says why; once they are mended, python -m server worker "
+            "--retry-failed has them tried again",
+        ),
+        examples,
+        failed,
     )
 
 

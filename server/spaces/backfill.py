@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ _PAUSE_SECONDS = 1.0
 # Less than deadlock_timeout: when a batch and another transaction wait for each other, it is the batch that gives up.
 _LOCK_TIMEOUT_SECONDS = 0.5
 
-_IN_THE_WAY = (
+IN_THE_WAY = (
     psycopg.errors.ForeignKeyViolation,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.LockNotAvailable,
@@ -56,6 +56,7 @@ _IN_THE_WAY = (
 """What other transactions cause: a media was deleted at the same moment, or its row is in use."""
 
 Row = TypeVar("Row")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -244,7 +245,7 @@ class Backfill:
                 await self._add_facts(one)
         try:
             await self._add_vectors(batch)
-        except _IN_THE_WAY:
+        except IN_THE_WAY:
             for one in batch:
                 await self._add_alone(one)
 
@@ -254,7 +255,7 @@ class Backfill:
                 await self._add_vectors([one])
             except psycopg.errors.ForeignKeyViolation:
                 return  # deleted meanwhile
-            except _IN_THE_WAY:
+            except IN_THE_WAY:
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 return
@@ -278,7 +279,7 @@ class Backfill:
             ids = [one.media.id for one in batch]
             await connection.execute(self._queries["forget_unreadable"], {"number": number, "ids": ids})
 
-        await self._in_transaction(add)
+        await in_transaction(self._pool, add)
 
     async def _add_facts(self, one: _Made) -> None:
         picture = one.picture
@@ -298,29 +299,12 @@ class Backfill:
 
         try:
             try:
-                await self._in_transaction(add)
+                await in_transaction(self._pool, add)
             except psycopg.errors.UniqueViolation:  # a media with the same bytes got the digest at this moment
                 parameters["digest"] = None
-                await self._in_transaction(add)
-        except _IN_THE_WAY:
+                await in_transaction(self._pool, add)
+        except IN_THE_WAY:
             _log.info("The row of the media %s is in use, so what it lacks is not filled in.", one.media.id)
-
-    async def _in_transaction(self, work: Callable[[AsyncConnection[TupleRow]], Any]) -> None:
-        """Run a transaction that waits for locks only briefly.
-
-        Raises psycopg's errors of `_IN_THE_WAY` and UniqueViolation as they are.
-        """
-        passed: psycopg.Error | None = None
-        with translated():
-            try:
-                async with self._pool.connection() as connection, connection.transaction():
-                    milliseconds = round(_LOCK_TIMEOUT_SECONDS * 1000)
-                    await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}".encode())
-                    await work(connection)
-            except (*_IN_THE_WAY, psycopg.errors.UniqueViolation) as exc:
-                passed = exc
-        if passed is not None:
-            raise passed
 
     async def _read(
         self, name: str, parameters: dict[str, Any] | None = None, *, row: AsyncRowFactory[Row]
@@ -329,3 +313,20 @@ class Backfill:
             async with self._pool.connection() as connection:
                 cursor = connection.cursor(row_factory=row)
                 return await (await cursor.execute(self._queries[name], parameters)).fetchall()
+
+
+async def in_transaction(pool: Pool, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+    """Run a transaction that waits for locks only briefly.
+
+    Raises psycopg's errors of `IN_THE_WAY` and UniqueViolation as they are, and otherwise CatalogueUnavailable's kinds.
+    """
+    passed: psycopg.Error
+    with translated():
+        try:
+            async with pool.connection() as connection, connection.transaction():
+                milliseconds = round(_LOCK_TIMEOUT_SECONDS * 1000)
+                await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}".encode())
+                return await work(connection)
+        except (*IN_THE_WAY, psycopg.errors.UniqueViolation) as exc:
+            passed = exc
+    raise passed

@@ -196,6 +196,15 @@ WHERE u.space = %(number)s
 SELECT coalesce(to_jsonb(m) ->> 'apiId', m.id) AS id FROM {space} v JOIN media m ON m.id = v."mediaId"
 WHERE v.blank AND m.kind = 'image' AND m.status = 'ready'
 
+-- pending_media --
+-- An image that another system has written, and that waits for a worker.
+SELECT coalesce(m."apiId", m.id) AS id FROM media m WHERE m.status = 'pending' AND m.kind = 'image'
+
+-- failed_media --
+-- An image that a worker has set aside as failed.
+SELECT coalesce(m."apiId", m.id) AS id FROM twinlens_pending q JOIN media m ON m.id = q."mediaId"
+WHERE q."nextAt" IS NULL AND q.code IS NOT NULL
+
 -- large_clients --
 -- Clients with so many active vectors that they should have an index of their own.
 SELECT "clientId" FROM {space} WHERE active GROUP BY "clientId" HAVING count(*) >= %(threshold)s ORDER BY 1

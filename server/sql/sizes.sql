@@ -3,7 +3,8 @@
 -- sizes --
 -- What the catalogues of all clients hold; of whom is left out. Each count reads one index, or the small table of
 -- products.
-SELECT p.clients, p.products, p.active AS active_products, m.media, m.largest AS media_of_largest_client, v.vectors
+SELECT p.clients, p.products, p.active AS active_products, m.media, m.largest AS media_of_largest_client, v.vectors,
+    q.pending AS pending_media, q.failed AS failed_media
 FROM (
     SELECT count(*) AS clients, coalesce(sum(products), 0)::bigint AS products, coalesce(sum(active), 0)::bigint AS active
     FROM (
@@ -14,7 +15,13 @@ FROM (
     SELECT coalesce(sum(media), 0)::bigint AS media, coalesce(max(media), 0) AS largest
     FROM (SELECT count(*) AS media FROM media GROUP BY "clientId") AS of_client
 ) AS m,
-(SELECT count(*) AS vectors FROM {space}) AS v
+(SELECT count(*) AS vectors FROM {space}) AS v,
+-- Of what another system has written: what waits for a worker, and what a worker has set aside.
+(
+    SELECT count(*) FILTER (WHERE "nextAt" IS NOT NULL) AS pending,
+        count(*) FILTER (WHERE "nextAt" IS NULL AND code IS NOT NULL) AS failed
+    FROM twinlens_pending
+) AS q
 
 -- without_vector --
 -- Pictures without a vector in the space: those that nobody has tried to embed yet, and those that were tried in vain.

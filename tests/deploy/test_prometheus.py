@@ -132,6 +132,8 @@ def test_how_large_the_catalogue_is(prometheus: Prometheus) -> None:
         "media": pictures,
         "media_of_largest_client": pictures,
         "vectors": pictures,
+        "pending_media": 0,
+        "failed_media": 0,
     }
 
 

@@ -13,10 +13,12 @@ from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.doctor.doctor import examine
 from server.settings import Settings
-from server.spaces import spaces
+from server.spaces import spaces, worker
 from server.spaces.reembed import Options, Outcome, reembed
 from server.spaces.switch import drop, switch
+from server.spaces.worker import work
 from tests import DEMO_PICTURES, STARTER
+from tests.support.databases import run_sql
 from tests.support.serving import Client, serving
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
@@ -71,4 +73,15 @@ def use_everything(url: str, data: Path, other: Path, **settings: Any) -> None:
     switch(url, old)
     drop(url, spaces.choose(url, new.id))
     assert [one.id for one in spaces.list_spaces(url)] == [Artifact.read(STARTER).space("fp32").id]
+    # What another system writes, on a connection with whatever defaults it has.
+    (data / "media" / "of-another-system").write_bytes(TEAPOT)
+    ((schema,),) = run_sql(url, "SELECT schemaname FROM pg_tables WHERE tablename = 'twinlens_pending'")
+    run_sql(
+        url,
+        f"""INSERT INTO "{schema}".media (id, "productId", "clientId", "s3Key", status)
+        VALUES ('of-another-system', 'flow-1', %s, 'of-another-system', 'pending')""",
+        (DEFAULT_CLIENT,),
+    )
+    assert asyncio.run(work(chosen, url, worker.Options(once=True))).done.embedded == 1
+    assert spaces.count_vectors(url, old) == 3
     assert migrate(url) == []

@@ -52,7 +52,10 @@ async def test_it_counts_all_clients_and_what_has_no_vector(database_url: str) -
             INSERT INTO products (id, "clientId", name, "isActive") VALUES ('off', 'bare', 'A thing', false);
             INSERT INTO media (id, "productId", "clientId", "s3Key", status, kind) VALUES
                 ('new', 'off', 'bare', 'k', 'ready', 'image'), ('bad', 'off', 'bare', 'k', 'ready', 'image'),
-                ('film', 'off', 'bare', 'k', 'ready', 'video'), ('coming', 'off', 'bare', 'k', 'pending', 'image');
+                ('film', 'off', 'bare', 'k', 'ready', 'video'), ('coming', 'off', 'bare', 'k', 'pending', 'image'),
+                ('aside', 'off', 'bare', 'k', 'pending', 'image'), ('theirs', 'off', 'bare', 'k', 'failed', 'image');
+            UPDATE twinlens_pending SET code = 'not_a_picture' WHERE "mediaId" = 'aside';
+            UPDATE media SET status = 'failed' WHERE id = 'aside';
             INSERT INTO twinlens_unreadable (space, "mediaId", reason) VALUES (1, 'bad', 'damaged')
             """,
         )
@@ -63,9 +66,11 @@ async def test_it_counts_all_clients_and_what_has_no_vector(database_url: str) -
             "clients": 3,
             "products": 9,
             "active_products": 8,
-            "media": 12,
-            "media_of_largest_client": 5,
+            "media": 14,
+            "media_of_largest_client": 6,
             "vectors": 8,
+            "pending_media": 1,
+            "failed_media": 1,
         },
         {"untried": 1, "failed": 1},
     )

@@ -128,7 +128,7 @@ def test_it_writes_for_one_client_and_without_one_for_nobody(database_url: str, 
     "table",
     [
         *("twinlens_keys", "twinlens_limits", "twinlens_audit", "twinlens_recall", "twinlens_unreadable"),
-        *("twinlens_store", "twinlens_migrations"),
+        *("twinlens_store", "twinlens_migrations", "twinlens_pending"),
     ],
 )
 def test_it_may_not_read_what_servers_do_not_read_for_a_client(database_url: str, table: str) -> None:

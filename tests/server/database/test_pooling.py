@@ -207,6 +207,16 @@ async def test_a_lock_is_held_by_one_and_released(database_url: str, mode: str) 
 
 
 @pytest.mark.anyio
+async def test_a_lock_that_is_held_for_long_holds_up_no_vacuum(pooler: str, database_url: str) -> None:
+    run_sql(database_url, "CREATE TABLE here AS SELECT generate_series(1, 1000) AS number")
+    async with held_if_free(pooler, LOCK) as mine:
+        assert mine
+        run_sql(database_url, "DELETE FROM here")
+        run_sql(database_url, "VACUUM here")
+        assert run_sql(database_url, "SELECT pg_relation_size('here')") == [(0,)]
+
+
+@pytest.mark.anyio
 async def test_a_lock_goes_with_the_process_that_holds_it(pooler: str, database_url: str) -> None:
     async def hold() -> None:
         async with held_if_free(pooler, LOCK):

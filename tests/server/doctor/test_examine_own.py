@@ -91,3 +91,20 @@ def test_what_an_earlier_version_has_read_and_what_is_blank_are_counted(shop: Sh
     assert found["unread-media"].examples == [ids[3]]
     assert f"Blank pictures, which show nothing but one colour: 2 of {len(ids)}" in "\n".join(seen.notes)
     assert "one colour" in as_text(seen).replace("\n  ", " ")
+
+
+def test_what_waits_for_a_worker_is_noted_and_what_one_has_set_aside_is_a_finding(shop: Shop) -> None:
+    with psycopg.connect(shop.database_url, autocommit=True) as connection:
+        connection.execute(
+            """
+            INSERT INTO media (id, "productId", "clientId", "s3Key", status)
+            SELECT 'new-' || number, id, "clientId", 'k', 'pending'
+            FROM generate_series(1, 3) AS number, (SELECT id, "clientId" FROM products LIMIT 1) AS product
+            """
+        )
+        connection.execute("UPDATE twinlens_pending SET code = 'bytes_missing' WHERE \"mediaId\" = 'new-3'")
+        connection.execute("UPDATE media SET status = 'failed' WHERE id = 'new-3'")
+    seen = examine(settings(shop.database_url, shop.data), shop.database_url, sample=5)
+    (finding,) = seen.findings
+    assert (finding.name, finding.count, finding.examples) == ("failed-media", 1, ["new-3"])
+    assert "not embedded yet: 2 (for example new-1, new-2)" in "\n".join(seen.notes)
