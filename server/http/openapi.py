@@ -17,7 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
-from server.access.clients import ID_PATTERN
+from server.access.clients import MOST_CHARACTERS_OF_AN_ID
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
@@ -392,7 +392,8 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     for name in re.findall(r"\{(\w+)\}", path):
         example = examples.IN_PATH[name]
         # Others than these can be asked for, since older catalogues hold them, but not made.
-        schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"} if made.accepts else {"type": "string"}
+        made_here = {"minLength": 1, "maxLength": MOST_CHARACTERS_OF_AN_ID} if made.accepts else {}
+        schema = {"type": "string", **made_here}
         yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
     for name, (kind, default) in made.query.items():
         schema = _schema(kind) if default is None else {**_schema(kind), "default": default}

@@ -10,7 +10,7 @@ from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, Parameter
 
-from server.access.clients import check_id
+from server.access.clients import check_item_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
 from server.http.bodies import MULTIPART, read_form
@@ -58,7 +58,7 @@ async def add_media(
     """Add a picture to a product (201); the same bytes again give the media that is there (200)."""
     form = await read_form(request)
     call = call_of(request, form.read(UploadFields).client_id)
-    check_id("The product's id", product_id)
+    check_item_id("The product's id", product_id)
     media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
     made(request, media.id)
     at = addressing(request, services, call).of(media.id)

@@ -6,7 +6,7 @@ from litestar import Response, delete, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from server.access.clients import check_id
+from server.access.clients import check_item_id
 from server.errors import CatalogueConflict, ProductNotFound, SkuTaken
 from server.http.bodies import JSON, read_json
 from server.http.openapi import JSON_BODY, contract
@@ -34,7 +34,7 @@ async def put_product(
     asked = await read_json(request, ProductRequest)
     product, created = await services.catalogue.put_product(
         call_of(request, asked.client_id).client_id,
-        check_id("The product's id", product_id),
+        check_item_id("The product's id", product_id),
         name=asked.name,
         sku=asked.sku,
         is_active=asked.is_active,
