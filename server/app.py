@@ -29,7 +29,7 @@ from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.paths import by_raw_path, with_ids
-from server.http.routes import embeddings, health, media, page, products, schema, search
+from server.http.routes import embeddings, health, media, page, product_lists, products, schema, search
 from server.http.security import secured
 from server.http.shedding import shedding
 from server.lifespan import Services, open_services
@@ -43,9 +43,12 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     embeddings.embeddings,
     search.search_by_image,
     search.search,
+    product_lists.list_products,
     products.put_product,
+    products.patch_product,
     products.get_product,
     products.delete_product,
+    product_lists.list_media,
     media.add_media,
     media.get_media,
     media.delete_media,

@@ -118,6 +118,7 @@ _STATUSES = {
     401: "No key that is good here, or an address whose signature is wrong or expired.",
     404: "No such thing in this client's catalogue.",
     409: "It does not fit what the catalogue holds, or the vector is of another space.",
+    412: "The product is not what the request expects.",
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
@@ -146,6 +147,8 @@ class Contract:
     """Whether it is a call of the API proper, with a deadline, rather than one for those who run the server."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names of headers that successful answers have, and what they say."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """Names of headers that requests may have, and what they say."""
     refused: Mapping[int, type[Problem]] = field(default_factory=dict)
     """By status: the body of errors that say more than others."""
 
@@ -174,6 +177,7 @@ def contract(
     lane: bool = False,
     query: Mapping[str, tuple[Any, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    conditions: Mapping[str, str] | None = None,
     refused: Mapping[int, type[Problem]] | None = None,
     ours: bool = True,
 ) -> dict[str, Any]:
@@ -194,6 +198,7 @@ def contract(
         lane=lane,
         query=query or {},
         headers=headers or {},
+        conditions=conditions or {},
         refused=refused or {},
         ours=ours,
     )
@@ -400,6 +405,8 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
         yield {"name": name, "in": "query", "required": False, "schema": schema}
     if made.client:
         yield _optional("clientId", "query", _schema(ClientId), "The client that this is about.")
+    for name, said in made.conditions.items():
+        yield _optional(name, "header", {"type": "string"}, said)
     if not made.ours:
         return
     seconds = {"type": "number", "exclusiveMinimum": 0}

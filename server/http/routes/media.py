@@ -14,6 +14,7 @@ from server.access.clients import check_item_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
 from server.http.bodies import MULTIPART, read_form
+from server.http.etags import has_it
 from server.http.narrowing import require_found
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Request, call_of, made
@@ -182,7 +183,7 @@ async def get_file(
     headers = _picture_headers(request)
     if media.content_digest is not None:
         headers["ETag"] = f'"{media.content_digest.hex()}"'
-        if _has_it(request, headers["ETag"]):
+        if has_it(request, headers["ETag"]):
             return Response(None, status_code=304, headers=headers)
     # The type is what the bytes were when they came; of rows that others wrote, only what no browser runs is repeated.
     known = formats.of_content_type(media.content_type)
@@ -204,9 +205,3 @@ def _picture_headers(request: Request) -> dict[str, str]:
     }
     # An address that is signed was made to be shown by the pages of a shop.
     return {**headers, **EMBEDDABLE} if left is not None else headers
-
-
-def _has_it(request: Request, etag: str) -> bool:
-    """Whether the caller's If-None-Match names the ETag of what it asks for."""
-    named = [one.strip().removeprefix("W/") for one in request.headers.get("If-None-Match", "").split(",")]
-    return etag in named or "*" in named

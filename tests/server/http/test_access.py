@@ -210,6 +210,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/embeddings"): FORM,
     ("POST", "/v1/search"): {"json": {"mediaId": "none"}},
     ("PUT", "/v1/products/{product_id}"): {"json": {"name": "Shoe"}},
+    ("PATCH", "/v1/products/{product_id}"): {"json": {"isActive": True}},
     ("POST", "/v1/products/{product_id}/media"): FORM,
 }
 """Of each route that reads one."""
