@@ -12,7 +12,7 @@ shows up there only once all writers that began before it have ended. 0013_produ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -36,7 +36,7 @@ LARGEST_PAGE = 1000
 _BORROWED = ("product_api_id", "media_api_id", "product_columns", "media_columns")
 
 # Where the attributes of so many products in a row hold too few that pass, all that pass are looked up.
-_SCANNED = 5000
+_SCANNED = 20_000
 
 
 class Position(NamedTuple):
@@ -61,7 +61,7 @@ class ProductFilter:
     """Changed at this time or later."""
     is_active: bool | None = None
     sku: str | None = None
-    attributes: Filter = Filter()
+    attributes: Filter = field(default_factory=Filter)
     """Of its conditions, those on attributes."""
 
 

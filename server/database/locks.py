@@ -36,8 +36,8 @@ LOCKS_OF_MAINTENANCE = LOCKS + 2
 # upload shares the lock while it adds the row, and a sweep of the store has it alone while it takes the objects for
 # orphans.
 LOCKS_OF_MEDIA = LOCKS + 3
-# With these it is the second in which a transaction began that writes products, counted from the year 2020: the triggers
-# of 0013_products_in_step.sql take the lock, and whoever lists what has changed looks which ones there are.
+# With these it is the second in which a transaction began that writes products, counted from the year 2020: the
+# triggers of 0013_products_in_step.sql take the lock, and whoever lists what has changed looks which ones there are.
 LOCKS_OF_PRODUCTS = LOCKS + 13
 
 SECOND_LOCK_TIMEOUT_SECONDS = 0.3

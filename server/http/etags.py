@@ -41,7 +41,9 @@ def expected_by(request: Request) -> Expected:
     tags = [] if match in (None, "*") else _tags("If-Match", match)
     return Expected(
         # A weak tag is not the same as any other, for a write.
-        versions=None if match in (None, "*") else tuple(filter(None, (_version(tag) for weak, tag in tags if not weak))),
+        versions=None
+        if match in (None, "*")
+        else tuple(filter(None, (_version(tag) for weak, tag in tags if not weak))),
         present=match is not None,
         absent=none_match is not None,
     )

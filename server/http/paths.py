@@ -1,4 +1,4 @@
-"""Paths by what was sent, so that an id may hold anything: `gid://shopify/Product/1` as `gid%3A%2F%2Fshopify%2FProduct%2F1`.
+"""Paths by what was sent, so that an id may hold anything: `gid://shopify/1` is sent as `gid%3A%2F%2Fshopify%2F1`.
 
 What servers hand on as the path has its escapes resolved already, and then nobody can tell a slash of an id from one
 between segments. So here each segment is resolved by itself, once. A path is the segments with slashes in between,

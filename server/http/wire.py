@@ -180,7 +180,8 @@ class PageFields(_Request, frozen=True):
 
 
 class ProductPageFields(PageFields, frozen=True):
-    updated_since: UpdatedSince | None = None
+    updated_since: str | None = None
+    """An UpdatedSince, which is not read here: of a query, it would be a number as well."""
     is_active: IsActive | None = None
     sku: Sku | None = None
     attributes: ProductAttributes | None = None
@@ -282,11 +283,11 @@ class ProductPatch(_Request, frozen=True):
     """A JSON merge patch (RFC 7396): what is left out stays, and null removes."""
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
-    sku: Sku | None | msgspec.UnsetType = msgspec.UNSET
+    sku: Sku | msgspec.UnsetType | None = msgspec.UNSET
     is_active: bool | msgspec.UnsetType = msgspec.UNSET
-    attributes: (
-        Annotated[Attributes, msgspec.Meta(max_length=2 * MOST_ATTRIBUTES)] | None | msgspec.UnsetType
-    ) = msgspec.UNSET
+    attributes: Annotated[Attributes, msgspec.Meta(max_length=2 * MOST_ATTRIBUTES)] | msgspec.UnsetType | None = (
+        msgspec.UNSET
+    )
     """Those that are named change, and those that are null go; all others stay. Null in place of them removes all."""
     client_id: ClientId | None = None
 

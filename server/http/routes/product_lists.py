@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
+import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -59,7 +61,7 @@ async def list_products(request: Request, services: NamedDependency[Services]) -
     asked = read_query(request, ProductPageFields)
     call = call_of(request)
     which = ProductFilter(
-        updated_since=asked.updated_since,
+        updated_since=_time(asked.updated_since),
         is_active=asked.is_active,
         sku=asked.sku,
         attributes=_attributes(asked.attributes),
@@ -97,9 +99,7 @@ async def list_media(request: Request, services: NamedDependency[Services], prod
     return media_of(request, services, call, product_id, page)
 
 
-def media_of(
-    request: Request, services: Services, call: Call, product_id: str, page: Page[MediaRow]
-) -> MediaPage:
+def media_of(request: Request, services: Services, call: Call, product_id: str, page: Page[MediaRow]) -> MediaPage:
     """A page of a product's media, as an answer has it."""
     at = addressing(request, services, call)
     media = [Media.of(one, at.of(one.id)) for one in page.items]
@@ -108,6 +108,15 @@ def media_of(
 
 def _cursors(services: Services, call: Call, product_id: str) -> Cursors:
     return Cursors(services.keyring.url_secret, "media", call.client_id, product_id)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else msgspec.convert(text, UpdatedSince)
+    except msgspec.ValidationError as exc:
+        raise BadParameter(
+            "updatedSince must be a time with its zone, such as 2026-05-04T09:30:00Z; in an address a + is written %2B."
+        ) from exc
 
 
 def _attributes(text: str | None) -> Filter:
