@@ -28,7 +28,9 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER twinlens_stamp BEFORE INSERT OR UPDATE ON products
+-- Triggers of one kind go by their names. An older application often has one of its own that sets "updatedAt" to the
+-- transaction's time; this one comes after it.
+CREATE TRIGGER zz_twinlens_stamp BEFORE INSERT OR UPDATE ON products
     FOR EACH ROW EXECUTE FUNCTION twinlens_stamp_product();
 
 

@@ -112,9 +112,9 @@ async def test_what_stays_is_listed_once_while_others_come_change_and_go(
 async def test_many_of_one_time_are_paged_by_their_ids(catalogue: Catalogue, database_url: str) -> None:
     """As after a migration: no time tells them apart."""
     await put(catalogue, *IDS)
-    run_sql(database_url, "ALTER TABLE products DISABLE TRIGGER twinlens_stamp")
+    run_sql(database_url, "ALTER TABLE products DISABLE TRIGGER zz_twinlens_stamp")
     run_sql(database_url, 'UPDATE products SET "updatedAt" = %s', (EVER,))
-    run_sql(database_url, "ALTER TABLE products ENABLE TRIGGER twinlens_stamp")
+    run_sql(database_url, "ALTER TABLE products ENABLE TRIGGER zz_twinlens_stamp")
     found = await listed(catalogue, CHANGED, limit=2)
     assert found == await listed(catalogue, ALL)
     assert sorted(found) == sorted(IDS)
@@ -255,6 +255,22 @@ async def test_a_row_that_claims_another_time_has_that_of_its_arrival(catalogue:
     assert await listed(catalogue, ProductFilter(updated_since=datetime.now(UTC) - timedelta(minutes=5))) == [
         *("old", "new", "copied"),
     ]
+
+
+async def test_an_older_applications_own_trigger_does_not_decide(catalogue: Catalogue, database_url: str) -> None:
+    run_sql(
+        database_url,
+        """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NEW."updatedAt" := '2001-01-01'; RETURN NEW; END $$""",
+    )
+    run_sql(
+        database_url,
+        "CREATE TRIGGER update_products BEFORE INSERT OR UPDATE ON products FOR EACH ROW EXECUTE FUNCTION touch()",
+    )
+    await put(catalogue, "p")
+    made = await catalogue.get_product("acme", "p")
+    run_sql(database_url, "UPDATE products SET name = 'changed'")
+    assert (await catalogue.get_product("acme", "p")).updated_at > made.updated_at > datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def test_two_changes_at_one_moment_are_two_versions(catalogue: Catalogue, database_url: str) -> None:
