@@ -174,13 +174,13 @@ def read_query(request: Request, kind: type[Fields]) -> Fields:
         raise BadParameter(_plain(str(exc))) from exc
 
 
-async def read_json(request: Request, kind: type[Fields], *, accepts: Sequence[str] = (JSON,)) -> Fields:
+async def read_json(request: Request, kind: type[Fields], *, kinds: Sequence[str] = (JSON,)) -> Fields:
     """The JSON body as `kind`, under one of these content types.
 
     Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded.
     """
-    if content_type(request) not in accepts:
-        raise UnsupportedBody(f"Send the body as {' or '.join(accepts)}.")
+    if content_type(request) not in kinds:
+        raise UnsupportedBody(f"Send the body as {' or '.join(kinds)}.")
     charset = request.content_type[1].get("charset", "utf-8")
     if charset.strip("\"'").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedBody(f"Send JSON as UTF-8: the charset {_short(charset)} is not read here.")

@@ -82,7 +82,7 @@ async def patch_product(
 
     Null removes the SKU, or an attribute. Name and state can be changed and not removed.
     """
-    asked = await read_json(request, ProductPatch, accepts=(MERGE_PATCH, JSON))
+    asked = await read_json(request, ProductPatch, kinds=(MERGE_PATCH, JSON))
     client_id = call_of(request, asked.client_id).client_id
     expected = expected_by(request)
     product = await services.catalogue.patch_product(client_id, product_id, asked.row(), expected=expected)

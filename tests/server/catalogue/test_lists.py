@@ -275,13 +275,9 @@ async def test_an_older_applications_own_trigger_does_not_decide(catalogue: Cata
 
 async def test_two_changes_at_one_moment_are_two_versions(catalogue: Catalogue, database_url: str) -> None:
     await put(catalogue, "p")
-    run_sql(
-        database_url,
-        """DO $$ BEGIN FOR n IN 1..2000 LOOP UPDATE products SET name = n::text; END LOOP; END $$""",
-    )
     with psycopg.connect(database_url) as connection:
         times = []
-        for number in range(300):
+        for number in range(100):
             connection.execute("UPDATE products SET name = %s", (str(number),))
             times += connection.execute('SELECT "updatedAt" FROM products').fetchall()
     assert len(set(times)) == len(times)
@@ -307,6 +303,7 @@ class Reader:
                 self._since = max(self._since, product.updated_at)
 
 
+Writers = tuple[Connection[TupleRow], Connection[TupleRow]]
 Step = tuple[int, str]
 """Which of the writers, and what it does."""
 
@@ -314,26 +311,26 @@ _WRITER = ("begin", "write", "write", "end")
 
 
 def interleavings() -> Iterator[list[Step]]:
-    """Every order in which the steps of two writers can follow each other."""
-    places = range(2 * len(_WRITER))
-    for first in itertools.combinations(places, len(_WRITER)):
+    """Every order in which the steps of two writers can follow each other; which of the two begins is all the same."""
+    places = range(1, 2 * len(_WRITER))
+    for first in itertools.combinations(places, len(_WRITER) - 1):
         steps = [iter(_WRITER), iter(_WRITER)]
-        yield [(writer, next(steps[writer])) for writer in (0 if place in first else 1 for place in places)]
+        turns = [0, *(0 if place in first else 1 for place in places)]
+        yield [(writer, next(steps[writer])) for writer in turns]
 
 
-async def missed(catalogue: Catalogue, url: str, steps: list[Step]) -> bool:
+async def missed(catalogue: Catalogue, writers: Writers, steps: list[Step]) -> bool:
     """Whether a reader who reads after each step has not seen what is there in the end."""
-    run_sql(url, "DELETE FROM products")
-    run_sql(
-        url, """INSERT INTO products (id, "clientId", name) SELECT n::text, 'acme', '' FROM generate_series(0, 3) n"""
+    writers[0].execute("DELETE FROM products")
+    writers[0].execute(
+        """INSERT INTO products (id, "clientId", name) SELECT n::text, 'acme', '' FROM generate_series(0, 3) n"""
     )
     reader = Reader(catalogue)
-    with psycopg.connect(url, autocommit=True) as one, psycopg.connect(url, autocommit=True) as other:
+    await reader.read()
+    for number, (writer, step) in enumerate(steps):
+        do(writers[writer], writer, step, number)
         await reader.read()
-        for number, (writer, step) in enumerate(steps):
-            do(one if writer == 0 else other, writer, step, number)
-            await reader.read()
-    there = dict(run_sql(url, "SELECT id, name FROM products"))
+    there = dict(writers[0].execute("SELECT id, name FROM products").fetchall())
     assert all(there.values()), "each was written"
     return reader.names != there
 
@@ -353,20 +350,24 @@ def do(connection: Connection[TupleRow], writer: int, step: str, number: int) ->
 
 
 @pytest.fixture
-def steps() -> list[list[Step]]:
-    made = list(interleavings())
-    assert len(made) == 70
-    return made
+def writers(database_url: str) -> Iterator[Writers]:
+    with (
+        psycopg.connect(database_url, autocommit=True) as one,
+        psycopg.connect(database_url, autocommit=True) as other,
+    ):
+        yield one, other
 
 
 async def test_a_reader_misses_no_change_in_whatever_order_transactions_begin_write_and_end(
-    catalogue: Catalogue, database_url: str, steps: list[list[Step]]
+    catalogue: Catalogue, writers: Writers
 ) -> None:
-    assert [order for order in steps if await missed(catalogue, database_url, order)] == []
+    orders = list(interleavings())
+    assert len(orders) == 35
+    assert [order for order in orders if await missed(catalogue, writers, order)] == []
 
 
 async def test_a_reader_of_all_that_can_be_seen_would_miss_some(
-    catalogue: Catalogue, database_url: str, steps: list[list[Step]], monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, writers: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the test above would see it."""
 
@@ -374,7 +375,10 @@ async def test_a_reader_of_all_that_can_be_seen_would_miss_some(
         return datetime(2999, 1, 1, tzinfo=UTC)
 
     monkeypatch.setattr("server.catalogue.lists.Lists._settled", now)
-    assert [order for order in steps if await missed(catalogue, database_url, order)]
+    for order in interleavings():
+        if await missed(catalogue, writers, order):
+            return
+    pytest.fail("none was missed")
 
 
 async def test_a_change_shows_up_once_the_writers_before_it_have_ended(catalogue: Catalogue, database_url: str) -> None:
