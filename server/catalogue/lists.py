@@ -11,13 +11,13 @@ shows up there only once all writers that began before it have ended. 0013_produ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from psycopg import AsyncConnection, sql
-from psycopg.rows import BaseRowFactory, TupleRow, class_row
+from psycopg.rows import BaseRowFactory, TupleRow, class_row, kwargs_row
 
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Media, Product
@@ -26,7 +26,7 @@ from server.database.queries import Queries
 from server.database.runner import Runner
 from server.errors import ProductNotFound
 
-T = TypeVar("T", Product, Media)
+T = TypeVar("T")
 
 DEFAULT_PAGE = 100
 """How many products or media a page has unless its reader names another limit."""
@@ -34,6 +34,10 @@ DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
 
 _BORROWED = ("product_api_id", "media_api_id", "product_columns", "media_columns")
+
+# Of attributes, as they are stored, in one page; what begins within them is part of it. A product may have a megabyte,
+# and a page of a thousand such products would be more than a worker's memory.
+_BYTES = 2_000_000
 
 # Where the attributes of so many products in a row hold too few that pass, all that pass are looked up.
 _SCANNED = 20_000
@@ -65,6 +69,12 @@ class ProductFilter:
     """Of its conditions, those on attributes."""
 
 
+class _Listed(NamedTuple):
+    product: Product
+    full: bool
+    """The page has as many bytes as it may have."""
+
+
 class Lists:
     """The lists of all clients' products and media. Every method may raise CatalogueUnavailable, and BadParameter for a
     text that the database cannot hold."""
@@ -77,10 +87,14 @@ class Lists:
         passing = own.composed("passing", products=products)
         self._statements: dict[str, bytes] = {}
         for name in ("products_by_id", "products_by_change"):
+            order = own.composed(f"order_of_{name}")
             page = own.composed(name, passing=sql.SQL(""))
-            self._statements[name] = page.as_bytes(None)
-            self._statements[f"{name}, scanned"] = own.composed("with_attributes", page=page).as_bytes(None)
-            self._statements[f"{name}, looked up"] = own.composed(name, passing=passing).as_bytes(None)
+            for made, text in (
+                (name, page),
+                (f"{name}, scanned", own.composed("with_attributes", page=page, order=order)),
+                (f"{name}, looked up", own.composed(name, passing=passing)),
+            ):
+                self._statements[made] = own.composed("within_bytes", page=text, order=order).as_bytes(None)
         self._statements |= {name: own[name] for name in ("settled", "has_product", "media_of_product")}
         self._get_product = queries["get_product"]
 
@@ -99,10 +113,11 @@ class Lists:
             "attributes": which.attributes.jsonpath,
             "limit": limit + 1,
             "scanned": limit + 1,
+            "bytes": _BYTES,
         }
 
-        async def read(connection: AsyncConnection[TupleRow]) -> list[Product]:
-            rows = class_row(Product)
+        async def read(connection: AsyncConnection[TupleRow]) -> list[_Listed]:
+            rows = kwargs_row(_listed)
             if which.updated_since is not None:
                 # A statement of its own: the snapshot of the next one must begin after it.
                 parameters["until"] = await self._settled(connection)
@@ -110,12 +125,15 @@ class Lists:
                 return await self._fetch(connection, name, parameters, rows)
             scanned = {**parameters, "scanned": max(_SCANNED, limit + 1)}
             found = await self._fetch(connection, f"{name}, scanned", scanned, rows)
-            if len(found) > limit:
+            if len(found) > limit or (found and found[-1].full):
                 return found
             return await self._fetch(connection, f"{name}, looked up", parameters, rows)
 
         found = await self._runner.read(read, "list_products", client=client_id)
-        return _page(found, limit, lambda last: Position(last.id, last.updated_at if parameters["since"] else None))
+        products = [one.product for one in found[:limit]]
+        if len(found) <= limit and not (found and found[-1].full):
+            return Page(products, None)
+        return Page(products, Position(products[-1].id, products[-1].updated_at if which.updated_since else None))
 
     async def media(
         self, client_id: str, product_id: str, *, after: Position | None = None, limit: int = DEFAULT_PAGE
@@ -176,11 +194,11 @@ class Lists:
         return await (await cursor.execute(self._statements[name], parameters)).fetchall()
 
 
+def _listed(*, full: bool, **product: Any) -> _Listed:
+    return _Listed(Product(**product), full)
+
+
 def _media_page(found: list[Media], limit: int) -> Page[Media]:
-    return _page(found, limit, lambda last: Position(last.id, last.created_at))
-
-
-def _page(found: list[T], limit: int, position: Callable[[T], Position]) -> Page[T]:
-    """Of `limit` rows and one more, which only says that more follow."""
+    """Of `limit` media and one more, which only says that more follow."""
     items = found[:limit]
-    return Page(items, position(items[-1]) if len(found) > limit else None)
+    return Page(items, Position(items[-1].id, items[-1].created_at) if len(found) > limit else None)

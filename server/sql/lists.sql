@@ -43,13 +43,35 @@ WHERE p."clientId" = %(client_id)s
 ORDER BY p."updatedAt", {product_api_id}
 LIMIT %(scanned)s
 
+-- order_of_products_by_id --
+-- In which order the first of them are,
+l.id
+
+-- order_of_products_by_change --
+-- and the second.
+l.updated_at, l.id
+
 -- with_attributes --
 -- Of the first ones of a list, those whose attributes pass.
-SELECT p.*
-FROM ({page}) p
-WHERE p.attributes @@ %(attributes)s::jsonpath
-ORDER BY CASE WHEN %(since)s::timestamptz IS NOT NULL THEN p.updated_at END, p.id
+SELECT l.*
+FROM ({page}) l
+WHERE l.attributes @@ %(attributes)s::jsonpath
+ORDER BY {order}
 LIMIT %(limit)s
+
+-- within_bytes --
+-- Of a list, what begins before its attributes have so many bytes, as they are stored; and of the last one, whether it
+-- is the last for that reason.
+SELECT l.id, l.client_id, l.name, l.sku, l.is_active, l.attributes, l.created_at, l.updated_at,
+    l.before + pg_column_size(l.attributes) >= %(bytes)s AS full
+FROM (
+    SELECT l.*, coalesce(
+        sum(pg_column_size(l.attributes)) OVER (ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
+    ) AS before
+    FROM ({page}) l
+) l
+WHERE l.before < %(bytes)s
+ORDER BY {order}
 
 -- passing --
 -- A condition of the lists above: those whose attributes pass, found by the attributes' own index.

@@ -180,6 +180,24 @@ async def test_attributes_are_met_however_rare_they_are(
         assert await listed(catalogue, frequent, limit=3) == [one for one in ids if one not in ("p00", "p13", "p39")]
 
 
+async def test_a_page_of_large_products_is_shorter(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand products of a megabyte each are no page."""
+    monkeypatch.setattr("server.catalogue.lists._BYTES", 1000)
+    # What repeats itself is stored in fewer bytes.
+    large = {"text": np.random.default_rng(1).bytes(300).hex()}
+    for number in range(12):
+        await put(catalogue, f"p{number:02}", attributes=large if number % 4 else {})
+    whole = [f"p{number:02}" for number in range(12)]
+    for which in (ALL, CHANGED, ProductFilter(attributes=Filter.of({"attributes": large}))):
+        found = await pages(catalogue, which, limit=100)
+        expected = [one for one in whole if int(one[1:]) % 4] if which not in (ALL, CHANGED) else whole
+        assert [product.id for page in found for product in page] == expected
+        assert max(len(page) for page in found) <= 3
+        assert all(found[:-1]), "none is empty while others follow"
+    monkeypatch.setattr("server.catalogue.lists._BYTES", 1)
+    assert [len(page) for page in await pages(catalogue, limit=100)][:12] == [1] * 12
+
+
 async def test_media_are_listed_as_they_were_added(catalogue: Catalogue, database_url: str) -> None:
     await put(catalogue, "p", "q")
     for product, number in itertools.product("pq", range(7)):
@@ -330,7 +348,7 @@ async def missed(catalogue: Catalogue, writers: Writers, steps: list[Step]) -> b
     for number, (writer, step) in enumerate(steps):
         do(writers[writer], writer, step, number)
         await reader.read()
-    there = dict(writers[0].execute("SELECT id, name FROM products").fetchall())
+    there: dict[str, str] = dict(writers[0].execute("SELECT id, name FROM products").fetchall())
     assert all(there.values()), "each was written"
     return reader.names != there
 
@@ -420,7 +438,7 @@ async def test_pages_are_read_from_an_index_also_under_a_policy(catalogue: Catal
     run_sql(database_url, "ANALYZE products")
     values: dict[str, Any] = {
         "client_id": "c1", "after": None, "after_id": "p-5", "since": EVER, "until": datetime.now(UTC),
-        "is_active": None, "sku": None, "scanned": 101,
+        "is_active": None, "sku": None, "scanned": 101, "bytes": 1_000_000,
     }  # fmt: skip
     for name, asked, index in (
         ("products_by_id", {}, "products_api_id"),

@@ -26,7 +26,7 @@ from tests.support.databases import fresh_database, run_sql
 
 IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns")
 PARTS = {*IDS, *COLUMNS, "products_of_client", "products_under_policy"}
-LISTS = ("products_by_id", "products_by_change", "has_product", "media_of_product", "with_attributes")
+LISTS = ("products_by_id", "products_by_change", "has_product", "media_of_product", "with_attributes", "within_bytes")
 NEAR = ("near_exactly", "near_exactly_where", "near_by_index")
 DIGEST = hashlib.sha256(b"the same file").digest()
 VECTOR = HalfVector([1.0] + [0.0] * (D - 1))
@@ -106,8 +106,10 @@ def list_of(name: str, part: str, queries: Queries) -> str:
     """`part`: where the products come from whose attributes pass; without it, no attributes are looked at."""
     lists = Queries.read("lists.sql").borrowing(queries, *IDS, "product_columns", "media_columns")
     passing = lists.composed("passing", products=queries.composed(part)) if part else sql.SQL("")
-    page = lists.composed("products_by_id" if name == "with_attributes" else name, passing=passing)
-    return (lists.composed(name, page=page) if name == "with_attributes" else page).as_string(None)
+    if name not in ("with_attributes", "within_bytes"):
+        return lists.composed(name, passing=passing).as_string(None)
+    page, order = lists.composed("products_by_id", passing=passing), lists.composed("order_of_products_by_id")
+    return lists.composed(name, page=page, order=order).as_string(None)
 
 
 def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
