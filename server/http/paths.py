@@ -46,14 +46,9 @@ def by_raw_path(app: ASGIApp) -> ASGIApp:
 
 
 def with_ids(app: ASGIApp) -> ASGIApp:
-    """Have a route's parameters be what the segments mean. Goes around each handler, the first of all.
-
-    Raises BadParameter for a path that is not UTF-8.
-    """
+    """Have a route's parameters be what the segments mean. Goes around each handler, the first of all."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["state"].get(_UNREADABLE):
-            raise BadParameter("The address is not UTF-8 once its percent-encoding is resolved.")
         found = scope["path_params"]
         if "%" in scope["path"] and found:
             # A new dictionary: the router keeps the other one for the next request of this path.
@@ -63,6 +58,12 @@ def with_ids(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return middleware
+
+
+def require_readable(scope: Scope) -> None:
+    """Raises BadParameter for a request whose path is not UTF-8: what its parameters are nobody knows."""
+    if scope["state"].get(_UNREADABLE):
+        raise BadParameter("The address is not UTF-8 once its percent-encoding is resolved.")
 
 
 def _raw_path(scope: Scope) -> bytes:

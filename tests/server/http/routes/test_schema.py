@@ -18,7 +18,7 @@ from tests import DEMO_PICTURES, ROOT
 from tests.support.serving import Client
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
-JSON, FORM = "application/json", "multipart/form-data"
+JSON, FORM, MERGE_PATCH = "application/json", "multipart/form-data", "application/merge-patch+json"
 HEALTH = {"live", "ready", "metrics"}
 
 Document = dict[str, Any]
@@ -80,9 +80,12 @@ def test_it_names_every_call_as_generators_like_it(schema: Document) -> None:
         "embed": "post /v1/embeddings",
         "searchByImage": "post /api/search/by-image",
         "search": "post /v1/search",
+        "listProducts": "get /v1/products",
         "putProduct": "put /v1/products/{productId}",
+        "patchProduct": "patch /v1/products/{productId}",
         "getProduct": "get /v1/products/{productId}",
         "deleteProduct": "delete /v1/products/{productId}",
+        "listMedia": "get /v1/products/{productId}/media",
         "addMedia": "post /v1/products/{productId}/media",
         "getMedia": "get /v1/media/{mediaId}",
         "deleteMedia": "delete /v1/media/{mediaId}",
@@ -163,8 +166,18 @@ def test_every_call_declares_its_parameters(schema: Document) -> None:
                 expected[("clientId", "query")] = False
         if name in ("embed", "embedImage", "search", "searchByImage"):  # an upload is bulk work anyway
             expected[("Twinlens-Lane", "header")] = False
-        if name == "listDuplicates":
+        if name in ("listDuplicates", "listProducts", "listMedia"):
             expected[("limit", "query")] = False
+        if name in ("listProducts", "listMedia"):
+            expected[("cursor", "query")] = False
+        if name == "listProducts":
+            expected |= dict.fromkeys(
+                ((one, "query") for one in ("updatedSince", "isActive", "sku", "attributes")), False
+            )
+        if name in ("putProduct", "patchProduct", "deleteProduct"):
+            expected[("If-Match", "header")] = False
+        if name in ("putProduct", "getProduct"):
+            expected[("If-None-Match", "header")] = False
         if name in ("getThumbnail", "getFile"):  # of a signed address
             expected |= {("expires", "query"): False, ("signature", "query"): False}
         assert declared == expected, name
@@ -175,9 +188,12 @@ ANSWERS = {
     "embed": {"200": {JSON: "Embeddings", "application/octet-stream": "binary"}},
     "search": {"200": {JSON: "SearchAnswer"}},
     "searchByImage": {"200": {JSON: "SearchAnswer"}},
-    "getProduct": {"200": {JSON: "Product"}},
+    "listProducts": {"200": {JSON: "ProductPage"}},
+    "getProduct": {"200": {JSON: "ProductWithMedia"}, "304": {}},
+    "patchProduct": {"200": {JSON: "Product"}},
     "putProduct": {"200": {JSON: "Product"}, "201": {JSON: "Product"}},
     "deleteProduct": {"200": {JSON: "Product"}},
+    "listMedia": {"200": {JSON: "MediaPage"}},
     "addMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
     "getMedia": {"200": {JSON: "Media"}},
     "deleteMedia": {"200": {JSON: "Media"}},
@@ -265,8 +281,11 @@ def test_many_pictures_in_a_form_are_a_list_of_binaries(schema: Document) -> Non
 
 def request_of(kind: str, value: dict[str, Any], media_id: str) -> dict[str, Any]:
     """An example's body as httpx sends it."""
-    if kind == JSON:
-        return {"json": {name: media_id if one == examples.MEDIA else one for name, one in value.items()}}
+    if kind in (JSON, MERGE_PATCH):
+        return {
+            "headers": {"Content-Type": kind},
+            "json": {name: media_id if one == examples.MEDIA else one for name, one in value.items()},
+        }
     assert kind == FORM
     files = value["file"] if isinstance(value["file"], list) else [value["file"]]
     assert set(files) == {examples.PICTURE}
@@ -324,6 +343,9 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api
             assert response.json()["clientId"] == examples.CLIENT
 
     first_and_again("putProduct")
+    first_and_again("patchProduct")
+    for _ in every_example("putProduct"):
+        pass
     first_and_again("addMedia")
     media_id = [response.json()["id"] for response in every_example("addMedia")][-1]
     for name in ("embedImage", "embed", "searchByImage", "search"):
@@ -331,7 +353,9 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api
             found = response.json().get("results", [])
             assert "embed" in name or found == [] or found[0]["productId"] == examples.PRODUCT
     for name in (
+        "listProducts",
         "getProduct",
+        "listMedia",
         "getMedia",
         "listDuplicates",
         "getThumbnail",
@@ -371,6 +395,11 @@ def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> No
         ("searchByImage", "/api/search/by-image", {"data": {"limit": "1"}, "files": {"other": b""}}, 422),
         ("putProduct", "/v1/products/another-abacus", {"json": {"name": "x", "sku": "DEMO-0001"}}, 409),
         ("putProduct", "/v1/products/x", {"json": {"naem": "x"}}, 422),
+        ("putProduct", "/v1/products/x", {"json": {"name": "x"}, "headers": {"If-Match": "*"}}, 412),
+        ("patchProduct", "/v1/products/none", {"json": {"name": "x"}}, 404),
+        ("patchProduct", "/v1/products/none", {"json": {"name": None}}, 422),
+        ("listProducts", "/v1/products?cursor=x", {}, 422),
+        ("listMedia", "/v1/products/none/media", {}, 404),
         ("addMedia", "/v1/products/none/media", {"files": {"file": KEYBOARD}}, 404),
         ("getProduct", "/v1/products/none", {}, 404),
         ("deleteProduct", "/v1/products/none", {}, 404),
