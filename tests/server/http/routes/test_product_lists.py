@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from server.http.routes.products import MOST_MEDIA
+from tests import ROOT
 from tests.support.pictures import in_format
 from tests.support.serving import Client
 
@@ -74,6 +76,28 @@ def test_changes_come_in_their_order_and_from_a_time_on(shop: Shop) -> None:
     assert [one["id"] for one in again] == [IDS[-1], "9"], "the last one once more, since it is of that very time"
     # The same moment, otherwise written.
     assert shop.all(updatedSince=found[-1]["updatedAt"].replace("Z", "+00:00")) == again
+
+
+def test_the_reader_of_the_documentation_keeps_in_step(shop: Shop) -> None:
+    text = (ROOT / "docs" / "api.md").read_text("utf-8").partition("**In step.**")[2]
+    shown: dict[str, Any] = {"httpx": httpx, "Iterator": Iterator}
+    exec(text.partition("```python\n")[2].partition("```")[0], shown)
+
+    class Named:
+        """A client whose key would say whose products these are."""
+
+        def get(self, path: str, params: dict[str, Any]) -> httpx.Response:
+            return shop.page(path, **params)
+
+    copy: dict[str, Any] = {}
+    since = "2000-01-01T00:00:00Z"
+    writes: list[dict[str, Any]] = [{"name": "first"}, {"sku": "another"}, {"attributes": {}}]
+    for write in writes:
+        shop.put("9", **write)
+        for product in shown["changes"](Named(), since):
+            copy[product["id"]] = product
+            since = max(since, product["updatedAt"])
+        assert sorted(copy.values(), key=lambda one: one["id"]) == sorted(shop.all(), key=lambda one: one["id"])
 
 
 @pytest.mark.parametrize(
