@@ -44,11 +44,11 @@ ORDER BY p."updatedAt", {product_api_id}
 LIMIT %(scanned)s
 
 -- order_of_products_by_id --
--- In which order the first of them are,
+-- The order of the first of them.
 l.id
 
 -- order_of_products_by_change --
--- and the second.
+-- That of the second.
 l.updated_at, l.id
 
 -- with_attributes --
