@@ -80,6 +80,7 @@ def _statement(url: str, asked: list[tuple[bool, str]]) -> Times:
     queries = Queries.read("queries.sql").including("product_api_id").including("product_columns")
     times: Times = {False: [], True: []}
     parameters = {"client_id": "curious", "name": "Product", "sku": None, "is_active": True, "attributes": Jsonb({})}
+    parameters |= {"versions": None, "present": False, "absent": False}
     with psycopg.connect(url, prepare_threshold=0) as connection:
         connection.execute(f"SET ROLE {SERVING_ROLE}".encode())
         connection.execute("SELECT set_config('twinlens.client', 'curious', false)")

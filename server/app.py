@@ -28,7 +28,8 @@ from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
-from server.http.routes import embeddings, health, media, page, products, schema, search
+from server.http.paths import by_raw_path, with_ids
+from server.http.routes import embeddings, health, media, page, product_lists, products, schema, search
 from server.http.security import secured
 from server.http.shedding import shedding
 from server.lifespan import Services, open_services
@@ -42,9 +43,12 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     embeddings.embeddings,
     search.search_by_image,
     search.search,
+    product_lists.list_products,
     products.put_product,
+    products.patch_product,
     products.get_product,
     products.delete_product,
+    product_lists.list_media,
     media.add_media,
     media.get_media,
     media.delete_media,
@@ -118,7 +122,7 @@ def assemble(
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=problems.EXCEPTION_HANDLERS,
         # The outer one first. A handler keeps its room for as long as it runs, also beyond its deadline.
-        middleware=[in_time(settings.deadline, overdue), *door, within_memory(memory)],
+        middleware=[with_ids, in_time(settings.deadline, overdue), *door, within_memory(memory)],
         request_max_body_size=settings.max_upload,
         logging_config=None,
         openapi_config=None,  # Litestar's own description; ours is at /schema
@@ -126,7 +130,7 @@ def assemble(
     # Litestar's own middleware runs only where a route matches. These go around all of it, the outer one first.
     answered = secured(cross_origin(shedding(heads(guarded(app.asgi_handler))), settings))
     answered = logged(audited(answered), each=settings.access_log)
-    app.asgi_handler = draining(observed(answered), most=_most_drained(settings))
+    app.asgi_handler = by_raw_path(draining(observed(answered), most=_most_drained(settings)))
     return app
 
 

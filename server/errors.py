@@ -277,6 +277,12 @@ class SkuTaken(CatalogueConflict):
     code = "sku_taken"
 
 
+class PreconditionFailed(TwinlensError):
+    """The product is not what the request expects (If-Match, If-None-Match): read it again, and decide anew."""
+
+    code = "precondition_failed"
+
+
 class SpaceMismatch(CatalogueConflict):
     """The vector belongs to another embedding space than the one searched here."""
 

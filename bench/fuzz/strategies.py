@@ -158,6 +158,7 @@ def bodies_of_json(shop: Shop) -> Strategy:
         ("POST", b"/v1/search", "/v1/search", {"mediaId": "x" * 32}),
         ("POST", b"/v1/search", "/v1/search", {"embedding": [0.1] * 8, "space": "a"}),
         ("PUT", b"/v1/products/shoe", "/v1/products/{productId}", put),
+        ("PATCH", b"/v1/products/shoe", "/v1/products/{productId}", put),
         ("POST", b"/v1/embeddings", "/v1/embeddings", {"texts": ["a", "b"]}),
     ]
 
@@ -285,6 +286,8 @@ def filters(shop: Shop) -> Strategy:
 def paths(shop: Shop) -> Strategy:
     """Ids and queries."""
     places = [
+        ("GET", "/v1/products"),
+        ("GET", "/v1/products/{productId}/media"),
         ("GET", "/v1/products/{productId}"),
         ("PUT", "/v1/products/{productId}"),
         ("DELETE", "/v1/products/{productId}"),
@@ -316,18 +319,39 @@ def paths(shop: Shop) -> Strategy:
         | texts.map(lambda one: quote(one.encode("utf-8", "surrogatepass")).encode())
         | st.binary(min_size=1, max_size=10).map(lambda one: quote(one).encode())
     )
-    names = st.sampled_from(["clientId", "limit", "clientId", "signature", "x"])
-    given = st.sampled_from(["", "changing", "steady", "0", "-1", "1001", "1e3", "9" * 400, "nan", "%00", "%ff", "é"])
+    names = st.sampled_from(
+        ["clientId", "limit", "clientId", "signature", "x", "cursor", "updatedSince", "isActive", "sku", "attributes"]
+    )
+    given = st.sampled_from(
+        [
+            "true",
+            "2026-01-01T00:00:00Z",
+            '{"a":1}',
+            "null",
+            "",
+            "changing",
+            "steady",
+            "0",
+            "-1",
+            "1001",
+            "1e3",
+            "9" * 400,
+            "nan",
+            "%00",
+            "%ff",
+            "é",
+        ]
+    )
 
     @st.composite
     def make(draw: st.DrawFn) -> Asked:
         method, route = draw(st.sampled_from(places))
         head, _, tail = route.partition("{")
-        path = head.encode() + draw(ids) + tail.partition("}")[2].encode()
+        path = head.encode() + (draw(ids) + tail.partition("}")[2].encode() if tail else b"")
         if draw(st.booleans()):
             query = [f"{draw(names)}={draw(given)}" for _ in range(draw(st.integers(1, 3)))]
             path += b"?" + quote("&".join(query), safe="=&%").encode()
-        known = route if _is_one_segment(path, head, tail.partition("}")[2]) else ""
+        known = route if not tail or _is_one_segment(path, head, tail.partition("}")[2]) else ""
         body = b'{"name":"x"}' if method == "PUT" else b""
         headers = [JSON, bearer(draw(st.sampled_from([shop.writer, shop.admin])))]
         return Asked("path", method, path, known, headers, body, raw=b" " in path or path.count(b"#") > 0)
@@ -336,11 +360,9 @@ def paths(shop: Shop) -> Strategy:
 
 
 def _is_one_segment(path: bytes, head: str, tail: str) -> bool:
-    """Whether the id in it is one that the route's parameter takes: no slash, no dots, not empty."""
+    """Whether the id in it is one that the route's parameter takes: no bare slash, no dots, not empty."""
     middle = path.partition(b"?")[0].removeprefix(head.encode()).removesuffix(tail.encode())
-    return (
-        bool(middle) and not set(b"/#? ") & set(middle) and b"%2F" not in middle.upper() and middle not in (b"..", b".")
-    )
+    return bool(middle) and not set(b"/#? ") & set(middle) and middle not in (b"..", b".")
 
 
 def keys(shop: Shop, derived: str | None) -> Strategy:

@@ -17,8 +17,9 @@ from server.database.queries import Queries
 
 _QUERIES = Queries.read("audit.sql")
 
-_LONGEST = 300
-"""Characters of a text that a caller chose. An id that can be in the catalogue has at most 128."""
+_LONGEST = 800
+"""Characters of a text that a caller chose. An id that can be in the catalogue has at most 128, each of which may be a
+slash, and be written as `%2F`; and there may be two."""
 
 # PostgreSQL's text holds every character but these: a NUL, and halves of a pair.
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")

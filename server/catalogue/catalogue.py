@@ -17,12 +17,15 @@ from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from server.catalogue.filters import Conditions, Filter
+from server.catalogue.filters import MOST_ATTRIBUTES, Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
+from server.catalogue.lists import Lists
 from server.catalogue.rows import (
+    ANYTHING,
     MOST_MATCHES,
     Digest,
+    Expected,
     Found,
     Match,
     Media,
@@ -30,6 +33,7 @@ from server.catalogue.rows import (
     NewMedia,
     Product,
     ProductFile,
+    ProductPatch,
     Query,
     SpaceRow,
 )
@@ -43,7 +47,14 @@ from server.database.pool import Pool
 from server.database.queries import Queries
 from server.database.replica import Replica
 from server.database.runner import Runner
-from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, StoreUnavailable
+from server.errors import (
+    BadParameter,
+    CatalogueConflict,
+    MediaNotFound,
+    PreconditionFailed,
+    ProductNotFound,
+    StoreUnavailable,
+)
 from server.preprocessing.readings import READING
 
 T = TypeVar("T")
@@ -80,6 +91,7 @@ class Catalogue:
         queries = Queries.read("queries.sql").of(space.table)
         queries = queries.including("product_api_id", "media_api_id")
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
+        self.lists = Lists(self._runner, self._queries)
         self.searcher = Searcher(
             self._queries,
             self._runner,
@@ -101,10 +113,12 @@ class Catalogue:
         sku: str | None = None,
         is_active: bool = True,
         attributes: Mapping[str, Any] | None = None,
+        expected: Expected = ANYTHING,
     ) -> tuple[Product, bool]:
         """Create a product or change it; gives it, and whether it is new. `attributes`: facts to filter searches by.
 
-        The id is unique within the client. Raises SkuTaken when another product of the client has the SKU.
+        The id is unique within the client. Raises SkuTaken when another product of the client has the SKU, and
+        PreconditionFailed where the product is not what is expected.
         """
         parameters = {
             "id": product_id,
@@ -114,6 +128,7 @@ class Catalogue:
             "sku": sku,
             "is_active": is_active,
             "attributes": Jsonb(dict(attributes or {})),
+            **_expected(expected),
         }
 
         async def put(connection: AsyncConnection[TupleRow]) -> tuple[Product, bool]:
@@ -122,10 +137,45 @@ class Catalogue:
                 stored = await (await cursor.execute(self._queries["put_product"], parameters)).fetchone()
                 if stored is not None:
                     return stored
+                if not expected.anything:
+                    raise PreconditionFailed
             raise CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
         async with self._turns.turn((client_id, "product", product_id)):
             return await self._runner.write(put, "put_product", client=client_id)
+
+    async def patch_product(
+        self, client_id: str, product_id: str, patch: ProductPatch, *, expected: Expected = ANYTHING
+    ) -> Product:
+        """Change some of a product; gives all of it. Raises ProductNotFound, SkuTaken, PreconditionFailed, and
+        BadParameter where it would have too many attributes."""
+        if expected.absent:
+            raise PreconditionFailed
+        parameters = {
+            **asdict(patch),
+            "removed": list(patch.removed),
+            "attributes": Jsonb(dict(patch.attributes)),
+            "id": product_id,
+            "client_id": client_id,
+            **_expected(expected),
+        }
+
+        async def change(connection: AsyncConnection[TupleRow]) -> Product:
+            async with connection.transaction():
+                cursor = connection.cursor(row_factory=class_row(Product))
+                changed = await (await cursor.execute(self._queries["patch_product"], parameters)).fetchone()
+                if changed is None:
+                    await cursor.execute(self._queries["get_product"], parameters)
+                    raise PreconditionFailed if await cursor.fetchone() is not None else ProductNotFound
+                # One that older SQL has given more can still be renamed.
+                if patch.attributes and len(changed.attributes) > MOST_ATTRIBUTES:
+                    raise BadParameter(
+                        f"The product would have {len(changed.attributes):,} attributes; {MOST_ATTRIBUTES} is the most."
+                    )
+            return changed
+
+        async with self._turns.turn((client_id, "product", product_id)):
+            return await self._runner.write(change, "patch_product", client=client_id)
 
     async def get_product(self, client_id: str, product_id: str) -> Product:
         """Raises ProductNotFound."""
@@ -134,10 +184,10 @@ class Catalogue:
             raise ProductNotFound
         return found[0]
 
-    async def delete_product(self, client_id: str, product_id: str) -> list[str]:
+    async def delete_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> list[str]:
         """Delete a product with its media; gives the keys under which their bytes and thumbnails are stored.
 
-        Raises ProductNotFound.
+        Raises ProductNotFound, PreconditionFailed.
         """
         parameters = {"id": product_id, "client_id": client_id}
 
@@ -148,6 +198,8 @@ class Catalogue:
                 ).fetchone()
                 if locked is None:
                     raise ProductNotFound
+                if expected.absent or (expected.versions is not None and locked[1] not in expected.versions):
+                    raise PreconditionFailed
                 found = {"client_id": client_id, "key": locked[0]}
                 cursor = connection.cursor(row_factory=dict_row)
                 gone = await (await cursor.execute(self._queries["delete_product_media"], found)).fetchall()
@@ -289,6 +341,16 @@ class Catalogue:
     async def _read(self, name: str, parameters: Mapping[str, Any], row_factory: BaseRowFactory[T]) -> list[T]:
         statement, client_id = self._queries[name], parameters["client_id"]
         return await self._runner.fetch(statement, parameters, row_factory, name, client=client_id)
+
+
+def _expected(expected: Expected) -> dict[str, Any]:
+    """The parameters of a statement that looks whether the product is what is expected."""
+    versions = None if expected.versions is None else list(expected.versions)
+    return {
+        "versions": versions,
+        "present": expected.present or versions is not None,
+        "absent": expected.absent,
+    }
 
 
 def _vector(embedding: HalfVector, blank: bool) -> MediaVector:

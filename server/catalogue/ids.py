@@ -14,7 +14,8 @@ _DIGITS = 32  # 128 bits: two clients that meet under one id are not to be expec
 def id_elsewhere(client_id: str, api_id: str) -> str:
     """The id in the database of a client's product or media whose own id another client has there.
 
-    No caller can choose such an id, since `check_id` refuses "~". At most 161 characters, of 255 that the column takes.
+    No caller can choose such an id, since `check_item_id` refuses what ends so. At most 161 characters, of 255 that the
+    column takes.
     """
     # A text that is no text is refused by the database, in its own words.
     digest = hashlib.sha256(f"{client_id}\0{api_id}".encode(errors="surrogatepass")).hexdigest()

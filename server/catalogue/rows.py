@@ -65,6 +65,45 @@ class Product:
     attributes: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
+    """When any of it last changed, by whomever; so it names a version of the product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a write expects its product to be: where it is not, nothing is written."""
+
+    versions: tuple[datetime, ...] | None = None
+    """There, and last changed at one of these times."""
+    present: bool = False
+    """There, of whatever version. With `versions` it is so anyway."""
+    absent: bool = False
+    """Not there yet."""
+
+    @property
+    def anything(self) -> bool:
+        return self.versions is None and not self.present and not self.absent
+
+
+ANYTHING = Expected()
+
+
+@dataclass(frozen=True, slots=True)
+class ProductPatch:
+    """What is to change of a product: all else stays."""
+
+    name: str | None = None
+    """None: stays."""
+    sku: str | None = None
+    given_sku: bool = False
+    """Whether the SKU changes: to `sku`, or to none."""
+    is_active: bool | None = None
+    """None: stays."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Those that come, or change."""
+    removed: tuple[str, ...] = ()
+    """The names of those that go."""
+    no_attributes: bool = False
+    """All that were there go."""
 
 
 @dataclass(frozen=True)

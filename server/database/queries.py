@@ -44,6 +44,10 @@ class Queries:
         """The same statements, where these are put in wherever another has their name in braces. Raises KeyError."""
         return Queries(self._texts, {**self._parts, **{name: self.composed(name) for name in names}})
 
+    def borrowing(self, others: Queries, *names: str) -> Queries:
+        """The same statements, where these of another file are put in in the same way. Raises KeyError."""
+        return Queries(self._texts, {**self._parts, **{name: others.composed(name) for name in names}})
+
     def __getitem__(self, name: str) -> bytes:
         """The statement of this name, for psycopg. Raises KeyError for one that is not there, or that lacks a part."""
         if name not in self._complete:

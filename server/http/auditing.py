@@ -16,6 +16,7 @@ from server.access.scopes import Principal
 from server.errors import TwinlensError
 from server.http.addresses import caller_of
 from server.http.authorising import presented_key
+from server.http.paths import escaped
 from server.http.request import CLIENT, CODE, OBJECTS, PRINCIPAL
 from server.http.rules import rule_of
 from server.lifespan import Services
@@ -70,7 +71,7 @@ def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
     state: Mapping[str, Any] = scope["state"]
     presented = _presented(scope)
     principal: Principal | None = state.get(PRINCIPAL) or _refused(services, presented)
-    ids = (*map(str, scope.get("path_params", {}).values()), *state.get(OBJECTS, ()))
+    ids = map(escaped, (*map(str, scope.get("path_params", {}).values()), *state.get(OBJECTS, ())))
     entry = Entry(
         at=at,
         key_id=principal.key_id if principal is not None else id_of(presented or ""),

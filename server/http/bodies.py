@@ -27,6 +27,7 @@ Fields = TypeVar("Fields", bound=msgspec.Struct)
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 
 BODY_LIMITS = "body_limits"
 """Where the state of an app has its BodyLimits."""
@@ -159,10 +160,28 @@ def _short(name: str | None) -> str:
     return repr((name or "")[:40])
 
 
-async def read_json(request: Request, kind: type[Fields]) -> Fields:
-    """The JSON body as `kind`. Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded."""
-    if content_type(request) != JSON:
-        raise UnsupportedBody(f"Send the body as {JSON}.")
+def read_query(request: Request, kind: type[Fields]) -> Fields:
+    """The query's parameters, checked. Raises BadParameter, also for one that is not known or comes twice."""
+    given = request.query_params.dict()
+    known = msgspec.structs.fields(kind)
+    for name, values in given.items():
+        if name not in (field.encode_name for field in known):
+            raise BadParameter(f"This call knows no parameter {_short(name)}.")
+        if len(values) > 1:
+            raise BadParameter(f"{name} is given twice in the query.")
+    try:
+        return msgspec.convert({name: values[0] for name, values in given.items()}, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise BadParameter(plainly(str(exc))) from exc
+
+
+async def read_json(request: Request, kind: type[Fields], *, kinds: Sequence[str] = (JSON,)) -> Fields:
+    """The JSON body as `kind`, under one of these content types.
+
+    Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded.
+    """
+    if content_type(request) not in kinds:
+        raise UnsupportedBody(f"Send the body as {' or '.join(kinds)}.")
     charset = request.content_type[1].get("charset", "utf-8")
     if charset.strip("\"'").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedBody(f"Send JSON as UTF-8: the charset {_short(charset)} is not read here.")

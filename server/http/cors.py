@@ -29,6 +29,8 @@ HEADERS = (
     "X-API-Key",
     "Content-Type",
     "Content-Encoding",
+    "If-Match",
+    "If-None-Match",
     DEADLINE_HEADER,
     LANE_HEADER,
     REQUEST_ID_HEADER,
@@ -36,6 +38,7 @@ HEADERS = (
     "tracestate",
 )
 EXPOSED = (
+    "ETag",
     "Server-Timing",
     "Retry-After",
     REQUEST_ID_HEADER,

@@ -15,7 +15,7 @@ import msgspec
 
 from server.errors import TwinlensError
 from server.http import wire
-from server.http.bodies import JSON, MULTIPART
+from server.http.bodies import JSON, MERGE_PATCH, MULTIPART
 
 CLIENT = "acme"
 PRODUCT = "shoe-42"
@@ -46,6 +46,14 @@ _BY_PICTURE = {
             "filter": msgspec.json.encode(_FILTER).decode(),
         },
     ),
+}
+
+_PATCHES = {
+    "price": Example(
+        "Another price, no SKU, and one attribute less; all else stays",
+        {"sku": None, "attributes": {"price": 39.9, "colour": None}, "clientId": CLIENT},
+    ),
+    "state": Example("Hidden from searches", {"isActive": False, "clientId": CLIENT}),
 }
 
 REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
@@ -80,6 +88,7 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             ),
         }
     },
+    "patchProduct": {MERGE_PATCH: _PATCHES, JSON: _PATCHES},
     "addMedia": {
         MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})},
         JSON: {"url": Example("A picture that the server fetches", {"url": PICTURE_URL, "clientId": CLIENT})},
@@ -118,6 +127,9 @@ _MEDIA = wire.Media(
     created_at=_THEN,
     blank=False,
 )
+_WITH_MEDIA = wire.ProductWithMedia(
+    **{name: getattr(_PRODUCT, name) for name in wire.Product.__struct_fields__}, media=[_MEDIA], media_next=None
+)
 _MATCH = wire.Match(
     product_id=PRODUCT,
     product_name="Red running shoe",
@@ -151,8 +163,11 @@ ANSWERS: Mapping[str, Example] = {
     "searchByImage": _answer("The picture found itself", _FOUND),
     "search": _answer("The picture found itself", _FOUND),
     "putProduct": _answer("The product", _PRODUCT),
-    "getProduct": _answer("The product", _PRODUCT),
+    "listProducts": _answer("The last page", wire.ProductPage(products=[_PRODUCT], next=None)),
+    "patchProduct": _answer("The product", _PRODUCT),
+    "getProduct": _answer("The product, with its only media", _WITH_MEDIA),
     "deleteProduct": _answer("What the product was", _PRODUCT),
+    "listMedia": _answer("The last page", wire.MediaPage(media=[_MEDIA], next=None)),
     "addMedia": _answer("The media", _MEDIA),
     "getMedia": _answer("The media", _MEDIA),
     "deleteMedia": _answer("What the media was", _MEDIA),

@@ -17,7 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
-from server.access.clients import ID_PATTERN
+from server.access.clients import MOST_CHARACTERS_OF_AN_ID
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
@@ -119,6 +119,7 @@ _STATUSES = {
     401: "No key that is good here, or an address whose signature is wrong or expired.",
     404: "No such thing in this client's catalogue.",
     409: "It does not fit what the catalogue holds, or the vector is of another space.",
+    412: "The product is not what the request expects.",
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
@@ -148,6 +149,8 @@ class Contract:
     """Whether it is a call of the API proper, with a deadline, rather than one for those who run the server."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names of headers that successful answers have, and what they say."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """Names of headers that requests may have, and what they say."""
     refused: Mapping[int, type[Problem]] = field(default_factory=dict)
     """By status: the body of errors that say more than others."""
 
@@ -176,6 +179,7 @@ def contract(
     lane: bool = False,
     query: Mapping[str, tuple[Any, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    conditions: Mapping[str, str] | None = None,
     refused: Mapping[int, type[Problem]] | None = None,
     ours: bool = True,
 ) -> dict[str, Any]:
@@ -196,6 +200,7 @@ def contract(
         lane=lane,
         query=query or {},
         headers=headers or {},
+        conditions=conditions or {},
         refused=refused or {},
         ours=ours,
     )
@@ -394,13 +399,16 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     for name in re.findall(r"\{(\w+)\}", path):
         example = examples.IN_PATH[name]
         # Others than these can be asked for, since older catalogues hold them, but not made.
-        schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"} if made.accepts else {"type": "string"}
+        made_here = {"minLength": 1, "maxLength": MOST_CHARACTERS_OF_AN_ID} if made.accepts else {}
+        schema = {"type": "string", **made_here}
         yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
     for name, (kind, default) in made.query.items():
         schema = _schema(kind) if default is None else {**_schema(kind), "default": default}
         yield {"name": name, "in": "query", "required": False, "schema": schema}
     if made.client:
         yield _optional("clientId", "query", _schema(ClientId), "The client that this is about.")
+    for name, said in made.conditions.items():
+        yield _optional(name, "header", {"type": "string"}, said)
     if not made.ours:
         return
     seconds = {"type": "number", "exclusiveMinimum": 0}

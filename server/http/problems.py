@@ -39,6 +39,7 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.CatalogueConflict, 409),
+    (errors.PreconditionFailed, 412),
     (errors.RateLimited, 429),
     (errors.Overloaded, 503),
     (errors.CallerLeft, 499),  # nobody reads it; with nginx's number, the metrics distinguish it from an answer

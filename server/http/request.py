@@ -19,6 +19,7 @@ from server.batching.fair_queue import LANES, Caller, Lane
 from server.errors import BadParameter
 from server.http import timing
 from server.http.account import account_of
+from server.http.paths import require_readable
 from server.http.rules import rule_of
 
 Request = litestar.Request[Any, Any, State]
@@ -71,7 +72,8 @@ class Call:
 def call_of(request: Request, named: str | None = None) -> Call:
     """The call of a request whose body was read; `named`: the client that the body names.
 
-    Raises BadParameter for a header that names no lane, and otherwise as `client_of`; RateLimited.
+    Raises BadParameter for a header that names no lane and for a path that is not UTF-8, and otherwise as `client_of`;
+    RateLimited.
     """
     lane = request.headers.get(LANE_HEADER, "interactive")
     if lane not in LANES:
@@ -81,6 +83,7 @@ def call_of(request: Request, named: str | None = None) -> Call:
     if (account := account_of(request.scope)) is not None and account.awaits_client:
         account.enter_client(client_id)
     request.scope["state"][CLIENT] = client_id
+    require_readable(request.scope)
     return Call(lane, float(request.scope["state"][_DEADLINE]), client_id, principal)
 
 

@@ -11,8 +11,9 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT, ID_PATTERN
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
-from server.catalogue.fields import Attributes, Name, Sku
-from server.catalogue.filters import Filter
+from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
+from server.catalogue.filters import MOST_ATTRIBUTES, Filter
+from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
 from server.catalogue.similarity import clamp, score, similarity
 from server.errors import TwinlensError
 from server.hosts import LONGEST_URL
@@ -142,6 +143,44 @@ class SearchFields(_Search, frozen=True):
     filter: FilterText | None = None
 
 
+PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
+Cursor = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=2000, description="Where to go on: what `next` was in the page before, with the same parameters."
+    ),
+]
+UpdatedSince = Annotated[
+    datetime,
+    msgspec.Meta(tz=True, description="Only products that have changed at this time or later, in that order."),
+]
+IsActive = Annotated[bool, msgspec.Meta(description="Only products that are, or only those that are not.")]
+ProductAttributes = Annotated[
+    str,
+    msgspec.Meta(
+        description="Only products with these attributes, as JSON and as a search's filter has them: "
+        '{"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}.'
+    ),
+]
+Next = Annotated[str | None, msgspec.Meta(description="The cursor of what follows; null where nothing does.")]
+
+
+class PageFields(_Request, frozen=True):
+    """The query of a list."""
+
+    limit: PageLimit = DEFAULT_PAGE
+    cursor: Cursor | None = None
+    client_id: str | None = None
+
+
+class ProductPageFields(PageFields, frozen=True):
+    updated_since: str | None = None
+    """An UpdatedSince, which is not read here: of a query, it would be a number as well."""
+    is_active: IsActive | None = None
+    sku: Sku | None = None
+    attributes: ProductAttributes | None = None
+
+
 class UploadFields(_Request, frozen=True):
     """The fields beside the `file` of an upload."""
 
@@ -248,6 +287,31 @@ class ProductRequest(_Request, frozen=True):
     client_id: ClientId | None = None
 
 
+class ProductPatch(_Request, frozen=True):
+    """A JSON merge patch (RFC 7396): what is left out stays, and null removes."""
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    sku: Sku | msgspec.UnsetType | None = msgspec.UNSET
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: (
+        Annotated[dict[AttributeName, Value], msgspec.Meta(max_length=2 * MOST_ATTRIBUTES)] | msgspec.UnsetType | None
+    ) = msgspec.UNSET
+    """Those that are named change, and those that are null go; all others stay. Null in place of them removes all."""
+    client_id: ClientId | None = None
+
+    def row(self) -> rows.ProductPatch:
+        named = self.attributes or {}
+        return rows.ProductPatch(
+            name=self.name or None,
+            sku=self.sku or None,
+            given_sku=self.sku is not msgspec.UNSET,
+            is_active=None if self.is_active is msgspec.UNSET else self.is_active,
+            attributes={name: value for name, value in named.items() if value is not None},
+            removed=tuple(name for name, value in named.items() if value is None),
+            no_attributes=self.attributes is None,
+        )
+
+
 class Product(_Body, frozen=True):
     id: str
     client_id: str
@@ -270,6 +334,11 @@ class Product(_Body, frozen=True):
             created_at=product.created_at,
             updated_at=product.updated_at,
         )
+
+
+class ProductPage(_Body, frozen=True):
+    products: list[Product]
+    next: Next
 
 
 class Media(_Body, frozen=True):
@@ -311,6 +380,24 @@ class Media(_Body, frozen=True):
             created_at=media.created_at,
             blank=media.blank,
         )
+
+
+class MediaPage(_Body, frozen=True):
+    media: list[Media]
+    next: Next
+
+
+class ProductWithMedia(Product, frozen=True):
+    media: list[Media]
+    """The first of its media, in the order in which they were added."""
+    media_next: Next
+    """Where the others are: a cursor for `/v1/products/{productId}/media`."""
+
+    @classmethod
+    def with_media(cls, product: rows.Product, media: list[Media], following: str | None) -> ProductWithMedia:
+        itself = Product.of(product)
+        fields = {name: getattr(itself, name) for name in Product.__struct_fields__}
+        return cls(**fields, media=media, media_next=following)
 
 
 class Health(_Body, frozen=True):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.rows import Media, NewMedia, Product
+from server.catalogue.rows import ANYTHING, Expected, Media, NewMedia, Product
 from server.database.cancelling import end
 from server.database.outcome import writing
 from server.errors import BytesMissing, BytesRemain, CatalogueUnavailable, OutcomeUnknown, TwinlensError
@@ -128,14 +128,14 @@ class Librarian:
         await self._let_go(media.s3_key, media.thumbnail_key)
         return media
 
-    async def remove_product(self, client_id: str, product_id: str) -> Product:
-        """Remove a product with all its media, rows first. Raises ProductNotFound."""
+    async def remove_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> Product:
+        """Remove a product with all its media, rows first. Raises ProductNotFound, PreconditionFailed."""
         product = await self._catalogue.get_product(client_id, product_id)
-        await self._to_its_end(self._remove_product(client_id, product_id))
+        await self._to_its_end(self._remove_product(client_id, product_id, expected))
         return product
 
-    async def _remove_product(self, client_id: str, product_id: str) -> None:
-        await self._let_go(*await self._catalogue.delete_product(client_id, product_id))
+    async def _remove_product(self, client_id: str, product_id: str, expected: Expected) -> None:
+        await self._let_go(*await self._catalogue.delete_product(client_id, product_id, expected=expected))
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.

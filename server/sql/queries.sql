@@ -29,20 +29,22 @@ CASE WHEN m."apiId" IS NULL THEN m.id ELSE m."apiId" END
 
 -- put_product --
 -- Change the client's product, or create it: under its own id, or elsewhere, where another client's has that id in the
--- database. No row when it was created or deleted at the same moment.
+-- database. No row when it was created or deleted at the same moment, or is not as the caller expects: of one of the
+-- versions, where any are given; there, or not there, where that is asked for.
 --
 -- Whether another client has the id must not show in the time that this takes. So a new product is always inserted
 -- twice: once with success, and once in vain after a look into one index. Neither locks or reads the row that is in the
 -- way, which row-level security may hide.
 WITH changed AS (
     UPDATE products p
-    SET name = %(name)s, sku = %(sku)s, "isActive" = %(is_active)s, attributes = %(attributes)s, "updatedAt" = now()
-    WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+    SET name = %(name)s, sku = %(sku)s, "isActive" = %(is_active)s, attributes = %(attributes)s
+    WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s AND NOT %(absent)s
+        AND (%(versions)s::timestamptz[] IS NULL OR p."updatedAt" = ANY (%(versions)s::timestamptz[]))
     RETURNING {product_columns}, false AS created
 ), plain AS (
     INSERT INTO products AS p (id, "apiId", "clientId", name, sku, "isActive", attributes)
     SELECT %(id)s, NULL, %(client_id)s, %(name)s, %(sku)s, %(is_active)s, %(attributes)s
-    WHERE NOT EXISTS (SELECT FROM changed)
+    WHERE NOT EXISTS (SELECT FROM changed) AND NOT %(present)s
     ON CONFLICT (id) DO NOTHING
     RETURNING {product_columns}, true AS created
 ), other AS (
@@ -50,11 +52,23 @@ WITH changed AS (
     SELECT CASE WHEN there.plain THEN %(id)s ELSE %(elsewhere)s END, CASE WHEN NOT there.plain THEN %(id)s END,
         %(client_id)s, %(name)s, %(sku)s, %(is_active)s, %(attributes)s
     FROM (SELECT EXISTS (SELECT FROM plain) AS plain) AS there
-    WHERE NOT EXISTS (SELECT FROM changed)
+    WHERE NOT EXISTS (SELECT FROM changed) AND NOT %(present)s
     ON CONFLICT ("clientId", (CASE WHEN "apiId" IS NULL THEN id ELSE "apiId" END)) DO NOTHING
     RETURNING {product_columns}, true AS created
 )
 SELECT * FROM changed UNION ALL SELECT * FROM plain UNION ALL SELECT * FROM other
+
+-- patch_product --
+-- Change some of the client's product, where it is of one of the versions, if any are given. What is NULL stays; the sku
+-- is set where it is `given_sku`; of the attributes all or some go, and others come.
+UPDATE products p
+SET name = coalesce(%(name)s, p.name),
+    sku = CASE WHEN %(given_sku)s THEN %(sku)s ELSE p.sku END,
+    "isActive" = coalesce(%(is_active)s, p."isActive"),
+    attributes = (CASE WHEN %(no_attributes)s THEN '{{}}' ELSE p.attributes - %(removed)s::text[] END) || %(attributes)s
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+    AND (%(versions)s::timestamptz[] IS NULL OR p."updatedAt" = ANY (%(versions)s::timestamptz[]))
+RETURNING {product_columns}
 
 -- get_product --
 -- One product of the client.
@@ -63,8 +77,8 @@ FROM products p
 WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
 
 -- lock_product_for_delete --
--- Keep media from being added to a product that is about to be deleted; gives its id in the database.
-SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
+-- Keep media from being added to a product that is about to be deleted; gives its id in the database, and its version.
+SELECT p.id, p."updatedAt" FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
 
 -- delete_product_media --
 -- Delete a product's media and give the keys of their bytes.

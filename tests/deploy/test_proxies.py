@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 
 from tests.support.databases import fresh_database, run_sql
-from tests.support.gateways import SITE, Gateway, caddy, needs_gateways, nginx
+from tests.support.gateways import PREFIX, SITE, Gateway, caddy, caddy_below, needs_gateways, nginx, nginx_below
 from tests.support.keys import new_key
 from tests.support.process import KEYBOARD, Process, free_port, until
 
 pytestmark = needs_gateways
+
+Below = Callable[[Path, str], AbstractContextManager[str]]
 
 GATEWAYS = {"nginx": nginx, "caddy": caddy}
 
@@ -78,6 +81,38 @@ def test_a_picture_finds_itself_through_tls(client: httpx.Client, gateway: Gatew
     assert running.key not in logged
     # One id for the request, in the answer and in both logs.
     assert answer.headers["X-Request-Id"] in logged
+
+
+IDS = ("gid://shopify/Product/1", "100 %", "%2F", "what?#", "a/b//c", "größe ⌨")
+
+
+@pytest.mark.parametrize("item", IDS)
+def test_ids_arrive_as_they_are(client: httpx.Client, gateway: Gateway, item: str) -> None:
+    path = f"/v1/products/{quote(item, safe='')}"
+    assert client.put(path, json={"name": "x"}).raise_for_status().json()["id"] == item
+    added = client.post(f"{path}/media", files={"file": KEYBOARD}).raise_for_status()
+    assert added.json()["productId"] == item
+    read = client.get(path).raise_for_status()
+    assert read.json()["media"] == [added.json()]
+    assert client.get(path, headers={"If-None-Match": read.headers["ETag"]}).status_code == 304
+    changed = client.patch(path, json={"name": "y"}, headers={"If-Match": read.headers["ETag"]}).raise_for_status()
+    assert client.delete(path, headers={"If-Match": read.headers["ETag"]}).status_code == 412
+    client.delete(path, headers={"If-Match": changed.headers["ETag"]}).raise_for_status()
+
+
+@pytest.mark.parametrize("below", [nginx_below, caddy_below])
+def test_ids_arrive_as_they_are_below_a_prefix(below: Below, running: Running, tmp_path: Path) -> None:
+    with below(tmp_path, f"127.0.0.1:{running.process.port}") as url, httpx.Client(base_url=url + PREFIX) as client:
+        client.headers["X-API-Key"] = running.key
+        for item in IDS:
+            path = f"v1/products/{quote(item, safe='')}"
+            client.put(path, json={"name": "x"}).raise_for_status()
+            added = client.post(f"{path}/media", files={"file": KEYBOARD}).raise_for_status().json()
+            assert added["productId"] == item
+            assert httpx.get(url + added["thumbnailUrl"]).status_code == 200
+            found = client.get("v1/products", params={"limit": 1000, "sku": "none"}).json()
+            assert found == {"products": [], "next": None}, "and the query, too"
+            client.delete(path).raise_for_status()
 
 
 def test_callers_cannot_say_that_they_are_somebody_else(client: httpx.Client, running: Running) -> None:

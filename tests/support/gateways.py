@@ -87,6 +87,40 @@ def nginx(folder: Path, upstream: str) -> Iterator[Gateway]:
         (f"/etc/ssl/{SITE}/privkey.pem", str(made.key)),
         ("/var/log/nginx/twinlens.log", str(log)),
     )
+    with _nginx(folder, site, port):
+        yield Gateway(port, plain, made, log)
+
+
+PREFIX = "/search"
+
+
+@contextmanager
+def nginx_below(folder: Path, upstream: str) -> Iterator[str]:
+    """nginx as docs/operations.md has it, which shows the upstream below `PREFIX`; gives its address, without that."""
+    chapter = (ROOT / "docs" / "operations.md").read_text("utf-8").partition("\n## Behind a proxy, below a prefix\n")[2]
+    blocks = [block for block in chapter.partition("\n## ")[0].split("\n\n") if block.startswith("    ")]
+    outside, inside = replaced("\n\n".join(blocks[:2]), ("127.0.0.1:8000", upstream)).split("\n\n")
+    port = free_port()
+    with _nginx(folder, f"{outside}\nserver {{\nlisten 127.0.0.1:{port};\naccess_log off;\n{inside}\n}}\n", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def caddy_below(folder: Path, upstream: str) -> Iterator[str]:
+    """The same with Caddy, as the text there has it."""
+    port, whole = free_port(), folder / "Caddyfile"
+    whole.write_text(
+        f"{{\n\tadmin off\n\tauto_https off\n}}\nhttp://127.0.0.1:{port} {{\n\thandle_path {PREFIX}/* {{\n"
+        f"\t\treverse_proxy {upstream} {{\n\t\t\theader_up X-Forwarded-Prefix {PREFIX}\n\t\t}}\n\t}}\n}}\n"
+    )
+    command = [CADDY, "run", "--config", str(whole), "--adapter", "caddyfile"]
+    with _running(command, folder, port, HOME=str(folder), XDG_DATA_HOME=str(folder)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _nginx(folder: Path, site: str, port: int) -> Iterator[None]:
+    """With this text within `http`, listening at the port."""
     (folder / "twinlens.conf").write_text(site)
     paths = "".join(
         f"    {kind}_temp_path {folder / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -104,7 +138,7 @@ def nginx(folder: Path, upstream: str) -> Iterator[Gateway]:
     assert checked.returncode == 0, checked.stderr
     assert "[warn]" not in checked.stderr, checked.stderr
     with _running(command, folder, port):
-        yield Gateway(port, plain, made, log)
+        yield
 
 
 @contextmanager

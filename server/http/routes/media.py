@@ -10,10 +10,11 @@ from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, Parameter
 
-from server.access.clients import check_id
+from server.access.clients import check_item_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid, UnsupportedBody
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
+from server.http.etags import has_it
 from server.http.fetching import fetched
 from server.http.narrowing import require_found
 from server.http.openapi import BY_URL, PICTURE, STORED_PICTURE, UploadForm, contract
@@ -73,12 +74,12 @@ async def _upload(request: Request, services: Services, product_id: str) -> tupl
     if content_type(request) == MULTIPART:
         form = await read_form(request)
         call = call_of(request, form.read(UploadFields).client_id)
-        check_id("The product's id", product_id)
+        check_item_id("The product's id", product_id)
         return call, form.file
     if content_type(request) == JSON:
         asked = await read_json(request, MediaByUrl)
         call = call_of(request, asked.client_id)
-        await services.catalogue.get_product(call.client_id, check_id("The product's id", product_id))
+        await services.catalogue.get_product(call.client_id, check_item_id("The product's id", product_id))
         return call, await fetched(request, services, call, asked.url)
     raise UnsupportedBody(f"Send the picture as {MULTIPART}, in a part named file, or its url as {JSON}.")
 
@@ -200,7 +201,7 @@ async def get_file(
     headers = _picture_headers(request)
     if media.content_digest is not None:
         headers["ETag"] = f'"{media.content_digest.hex()}"'
-        if _has_it(request, headers["ETag"]):
+        if has_it(request, headers["ETag"]):
             return Response(None, status_code=304, headers=headers)
     # The type is what the bytes were when they came; of rows that others wrote, only what no browser runs is repeated.
     known = formats.of_content_type(media.content_type)
@@ -222,9 +223,3 @@ def _picture_headers(request: Request) -> dict[str, str]:
     }
     # An address that is signed was made to be shown by the pages of a shop.
     return {**headers, **EMBEDDABLE} if left is not None else headers
-
-
-def _has_it(request: Request, etag: str) -> bool:
-    """Whether the caller's If-None-Match names the ETag of what it asks for."""
-    named = [one.strip().removeprefix("W/") for one in request.headers.get("If-None-Match", "").split(",")]
-    return etag in named or "*" in named

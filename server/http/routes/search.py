@@ -8,7 +8,7 @@ import numpy as np
 from litestar import Response, post
 from litestar.di import NamedDependency
 
-from server.access.clients import check_id
+from server.access.clients import check_item_id
 from server.artifact.artifact import Vectors
 from server.artifact.grades import SAME_PICTURE, Grades, grade_named
 from server.batching.embedder import Timings
@@ -127,7 +127,7 @@ async def _vector(
         note_vector(request.scope, text.timings)
         return text.embedding, text.timings, False
     if asked.media_id is not None:
-        media_id = check_id("mediaId", asked.media_id)
+        media_id = check_item_id("mediaId", asked.media_id)
         await require_found(services.catalogue, call.client_id, media_id, call.principal)
         stored = await services.catalogue.media_vector(call.client_id, media_id)
         if stored is None:

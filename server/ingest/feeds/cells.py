@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from server.access.clients import check_id
+from server.access.clients import check_id, check_item_id
 from server.catalogue.fields import check_fields
 from server.errors import BadParameter
 from server.ingest.feed import FileOf, KeyOf, PictureOf, Row, UrlOf
@@ -163,7 +163,7 @@ def row_of(
     if product_id is None:
         raise BadParameter("The row has no productId.")
     check_id("clientId", client_id)
-    check_id("productId", product_id)
+    check_item_id("productId", product_id)
     check_fields(name, sku, attributes)
     _check_texts(name, sku, attributes)
     return Row(number, client_id, product_id, name, sku, is_active, attributes, picture)

@@ -67,7 +67,7 @@ def test_whatever_a_caller_sends_can_be_kept_and_makes_one_line_of_the_log(datab
     keep(database_url, entry)
     (found,) = read(database_url)
     assert found.object is not None
-    assert len(found.object) <= 300
+    assert len(found.object) <= 800
     assert str(entry).isprintable()
 
 

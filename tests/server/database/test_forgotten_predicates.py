@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -25,6 +26,7 @@ from tests.support.databases import fresh_database, run_sql
 
 IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns")
 PARTS = {*IDS, *COLUMNS, "products_of_client", "products_under_policy"}
+LISTS = ("products_by_id", "products_by_change", "has_product", "media_of_product", "with_attributes", "within_bytes")
 NEAR = ("near_exactly", "near_exactly_where", "near_by_index")
 DIGEST = hashlib.sha256(b"the same file").digest()
 VECTOR = HalfVector([1.0] + [0.0] * (D - 1))
@@ -80,10 +82,16 @@ def statements() -> Iterator[tuple[str, str]]:
         yield "search", products
     yield "search", "near_exactly"
     yield "search", "near_by_index"
+    yield from ((name, "") for name in LISTS)
+    for name in ("products_by_id", "products_by_change"):
+        for products in ("products_of_client", "products_under_policy"):
+            yield name, products
 
 
 def text_of(name: str, part: str, space: SpaceRow) -> str:
     queries = Queries.read("queries.sql").of(space.table).including(*IDS).including(*COLUMNS)
+    if name in LISTS:
+        return list_of(name, part, queries)
     parts: dict[str, sql.Composable] = {}
     if name == "near_exactly_where":
         parts["products"] = queries.composed(part)
@@ -92,6 +100,16 @@ def text_of(name: str, part: str, space: SpaceRow) -> str:
         near = part if part in NEAR else "near_exactly_where"
         parts["near"] = queries.composed(near, products=products)
     return queries.composed(name, **parts).as_string(None)
+
+
+def list_of(name: str, part: str, queries: Queries) -> str:
+    """`part`: where the products come from whose attributes pass; without it, no attributes are looked at."""
+    lists = Queries.read("lists.sql").borrowing(queries, *IDS, "product_columns", "media_columns")
+    passing = lists.composed("passing", products=queries.composed(part)) if part else sql.SQL("")
+    if name not in ("with_attributes", "within_bytes"):
+        return lists.composed(name, passing=passing).as_string(None)
+    page, order = lists.composed("products_by_id", passing=passing), lists.composed("order_of_products_by_id")
+    return lists.composed(name, page=page, order=order).as_string(None)
 
 
 def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
@@ -131,6 +149,17 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "expected": 1,
         "found": 1,
         "kept": 0,
+        "given_sku": True,
+        "no_attributes": True,
+        "removed": [],
+        "versions": None,
+        "present": False,
+        "absent": False,
+        "after": None,
+        "after_id": None,
+        "since": datetime(2000, 1, 1, tzinfo=UTC),
+        "until": datetime(3000, 1, 1, tzinfo=UTC),
+        "scanned": 24,
     }
 
 
@@ -156,7 +185,9 @@ def theirs(connection: Connection[TupleRow], space: SpaceRow) -> list[Any]:
 
 def run(connection: Connection[TupleRow], text: str, name: str, values: dict[str, Any]) -> str:
     """What a statement gives, as text."""
-    given = {**values, "attributes": Jsonb({})} if name == "put_product" else values
+    given = {**values, "attributes": Jsonb({})} if name in ("put_product", "patch_product") else values
+    if name in LISTS:
+        given = {**values, "is_active": None, "sku": None}
     cursor = connection.execute(text.encode(), given)
     return str(cursor.fetchall()) if cursor.description else ""
 
@@ -211,17 +242,20 @@ def test_without_row_level_security_they_would(shops: Shops) -> None:
                     changing.add(name)
     assert leaking >= {
         *("put_product", "get_product", "delete_product_media", "find_media_by_digest", "get_media", "delete_media"),
+        *("products_by_id", "products_by_change", "media_of_product", "with_attributes", "patch_product"),
         *("same_files", "digests", "near_exactly", "near_exactly_where", "near_by_index", "search"),
     }
-    assert changing >= {"put_product", "delete_product_media", "delete_product", "delete_media"}
+    assert changing >= {"put_product", "patch_product", "delete_product_media", "delete_product", "delete_media"}
 
 
 def test_the_role_finds_what_the_owner_finds(shops: Shops) -> None:
+    telling = {"search", "near_exactly", "near_exactly_where", "get_product", "same_files", "digests", *LISTS}
     for name, part in statements():
-        if name not in ("search", "near_exactly", "near_exactly_where", "get_product", "same_files", "digests"):
+        if name not in telling - {"has_product"}:
             continue
         text = text_of(name, part, shops.space)
-        values = {**parameters("ours-product", "ours", shops.space), "media_id": "ours-media-1"}
+        ours = {"media_id": "ours-media-1", "product_id": "ours-product"}
+        values = {**parameters("ours-product", "ours", shops.space), **ours}
         with undone(shops) as connection:
             as_owner = run(connection, text.replace("twinlens_client_products", "products"), name, values)
             be_ours(connection)

@@ -97,6 +97,26 @@ def test_vectors_of_an_older_version_count_as_read_by_it_and_it_can_go_on_writin
             assert {*connection.execute(f"SELECT blank, reading FROM {table}")} == {(False, 0)}
 
 
+def test_a_product_of_the_future_has_changed_when_lists_of_changes_came(
+    bare_database_url: str, migrations: Path
+) -> None:
+    for one in load_migrations():
+        if one.number >= 13:
+            (migrations / f"{one.name}.sql").unlink()
+    migrate(bare_database_url, migrations)
+    run_sql(
+        bare_database_url,
+        """INSERT INTO products (id, "clientId", name, "updatedAt")
+        VALUES ('a', 'c', 'A', '2001-01-01'), ('b', 'c', 'B', '2999-01-01'), ('c', 'c', 'C', 'infinity')""",
+    )
+    migrate(bare_database_url)
+    found = run_sql(bare_database_url, """SELECT id, "updatedAt" <= now(), "updatedAt" > '2001-01-01' FROM products""")
+    assert sorted(found) == [("a", True, False), ("b", True, True), ("c", True, True)]
+    # The version before this one says the time itself.
+    run_sql(bare_database_url, """UPDATE products SET name = 'x', "updatedAt" = now() WHERE id = 'a'""")
+    assert run_sql(bare_database_url, """SELECT "updatedAt" > '2001-01-01' FROM products WHERE id = 'a'""") == [(True,)]
+
+
 def test_a_filled_database_gets_ids_within_clients_without_its_rows_being_rewritten(
     bare_database_url: str, migrations: Path
 ) -> None:

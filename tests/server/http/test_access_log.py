@@ -167,7 +167,7 @@ def test_a_path_makes_no_line_of_its_own_and_no_long_one(lines: Lines) -> None:
     with answering() as client:
         client.get("/nowhere%0d%0a%7B%22level%22:%22error%22%7D" + "x" * 5000)
     (event,) = requests(lines)
-    assert len(event["path"]) == 300
+    assert len(event["path"]) == 420
     assert event["level"] == "info"
     assert event["message"].isprintable()
 

@@ -56,14 +56,14 @@ def test_writes_are_kept_with_the_ids_of_what_they_made_and_what_came_of_them(
     api.post("/v1/search", json={"mediaId": media, **about})
     assert api.delete(f"/v1/media/{media}", params=about).status_code == 200
     assert api.delete(f"/v1/media/{media}", params=about).status_code == 404
-    assert api.put("/v1/products/no%20id", json=body).status_code == 422
+    assert api.put("/v1/products/no%2Fid%20", json=body).status_code == 422
     found = entries(url, client_id, 5)
     assert [row[:6] for row in found] == [
         (None, client_id, "PUT /v1/products/{product_id}", "shoe", 201, None),
         (None, client_id, "POST /v1/products/{product_id}/media", f"shoe/{media}", 201, None),
         (None, client_id, "DELETE /v1/media/{media_id}", media, 200, None),
         (None, client_id, "DELETE /v1/media/{media_id}", media, 404, "media_not_found"),
-        (None, client_id, "PUT /v1/products/{product_id}", "no id", 422, "bad_parameter"),
+        (None, client_id, "PUT /v1/products/{product_id}", "no%2Fid ", 422, "bad_parameter"),
     ]
     assert found[0][6] == "one"
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +87,24 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
         status, put = call("products", "put_product", "py-shoe", body=product)
         assert (status, put.name, put.attributes["price"]) == (201, "Red running shoe", 49.9)
 
+        shopify = "gid://shopify/Product/1"
+        status, _ = call("products", "put_product", shopify, body=models.ProductRequest(name="A shoe", sku="S-1"))
+        assert status == 201
+        patch = models.ProductPatch(name="A better shoe", attributes=None)
+        status, patched = call("products", "patch_product", shopify, body=patch)
+        assert (status, patched.id, patched.name, patched.sku) == (200, shopify, "A better shoe", "S-1")
+        status, _ = call("products", "patch_product", shopify, body=patch, if_match='"stale"')
+        assert status == 412
+        since = datetime.fromisoformat(put.created_at)
+        status, page = call("products", "list_products", limit=1, updated_since=since)
+        status, rest = call("products", "list_products", limit=1, updated_since=since, cursor=page.next_)
+        assert [one.id for one in (*page.products, *rest.products)] == ["py-shoe", shopify]
+        assert rest.next_ is None
+        status, with_media = call("products", "get_product", shopify)
+        assert (status, with_media.media, with_media.media_next) == (200, [], None)
+        status, gone = call("products", "delete_product", shopify)
+        assert (status, gone.id) == (200, shopify)
+
         form = models.UploadForm(file=file(), client_id="python")
         status, media = call("media", "add_media", "py-shoe", body=form)
         assert (status, media.status, media.product_id) == (201, "ready", "py-shoe")
@@ -143,6 +162,7 @@ def test_the_types_of_openapi_typescript_compile_strictly_and_openapi_fetch_uses
         "similarity": 100,
         "dimensions": [512, 512],
         "thumbnail": True,
+        "listed": [["gid://shopify/Product/1", "A better shoe", "S-1"]],
         "codes": {"notAPicture": "not_a_picture", "noSuchMedia": "media_not_found"},
         "expected": True,
     }

@@ -236,7 +236,9 @@ def test_no_cache_in_between_can_give_one_clients_answer_to_another(shops: Shops
     media = shops.media["us"]
     kept, not_kept = "private, max-age=86400, immutable", "no-store"
     for path, control in (
-        ("/v1/products/us-1", not_kept),
+        ("/v1/products/us-1", "private, no-cache"),
+        ("/v1/products", not_kept),
+        ("/v1/products/us-1/media", not_kept),
         (f"/v1/media/{media['id']}", not_kept),
         (f"/v1/media/{media['id']}/duplicates", not_kept),
         (f"/v1/media/{media['id']}/thumbnail", kept),

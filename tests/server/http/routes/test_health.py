@@ -183,6 +183,7 @@ STATUS_OF = {
     errors.CatalogueConflict: 409,
     errors.SkuTaken: 409,
     errors.SpaceMismatch: 409,
+    errors.PreconditionFailed: 412,
     errors.VectorRefused: 422,
     errors.CatalogueUnavailable: 503,
     errors.CatalogueBusy: 503,

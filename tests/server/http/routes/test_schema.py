@@ -20,7 +20,7 @@ from tests.support.picture_host import answer as answered
 from tests.support.serving import Client
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
-JSON, FORM = "application/json", "multipart/form-data"
+JSON, FORM, MERGE_PATCH = "application/json", "multipart/form-data", "application/merge-patch+json"
 HEALTH = {"live", "ready", "metrics"}
 
 Document = dict[str, Any]
@@ -82,9 +82,12 @@ def test_it_names_every_call_as_generators_like_it(schema: Document) -> None:
         "embed": "post /v1/embeddings",
         "searchByImage": "post /api/search/by-image",
         "search": "post /v1/search",
+        "listProducts": "get /v1/products",
         "putProduct": "put /v1/products/{productId}",
+        "patchProduct": "patch /v1/products/{productId}",
         "getProduct": "get /v1/products/{productId}",
         "deleteProduct": "delete /v1/products/{productId}",
+        "listMedia": "get /v1/products/{productId}/media",
         "addMedia": "post /v1/products/{productId}/media",
         "getMedia": "get /v1/media/{mediaId}",
         "deleteMedia": "delete /v1/media/{mediaId}",
@@ -165,8 +168,18 @@ def test_every_call_declares_its_parameters(schema: Document) -> None:
                 expected[("clientId", "query")] = False
         if name in ("embed", "embedImage", "search", "searchByImage"):  # an upload is bulk work anyway
             expected[("Twinlens-Lane", "header")] = False
-        if name == "listDuplicates":
+        if name in ("listDuplicates", "listProducts", "listMedia"):
             expected[("limit", "query")] = False
+        if name in ("listProducts", "listMedia"):
+            expected[("cursor", "query")] = False
+        if name == "listProducts":
+            expected |= dict.fromkeys(
+                ((one, "query") for one in ("updatedSince", "isActive", "sku", "attributes")), False
+            )
+        if name in ("putProduct", "patchProduct", "deleteProduct"):
+            expected[("If-Match", "header")] = False
+        if name in ("putProduct", "getProduct"):
+            expected[("If-None-Match", "header")] = False
         if name in ("getThumbnail", "getFile"):  # of a signed address
             expected |= {("expires", "query"): False, ("signature", "query"): False}
         assert declared == expected, name
@@ -177,9 +190,12 @@ ANSWERS = {
     "embed": {"200": {JSON: "Embeddings", "application/octet-stream": "binary"}},
     "search": {"200": {JSON: "SearchAnswer"}},
     "searchByImage": {"200": {JSON: "SearchAnswer"}},
-    "getProduct": {"200": {JSON: "Product"}},
+    "listProducts": {"200": {JSON: "ProductPage"}},
+    "getProduct": {"200": {JSON: "ProductWithMedia"}, "304": {}},
+    "patchProduct": {"200": {JSON: "Product"}},
     "putProduct": {"200": {JSON: "Product"}, "201": {JSON: "Product"}},
     "deleteProduct": {"200": {JSON: "Product"}},
+    "listMedia": {"200": {JSON: "MediaPage"}},
     "addMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
     "getMedia": {"200": {JSON: "Media"}},
     "deleteMedia": {"200": {JSON: "Media"}},
@@ -267,8 +283,11 @@ def test_many_pictures_in_a_form_are_a_list_of_binaries(schema: Document) -> Non
 
 def request_of(kind: str, value: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
     """An example's body as httpx sends it; `known`: what stands in the place of some values."""
-    if kind == JSON:
-        return {"json": {name: known.get(str(one), one) for name, one in value.items()}}
+    if kind in (JSON, MERGE_PATCH):
+        return {
+            "headers": {"Content-Type": kind},
+            "json": {name: known.get(str(one), one) for name, one in value.items()},
+        }
     assert kind == FORM
     files = value["file"] if isinstance(value["file"], list) else [value["file"]]
     assert set(files) == {examples.PICTURE}
@@ -330,6 +349,9 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
             assert response.json()["clientId"] == examples.CLIENT
 
     first_and_again("putProduct")
+    first_and_again("patchProduct")
+    for _ in every_example("putProduct"):
+        pass
     first_and_again("addMedia")
     media_id = [response.json()["id"] for response in every_example("addMedia")][-1]
     for name in ("embedImage", "embed", "searchByImage", "search"):
@@ -337,7 +359,9 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
             found = response.json().get("results", [])
             assert "embed" in name or found == [] or found[0]["productId"] == examples.PRODUCT
     for name in (
+        "listProducts",
         "getProduct",
+        "listMedia",
         "getMedia",
         "listDuplicates",
         "getThumbnail",
@@ -377,6 +401,11 @@ def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> No
         ("searchByImage", "/api/search/by-image", {"data": {"limit": "1"}, "files": {"other": b""}}, 422),
         ("putProduct", "/v1/products/another-abacus", {"json": {"name": "x", "sku": "DEMO-0001"}}, 409),
         ("putProduct", "/v1/products/x", {"json": {"naem": "x"}}, 422),
+        ("putProduct", "/v1/products/x", {"json": {"name": "x"}, "headers": {"If-Match": "*"}}, 412),
+        ("patchProduct", "/v1/products/none", {"json": {"name": "x"}}, 404),
+        ("patchProduct", "/v1/products/none", {"json": {"name": None}}, 422),
+        ("listProducts", "/v1/products?cursor=x", {}, 422),
+        ("listMedia", "/v1/products/none/media", {}, 404),
         ("addMedia", "/v1/products/none/media", {"files": {"file": KEYBOARD}}, 404),
         ("addMedia", "/v1/products/demo-abacus/media", {"json": {"url": "https://elsewhere.example"}}, 422),
         ("addMedia", "/v1/products/demo-abacus/media", {"json": {"url": "(the host)/never-there"}}, 424),

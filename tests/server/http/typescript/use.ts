@@ -42,6 +42,23 @@ const product = had(
     body: { name: "Red running shoe", isActive: true, attributes: { category: "shoes", price: 49.9 }, clientId },
   }),
 );
+const shopify = "gid://shopify/Product/1";
+had(
+  await client.PUT("/v1/products/{productId}", {
+    params: { path: { productId: shopify }, header: { "If-None-Match": "*" } },
+    body: { name: "A shoe", sku: "S-1", isActive: true, attributes: { colour: "red" }, clientId },
+  }),
+);
+had(
+  await client.PATCH("/v1/products/{productId}", {
+    params: { path: { productId: shopify } },
+    body: { name: "A better shoe", attributes: { colour: null }, clientId },
+  }),
+);
+const page = had(await client.GET("/v1/products", { params: { query: { sku: "S-1", limit: 10, clientId } } }));
+if (page.next !== null) throw new Error("There is one product of this SKU.");
+const withMedia = had(await client.GET("/v1/products/{productId}", { params: { path: { productId: shopify } } }));
+if (withMedia.media.length > 0) throw new Error("It has no pictures yet.");
 const media = had(
   await client.POST("/v1/products/{productId}/media", {
     params: { path: { productId: product.id } },
@@ -84,6 +101,7 @@ console.log(
     similarity: byPicture.results[0]?.similarity,
     dimensions: embedded.embeddings.map((vector) => vector.length),
     thumbnail: thumbnail.size > 0,
+    listed: page.products.map((one) => [one.id, one.name, one.sku]),
     codes,
     expected: codes.notAPicture === notAPicture,
   }),
