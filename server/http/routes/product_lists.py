@@ -10,6 +10,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from server.catalogue.fields import Sku
 from server.catalogue.filters import Filter
 from server.catalogue.lists import DEFAULT_PAGE, Page, ProductFilter
 from server.catalogue.rows import Media as MediaRow
@@ -30,7 +31,6 @@ from server.http.wire import (
     ProductAttributes,
     ProductPage,
     ProductPageFields,
-    Sku,
     UpdatedSince,
 )
 from server.lifespan import Services

@@ -56,7 +56,7 @@ def test_attributes_are_the_same_in_whatever_order(tmp_path: Path) -> None:
 
 def test_a_whole_feed_is_counted(tmp_path: Path) -> None:
     written(tmp_path / "1.jpg", b"")
-    lines = ["p1,Boot,1.jpg", "p1,,gone.jpg", "p 2,,", "p3,Shoe,", "p1,Hat,"]
+    lines = ["p1,Boot,1.jpg", "p1,,gone.jpg", "p/./2,,", "p3,Shoe,", "p1,Hat,"]
     csv = written(tmp_path / "a.csv", "\n".join(["productId,name,file", *lines]))
     every: list[Wrong] = []
     checked = open_feed(str(csv)).check(first=1, on_wrong=every.append)

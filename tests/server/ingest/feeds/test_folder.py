@@ -83,10 +83,10 @@ def test_a_link_to_nothing_is_a_row_whose_file_is_missing(tmp_path: Path) -> Non
 
 
 def test_a_name_that_is_no_id_is_wrong(tmp_path: Path) -> None:
-    written(tmp_path / "red shoes/1.jpg", PNG)
+    written(tmp_path / " red shoes/1.jpg", PNG)
     ((number, reason),) = wrongs(tmp_path)
     assert number == 1
-    assert reason.startswith("'red shoes/1.jpg': productId must be")
+    assert reason.startswith("' red shoes/1.jpg': productId must")
 
 
 def test_a_name_that_is_no_utf8_is_wrong(tmp_path: Path) -> None:

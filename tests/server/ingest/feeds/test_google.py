@@ -54,7 +54,7 @@ RSS = f"""<?xml version="1.0" encoding="UTF-8"?>
   <g:brand>Acme</g:brand><g:gtin>4006381333931</g:gtin><g:condition>new</g:condition>
   <g:product_type>Shoes &gt; Boots</g:product_type>
 </item>
-<item><g:id>a b</g:id></item>
+<item><g:id>../b</g:id></item>
 <item><g:id>SKU-2</g:id><title>Hat</title></item>
 </channel>
 </rss>
