@@ -34,6 +34,7 @@ from server.inference import gpus
 from server.ingest.mark import settle
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
+from server.operations.stopping import Stop, stop_on_signals
 from server.settings import Settings
 from server.spaces import spaces
 from server.spaces.backfill import Backfill, Backfilled
@@ -118,13 +119,13 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
     store = MediaStore.at(settings.media_url, settings.data / "media")
     await asyncio.to_thread(settle, url, store)
     space = await asyncio.to_thread(spaces.register, url, SpaceDescription.of(artifact, settings.precision))
-    async with _only_run(direct, space), _stop_on_signals() as stop:
+    async with _only_run(direct, space), stop_on_signals() as stop:
         found = await asyncio.to_thread(spaces.missing, url, space)
         if space.live and not options.follow and not found.total:
             outcome = Outcome(space, "complete")
             report(outcome)
             return outcome
-        settings = _with_few_threads(replace(settings, model=folder))
+        settings = with_few_threads(replace(settings, model=folder))
         pool = open_pool(
             url,
             min_size=1,
@@ -141,38 +142,12 @@ async def reembed(settings: Settings, folder: Path, url: str, options: Options, 
             return await _Reembedding(url, catalogue, backfill, options, stop, report).run(found.total)
 
 
-def _with_few_threads(settings: Settings) -> Settings:
+def with_few_threads(settings: Settings) -> Settings:
     """On the CPU: half of the cores unless a setting says otherwise, and no measuring of layouts beside other work."""
     if gpus.usable(settings.device):
         return settings
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
     return replace(settings, threads=threads, batch=settings.batch or _BATCH)
-
-
-class _Stop(asyncio.Event):
-    """Set by SIGINT or SIGTERM; `signal` says by which."""
-
-    signal: signal.Signals = signal.SIGTERM
-
-
-@contextlib.asynccontextmanager
-async def _stop_on_signals() -> AsyncIterator[_Stop]:
-    """The first SIGINT or SIGTERM is a request to stop; the second one ends the task at once."""
-    stop, loop, task = _Stop(), asyncio.get_running_loop(), asyncio.current_task()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        stop.signal = number
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 @contextlib.asynccontextmanager
@@ -194,7 +169,7 @@ class _Reembedding:
     """One run: fill the space, prepare it for searches, switch to it, follow what is added."""
 
     def __init__(
-        self, url: str, catalogue: Catalogue, backfill: Backfill, options: Options, stop: _Stop, report: Report
+        self, url: str, catalogue: Catalogue, backfill: Backfill, options: Options, stop: Stop, report: Report
     ) -> None:
         self._url = url
         self._catalogue = catalogue
