@@ -517,6 +517,12 @@ class BackupRefused(StartRefused):
     code = "backup_refused"
 
 
+class FeedUnreadable(StartRefused):
+    """The feed cannot be read."""
+
+    code = "feed_unreadable"
+
+
 class SessionNeeded(DatabaseUnusable):
     """This needs one session of PostgreSQL throughout, which a pooler of transactions does not give."""
 

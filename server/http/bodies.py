@@ -21,6 +21,7 @@ from server.http.encodings import inflated
 from server.http.memory import room_of
 from server.http.request import Request
 from server.http.timing import note_read
+from server.wording import plainly
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -63,7 +64,7 @@ class Form:
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as exc:
-            raise BadParameter(_plain(str(exc))) from exc
+            raise BadParameter(plainly(str(exc))) from exc
 
 
 def content_type(request: Request) -> str:
@@ -177,7 +178,7 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
         _refuse_two_clients(text)
         return decoded
     except msgspec.ValidationError as exc:
-        raise BadParameter(_plain(str(exc))) from exc
+        raise BadParameter(plainly(str(exc))) from exc
     except (msgspec.DecodeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MalformedRequest(f"The body is not JSON that can be read: {exc}.") from exc
 
@@ -193,9 +194,3 @@ def _refuse_two_clients(text: bytes) -> None:
     members: Sequence[tuple[str, Any]] = json.loads(text, object_pairs_hook=tuple)
     if sum(name == "clientId" for name, _ in members) > 1:
         raise BadParameter("clientId is given twice in the body.")
-
-
-def _plain(message: str) -> str:
-    """msgspec's "Expected `int` >= 1 - at `$.limit`" as "limit: expected int >= 1."."""
-    said, _, place = message.replace("`", "").partition(" - at $.")
-    return f"{place}: {said[:1].lower()}{said[1:]}." if place else f"{said}."

@@ -11,6 +11,7 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT, ID_PATTERN
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
+from server.catalogue.fields import Attributes, Name, Sku
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.errors import TwinlensError
@@ -25,15 +26,7 @@ ClientId = Annotated[
 ]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=rows.MOST_MATCHES)]
 Percentage = Annotated[float, msgspec.Meta(ge=0, le=100)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 SpaceId = Annotated[str, msgspec.Meta(max_length=64)]
-Attribute = str | int | float | bool | None
-Attributes = dict[
-    Annotated[str, msgspec.Meta(min_length=1, max_length=100)],
-    Attribute | Annotated[list[Attribute], msgspec.Meta(max_length=100)],
-]
-"""Facts about a product that searches filter by: a value, or a list of values, under each name."""
 
 # Its length is checked by the tokenizer, whose error has a sentence of our own.
 Text = Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MOST_CHARACTERS})]
@@ -236,7 +229,7 @@ class ProductRequest(_Request, frozen=True):
     name: Name
     sku: Sku | None = None
     is_active: bool = True
-    attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
+    attributes: Attributes = {}
     client_id: ClientId | None = None
 
 
