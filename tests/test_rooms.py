@@ -20,6 +20,7 @@ SERVER = (
     "health",
     "backup",
     "doctor",
+    "bulk",
     "spaces",
     "engine",
     "ingest",

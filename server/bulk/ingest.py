@@ -92,7 +92,13 @@ def read(feed: Feed, spool: Spool, failures: Failures) -> None:
 
 
 async def ingest(
-    settings: Settings, url: str, spool: Spool, failures: Failures, options: Options, *, bucket: MediaStore | None = None
+    settings: Settings,
+    url: str,
+    spool: Spool,
+    failures: Failures,
+    options: Options,
+    *,
+    bucket: MediaStore | None = None,
 ) -> Outcome:
     """Bring the rows of the spool into the catalogue. `bucket`: where the keys of rows lead to, if not the store.
 
@@ -191,9 +197,7 @@ class _Run:
     async def take_out(self, spool: Spool, outcome: Outcome, *, prune: bool) -> None:
         """Remove the pictures that rows had before; with `prune`, also what has left the feed."""
         if prune:
-            outcome.products_removed, outcome.pictures_removed = await pruning.prune(
-                self._writer, spool, self._let_go
-            )
+            outcome.products_removed, outcome.pictures_removed = await pruning.prune(self._writer, spool, self._let_go)
         else:
             outcome.pictures_removed = await pruning.clear(self._writer, self._let_go)
 
