@@ -17,7 +17,8 @@ from server.access.clients import DEFAULT_CLIENT
 from server.bulk.ingest import Options, Outcome, ingest, read
 from server.commands.serve import open_database
 from server.errors import BadSetting
-from server.ingest.failures import Failures, failures
+from server.ingest.failures import Failures, require_writable
+from server.ingest.feed import Wrong
 from server.ingest.feeds.opening import OpenedFeed, open_feed
 from server.ingest.feeds.options import FORMATS, FeedOptions, columns_of, lists_of
 from server.ingest.spool import Spool
@@ -94,15 +95,20 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     if not 1 <= len(name) <= _LONGEST_NAME:
         raise BadSetting(f"The name of a feed has 1 to {_LONGEST_NAME} characters: give it one with --feed NAME.")
     feed = open_feed(arguments.source, _options(arguments))
+    if arguments.failures is not None:
+        require_writable(arguments.failures)
     if arguments.dry_run:
         return _dry_run(feed, arguments)
     lower_priority()
     options = Options(name=name, prune=arguments.prune, prune_at_most=arguments.prune_at_most, reread=arguments.reread)
-    with closing(Spool()) as spool, failures(arguments.failures) as failed:
+    with closing(Spool()) as spool:
+        failed = Failures(spool)
         read(feed, spool, failed)
-        _say_wrong(failed, settings)
+        _print_wrong(failed)
         with open_database(settings, beside=True) as url:
             outcome = asyncio.run(ingest(settings, url, spool, failed, options))
+        if arguments.failures is not None:
+            failed.write(arguments.failures)
     _say(settings, arguments, name, outcome, failed)
     if arguments.json:
         print(msgspec.json.encode(_described(name, arguments, outcome, failed)).decode(), flush=True)
@@ -140,9 +146,12 @@ def _options(arguments: argparse.Namespace) -> FeedOptions:
 
 
 def _dry_run(feed: OpenedFeed, arguments: argparse.Namespace) -> int:
-    with failures(arguments.failures) as failed:
+    with closing(Spool()) as spool:
+        failed = Failures(spool)
         checked = feed.check(on_wrong=failed.wrong)
-    _print_lines(failed)
+        if arguments.failures is not None:
+            failed.write(arguments.failures)
+    _print_wrong(failed)
     print(
         f"{counted(checked.rows, 'row')} of {counted(checked.products, 'product')}, with "
         f"{counted(checked.pictures, 'picture')}; {counted(checked.wrong, 'line')} wrong. Nothing was written.",
@@ -167,27 +176,22 @@ def _dry_run(feed: OpenedFeed, arguments: argparse.Namespace) -> int:
     return 1 if checked.wrong else 0
 
 
-def _say_wrong(failed: Failures, settings: Settings) -> None:
-    if failed.count:
-        print(f"Lines that are wrong, and left out: {failed.count:,}.", file=sys.stderr)
-        _print_lines(failed)
+def _print_wrong(failed: Failures) -> None:
+    if failed.wrong_lines:
+        print(f"Lines that are wrong: {failed.wrong_lines:,}.", file=sys.stderr)
+        _print_reasons(failed.lines, failed.wrong_lines)
 
 
-def _print_lines(failed: Failures, start: int = 0) -> None:
-    lines = [f"  line {one.number:,}: {one.reason}" for one in failed.first[start:]]
-    if failed.count > len(failed.first):
-        lines.append("  ...")
-    if lines:
-        print("\n".join(lines), file=sys.stderr)
+def _print_reasons(first: Sequence[Wrong], count: int) -> None:
+    lines = [f"  line {one.number:,}: {one.reason}" for one in first]
+    print("\n".join(lines + ["  ..."] * (count > len(first))), file=sys.stderr)
 
 
 def _say(settings: Settings, arguments: argparse.Namespace, name: str, outcome: Outcome, failed: Failures) -> None:
     counts = outcome.counts
-    rows_failed = failed.first[len(failed.first) - min(counts.failed, len(failed.first)) :]
-    if counts.failed:
-        print(f"Rows that failed: {counts.failed:,}.", file=sys.stderr)
-        lines = [f"  line {one.number:,}: {one.reason}" for one in rows_failed]
-        print("\n".join(lines + ["  ..."] * (counts.failed > len(rows_failed))), file=sys.stderr)
+    if failed.failed_rows:
+        print(f"Rows that failed: {failed.failed_rows:,}.", file=sys.stderr)
+        _print_reasons(failed.rows, failed.failed_rows)
     if failed.count and arguments.failures is not None:
         again = f"python -m server ingest {shlex.quote(str(arguments.failures))} --feed {shlex.quote(name)}"
         print(settings.printable(f"They are in {arguments.failures}. To try them again: {again}"), file=sys.stderr)
@@ -229,7 +233,7 @@ def _described(name: str, arguments: argparse.Namespace, outcome: Outcome, faile
         "replaced": counts.replaced,
         "picturesRemoved": outcome.pictures_removed,
         "productsRemoved": outcome.products_removed,
-        "wrong": failed.count - counts.failed,
+        "wrong": failed.wrong_lines,
         "failed": counts.failed,
         "stopped": outcome.stopped_by is not None,
         "seconds": round(outcome.seconds, 3),

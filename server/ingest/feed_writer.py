@@ -109,7 +109,6 @@ class Ready:
     None where that one has its vector.
     """
 
-    number: int
     product: Product
     place: int
     may_make: bool = True

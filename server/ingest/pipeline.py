@@ -48,9 +48,8 @@ _OF_THE_PICTURE = (MediaRejected, EncoderFailed)
 class Failed:
     """A row that could not be brought in, and why."""
 
-    number: int
-    error: TwinlensError
     placed: Placed
+    error: TwinlensError
 
 
 @dataclass(slots=True)
@@ -166,12 +165,12 @@ class Pipeline:
         looks = await asyncio.to_thread(
             self._pictures.look, [one.row.picture for one in with_picture if one.row.picture is not None]
         )
-        seen = dict(zip((one.row.number for one in with_picture), looks, strict=True))
+        seen = dict(zip((one.at for one in with_picture), looks, strict=True))
         said: set[str] = set()
         for one in rows:
             product = known.get(one.product.id)
             picture = before.get((product.key, one.place)) if product is not None else None
-            look = seen.get(one.row.number)
+            look = seen.get(one.at)
             # What is said of the product is written with the first of its rows, also where nothing else is new.
             due = (product is None or not product.same or not product.brought) and one.product.id not in said
             if one.row.picture is not None and not self._is_same(picture, look):
@@ -190,7 +189,7 @@ class Pipeline:
         return picture.mark == look
 
     def _ready(self, placed: Placed, picture: KnownPicture | None) -> Ready:
-        ready = Ready(placed.row.number, placed.product, placed.place)
+        ready = Ready(placed.product, placed.place)
         if picture is not None:
             ready.media_key, ready.mark = picture.media_key, picture.mark
         return ready
@@ -227,7 +226,7 @@ class Pipeline:
         self._fail(work.placed, error)
         if work.product is None or work.product.same:
             return None
-        return _Made(Ready(work.placed.row.number, work.placed.product, 0, may_make=False), work.placed)
+        return _Made(Ready(work.placed.product, 0, may_make=False), work.placed)
 
     async def _make(self, work: _Work) -> _Made:
         """Raises what is the picture's fault, and StorageFailed's kinds."""
@@ -350,7 +349,7 @@ class Pipeline:
                 self._done()
 
     def _fail(self, placed: Placed, error: TwinlensError) -> None:
-        self._on_failed(Failed(placed.row.number, error, placed))
+        self._on_failed(Failed(placed, error))
         self.counts.failed += 1
         self._done()
 

@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from server.errors import IngestRefused
-from server.ingest.feed import FileOf, KeyOf, PictureOf, Row, UrlOf
+from server.ingest.feed import FileOf, KeyOf, PictureOf, Row, UrlOf, Wrong
 
 _CACHE_KIB = 32_768
 _ROWS_AT_ONCE = 1_000
 
 _MOST_ROWS_OF_A_PRODUCT = 1_000
 """So many rows of a product are looked at together for what they say of it."""
+
+
+_FAILED = """
+    SELECT f.line, f.reason, r.row
+    FROM rows r LEFT JOIN failed f ON f.at = r.at
+    WHERE (r.client, r.product) IN (SELECT o.client, o.product FROM failed g JOIN rows o ON o.at = g.at)
+    ORDER BY r.at
+"""
 
 
 @dataclass(slots=True)
@@ -50,6 +58,8 @@ class Product:
 class Placed:
     """A row with its product, and the place of its picture: the how-manyth of the product; 0 without a picture."""
 
+    at: int
+    """The row's place in the feed, from 1; several rows may begin in one line."""
     row: Row
     product: Product
     place: int
@@ -71,7 +81,9 @@ class Spool:
                 "CREATE TABLE rows (client TEXT, product TEXT, number INTEGER, picture INTEGER, row BLOB)"
             )
             self._database.execute("BEGIN")
-        self._waiting: list[tuple[str, str, int, bool, bytes]] = []
+        # Rows are read in one thread, while another one says what failed.
+        self._turn = threading.Lock()
+        self._waiting: list[tuple[int, str, str, bool, bytes]] = []
         self.count = 0
         """How many rows were added."""
 
@@ -80,8 +92,8 @@ class Spool:
 
     def add(self, row: Row) -> None:
         """Add the next row."""
-        self._waiting.append((row.client_id, row.product_id, row.number, row.picture is not None, _packed(row)))
         self.count += 1
+        self._waiting.append((self.count, row.client_id, row.product_id, row.picture is not None, _packed(row)))
         if len(self._waiting) >= _ROWS_AT_ONCE:
             self._flush()
 
@@ -90,7 +102,7 @@ class Spool:
         self._flush()
         with _translated():
             self._database.execute("COMMIT")
-            self._database.execute("CREATE INDEX by_product ON rows (client, product, number, picture)")
+            self._database.execute("CREATE INDEX by_product ON rows (client, product, at, picture)")
 
     def _flush(self) -> None:
         with _translated():
@@ -100,22 +112,46 @@ class Spool:
     def placed(self) -> Iterator[Placed]:
         """Every row, those of a product one after the other in the order of the feed, client by client."""
         with _translated():
-            for (_, _), rows in groupby(self._rows(), key=attrgetter("client_id", "product_id")):
+            for (client_id, product_id), rows in groupby(
+                self._rows(), key=lambda one: (one[1].client_id, one[1].product_id)
+            ):
                 place, product = 0, None
                 for many in _pieces(rows):
                     if product is None:
-                        product = Product(many[0].client_id, many[0].product_id)
-                        for row in many:
+                        product = Product(client_id, product_id)
+                        for _, row in many:
                             product.add(row)
-                    for row in many:
+                    for at, row in many:
                         place += row.picture is not None
-                        yield Placed(row, product, place if row.picture is not None else 0)
+                        yield Placed(at, row, product, place if row.picture is not None else 0)
 
-    def _rows(self) -> Iterator[Row]:
-        cursor = self._database.execute("SELECT row FROM rows ORDER BY client, product, number")
-        while page := cursor.fetchmany(_ROWS_AT_ONCE):
-            for (packed,) in page:
-                yield _unpacked(packed)
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        with self._turn:
+            cursor = self._database.execute("SELECT at, row FROM rows ORDER BY client, product, at")
+        while page := self._page(cursor):
+            for at, packed in page:
+                yield at, _unpacked(packed)
+
+    def _page(self, cursor: sqlite3.Cursor) -> list[tuple[int, bytes]]:
+        with self._turn:
+            return cursor.fetchmany(_ROWS_AT_ONCE)
+
+    def fail(self, wrong: Wrong, at: int | None = None) -> None:
+        """Keep why a line is wrong, or why the row at this place in the feed failed."""
+        with self._turn, _translated():
+            self._database.execute("INSERT INTO failed VALUES (?, ?, ?)", (at, wrong.number, wrong.reason))
+
+    def failed(self) -> Iterator[tuple[Row | None, Wrong | None]]:
+        """The wrong lines, without a row; and every row of the products that have a row that failed, with the reason
+        where it is the one."""
+        with _translated():
+            for line, reason in self._database.execute(
+                "SELECT line, reason FROM failed WHERE at IS NULL ORDER BY line"
+            ):
+                yield None, Wrong(line, reason)
+            rows = self._database.execute(_FAILED)
+            for line, reason, packed in rows:
+                yield _unpacked(packed), None if reason is None else Wrong(line, reason)
 
     def clients(self, most: int) -> list[str]:
         """The clients of the rows, at most so many."""
@@ -131,8 +167,8 @@ class Spool:
         return None if pictures is None else int(pictures)
 
 
-def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    piece: list[Row] = []
+def _pieces(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    piece: list[tuple[int, Row]] = []
     for row in rows:
         piece.append(row)
         if len(piece) == _MOST_ROWS_OF_A_PRODUCT:
