@@ -123,6 +123,12 @@ class TextTooLong(TextRejected):
         self.characters, self.most = characters, most
 
 
+class UrlRefused(BadParameter):
+    """This server fetches no picture from this URL."""
+
+    code = "url_refused"
+
+
 class MalformedRequest(TwinlensError):
     """The body of the request cannot be read."""
 
@@ -139,6 +145,20 @@ class UnsupportedEncoding(UnsupportedBody):
     """The body is compressed in a way that is not read here."""
 
     code = "unsupported_encoding"
+
+
+# --- fetching: a picture was to come from a URL ---------------------------------------------------------------------
+
+
+class FetchFailed(TwinlensError):
+    """The picture could not be fetched from its URL."""
+
+    code = "fetch_failed"
+
+    def __init__(self, sentence: str | None = None, *, temporary: bool = True) -> None:
+        """`temporary`: whether another try may well succeed."""
+        super().__init__(sentence)
+        self.temporary = temporary
 
 
 # --- access: who calls, and what they may -----------------------------------------------------------------------------

@@ -48,6 +48,7 @@ from server.inference import gpus
 from server.inference.encoder import Encoder
 from server.ingest import demo
 from server.ingest.backups import backup_runs
+from server.ingest.fetch import Fetcher
 from server.ingest.librarian import Librarian
 from server.ingest.mark import Standing, settle
 from server.ingest.storage import MediaStore
@@ -58,7 +59,7 @@ from server.operations.background import Background
 from server.operations.metrics import SHARED, Metrics
 from server.operations.traces import open_traces
 from server.operations.workers import PLACES, Place, report_ready, reporting_refusal
-from server.settings import Settings
+from server.settings import Settings, may_fetch_from_loopback
 from server.spaces.maintenance import Maintenance
 from server.spaces.spaces import SpaceDescription, open_space
 from server.tracing import Tracer
@@ -91,6 +92,7 @@ class Services:
     catalogue: Catalogue
     librarian: Librarian
     store: MediaStore
+    fetcher: Fetcher
     metrics: Metrics
     keyring: Keyring
     terms: Terms
@@ -177,6 +179,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             embedder, catalogue, store, sweeper.remember, own=standing.own, backup_runs=partial(backup_runs, owners)
         )
         background.close_beside(librarian.close)
+        fetcher = await enter(_fetcher(settings, metrics))
         if place.first:
             if settings.demo:
                 await demo.load(catalogue, librarian)
@@ -193,9 +196,20 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         _tell_build(metrics, engine)
         _log_ready(settings, place, engine, perf_counter() - started)
         report_ready()
-        encoder = engine.encoder
         yield Services(
-            settings, encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail, health, tracer
+            settings=settings,
+            encoder=engine.encoder,
+            embedder=embedder,
+            catalogue=catalogue,
+            librarian=librarian,
+            store=store,
+            fetcher=fetcher,
+            metrics=metrics,
+            keyring=keyring,
+            terms=terms,
+            trail=trail,
+            health=health,
+            tracer=tracer,
         )
 
 
@@ -334,6 +348,13 @@ def _terms(settings: Settings, place: Place, keyring: Keyring, runner: Runner, b
         for text in (settings.key_limits, settings.client_limits)
     )
     return Terms(keyring, limiter, of_keys, of_clients, place.of)
+
+
+def _fetcher(settings: Settings, metrics: Metrics) -> Fetcher:
+    """What fetches pictures by URL."""
+    if loopback := may_fetch_from_loopback(os.environ):
+        _log.warning("Pictures may be fetched from this machine itself, as only tests need it.")
+    return Fetcher(settings.fetch_hosts, most=settings.max_upload, loopback=loopback, on_fetched=metrics.fetched)
 
 
 async def _maintain_indexes(catalogue: Catalogue) -> None:

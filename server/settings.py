@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from server.artifact.artifact import Device, Precision
 from server.errors import BadSetting
+from server.hosts import Host
 from server.limits import FORM, limits_in
 from server.origins import check_origin
 from server.secrets import check_database_url, read_secret, redacted, secrets_in, secrets_of
@@ -176,6 +177,11 @@ def _origins(text: str) -> tuple[str, ...]:
         raise ValueError(f"* or, separated by commas, {exc}") from None
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    """Hosts separated by commas, each once."""
+    return tuple(dict.fromkeys(str(Host.of(one.strip())) for one in text.split(",") if one.strip()))
+
+
 def _path(text: str) -> Path:
     """Relative to the working directory, and written in full, so that it means the same wherever it is read again."""
     return Path(text).absolute()
@@ -319,6 +325,9 @@ class Settings:
     demo: bool = _setting(False, _switch, "load the demo catalogue (client demo) at the start")
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "origins of pages that may call, separated by commas; *: any, with search keys"
+    )
+    fetch_hosts: tuple[str, ...] = _setting(
+        (), _hosts, "hosts that pictures may be fetched from by URL, separated by commas; none when not given"
     )
     proxies: str | None = _setting(
         None, _networks, "proxies whose X-Forwarded-For is believed: addresses or networks, with commas between"
@@ -476,6 +485,11 @@ class Settings:
                 f"{variable_of('body_memory')} must be at least twice {variable_of('max_upload')}, which is "
                 f"{self.max_upload:,} bytes, not {self.body_memory:,}."
             )
+
+
+def may_fetch_from_loopback(environment: Mapping[str, str]) -> bool:
+    """Whether a host of `fetch_hosts` may be this very machine, as it is where tests bring a host of their own."""
+    return environment.get(f"{TEST_PREFIX}FETCH_LOOPBACK") == "on"
 
 
 def log_form(environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> LogForm:

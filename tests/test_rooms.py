@@ -40,6 +40,7 @@ SERVER = (
     "tracing",
     "wording",
     "origins",
+    "hosts",
 )
 """Each may import those below it, and nothing above: the way of a picture, read from its end to its beginning."""
 
@@ -121,6 +122,7 @@ def test_the_server_never_imports_the_export_nor_what_only_the_export_needs() ->
         ("argparse", ("server.commands.", "server.__main__")),
         ("psycopg_pool", ("server.database.",)),
         ("obstore", ("server.ingest.storage",)),
+        ("httpcore", ("server.ingest.fetch",)),
         ("granian", ("server.commands.serve", "server.commands.supervisor")),
         ("opentelemetry", ("server.operations.otel",)),
     ],

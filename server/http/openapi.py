@@ -121,6 +121,7 @@ _STATUSES = {
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
+    424: "The picture could not be fetched from its URL.",
     429: "More than the limits of the key or the client allow: go on after `Retry-After` seconds.",
     500: "A fault of ours.",
     503: "Too busy, or not in time: try again after `Retry-After` seconds.",

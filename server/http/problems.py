@@ -34,6 +34,7 @@ STATUSES: tuple[tuple[type[errors.TwinlensError], int], ...] = (
     (errors.UnsupportedBody, 415),
     (errors.BadParameter, 422),
     (errors.VectorRefused, 422),
+    (errors.FetchFailed, 424),  # neither the caller's request nor this server is at fault
     (errors.KeyRefused, 401),
     (errors.Forbidden, 403),
     (errors.NotFound, 404),

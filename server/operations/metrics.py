@@ -52,7 +52,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "twinlens_stage_seconds",
-            "Time of one picture or text in each stage: decode or tokenize, queue, encode, search.",
+            "Time of one picture or text in each stage: fetch, decode or tokenize, queue, encode, search.",
             ["stage", "tower"],
             buckets=_STAGE_SECONDS,
             registry=self.registry,
@@ -87,6 +87,14 @@ class Metrics:
         )
         for kind in ("read", "write", "delete", "missing"):
             self._store_failures.labels(kind)  # at 0, so that the first failure is seen as a rise
+        self._fetches = Counter(
+            "twinlens_fetches",
+            "Pictures that were to be fetched by URL: fetched, not_modified, left, or why not.",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in ("fetched", "url_refused", "fetch_failed"):
+            self._fetches.labels(result)
         self._swept = Counter(
             "twinlens_swept_objects",
             "Objects removed from the store because no row promises them.",
@@ -189,6 +197,12 @@ class Metrics:
 
     def store_failed(self, kind: str) -> None:
         self._store_failures.labels(kind).inc()
+
+    def fetched(self, result: str, seconds: float) -> None:
+        """A picture was fetched by URL, or not; `result`: what came of it."""
+        self._fetches.labels(result).inc()
+        if result == "fetched":
+            self.stage_seconds.labels("fetch", "").observe(seconds)
 
     def swept(self, objects: int) -> None:
         self._swept.inc(objects)
