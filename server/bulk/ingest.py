@@ -34,6 +34,7 @@ from server.ingest.backups import backup_runs
 from server.ingest.failures import Failures
 from server.ingest.feed import Feed, Row, Wrong
 from server.ingest.feed_writer import FeedWriter
+from server.ingest.fetch import Fetcher
 from server.ingest.librarian import Librarian
 from server.ingest.mark import Standing, settle
 from server.ingest.pictures import Pictures
@@ -42,7 +43,7 @@ from server.ingest.spool import Spool
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
 from server.operations.stopping import Stop, stop_on_signals
-from server.settings import Settings
+from server.settings import Settings, may_fetch_from_loopback
 from server.spaces.reembed import with_few_threads
 from server.spaces.spaces import SpaceDescription, open_space
 
@@ -124,10 +125,14 @@ async def ingest(
                 pruning.require(await pruning.look(writer, spool), options.prune_at_most)
             await asyncio.to_thread(_audit, url, options.name, spool.clients(_MOST_CLIENTS_IN_THE_AUDIT))
             decoding = settings.threads or len(os.sched_getaffinity(0))
-            async with open_engine(settings, artifact, words=False, decoding=decoding) as engine:
+            async with (
+                open_engine(settings, artifact, words=False, decoding=decoding) as engine,
+                _fetcher(settings) as fetcher,
+            ):
                 run = _Run(settings, store, standing, owners, engine.embedder, writer, failures, stop)
                 outcome = Outcome(not_pruned=options.prune and not prune)
-                await run.bring(spool, outcome, reread=options.reread, bucket=bucket or store)
+                pictures = Pictures(most=settings.max_upload, bucket=bucket or store, fetcher=fetcher)
+                await run.bring(spool, outcome, pictures, reread=options.reread)
             if not stop.is_set():
                 await run.take_out(spool, outcome, prune=prune)
             if outcome.counts.added or outcome.pictures_removed:
@@ -167,7 +172,7 @@ class _Run:
         self._failures = failures
         self._stop = stop
 
-    async def bring(self, spool: Spool, outcome: Outcome, *, reread: bool, bucket: MediaStore) -> None:
+    async def bring(self, spool: Spool, outcome: Outcome, pictures: Pictures, *, reread: bool) -> None:
         """Bring in the rows."""
         progress = Progress(sys.stderr, spool.count, "rows")
         at_once = min(_MOST_PICTURES_AT_ONCE, _BATCHES_AT_ONCE * (self._settings.batch or _MOST_PICTURES_AT_ONCE))
@@ -180,7 +185,7 @@ class _Run:
             writer=self._writer,
             embedder=self._embedder,
             store=self._store,
-            pictures=Pictures(most=self._settings.max_upload, bucket=bucket),
+            pictures=pictures,
             let_go=self._let_go,
             at_once=at_once,
             stop=self._stop,
@@ -227,6 +232,11 @@ def _pool(settings: Settings, url: str, role: str | None) -> Pool:
         pooling=settings.pooling,
         role=role,
     )
+
+
+def _fetcher(settings: Settings) -> Fetcher:
+    """What fetches pictures by URL."""
+    return Fetcher(settings.fetch_hosts, most=settings.max_upload, loopback=may_fetch_from_loopback(os.environ))
 
 
 def _audit(url: str, name: str, clients: Sequence[str]) -> None:

@@ -83,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--decimal-comma", action="store_true", help="numbers are written 1.234,50")
     how.add_argument("--delimiter", metavar="SIGN", help="what stands between the cells of a text file")
     how.add_argument("--encoding", help="of a text file (UTF-8)")
+    how.add_argument(
+        "--bucket", metavar="URL", help="where keys (s3Key) lead, such as s3://bucket/prefix (to the store of pictures)"
+    )
     how.add_argument("--pattern", help="how the names of pictures in a folder or bucket are made up: {product}/{any}")
 
 

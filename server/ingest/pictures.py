@@ -2,7 +2,8 @@
 
 A file is taken as unchanged when its path, its size and the time of its last change are those of the last run, and when
 that time lay some seconds before it was read then: one that is written twice within the clock's grain could have other
-bytes under the same time. An object of a bucket is unchanged when the bucket gives the same ETag for it.
+bytes under the same time. An object of a bucket is unchanged when the bucket gives the same ETag for it, and a picture
+at a URL when its host says so.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.errors import BytesMissing, MediaRejected, NoPicture, TwinlensError, UploadTooLarge
-from server.ingest.feed import FileOf, KeyOf, PictureOf
+import msgspec
+
+from server.errors import BytesMissing, FetchFailed, MediaRejected, NoPicture, StorageFailed, UploadTooLarge
+from server.ingest.feed import FileOf, KeyOf, PictureOf, UrlOf
+from server.ingest.fetch import Fetcher, Validators
 from server.ingest.storage import MediaStore
 
 _SETTLED_SECONDS = 2.0
+_TRIES = 3
+_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +47,71 @@ class Fetched:
 class Pictures:
     """Fetches the pictures of a feed."""
 
-    def __init__(self, *, most: int, bucket: MediaStore | None = None) -> None:
-        """`most`: bytes of one picture; `bucket`: where the keys of rows lead to."""
+    def __init__(self, *, most: int, bucket: MediaStore, fetcher: Fetcher) -> None:
+        """`most`: bytes of one picture; `bucket`: where the keys of rows lead to; `fetcher`: for their URLs."""
         self._most = most
         self._bucket = bucket
+        self._fetcher = fetcher
 
-    def look(self, pictures: Sequence[PictureOf]) -> list[Mark | TwinlensError | None]:
-        """What a quick look at each says, in a thread: its mark, why it cannot be read, or None where it takes more."""
+    def look(self, pictures: Sequence[PictureOf]) -> list[Mark | None]:
+        """The mark of each that is a file which is there; of others it is found when they are fetched. Blocks."""
         return [_look(one) if isinstance(one, FileOf) else None for one in pictures]
 
     async def fetch(self, picture: PictureOf, known: Mark | None) -> Fetched | None:
         """The bytes of a picture; None where it is sure to be the one that is `known`.
 
-        Raises MediaRejected's kinds where the picture is missing, too large or cannot be read, and StoreUnavailable
-        where a bucket is away.
+        Raises MediaRejected's kinds where the picture is missing, too large or cannot be read, UrlRefused and
+        FetchFailed for one at a URL, and StoreUnavailable where the bucket is away.
         """
-        if isinstance(picture, FileOf):
-            return await asyncio.to_thread(_read, picture, self._most)
-        if isinstance(picture, KeyOf):
-            return await self._get(picture, known)
-        raise NoPicture("This version fetches no pictures from URLs.")
+        match picture:
+            case FileOf():
+                return await asyncio.to_thread(_read, picture, self._most)
+            case KeyOf(key):
+                return await self._get(key, known)
+            case UrlOf(url):
+                return await self._fetch(url, known)
 
-    async def _get(self, picture: KeyOf, known: Mark | None) -> Fetched | None:
-        if self._bucket is None:
-            raise NoPicture("The row names a key, and its source has no bucket.")
+    async def _get(self, key: str, known: Mark | None) -> Fetched | None:
         try:
-            found = await self._bucket.describe(picture.key)
-            mark = Mark(f"key:{picture.key}", found.size, found.tag)
-            if known is not None and known == mark and mark.stamp is not None:
+            found = await self._bucket.describe(key)
+            mark = Mark(f"key:{key}", found.size, found.tag)
+            if mark.stamp is not None and mark == known:
                 return None
             if found.size > self._most:
                 raise _too_large(self._most)
-            return Fetched(await self._bucket.get(picture.key), mark)
+            return Fetched(await self._bucket.get(key), mark)
         except BytesMissing as exc:
-            raise NoPicture(f"There is no object {picture.key} in {self._bucket.where}.") from exc
+            raise NoPicture(f"There is no object {key} in {self._bucket.where}.") from exc
+        except StorageFailed as exc:
+            await self._bucket.look()  # where the bucket is away, that is what is wrong
+            raise NoPicture(f"The object {key} in {self._bucket.where} cannot be read: {exc.reason}") from exc
+
+    async def _fetch(self, url: str, known: Mark | None) -> Fetched | None:
+        source = f"url:{url}"
+        validators = Validators()
+        if known is not None and known.source == source and known.stamp is not None:
+            validators = Validators(*msgspec.json.decode(known.stamp, type=tuple[str | None, str | None]))
+        for attempt in range(1, _TRIES + 1):
+            try:
+                found = await self._fetcher.fetch_if_changed(url, validators)
+            except FetchFailed as exc:
+                if not exc.temporary or attempt == _TRIES:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS * attempt)
+            else:
+                break
+        if found is None:
+            return None
+        said = (found.validators.etag, found.validators.last_modified)
+        stamp = msgspec.json.encode(said).decode() if found.validators else None
+        return Fetched(found.data, Mark(source, len(found.data), stamp))
 
 
-def _look(picture: FileOf) -> Mark | TwinlensError:
+def _look(picture: FileOf) -> Mark | None:
     try:
         return _mark(picture, os.stat(picture.path))
-    except OSError as exc:
-        return _sentence(picture, exc)
+    except OSError:
+        return None
 
 
 def _read(picture: FileOf, most: int) -> Fetched:

@@ -19,7 +19,7 @@ from itertools import groupby, islice
 from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
 from server.catalogue.rows import NewMedia
-from server.errors import EncoderFailed, MediaRejected, TwinlensError
+from server.errors import EncoderFailed, FetchFailed, MediaRejected, TwinlensError, UrlRefused
 from server.ingest.feed_writer import FeedWriter, KnownPicture, KnownProduct, Ready, SameFile, Vector
 from server.ingest.pictures import Fetched, Mark, Pictures
 from server.ingest.spool import Placed
@@ -40,7 +40,7 @@ _SUPPOSED_BYTES = 2_000_000  # of a picture whose size is not known until it has
 _EMBED_WITHIN_SECONDS = 600.0
 _TRIES = 3
 
-_OF_THE_PICTURE = (MediaRejected, EncoderFailed)
+_OF_THE_PICTURE = (MediaRejected, UrlRefused, FetchFailed, EncoderFailed)
 """What is the fault of one picture, or of the model with this one."""
 
 
@@ -78,6 +78,14 @@ class _Work:
     picture: KnownPicture | None
     size: int
     """Bytes that the picture is supposed to have."""
+
+    def is_news(self, ready: Ready) -> bool:
+        """Whether there is anything to write, now that the picture was fetched."""
+        if self.product is None or not self.product.same or not self.product.brought:
+            return True
+        if self.picture is None or ready.vector is not None or ready.media_key != self.picture.media_key:
+            return True
+        return ready.mark != self.picture.mark
 
 
 @dataclass(slots=True)
@@ -174,7 +182,7 @@ class Pipeline:
             # What is said of the product is written with the first of its rows, also where nothing else is new.
             due = (product is None or not product.same or not product.brought) and one.product.id not in said
             if one.row.picture is not None and not self._is_same(picture, look):
-                size = look.size if isinstance(look, Mark) else _SUPPOSED_BYTES
+                size = look.size if look is not None else _SUPPOSED_BYTES
                 await self._todo.put(_Work(one, product, picture, size))
             elif due:
                 said.add(one.product.id)
@@ -182,7 +190,7 @@ class Pipeline:
             else:
                 self._done(unchanged=1)
 
-    def _is_same(self, picture: KnownPicture | None, look: Mark | TwinlensError | None) -> bool:
+    def _is_same(self, picture: KnownPicture | None, look: Mark | None) -> bool:
         """Whether the picture is sure to be the one that the row brought before, unread."""
         if self._reread or picture is None or not picture.embedded or picture.stamp is None:
             return False
@@ -216,8 +224,10 @@ class Pipeline:
                 made = self._without(work, exc)
             finally:
                 await self._room.settle(work.size, held)
-            if made is not None:
+            if made is not None and work.is_news(made.ready):
                 await self._made.put(made)
+            elif made is not None:
+                self._done(unchanged=1)
         await self._todo.put(None)  # for the next of those who wait
 
     def _without(self, work: _Work, error: TwinlensError) -> _Made | None:

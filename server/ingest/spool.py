@@ -77,9 +77,8 @@ class Spool:
             self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
                 self._database.execute(f"PRAGMA {pragma}")
-            self._database.execute(
-                "CREATE TABLE rows (client TEXT, product TEXT, number INTEGER, picture INTEGER, row BLOB)"
-            )
+            self._database.execute("CREATE TABLE rows (at INTEGER PRIMARY KEY, client, product, picture, row)")
+            self._database.execute("CREATE TABLE failed (at INTEGER, line INTEGER, reason TEXT)")
             self._database.execute("BEGIN")
         # Rows are read in one thread, while another one says what failed.
         self._turn = threading.Lock()
