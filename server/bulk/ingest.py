@@ -210,6 +210,11 @@ class _Run:
         await self._librarian.let_go(*keys)
 
 
+def lock_of(name: str) -> tuple[int, int]:
+    """The advisory lock of whoever brings in the feed of this name."""
+    return LOCKS_OF_FEEDS, zlib.crc32(name.encode()) - 2**31
+
+
 def _make_ready(settings: Settings, url: str) -> None:
     """Make an empty database a catalogue's, as the first start of a server does; and see that another one is up to
     date. Raises DatabaseUnusable."""
@@ -263,10 +268,9 @@ async def _tend(settings: Settings, owners: Pool, space: SpaceRow, direct: Direc
 @asynccontextmanager
 async def _only_run(direct: Direct, name: str) -> AsyncIterator[None]:
     """One process at a time brings in a feed; the database releases the lock when the process dies."""
-    lock = (LOCKS_OF_FEEDS, zlib.crc32(name.encode()) - 2**31)
     async with contextlib.AsyncExitStack() as stack:
         with translated():
-            locked = await stack.enter_async_context(held_if_free(direct.url, lock, pooling=direct.pooling))
+            locked = await stack.enter_async_context(held_if_free(direct.url, lock_of(name), pooling=direct.pooling))
         if not locked:
             raise IngestRefused(
                 f"Another process is bringing in the feed {name} at this moment: let it go on, or stop it before "

@@ -16,7 +16,7 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT
 from server.bulk.ingest import Options, Outcome, ingest, read
 from server.commands.serve import open_database
-from server.errors import BadSetting
+from server.errors import BadSetting, CatalogueUnavailable, StorageFailed
 from server.ingest.failures import Failures, require_writable
 from server.ingest.feed import Wrong
 from server.ingest.feeds.opening import OpenedFeed, open_feed
@@ -98,6 +98,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     if not 1 <= len(name) <= _LONGEST_NAME:
         raise BadSetting(f"The name of a feed has 1 to {_LONGEST_NAME} characters: give it one with --feed NAME.")
     feed = open_feed(arguments.source, _options(arguments))
+    bucket = feed.bucket if arguments.bucket is None else bucket_at(arguments.bucket)
     if arguments.failures is not None:
         require_writable(arguments.failures)
     if arguments.dry_run:
@@ -109,7 +110,11 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         read(feed, spool, failed)
         _print_wrong(failed)
         with open_database(settings, beside=True) as url:
-            outcome = asyncio.run(ingest(settings, url, spool, failed, options))
+            try:
+                outcome = asyncio.run(ingest(settings, url, spool, failed, options, bucket=bucket))
+            except (StorageFailed, CatalogueUnavailable):
+                print("What is written is kept, and the same command goes on from there.", file=sys.stderr)
+                raise
         if arguments.failures is not None:
             failed.write(arguments.failures)
     _say(settings, arguments, name, outcome, failed)
@@ -196,7 +201,10 @@ def _say(settings: Settings, arguments: argparse.Namespace, name: str, outcome: 
         print(f"Rows that failed: {failed.failed_rows:,}.", file=sys.stderr)
         _print_reasons(failed.rows, failed.failed_rows)
     if failed.count and arguments.failures is not None:
-        again = f"python -m server ingest {shlex.quote(str(arguments.failures))} --feed {shlex.quote(name)}"
+        words = ["ingest", str(arguments.failures), "--feed", name]
+        if (where := arguments.bucket or (arguments.source if "://" in arguments.source else None)) is not None:
+            words += ["--bucket", where]
+        again = f"python -m server {shlex.join(words)}"
         print(settings.printable(f"They are in {arguments.failures}. To try them again: {again}"), file=sys.stderr)
     if outcome.not_pruned:
         print("Nothing was taken out, since lines are wrong: what they name would seem to be gone.", file=sys.stderr)

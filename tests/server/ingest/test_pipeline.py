@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from server.database.isolation import SERVING_ROLE, arrange
 from server.database.pool import open_pool
-from server.errors import IngestRefused, StoreUnavailable
+from server.errors import CatalogueUnavailable, IngestRefused, StoreUnavailable
 from server.ingest import pictures as fetching
 from server.ingest.feed import KeyOf, Row, UrlOf
 from server.ingest.storage import MARK, Mark
 from tests.support.databases import run_sql
 from tests.support.house import House, picture
+from tests.support.proxy import Proxy
 from tests.support.ingesting import LONG_AGO, MOST, bring, file, pictures_of, row
 
 pytestmark = pytest.mark.anyio
@@ -351,6 +353,28 @@ async def test_a_connection_that_breaks_is_replaced_and_nothing_is_doubled(house
     brought = await work
     assert (brought.counts.added, brought.failed) == (201, [])
     assert house.consistent
+
+
+async def test_a_database_that_goes_away_ends_the_run_and_the_next_one_goes_on(house: House, tmp_path: Path) -> None:
+    # The products are written in the order of their ids, and p is held.
+    rows = [row(f"{letter}{number:03}", file(tmp_path / f"{letter}{number}.png", number)) for letter in "aq" for number in range(200)]
+    rows += [row("p", file(tmp_path / "p.png", 3), name="Held")]
+    with tempfile.TemporaryDirectory(prefix="twin") as folder:
+        async with Proxy(house.url, Path(folder)).running() as proxy:
+            async with open_pool(proxy.url, min_size=1, max_size=2, timeout=1) as pool:
+                with house.holding():
+                    work = asyncio.create_task(bring(house, rows, pool=pool))
+                    await house.blocked()
+                    proxy.break_off()
+                    proxy.hold()
+                    with pytest.raises(CatalogueUnavailable):
+                        await work
+                proxy.release()
+    there = len(pictures_of(house.url))
+    assert 100 < there < 401
+    brought = await bring(house, rows)
+    assert (brought.counts.failed, brought.counts.unchanged) == (0, there - 1)
+    assert {len(media) for media in pictures_of(house.url).values()} == {1}
 
 
 async def test_another_live_space_ends_the_run(house: House, tmp_path: Path) -> None:
