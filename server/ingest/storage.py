@@ -357,6 +357,27 @@ class MediaStore:
                         if (found := _KEY.fullmatch(one["path"]))
                     ]
 
+    def every_key(self) -> Iterator[str]:
+        """The key of every object, page by page, as the store lists them; waits for the store.
+
+        Raises StorageFailed's kinds.
+        """
+        with self._translated("read"):
+            for page in obstore.list(self._store, chunk_size=_PAGE):
+                yield from (one["path"] for one in page)
+
+    def head(self, key: str, size: int) -> bytes:
+        """The first bytes of an object, at most so many; waits for the store.
+
+        Raises BytesMissing where the key holds nothing, and StorageFailed's kinds.
+        """
+        try:
+            with self._translated("read", missing=True):
+                result = obstore.get(self._store, key)
+                return bytes(next(iter(result.stream(size)), b""))[:size]
+        except FileNotFoundError as exc:
+            raise BytesMissing(reason=key) from exc
+
     async def unfinished(self, before: datetime) -> list[Path]:
         """Files that writes which never ended have left in a folder before that time; other stores have none."""
         found = []

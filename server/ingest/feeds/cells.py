@@ -114,11 +114,12 @@ def picture_of(file: Any, url: str | None, key: str | None, folder: Path) -> Pic
             raise BadParameter(f"file must be the path of a file, and is {shown(path)}; addresses go into url.")
         return FileOf(folder / path)
     if url is not None:
-        return UrlOf(_checked_url(url))
+        return url_of(url)
     return KeyOf(_checked_key(key)) if key is not None else None
 
 
-def _checked_url(url: str) -> str:
+def url_of(url: str) -> UrlOf:
+    """A picture at an address. Whether that may be fetched is decided when it is."""
     try:
         parts = urlsplit(url)
         fit = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and len(url) <= _LONGEST_URL
@@ -130,7 +131,7 @@ def _checked_url(url: str) -> str:
             f"url must be an address that begins with http:// or https://, of at most {_LONGEST_URL:,} characters, "
             f"and is {shown(url)}."
         )
-    return url
+    return UrlOf(url)
 
 
 def _checked_key(key: str) -> str:

@@ -11,7 +11,8 @@ from typing import TextIO
 
 from server.errors import FeedUnreadable
 from server.ingest.feed import Wrong
-from server.ingest.feeds.files import MOST_CHARACTERS, is_text, opened_text
+from server.ingest.feeds import files
+from server.ingest.feeds.files import is_text, opened_text
 from server.ingest.feeds.records import Record
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -39,11 +40,11 @@ class DelimitedFile:
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\0'):
             raise FeedUnreadable("--delimiter is one character, such as ; or a tab.")
         # Ours is the smaller limit, and has a sentence. That of the module holds for the whole process.
-        csv.field_size_limit(max(csv.field_size_limit(), 2 * MOST_CHARACTERS))
+        csv.field_size_limit(max(csv.field_size_limit(), 2 * files.MOST_CHARACTERS))
         self.path = path
         self._encoding = encoding
         with opened_text(path, encoding) as file:
-            first = file.readline(MOST_CHARACTERS)
+            first = file.readline(files.MOST_CHARACTERS)
         # A line that Excel puts before the heading.
         sep = _SEP.fullmatch(first)
         self._before_heading = 1 if sep else 0
@@ -137,16 +138,16 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._back.popleft() if self._back else self._file.readline(MOST_CHARACTERS)
+        line = self._back.popleft() if self._back else self._file.readline(files.MOST_CHARACTERS)
         if not line:
             raise StopIteration
         self._number += 1
         self._taken.append(line)
         self._size += len(line)
-        if line is _ENDLESS or self._size >= MOST_CHARACTERS:
-            if len(line) >= MOST_CHARACTERS:
+        if line is _ENDLESS or self._size >= files.MOST_CHARACTERS:
+            if len(line) >= files.MOST_CHARACTERS:
                 while line and not line.endswith(("\n", "\r")):
-                    line = self._file.readline(MOST_CHARACTERS)
+                    line = self._file.readline(files.MOST_CHARACTERS)
                 self._taken[-1] = _ENDLESS
             raise _TooLong
         return line
@@ -160,7 +161,7 @@ def _delimiter_of(heading: str, preferred: str) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, _TooLong):
-        return f"The row has more than {MOST_CHARACTERS:,} characters. Is a quotation mark in it never closed?"
+        return f"The row has more than {files.MOST_CHARACTERS:,} characters. Is a quotation mark in it never closed?"
     if "unexpected end" in str(error):
         return "A quotation mark opens a cell, and none closes it."
     if "expected after" in str(error):

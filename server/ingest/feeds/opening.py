@@ -2,121 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from server.access.clients import check_id
 from server.errors import BadParameter, FeedUnreadable
-from server.ingest.feed import FileOf, Row, Wrong
-from server.ingest.feeds.agreement import Agreement, agreement
+from server.ingest.feeds import google, shopify
+from server.ingest.feeds.bucket import BucketFeed, bucket_at
 from server.ingest.feeds.cells import shown
-from server.ingest.feeds.columns import Columns
 from server.ingest.feeds.delimited import DelimitedFile
-from server.ingest.feeds.folder import FolderFeed, Looked
-from server.ingest.feeds.manifest import Manifest
+from server.ingest.feeds.folder import FolderFeed
+from server.ingest.feeds.kinds import GoogleTable, GoogleXml, OwnLines, OwnTable, ShopifyTable
 from server.ingest.feeds.options import FORMATS, FeedOptions, Format
+from server.ingest.feeds.parquet import ParquetFile
 from server.ingest.feeds.pattern import Pattern
+from server.ingest.feeds.whole import OpenedFeed
+from server.ingest.feeds.xml_items import is_xml
 
-
-class Reading(Protocol):
-    """The rows of a source, each checked by itself."""
-
-    def read(self) -> Iterator[Row | Wrong]: ...
-
-
-@dataclass
-class Checked:
-    """What a whole feed holds."""
-
-    rows: int = 0
-    """Without the wrong lines."""
-    products: int = 0
-    clients: int = 0
-    pictures: int = 0
-    """Rows that name one. A picture that two rows name counts twice."""
-    wrong: int = 0
-    """Lines that are no rows, with those whose file is missing."""
-    missing: int = 0
-    """Of these, lines whose file is not there."""
-    first_wrong: list[Wrong] = field(default_factory=list)
-    passed_over: int = 0
-    """Files of a folder or bucket that are no pictures."""
-    passed_over_such_as: tuple[str, ...] = ()
-
-
-class OpenedFeed:
-    """A feed whose rows have been checked one by one, and with one another.
-
-    It can be read again and again, and lazily: nothing is kept from one reading to the next.
-    """
-
-    def __init__(self, reading: Reading, kind: str) -> None:
-        self._reading = reading
-        self.kind = kind
-        """What it is read as: `folder`, `bucket`, or a format."""
-
-    def read(self) -> Iterator[Row | Wrong]:
-        """Raises FeedUnreadable."""
-        with agreement() as seen:
-            yield from self._agreed(seen)
-
-    def check(
-        self, *, first: int = 20, files: bool = True, on_wrong: Callable[[Wrong], None] = lambda _: None
-    ) -> Checked:
-        """Read it all. Raises FeedUnreadable.
-
-        `first`: how many of the wrong lines to keep; `files`: whether to look if each file is there; `on_wrong` is
-        called for each wrong line.
-        """
-        checked = Checked()
-        with agreement() as seen:
-            for one in self._agreed(seen):
-                if isinstance(one, Wrong):
-                    wrong = one
-                elif files and isinstance(picture := one.picture, FileOf) and not picture.path.is_file():
-                    wrong = Wrong(one.number, f"There is no file {shown(picture.path)}.")
-                    checked.missing += 1
-                else:
-                    checked.rows += 1
-                    checked.pictures += one.picture is not None
-                    continue
-                checked.wrong += 1
-                if len(checked.first_wrong) < first:
-                    checked.first_wrong.append(wrong)
-                on_wrong(wrong)
-            checked.products, checked.clients = seen.products, seen.clients
-        looked: Looked | None = getattr(self._reading, "looked", None)
-        if looked is not None:
-            checked.passed_over, checked.passed_over_such_as = looked.passed_over, looked.examples
-        return checked
-
-    def _agreed(self, seen: Agreement) -> Iterator[Row | Wrong]:
-        for one in self._reading.read():
-            if isinstance(one, Row):
-                try:
-                    seen.take(one)
-                except BadParameter as exc:
-                    yield Wrong(one.number, exc.sentence)
-                    continue
-            yield one
-
-
-class _OwnTable:
-    """A text file in our own columns."""
-
-    def __init__(self, table: DelimitedFile, options: FeedOptions) -> None:
-        """Raises FeedUnreadable."""
-        self._table = table
-        self._columns = Columns(options).arranged(table.heading)
-        self._manifest = Manifest(options, table.path.parent)
-
-    def read(self) -> Iterator[Row | Wrong]:
-        return self._manifest.rows(self._table.records(self._columns))
-
-
-_BY_SUFFIX: dict[str, Format] = {".csv": "csv", ".txt": "csv", ".tsv": "tsv", ".tab": "tsv"}
+_BY_SUFFIX: dict[str, Format | Literal["xml"]] = {
+    ".csv": "csv",
+    ".txt": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".xml": "xml",
+    ".rss": "xml",
+    ".atom": "xml",
+}
 
 
 def open_feed(source: str, options: FeedOptions | None = None) -> OpenedFeed:
@@ -126,18 +45,65 @@ def open_feed(source: str, options: FeedOptions | None = None) -> OpenedFeed:
         check_id("--client", options.client)
     except BadParameter as exc:
         raise FeedUnreadable(exc.sentence) from exc
-    path = Path(source)
+    if "://" in source and not source.startswith("file://"):
+        return _of_bucket(source, options)
+    path = Path(unquote(urlsplit(source).path) if source.startswith("file://") else source)
     if path.is_dir():
+        _refuse_but_pattern(options, "a folder")
         return OpenedFeed(FolderFeed(path, options.client, Pattern(options.pattern)), "folder")
     if not path.exists():
         raise FeedUnreadable(f"There is no file or folder {path}.")
+    if options.pattern is not None:
+        raise FeedUnreadable(f"--pattern is for folders and buckets, and {path} is a file.")
     return _of_file(path, options)
 
 
+def _of_bucket(source: str, options: FeedOptions) -> OpenedFeed:
+    if source.partition("://")[0].lower() in ("http", "https"):
+        raise FeedUnreadable(f"{shown(source)} is not fetched here: save it as a file, and name that.")
+    if _suffix_of(PurePosixPath(source)) in _BY_SUFFIX:
+        raise FeedUnreadable(f"{shown(source)} is a file in a bucket: copy it to this machine, and name the copy.")
+    _refuse_but_pattern(options, "a bucket")
+    store = bucket_at(source)
+    return OpenedFeed(BucketFeed(store, options.client, Pattern(options.pattern)), "bucket", store)
+
+
+def _refuse_but_pattern(options: FeedOptions, what: str) -> None:
+    """A folder has no columns: an option that is about them is a mistake, which must not go unnoticed."""
+    default = FeedOptions(client=options.client, pattern=options.pattern)
+    for one in fields(FeedOptions):
+        if getattr(options, one.name) != getattr(default, one.name):
+            raise FeedUnreadable(f"{_FLAGS[one.name]} is for files with rows, and the source is {what}.")
+
+
+_FLAGS = {
+    "format": "--format",
+    "columns": "--map",
+    "ignored": "--ignore",
+    "numbers": "--number",
+    "booleans": "--boolean",
+    "lists": "--list",
+    "decimal_comma": "--decimal-comma",
+    "delimiter": "--delimiter",
+    "encoding": "--encoding",
+}
+_OWN_ONLY = ("columns", "ignored", "numbers", "booleans", "lists", "decimal_comma")
+
+
+def _suffix_of(path: PurePath) -> str:
+    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
+
+
 def _of_file(path: Path, options: FeedOptions) -> OpenedFeed:
-    suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
-    form = options.format or _BY_SUFFIX.get(suffix.lower())
-    if form not in ("csv", "tsv"):
+    form: str | None = options.format or _BY_SUFFIX.get(_suffix_of(path))
+    if form == "jsonl":
+        return OpenedFeed(OwnLines(path, options), form)
+    if form == "parquet":
+        return OpenedFeed(OwnTable(ParquetFile(path), options), form)
+    if form == "xml" or (form == "google" and is_xml(path)):
+        _refuse_own_only(options, "google")
+        return OpenedFeed(GoogleXml(path, options), "google")
+    if form is None:
         raise FeedUnreadable(f"What {path} is cannot be told from its name. Say --format: {', '.join(FORMATS)}.")
     table = DelimitedFile(
         path,
@@ -145,4 +111,26 @@ def _of_file(path: Path, options: FeedOptions) -> OpenedFeed:
         encoding=options.encoding,
         preferred="\t" if form == "tsv" else ",",
     )
-    return OpenedFeed(_OwnTable(table, options), form)
+    if options.format is None:
+        # Where columns are mapped, they are to be ours.
+        form = form if options.columns else _recognised(table.heading) or form
+    if form in ("shopify", "google"):
+        _refuse_own_only(options, form)
+        return OpenedFeed((ShopifyTable if form == "shopify" else GoogleTable)(table, options), form)
+    return OpenedFeed(OwnTable(table, options), form)
+
+
+def _recognised(heading: Sequence[str]) -> Format | None:
+    if shopify.is_shopify(heading):
+        return "shopify"
+    return "google" if google.is_google(heading) else None
+
+
+def _refuse_own_only(options: FeedOptions, form: str) -> None:
+    default = FeedOptions()
+    for name in _OWN_ONLY:
+        if getattr(options, name) != getattr(default, name):
+            raise FeedUnreadable(
+                f"{_FLAGS[name]} is for columns of one's own, and this is read as {form}: say --format csv to read it "
+                "by its columns."
+            )

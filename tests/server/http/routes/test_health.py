@@ -214,6 +214,7 @@ STATUS_OF = {
     errors.SpaceRefused: 500,
     errors.StoreRefused: 500,
     errors.SweepRefused: 500,
+    errors.FeedUnreadable: 500,
     errors.BackupRefused: 500,
     errors.SpaceIncomplete: 500,
     errors.ReembeddingStopped: 500,

@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import FeedUnreadable
 from server.ingest.feed import Row, Wrong
-from server.ingest.feeds import delimited, files
+from server.ingest.feeds import files
 from server.ingest.feeds.opening import open_feed
 from server.ingest.feeds.options import FeedOptions
 from tests.support.feeds import read, rows, written, wrongs
@@ -131,8 +131,7 @@ def test_a_cell_of_any_length_that_is_not_read_is_no_fault(tmp_path: Path) -> No
 def test_a_row_without_end_is_wrong_and_the_next_one_is_read(
     tmp_path: Path, cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (delimited, files):
-        monkeypatch.setattr(module, "MOST_CHARACTERS", 1000)
+    monkeypatch.setattr(files, "MOST_CHARACTERS", 1000)
     csv = written(tmp_path / "a.csv", f"productId,name\np1,{cell.format('x' * 5000)}\np2,Boot\n")
     found = read(csv)
     assert isinstance(found[0], Wrong)
