@@ -19,8 +19,10 @@ from server.commands.serve import open_database
 from server.errors import BadSetting, CatalogueUnavailable, StorageFailed
 from server.ingest.failures import Failures, require_writable
 from server.ingest.feed import Wrong
-from server.ingest.feeds.opening import OpenedFeed, open_feed
+from server.ingest.feeds.bucket import bucket_at
+from server.ingest.feeds.opening import open_feed
 from server.ingest.feeds.options import FORMATS, FeedOptions, columns_of, lists_of
+from server.ingest.feeds.whole import OpenedFeed
 from server.ingest.spool import Spool
 from server.settings import Settings
 from server.spaces.reembed import lower_priority
@@ -142,9 +144,9 @@ def _options(arguments: argparse.Namespace) -> FeedOptions:
         client=arguments.client,
         format=arguments.format,
         columns=columns_of(arguments.map),
-        ignored=arguments.ignore,
-        numbers=arguments.number,
-        booleans=arguments.boolean,
+        ignored=tuple(arguments.ignore),
+        numbers=tuple(arguments.number),
+        booleans=tuple(arguments.boolean),
         lists=lists_of(arguments.list),
         decimal_comma=arguments.decimal_comma,
         delimiter=arguments.delimiter,

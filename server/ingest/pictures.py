@@ -12,7 +12,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -47,11 +47,15 @@ class Fetched:
 class Pictures:
     """Fetches the pictures of a feed."""
 
-    def __init__(self, *, most: int, bucket: MediaStore, fetcher: Fetcher) -> None:
-        """`most`: bytes of one picture; `bucket`: where the keys of rows lead to; `fetcher`: for their URLs."""
+    def __init__(
+        self, *, most: int, bucket: MediaStore, fetcher: Fetcher, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`most`: bytes of one picture; `bucket`: where the keys of rows lead to; `fetcher`: for their URLs;
+        `clock`: gives the time in seconds since 1970."""
         self._most = most
         self._bucket = bucket
         self._fetcher = fetcher
+        self._clock = clock
 
     def look(self, pictures: Sequence[PictureOf]) -> list[Mark | None]:
         """The mark of each that is a file which is there; of others it is found when they are fetched. Blocks."""
@@ -65,7 +69,7 @@ class Pictures:
         """
         match picture:
             case FileOf():
-                return await asyncio.to_thread(_read, picture, self._most)
+                return await asyncio.to_thread(_read, picture, self._most, self._clock())
             case KeyOf(key):
                 return await self._get(key, known)
             case UrlOf(url):
@@ -114,7 +118,7 @@ def _look(picture: FileOf) -> Mark | None:
         return None
 
 
-def _read(picture: FileOf, most: int) -> Fetched:
+def _read(picture: FileOf, most: int, now: float) -> Fetched:
     try:
         with open(picture.path, "rb") as file:
             before = os.fstat(file.fileno())
@@ -130,7 +134,7 @@ def _read(picture: FileOf, most: int) -> Fetched:
         raise _too_large(most)
     mark = _mark(picture, after)
     settled = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, len(data)) and (
-        time.time() - after.st_mtime > _SETTLED_SECONDS
+        now - after.st_mtime > _SETTLED_SECONDS
     )
     return Fetched(data, mark if settled else Mark(mark.source, len(data), None))
 

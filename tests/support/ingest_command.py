@@ -53,10 +53,7 @@ def start(
         ],
         cwd=ROOT,
         text=True,
-        env={
-            **{name: one for name, one in os.environ.items() if not name.startswith("TWINLENS_")},
-            **(environment or {}),
-        },
+        env={**here, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -68,10 +68,12 @@ async def bring(
     prune: float | None = None,
     reread: bool = False,
     stop: asyncio.Event | None = None,
+    now: float | None = None,
 ) -> Brought:
     """Bring these rows in, as a run of the command does. `pool`: for the rows of a client; `prune`: at most that share
-    of what the feed brought."""
+    of what the feed brought; `now`: what the clock says."""
     brought = Brought(Counts())
+    clock = time.time if now is None else lambda: now
     with closing(Spool()) as spool:
         for number, one in enumerate(rows, 1):
             spool.add(Row(number, *(getattr(one, name) for name in Row.__slots__[1:])))
@@ -88,15 +90,14 @@ async def bring(
                 writer=writer,
                 embedder=house.embedder,
                 store=house.store,
-                pictures=Pictures(most=MOST, bucket=bucket or house.store, fetcher=fetcher),
+                pictures=Pictures(most=MOST, bucket=bucket or house.store, fetcher=fetcher, clock=clock),
                 let_go=let_go,
                 at_once=8,
                 stop=stop or asyncio.Event(),
                 on_failed=brought.failed.append,
                 reread=reread,
             )
-            with contextlib.closing(spool.placed()) as placed:
-                brought.counts = await pipeline.run(placed)
+            brought.counts = await pipeline.run(spool.placed())
         if prune is not None:
             brought.removed = await pruning.prune(writer, spool, let_go)
         else:

@@ -12,13 +12,12 @@ import pytest
 from server.database.isolation import SERVING_ROLE, arrange
 from server.database.pool import open_pool
 from server.errors import CatalogueUnavailable, IngestRefused, StoreUnavailable
-from server.ingest import pictures as fetching
 from server.ingest.feed import KeyOf, Row, UrlOf
 from server.ingest.storage import MARK, Mark
 from tests.support.databases import run_sql
 from tests.support.house import House, picture
-from tests.support.proxy import Proxy
 from tests.support.ingesting import LONG_AGO, MOST, bring, file, pictures_of, row
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -168,12 +167,9 @@ async def test_a_file_of_another_time_is_read_again(house: House, tmp_path: Path
     assert (await bring(house, [row("q", path)])).counts.unchanged == 1
 
 
-async def test_a_file_that_was_just_written_is_not_trusted_the_next_time(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_was_just_written_is_not_trusted_the_next_time(house: House, tmp_path: Path) -> None:
     path = file(tmp_path / "a.png", 7)
-    monkeypatch.setattr(fetching.time, "time", lambda: LONG_AGO + 1.0)
-    await bring(house, [row("q", path)])
+    await bring(house, [row("q", path)], now=LONG_AGO + 1.0)
     file(path, 8)  # as large as before, within the same tick of the clock
     assert (await bring(house, [row("q", path)])).counts.replaced == 1
 
@@ -357,19 +353,22 @@ async def test_a_connection_that_breaks_is_replaced_and_nothing_is_doubled(house
 
 async def test_a_database_that_goes_away_ends_the_run_and_the_next_one_goes_on(house: House, tmp_path: Path) -> None:
     # The products are written in the order of their ids, and p is held.
-    rows = [row(f"{letter}{number:03}", file(tmp_path / f"{letter}{number}.png", number)) for letter in "aq" for number in range(200)]
+    ids = [f"{letter}{number:03}" for letter in "aq" for number in range(200)]
+    rows = [row(product, file(tmp_path / f"{product}.png", number % 255)) for number, product in enumerate(ids)]
     rows += [row("p", file(tmp_path / "p.png", 3), name="Held")]
     with tempfile.TemporaryDirectory(prefix="twin") as folder:
-        async with Proxy(house.url, Path(folder)).running() as proxy:
-            async with open_pool(proxy.url, min_size=1, max_size=2, timeout=1) as pool:
-                with house.holding():
-                    work = asyncio.create_task(bring(house, rows, pool=pool))
-                    await house.blocked()
-                    proxy.break_off()
-                    proxy.hold()
-                    with pytest.raises(CatalogueUnavailable):
-                        await work
-                proxy.release()
+        async with (
+            Proxy(house.url, Path(folder)).running() as proxy,
+            open_pool(proxy.url, min_size=1, max_size=2, timeout=1) as pool,
+        ):
+            with house.holding():
+                work = asyncio.create_task(bring(house, rows, pool=pool))
+                await house.blocked()
+                proxy.break_off()
+                proxy.hold()
+                with pytest.raises(CatalogueUnavailable):
+                    await work
+            proxy.release()
     there = len(pictures_of(house.url))
     assert 100 < there < 401
     brought = await bring(house, rows)
