@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--bucket", metavar="URL", help="where keys (s3Key) lead, such as s3://bucket/prefix (to the store of pictures)"
     )
-    how.add_argument("--pattern", help="how the names of pictures in a folder or bucket are made up: {product}/{any}")
+    how.add_argument("--pattern", help="how the names of pictures in a folder or bucket are made up: {productId}_{n}")
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
