@@ -80,6 +80,8 @@ class Outcome:
     not_pruned: bool = False
     """Whether nothing was taken out since lines are wrong: what they name may seem to have left the feed."""
     seconds: float = 0.0
+    bringing_seconds: float = 0.0
+    """Of these, what bringing in the rows took, once the model was ready."""
 
 
 def read(feed: Feed, spool: Spool, failures: Failures) -> None:
@@ -194,9 +196,11 @@ class _Run:
             reread=reread,
         )
         outcome.counts = pipeline.counts
+        began = time.monotonic()
         try:
             await pipeline.run(spool.placed())
         finally:
+            outcome.bringing_seconds = time.monotonic() - began
             progress.close()
 
     async def take_out(self, spool: Spool, outcome: Outcome, *, prune: bool) -> None:

@@ -250,5 +250,6 @@ def _described(name: str, arguments: argparse.Namespace, outcome: Outcome, faile
         "failed": counts.failed,
         "stopped": outcome.stopped_by is not None,
         "seconds": round(outcome.seconds, 3),
+        "bringingSeconds": round(outcome.bringing_seconds, 3),
         "failures": None if arguments.failures is None else str(arguments.failures),
     }
