@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -84,13 +84,13 @@ class Bench:
         command = [sys.executable, "-m", "server", "ingest", str(source), "--json", *self.flags, *flags]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TWINLENS_")}
         with (self.home / "ingest.log").open("w+") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own command
+            with subprocess.Popen(  # noqa: S603 - our own command
                 command, cwd=pictures.ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-            assert process.stdout is not None  # noqa: S101 - for the type checker
-            said = process.stdout.read()
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            ) as process:
+                assert process.stdout is not None  # noqa: S101 - for the type checker
+                said = process.stdout.read()
+                _, status, used = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 log.seek(0)
                 raise RuntimeError(f"the ingest ended with {process.returncode}:\n{log.read()[-3000:]}")
@@ -263,7 +263,8 @@ def search(port: int, forms: Sequence[bytes], rate: float, until: threading.Even
         free.append(connection)
 
     with ThreadPoolExecutor(64) as threads:
-        begun, asked = perf_counter(), []
+        begun = perf_counter()
+        asked: list[Future[None]] = []
         while not until.is_set():
             due = begun + len(asked) / rate
             sleep(max(0.0, due - perf_counter()))
