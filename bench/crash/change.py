@@ -46,8 +46,9 @@ async def change(keeper: Keeper, world: World, kill_after: float | None, changes
     world.changing_space = True
     try:
         for attempt in range(_MOST_TRIES):
-            # Beside a server, as operators do: one that runs alone would keep the server from starting.
-            await until(keeper.ready, _LONGEST_TRY, "the server did not become ready")
+            # The first try begins whatever runs: where the server is away just then, reembed runs PostgreSQL itself.
+            if attempt:
+                await until(keeper.ready, _LONGEST_TRY, "the server did not become ready")
             changes.tries += 1
             code = await _reembed(keeper, world, wanted, kill_after if attempt == 0 else None, changes)
             if code == 0 or world.ended:

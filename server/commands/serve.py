@@ -155,13 +155,14 @@ def open_database(
 ) -> Iterator[str]:
     """The URL of the database's owner: that of the settings, or of an embedded one that runs as long as this block.
 
-    `beside`: where a server runs with the same data folder, use its database. Raises FolderInUse otherwise.
-    `on_restart` is called each time the embedded one has died and is started again.
+    `beside`: where another process runs the embedded one, use that. Otherwise this is the folder's one server, which
+    uses that as well, and runs it from that process's end on; raises FolderInUse where there is one already.
+    `on_restart` is called each time the embedded one has ended and is started again.
     """
     if (url := settings.owners_url) is not None:
         yield url
         return
-    postgres = EmbeddedPostgres(settings.data)
+    postgres = EmbeddedPostgres(settings.data, inherit=not beside)
     postgres.on_restart = on_restart
     try:
         postgres.start()

@@ -8,6 +8,8 @@ has become ready yet ends with a worker's death: whatever it is that ended the w
 from __future__ import annotations
 
 import logging
+import math
+import multiprocessing.connection
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -106,6 +108,22 @@ class Supervisor(MPServer):
                     self._on_restart()
                     self._respawn_workers([number], spawn_target, target_loader)
                     self._log_started(number, "is started again")
+
+    def _stop_workers(self) -> None:
+        """Have the workers end, and wait for it as long as they may take; granian kills whichever is left then.
+
+        Each worker's end is collected by a thread of granian's. A join at that very moment returns early and takes the
+        worker for alive, so that granian would report that it killed one which had ended well.
+        """
+        for worker in self.wrks:
+            worker.terminate()  # type: ignore[no-untyped-call]
+        deadline = time.monotonic() + (self.workers_kill_timeout or 0)
+        for worker in self.wrks:
+            multiprocessing.connection.wait([worker.inner.sentinel], max(0.0, deadline - time.monotonic()))
+            while worker.inner.exitcode is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+        self.workers_kill_timeout = max(1, math.ceil(deadline - time.monotonic()))
+        super()._stop_workers()  # type: ignore[no-untyped-call]
 
     def _note_death(self, number: int) -> None:
         worker, deaths = self.wrks[number], self._deaths[number]

@@ -48,25 +48,49 @@ def discard_stale_pid_files(cluster: Path) -> None:
     itself, and checks further.) Remove those that name no process as well: a full disk or a power cut has left them
     unfinished, and PostgreSQL starts beside none of them. Raises StartRefused when a postmaster of this cluster runs.
     """
-    for path in (cluster / "postmaster.pid", socket_folder(cluster) / f".s.PGSQL.{PORT}.lock"):
+    for path in _pid_files(cluster):
         try:
-            process = Path("/proc", str(int(path.read_text(encoding="utf-8", errors="replace").splitlines()[0])))
-        except OSError:
+            named = _named_in(path)
+        except FileNotFoundError:
             continue
-        except (ValueError, IndexError):
+        if named is not None and _works_in(named, cluster):
+            raise StartRefused(f"A PostgreSQL that Twinlens did not start, process {named}, is running on {cluster}.")
+        if named is None or Path("/proc", str(named)).exists():
             path.unlink(missing_ok=True)
-            continue
-        if not process.exists():
-            continue
-        try:
-            folder = os.readlink(process / "cwd")
-        except OSError:  # of another user, or dead and not yet collected by its parent
-            folder = ""
-        if folder == str(cluster):  # a postmaster works in its cluster's folder
-            raise StartRefused(
-                f"A PostgreSQL that Twinlens did not start, process {process.name}, is running on {cluster}."
-            )
-        path.unlink(missing_ok=True)
+
+
+def postmaster_of(cluster: Path) -> int | None:
+    """The pid of the postmaster that runs on this cluster, whoever started it; None where there is none."""
+    for path in _pid_files(cluster):
+        with contextlib.suppress(FileNotFoundError):
+            if (named := _named_in(path)) is not None and _works_in(named, cluster):
+                return named
+    return None
+
+
+def _pid_files(cluster: Path) -> tuple[Path, Path]:
+    return cluster / "postmaster.pid", socket_folder(cluster) / f".s.PGSQL.{PORT}.lock"
+
+
+def _named_in(path: Path) -> int | None:
+    """The process that a pid file names, whether or not it lives; None where the file was left unfinished.
+
+    Raises FileNotFoundError where there is no such file, or none that may be read.
+    """
+    try:
+        return int(path.read_text(encoding="utf-8", errors="replace").splitlines()[0])
+    except (ValueError, IndexError):
+        return None
+    except OSError as exc:
+        raise FileNotFoundError(path) from exc
+
+
+def _works_in(pid: int, cluster: Path) -> bool:
+    """Whether a process works in the cluster's folder, as a postmaster does."""
+    try:
+        return os.readlink(Path("/proc", str(pid), "cwd")) == str(cluster)
+    except OSError:  # it has ended, is of another user, or dead and not yet collected by its parent
+        return False
 
 
 def stop_with_parent() -> Callable[[], None] | None:

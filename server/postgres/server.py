@@ -7,6 +7,7 @@ listens on a socket in a private folder and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -28,18 +29,22 @@ from server.postgres.process import (
     acquire_lock,
     discard_stale_pid_files,
     environment,
+    postmaster_of,
     settings,
     stop_with_parent,
     tail,
 )
 from server.postgres.sockets import make_socket_folder, socket_folder, url_of
+from server.postgres.stuck import refuses_for_ever
 
 _log = logging.getLogger(__name__)
 
 DATABASE = "twinlens"
 
 START_LIMIT = 120.0  # seconds; recovery after a crash can need most of it
-HANDOVER_LIMIT = 60.0  # seconds for the PostgreSQL of a killed predecessor to finish
+HANDOVER_STEPS = ((0, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))  # for that of a killed predecessor
+_LOOKS = (3, 5.0)  # a PostgreSQL that was found stuck so many times, so many seconds apart, is started again
+_LOOK_PAUSE = 0.1  # seconds between two looks whether the PostgreSQL that another process starts answers
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 LOG_LIMIT = 16 * 1024 * 1024  # bytes; a start moves a longer log away and begins an empty one
 
@@ -47,15 +52,18 @@ LOG_LIMIT = 16 * 1024 * 1024  # bytes; a start moves a longer log away and begin
 class EmbeddedPostgres:
     """A PostgreSQL server whose data belong to the folder `data`.
 
-    `extra_settings`: PostgreSQL's settings, as `name=value`, that replace ours.
+    `extra_settings`: PostgreSQL's settings, as `name=value`, that replace ours. `inherit`: this is the folder's server,
+    of which there is one. Where another process runs PostgreSQL already, such as an operator's command, that PostgreSQL
+    is used, and when that process has ended, it is started again here.
 
     >>> with EmbeddedPostgres(Path(".twinlens")) as postgres:
     ...     psycopg.connect(postgres.url)
     """
 
-    def __init__(self, data: Path, *, extra_settings: Sequence[str] = ()) -> None:
+    def __init__(self, data: Path, *, extra_settings: Sequence[str] = (), inherit: bool = False) -> None:
         self.data = data
         self._extra_settings = tuple(extra_settings)
+        self._inherit = inherit
         self._cluster: Path | None = None
         self._account: Account | None = None
         self._binaries = Path()
@@ -90,7 +98,7 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the postmaster that runs now, if one does."""
+        """The process id of the postmaster that this process runs now, if it does."""
         child = self._child
         return child.pid if child is not None and child.poll() is None else None
 
@@ -129,20 +137,40 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         self.data = self.data.resolve()
         self.data.mkdir(parents=True, exist_ok=True)
-        lock = acquire_lock(self.data / "postgres.lock", wait=0.0)
+        if self._inherit:
+            self._locks.append(self._lock("server.lock"))
+        try:
+            self._locks.append(self._lock("postgres.lock"))
+        except FolderInUse:
+            if not self._inherit:
+                raise
+            if self._await_another():
+                self._answered.set()
+                self._monitor = threading.Thread(target=self._succeed, name="postgres-monitor", daemon=True)
+                self._monitor.start()
+                return
+        log_begin = self._prepare()
+        self._monitor = threading.Thread(target=self._watch, name="postgres-monitor", daemon=True)
+        self._monitor.start()
+        self._await_answer(log_begin)
+
+    def _lock(self, name: str) -> int:
+        lock = acquire_lock(self.data / name, wait=0.0)
         if lock is None:
             raise FolderInUse(f"Another Twinlens is running with the data folder {self.data}: stop it first.")
-        self._locks.append(lock)
+        return lock
+
+    def _prepare(self) -> int:
+        """Make whatever a launch needs, once this process holds the folder; where the log ends now."""
         self._cluster, self._account = find_cluster(self.data) or place_cluster(self.data)
         self._binaries = reachable_binaries(self._account, self._cluster)
 
         # Every process of PostgreSQL inherits this lock. So it is free only when all of them are gone, including those
         # that a killed predecessor left behind to finish. Whatever a leftover pid file says is then out of date.
-        running = acquire_lock(self.cluster.with_name(self.cluster.name + ".running"), wait=HANDOVER_LIMIT)
-        if running is None:
-            raise StartRefused(f"A PostgreSQL that was left behind still uses {self.cluster}: stop it first.")
-        self._locks.append(running)
-        self._running_lock = running
+        if self._running_lock == -1:
+            running = self._take_over()
+            self._locks.append(running)
+            self._running_lock = running
         if not (self.cluster / "PG_VERSION").exists():
             self._make_cluster()
         if self.cluster != self.data / "postgres":
@@ -151,10 +179,28 @@ class EmbeddedPostgres:
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".log.1"))
         make_socket_folder(self.cluster, self._account)
-        log_begin = self.log.stat().st_size if self.log.exists() else 0
-        self._monitor = threading.Thread(target=self._watch, name="postgres-monitor", daemon=True)
-        self._monitor.start()
-        self._await_answer(log_begin)
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def _take_over(self) -> int:
+        """The lock that every process of PostgreSQL inherits, once those that were left behind are gone.
+
+        They finish by themselves, as a rule. One that was stopped while it recovered from a crash has been seen to wait
+        for ever; nobody else manages it, so it is ended, which costs another recovery. Raises StartRefused.
+        """
+        path = self.cluster.with_name(self.cluster.name + ".running")
+        for signal_number, patience in HANDOVER_STEPS:
+            if signal_number and (pid := postmaster_of(self.cluster)) is not None:
+                _log.warning(
+                    "A PostgreSQL that was left behind, process %d, does not finish: it gets %s.",
+                    pid,
+                    signal.Signals(signal_number).name,
+                    extra={"fields": {"event": "postgres_left_behind", "postgresPid": pid}},
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal_number)
+            if (running := acquire_lock(path, wait=patience)) is not None:
+                return running
+        raise StartRefused(f"A PostgreSQL that was left behind still uses {self.cluster}: stop it first.")
 
     def _make_cluster(self) -> None:
         """Run initdb beside the final place, then move the result there: no incomplete cluster ever lies there."""
@@ -219,6 +265,56 @@ class EmbeddedPostgres:
                 ) from (self._failure or reason)
             time.sleep(0.02)
 
+    # --- where another process runs it -------------------------------------------------------------------------------
+
+    def _await_another(self) -> bool:
+        """Wait until the PostgreSQL that another process runs answers; False where this process has come to hold the
+        folder meanwhile. Raises DatabaseUnusable where it goes on and does not answer."""
+        deadline = time.monotonic() + START_LIMIT
+        while not self._other_answers():
+            if (lock := acquire_lock(self.data / "postgres.lock", wait=_LOOK_PAUSE)) is not None:
+                self._locks.append(lock)
+                return False
+            if time.monotonic() > deadline:
+                raise DatabaseUnusable(
+                    f"Another process runs the embedded PostgreSQL of {self.data}, and that does not answer. What it "
+                    f"says is in {self.log}."
+                )
+        _log.info(
+            "Another process, such as an operator's command, runs the embedded PostgreSQL. It is used, and started "
+            "again here when that process has ended.",
+            extra={"fields": {"event": "postgres_shared"}},
+        )
+        return True
+
+    def _other_answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=10).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _succeed(self) -> None:
+        """The monitor thread where another process runs PostgreSQL: waits for its end, and goes on in its place."""
+        while (lock := acquire_lock(self.data / "postgres.lock", wait=0.5)) is None:
+            if self._closing.is_set():
+                return
+        self._locks.append(lock)
+        _log.info(
+            "The process that ran the embedded PostgreSQL has ended. It is started again here.",
+            extra={"fields": {"event": "postgres_inherited"}},
+        )
+        self.on_restart()
+        while not self._closing.is_set():
+            try:
+                self._prepare()
+            except (OSError, StartRefused) as exc:
+                _log.error("the embedded PostgreSQL cannot be started again yet: %s", exc)
+                self._closing.wait(1.0)
+            else:
+                self._watch()
+                return
+
     # --- watching ----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -228,6 +324,7 @@ class EmbeddedPostgres:
         this thread, which lives as long as the process.
         """
         pause, ended = 0.1, False
+        threading.Thread(target=self._look, name="postgres-look", daemon=True).start()
         while True:
             began = time.monotonic()
             try:
@@ -262,6 +359,27 @@ class EmbeddedPostgres:
             self.on_restart()
             self._closing.wait(pause)
             pause = min(pause * 2, 5.0)
+
+    def _look(self) -> None:
+        """A thread that ends a postmaster which lives and will never accept a connection again, so that it is started
+        anew."""
+        times, pause = _LOOKS
+        found, seen = None, 0
+        while not self._closing.wait(pause):
+            child = self._child
+            if child is None or child.poll() is not None or not refuses_for_ever(self.url, child.pid):
+                found, seen = None, 0
+                continue
+            found, seen = child, seen + 1 if found is child else 1
+            if seen < times:
+                continue
+            _log.error(
+                "the embedded PostgreSQL refuses every connection and does nothing to change that; it is ended",
+                extra={"fields": {"event": "postgres_stuck", "postgresPid": child.pid}},
+            )
+            for signal_number, patience in STOP_STEPS[1:]:
+                child.send_signal(signal_number)
+                self._closing.wait(patience)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         discard_stale_pid_files(self.cluster)
@@ -307,3 +425,4 @@ class EmbeddedPostgres:
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
+        self._running_lock = -1

@@ -18,6 +18,8 @@ def test_what_grows_after_the_warm_up_is_not_flat() -> None:
     assert not judge("handles", [40, 40, 41, 43, 45, 47, 49, 51]).flat
     assert judge("memory", [100, 300, 300, 300, 300, 301, 302, 305]).flat
     assert not judge("memory", [100, 300, 310, 320, 330, 340, 350, 360]).flat
+    assert judge("tasks", [30, 31, 30, 32, 34, 60, 31, 75]).flat  # requests under way are not held
+    assert not judge("tasks", [30, 31, 30, 32, 34, 60, 36, 75]).flat
     assert judge("connections", [8, 12, 12, 3, 3, 3, 3, 3]).flat
 
 

@@ -15,6 +15,7 @@ import yaml
 import twinlens
 from server.http.rules import RULES
 from server.settings import Settings, file_of
+from tests import ROOT
 from tests.support.chart import CHART, LEAST, helm, merged, needs_helm, of_kind, rendered
 
 pytestmark = needs_helm
@@ -225,3 +226,5 @@ def test_autoscaling_goes_by_the_age_of_the_queue() -> None:
     assert "replicas" not in of_kind(rendered(VALUES["everything"]), "Deployment")["spec"], "the scaler sets them"
     (trigger,) = of_kind(rendered(VALUES["keda, pictures in a claim"]), "ScaledObject")["spec"]["triggers"]
     assert 'twinlens_queue_age_seconds{lane="interactive",namespace="search"' in trigger["metadata"]["query"]
+    # A name that the dashboard has, too, is one that a server gives: tests/deploy/test_prometheus.py sees to that.
+    assert "twinlens_queue_age_seconds{" in (ROOT / "deploy" / "grafana" / "twinlens.json").read_text("utf-8")

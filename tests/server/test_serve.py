@@ -32,7 +32,7 @@ from server.spaces.spaces import SpaceDescription
 from tests import DEMO_PICTURES, PHOTOGRAPHS, ROOT, STARTER
 from tests.support.changed_artifacts import other_artifact, rewrite_manifest
 from tests.support.databases import applied, contents, discard
-from tests.support.process import Process, Serve, until
+from tests.support.process import PATIENCE, Process, Serve, until
 from tests.support.spaces import older_database
 
 FEW = 24
@@ -269,6 +269,29 @@ def test_a_killed_database_comes_back_by_itself(serve: Serve, shop: Path) -> Non
         assert 'twinlens_restarts_total{child="postgres"} 1.0' in client.get("/metrics").text
     assert process.postmaster.pid != before.pid
     assert process.search()[0]["similarity"] == 100.0
+
+
+def test_a_server_started_beside_a_command_that_runs_the_database_goes_on_when_that_ends(
+    serve: Serve, shop: Path
+) -> None:
+    command = [sys.executable, "-m", "server", "postgres", "--data", str(shop), "psql", "--no-align", "--tuples-only"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
+        assert psql.stdin is not None
+        assert psql.stdout is not None
+        psql.stdin.write("SELECT 'it runs';\n")
+        psql.stdin.flush()
+        assert psql.stdout.readline() == "it runs\n"
+        process = serve("--demo", "on", products=FEW, data=shop).ready()
+        found = process.search()
+        assert found[0]["similarity"] == 100.0
+        psql.stdin.close()
+        assert psql.wait(PATIENCE) == 0
+    process.wait_for("It is started again here")
+    with process.client() as client:
+        until(lambda: client.get("/health/ready").status_code == 200 and process.postmaster)
+        assert 'twinlens_restarts_total{child="postgres"} 1.0' in client.get("/metrics").text
+    assert process.search() == found
+    assert process.stop() == 0
 
 
 def test_a_killed_worker_comes_back_by_itself(serve: Serve, shop: Path) -> None:

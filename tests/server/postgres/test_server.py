@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from server.catalogue.catalogue import Catalogue
 from server.database.migrations import migrate
 from server.database.pool import open_pool
 from server.errors import DatabaseUnusable, StartRefused
+from server.postgres.process import acquire_lock
 from server.postgres.server import EmbeddedPostgres
+from server.postgres.stuck import refuses_for_ever
 from server.spaces.spaces import SpaceDescription, open_space
 from tests.support.postgres import PATIENCE, Embedded, answers, ask, eventually, lives, parent_process, read_pid
 
@@ -85,6 +88,22 @@ async def test_a_killed_postmaster_comes_back_and_the_catalogue_answers_again(
             assert postgres.pid != first
 
 
+def test_one_that_lives_and_accepts_no_connection_any_more_is_started_again(
+    tmp_path: Path, embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.postgres.server._LOOKS", (2, 0.1))
+    restarts: list[None] = []
+    with embedded(tmp_path) as postgres:
+        postgres.on_restart = lambda: restarts.append(None)
+        first = postgres.pid
+        assert first is not None
+        with psycopg.connect(postgres.url):
+            assert not refuses_for_ever(postgres.url, first)
+            os.kill(first, signal.SIGTERM)  # it waits for its clients to leave, and accepts none meanwhile
+            eventually(lambda: postgres.pid not in (None, first) and answers(postgres.url))
+        assert len(restarts) == 1
+
+
 def test_a_parent_that_is_killed_stops_postgres_and_the_next_start_succeeds(tmp_path: Path, embedded: Embedded) -> None:
     process = parent_process(tmp_path, "time.sleep(600)")
     pid = read_pid(process)
@@ -96,6 +115,24 @@ def test_a_parent_that_is_killed_stops_postgres_and_the_next_start_succeeds(tmp_
         postgres.start()  # at once, while the old one may still be at it
     assert not lives(pid)
     assert ask(postgres.url, "SELECT n FROM kept") == 42
+
+
+def test_a_postgres_that_was_left_behind_and_does_not_finish_is_ended(
+    tmp_path: Path, embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "server.postgres.server.HANDOVER_STEPS", ((0, 0.2), (signal.SIGQUIT, 0.2), (signal.SIGKILL, 30.0))
+    )
+    process = parent_process(tmp_path, "time.sleep(600)")
+    pid = read_pid(process)
+    postgres = embedded(tmp_path)
+    ask(postgres.url, "CREATE TABLE kept AS SELECT 42 AS n")
+    os.kill(pid, signal.SIGSTOP)  # it can do nothing about its end
+    process.kill()
+    process.communicate()
+    with postgres:
+        assert not lives(pid)
+        assert ask(postgres.url, "SELECT n FROM kept") == 42
 
 
 def test_a_parent_that_just_ends_stops_postgres(tmp_path: Path, embedded: Embedded) -> None:
@@ -123,6 +160,69 @@ def test_a_forked_worker_does_not_stop_what_its_parent_runs(tmp_path: Path, embe
     eventually(lambda: not lives(pid))
     with postgres:  # so that what it made is removed
         pass
+
+
+# --- a server beside a command that runs PostgreSQL ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["ends", "is killed"])
+def test_a_server_uses_the_postgres_of_a_command_and_inherits_it(
+    tmp_path: Path, embedded: Embedded, ending: str
+) -> None:
+    command = parent_process(tmp_path, "sys.stdin.read()")
+    first = read_pid(command)
+    restarts: list[None] = []
+    embedded(tmp_path)  # so that what the command made is removed
+    server = EmbeddedPostgres(tmp_path, inherit=True)
+    server.on_restart = lambda: restarts.append(None)
+    with server:
+        ask(server.url, "CREATE TABLE kept AS SELECT 42 AS n")
+        assert lives(first)
+        assert server.pid is None  # not its own to stop
+        with pytest.raises(StartRefused, match="Another Twinlens is running"):
+            EmbeddedPostgres(tmp_path, inherit=True).start()
+        if ending == "is killed":
+            command.kill()
+        command.communicate("")
+        eventually(lambda: server.pid is not None and answers(server.url))
+        assert ask(server.url, "SELECT n FROM kept") == 42
+        assert not lives(first)
+        assert len(restarts) == 1
+        own = server.pid
+        assert own is not None
+        os.kill(own, signal.SIGKILL)  # and it is watched from now on
+        eventually(lambda: server.pid not in (None, own) and answers(server.url))
+    assert not answers(server.url)
+
+
+def test_a_server_that_stops_leaves_the_postgres_of_a_command_alone(tmp_path: Path, embedded: Embedded) -> None:
+    command = parent_process(tmp_path, "sys.stdin.read()")
+    first = read_pid(command)
+    embedded(tmp_path)
+    with EmbeddedPostgres(tmp_path, inherit=True) as server:
+        assert answers(server.url)
+    assert lives(first)
+    assert answers(server.url)
+    with EmbeddedPostgres(tmp_path, inherit=True) as server:  # the next start finds it again
+        assert answers(server.url)
+    command.communicate("")
+    eventually(lambda: not lives(first))
+
+
+def test_a_server_that_starts_while_a_command_begins_waits_for_it(tmp_path: Path, embedded: Embedded) -> None:
+    lock = acquire_lock(tmp_path / "postgres.lock", wait=0.0)  # a command that has not made its database yet
+    assert lock is not None
+    embedded(tmp_path)
+    server = EmbeddedPostgres(tmp_path, inherit=True)
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    starting.join(0.5)
+    assert starting.is_alive()
+    os.close(lock)  # it has failed
+    starting.join(PATIENCE)
+    with server:
+        assert server.pid is not None
+        assert answers(server.url)
 
 
 # --- what may lie in the way -----------------------------------------------------------------------------------------
