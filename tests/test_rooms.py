@@ -158,6 +158,7 @@ LIGHT: Mapping[str, tuple[str, ...]] = {
     "server.catalogue.duplicates": ("onnxruntime", "litestar"),
     "server.database.migrations": ("onnxruntime", "litestar"),
     "server.http.wire": ("onnxruntime",),
+    "server.ingest.feeds.opening": ("onnxruntime", "litestar", "pyarrow", "numpy"),
     "server.app": ("opentelemetry",),
 }
 

@@ -20,7 +20,7 @@ from server.ingest.feeds.cells import shown
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-PRAGMA cache_size = -65536;
+PRAGMA cache_size = -32768;
 CREATE TABLE products (
     key BLOB PRIMARY KEY,
     name BLOB, name_at INTEGER,
@@ -32,13 +32,15 @@ CREATE TABLE skus (key BLOB PRIMARY KEY, product BLOB, at INTEGER) WITHOUT ROWID
 CREATE TABLE clients (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _FIND = "SELECT name, name_at, sku, sku_at, active, active_at, facts, facts_at FROM products WHERE key = ?"
-_KEEP = "INSERT OR REPLACE INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD = "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_KEEP = "REPLACE INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _KEY_BYTES = 16
 # What is said of one product is compared with few others: a mistake in 2^64 is not to be expected.
 _SAID_BYTES = 8
 
-_WHAT = ("name", "SKU", "isActive", "attributes")
+_WHAT = ("another name", "another SKU", "another isActive", "other attributes")
+_SKU = 2  # where a row of `products` without its key has the SKU
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -55,7 +57,7 @@ class Agreement:
         self._seen.execute("BEGIN")
         self._client = ""
         # Rows of a product mostly follow one another.
-        self._key = b""
+        self._product = b""
         self._said: tuple[bytes | int | None, ...] = ()
 
     def close(self) -> None:
@@ -63,49 +65,72 @@ class Agreement:
 
     def take(self, row: Row) -> None:
         """Raises BadParameter where the row contradicts an earlier one; what it says is not kept then."""
-        key = _digest(f"{row.client_id}\0{row.product_id}", _KEY_BYTES)
-        before = self._said if key == self._key else self._seen.execute(_FIND, (key,)).fetchone()
-        says = (
-            None if row.name is None else _digest(row.name, _SAID_BYTES),
-            None if row.sku is None else _digest(row.sku, _SAID_BYTES),
-            None if row.is_active is None else int(row.is_active),
-            None
-            if row.attributes is None
-            else hashlib.blake2b(_encode(row.attributes), digest_size=_SAID_BYTES).digest(),
-        )
-        after = list(before or (None,) * (2 * len(says)))
+        product = _digest(f"{row.client_id}\0{row.product_id}", _KEY_BYTES)
+        says = _said_by(row)
+        if product == self._product:
+            before = self._said
+        else:
+            first = tuple(one for said in says for one in (said, None if said is None else row.number))
+            # Most products are new: they take one statement.
+            if self._seen.execute(_ADD, (product, *first)).rowcount:
+                self._take_new(row, product, first)
+                return
+            before = self._seen.execute(_FIND, (product,)).fetchone()
+        after = list(before)
         for at, said in enumerate(says):
             if said is None:
                 continue
             if after[2 * at] is None:
                 after[2 * at : 2 * at + 2] = said, row.number
             elif after[2 * at] != said:
-                raise BadParameter(
-                    f"It gives the product {shown(row.product_id)} another {_WHAT[at]} than line {after[2 * at + 1]:,}."
-                    if at < len(_WHAT) - 1
-                    else f"It gives the product {shown(row.product_id)} other attributes than line "
-                    f"{after[2 * at + 1]:,}. Rows of a product give the same ones, or none; a column that is about "
-                    "the picture is left out with --ignore."
-                )
-        if row.sku is not None:
-            self._take_sku(row, key)
-        if before is None:
-            self.products += 1
-        if before is None or tuple(after) != tuple(before):
-            self._seen.execute(_KEEP, (key, *after))
-        self._key, self._said = key, tuple(after)
+                raise BadParameter(_contradicts(row, at, after[2 * at + 1]))
+        if row.sku is not None and before[_SKU] is None:
+            self._take_sku(row, product)
+        self._product, self._said = product, tuple(after)
+        if self._said != before:
+            self._seen.execute(_KEEP, (product, *after))
+
+    def _take_new(self, row: Row, product: bytes, said: tuple[bytes | int | None, ...]) -> None:
+        try:
+            if row.sku is not None:
+                self._take_sku(row, product)
+        except BadParameter:
+            self._seen.execute("DELETE FROM products WHERE key = ?", (product,))
+            raise
+        self._product, self._said = product, said
+        self.products += 1
         if row.client_id != self._client:
             self._client = row.client_id
-            new = self._seen.execute("INSERT OR IGNORE INTO clients VALUES (?)", (row.client_id,))
-            self.clients += new.rowcount
+            self.clients += self._seen.execute("INSERT OR IGNORE INTO clients VALUES (?)", (row.client_id,)).rowcount
 
     def _take_sku(self, row: Row, product: bytes) -> None:
         key = _digest(f"{row.client_id}\0{row.sku}", _KEY_BYTES)
-        before = self._seen.execute("SELECT product, at FROM skus WHERE key = ?", (key,)).fetchone()
-        if before is None:
-            self._seen.execute("INSERT INTO skus VALUES (?, ?, ?)", (key, product, row.number))
-        elif before[0] != product:
-            raise BadParameter(f"The SKU {shown(row.sku)} is that of another product, in line {before[1]:,}.")
+        if self._seen.execute("INSERT OR IGNORE INTO skus VALUES (?, ?, ?)", (key, product, row.number)).rowcount:
+            return
+        owner, number = self._seen.execute("SELECT product, at FROM skus WHERE key = ?", (key,)).fetchone()
+        if owner != product:
+            raise BadParameter(f"The SKU {shown(row.sku)} is that of another product, in line {number}.")
+
+
+def _said_by(row: Row) -> tuple[bytes | int | None, ...]:
+    """What a row says of its product, in the order of `_WHAT`; None: nothing."""
+    return (
+        None if row.name is None else _digest(row.name, _SAID_BYTES),
+        None if row.sku is None else _digest(row.sku, _SAID_BYTES),
+        None if row.is_active is None else int(row.is_active),
+        None if row.attributes is None else _digest_of(_encode(row.attributes), _SAID_BYTES),
+    )
+
+
+def _contradicts(row: Row, at: int, line: object) -> str:
+    what = _WHAT[at]
+    sentence = f"It gives the product {shown(row.product_id)} {what} than line {line}."
+    if at < len(_WHAT) - 1:
+        return sentence
+    return (
+        f"{sentence} Rows of a product give the same ones, or none; a column that is about the picture is left out "
+        "with --ignore."
+    )
 
 
 @contextmanager
@@ -126,4 +151,8 @@ def agreement() -> Iterator[Agreement]:
 
 
 def _digest(text: str, size: int) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=size).digest()
+    return _digest_of(text.encode(), size)
+
+
+def _digest_of(data: bytes, size: int) -> bytes:
+    return hashlib.blake2b(data, digest_size=size).digest()

@@ -30,6 +30,8 @@ _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 # Above it, floats skip whole numbers.
 _LARGEST_WHOLE_FLOAT = 2**53
 
+_IN_NO_URL = re.compile(r"[\s\0\ud800-\udfff]")
+
 _LONGEST_KEY = 1024
 _LONGEST_URL = 2048
 _SHOWN = 60
@@ -112,6 +114,7 @@ def picture_of(file: Any, url: str | None, key: str | None, folder: Path) -> Pic
     if path is not None:
         if "://" in path:
             raise BadParameter(f"file must be the path of a file, and is {shown(path)}; addresses go into url.")
+        _check_text("file", path)
         return FileOf(folder / path)
     if url is not None:
         return url_of(url)
@@ -126,7 +129,7 @@ def url_of(url: str) -> UrlOf:
         fit = fit and (parts.port is None or parts.port > 0)
     except ValueError:
         fit = False
-    if not fit or any(one.isspace() for one in url):
+    if not fit or _IN_NO_URL.search(url):
         raise BadParameter(
             f"url must be an address that begins with http:// or https://, of at most {_LONGEST_URL:,} characters, "
             f"and is {shown(url)}."
@@ -135,7 +138,8 @@ def url_of(url: str) -> UrlOf:
 
 
 def _checked_key(key: str) -> str:
-    if len(key.encode(errors="replace")) > _LONGEST_KEY or any(part in ("", ".", "..") for part in key.split("/")):
+    _check_text("s3Key", key)
+    if len(key.encode()) > _LONGEST_KEY or any(part in ("", ".", "..") for part in key.split("/")):
         raise BadParameter(
             f"s3Key must be the key of an object, such as pictures/1.jpg, of at most {_LONGEST_KEY:,} bytes, "
             f"and is {shown(key)}."
@@ -160,37 +164,48 @@ def row_of(
     check_id("clientId", client_id)
     check_id("productId", product_id)
     check_fields(name, sku, attributes)
-    _check_texts("name", name)
-    _check_texts("sku", sku)
-    for key, value in (attributes or {}).items():
-        _check_texts("The name of an attribute", key)
-        _check_texts(f"The attribute {shown(key)}", value)
-    match picture:
-        case FileOf(path):
-            _check_texts("file", str(path))
-        case UrlOf(url):
-            _check_texts("url", url)
-        case KeyOf(key):
-            _check_texts("s3Key", key)
+    _check_texts(name, sku, attributes)
     return Row(number, client_id, product_id, name, sku, is_active, attributes, picture)
 
 
-def _check_texts(what: str, value: Any) -> None:
-    """Refuse what neither JSON nor PostgreSQL can keep."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise BadParameter(f"{what} holds a NUL character.")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as exc:
-                raise BadParameter(
-                    f"{what} holds bytes that are no text in UTF-8. A file in another encoding is read with "
-                    "--encoding, such as --encoding cp1252."
-                ) from exc
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise BadParameter(f"{what} is a number without end: {value}.")
-    elif isinstance(value, list):
-        for one in value:
-            _check_texts(what, one)
+def _check_texts(name: str | None, sku: str | None, attributes: Mapping[str, Any] | None) -> None:
+    """Refuse what neither JSON nor PostgreSQL can keep: NUL, what is no text, and numbers without end."""
+    try:
+        encoded = msgspec.json.encode((name, sku, attributes))
+    except UnicodeEncodeError:
+        pass
+    else:
+        # What is neither NUL nor without end may look so here, and is looked at once more.
+        if b"\\u0000" not in encoded and (b"null" not in encoded or not attributes):
+            return
+    _check_text("name", name)
+    _check_text("sku", sku)
+    for key, value in (attributes or {}).items():
+        _check_text("The name of an attribute", key)
+        for one in value if isinstance(value, list) else (value,):
+            _check_text(f"The attribute {shown(key)}", one)
+            if isinstance(one, float) and not math.isfinite(one):
+                raise BadParameter(f"The attribute {shown(key)} is a number without end: {one}.")
+
+
+def _check_text(what: str, value: Any) -> None:
+    if not isinstance(value, str):
+        return
+    if "\0" in value:
+        raise BadParameter(f"{what} holds a NUL character.")
+    if not is_text(value):
+        raise BadParameter(
+            f"{what} holds bytes that are no text in UTF-8. A file in another encoding is read with --encoding, such "
+            "as --encoding cp1252."
+        )
+
+
+def is_text(text: str) -> bool:
+    """Whether all of it was text in its encoding: what was not is there as lone surrogates."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

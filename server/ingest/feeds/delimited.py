@@ -12,7 +12,8 @@ from typing import TextIO
 from server.errors import FeedUnreadable
 from server.ingest.feed import Wrong
 from server.ingest.feeds import files
-from server.ingest.feeds.files import is_text, opened_text
+from server.ingest.feeds.cells import is_text
+from server.ingest.feeds.files import opened_text
 from server.ingest.feeds.records import Record
 
 _DELIMITERS = (",", ";", "\t", "|")

@@ -68,12 +68,3 @@ def _encoding_of(file: BinaryIO, given: str | None) -> str:
         return marked if marked and codecs.lookup(given).name in ("utf-8", "utf-16") else given
     except LookupError:
         return given
-
-
-def is_text(text: str) -> bool:
-    """Whether all of it was text in its encoding."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

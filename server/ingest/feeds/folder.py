@@ -11,7 +11,7 @@ from pathlib import Path
 
 from server.errors import BadParameter, FeedUnreadable, MediaRejected
 from server.ingest.feed import FileOf, Row, Wrong
-from server.ingest.feeds.cells import shown
+from server.ingest.feeds.cells import is_text, shown
 from server.ingest.feeds.pattern import Pattern
 from server.preprocessing.formats import sniff
 
@@ -77,6 +77,10 @@ class FolderFeed:
                 continue
             path, place = found
             try:
+                if not is_text(place):
+                    number += 1
+                    yield Wrong(number, f"{shown(place)}: The name holds bytes that are no text in UTF-8.")
+                    continue
                 if not self._wanted(path):
                     looked.pass_over(place)
                     continue

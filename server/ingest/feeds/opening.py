@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -38,6 +37,22 @@ _BY_SUFFIX: dict[str, Format | Literal["xml"]] = {
 }
 
 
+_FLAGS = {
+    "format": "--format",
+    "columns": "--map",
+    "ignored": "--ignore",
+    "numbers": "--number",
+    "booleans": "--boolean",
+    "lists": "--list",
+    "decimal_comma": "--decimal-comma",
+    "delimiter": "--delimiter",
+    "encoding": "--encoding",
+    "pattern": "--pattern",
+}
+_OF_OWN_COLUMNS = ("columns", "ignored", "numbers", "booleans", "lists", "decimal_comma")
+_OF_FILES = ("format", *_OF_OWN_COLUMNS, "delimiter", "encoding")
+
+
 def open_feed(source: str, options: FeedOptions | None = None) -> OpenedFeed:
     """The feed at SOURCE, by what it is: a folder, a file, or a prefix in a bucket. Raises FeedUnreadable."""
     options = options or FeedOptions()
@@ -49,12 +64,13 @@ def open_feed(source: str, options: FeedOptions | None = None) -> OpenedFeed:
         return _of_bucket(source, options)
     path = Path(unquote(urlsplit(source).path) if source.startswith("file://") else source)
     if path.is_dir():
-        _refuse_but_pattern(options, "a folder")
+        _refuse(options, _OF_FILES, "is for files with rows, and the source is a folder.")
         return OpenedFeed(FolderFeed(path, options.client, Pattern(options.pattern)), "folder")
     if not path.exists():
         raise FeedUnreadable(f"There is no file or folder {path}.")
-    if options.pattern is not None:
-        raise FeedUnreadable(f"--pattern is for folders and buckets, and {path} is a file.")
+    if not path.is_file():
+        raise FeedUnreadable(f"{path} is neither a file nor a folder: a feed is read more than once.")
+    _refuse(options, ("pattern",), "is for folders and buckets, and the source is a file.")
     return _of_file(path, options)
 
 
@@ -63,59 +79,41 @@ def _of_bucket(source: str, options: FeedOptions) -> OpenedFeed:
         raise FeedUnreadable(f"{shown(source)} is not fetched here: save it as a file, and name that.")
     if _suffix_of(PurePosixPath(source)) in _BY_SUFFIX:
         raise FeedUnreadable(f"{shown(source)} is a file in a bucket: copy it to this machine, and name the copy.")
-    _refuse_but_pattern(options, "a bucket")
+    _refuse(options, _OF_FILES, "is for files with rows, and the source is a bucket.")
     store = bucket_at(source)
     return OpenedFeed(BucketFeed(store, options.client, Pattern(options.pattern)), "bucket", store)
 
 
-def _refuse_but_pattern(options: FeedOptions, what: str) -> None:
-    """A folder has no columns: an option that is about them is a mistake, which must not go unnoticed."""
-    default = FeedOptions(client=options.client, pattern=options.pattern)
-    for one in fields(FeedOptions):
-        if getattr(options, one.name) != getattr(default, one.name):
-            raise FeedUnreadable(f"{_FLAGS[one.name]} is for files with rows, and the source is {what}.")
-
-
-_FLAGS = {
-    "format": "--format",
-    "columns": "--map",
-    "ignored": "--ignore",
-    "numbers": "--number",
-    "booleans": "--boolean",
-    "lists": "--list",
-    "decimal_comma": "--decimal-comma",
-    "delimiter": "--delimiter",
-    "encoding": "--encoding",
-}
-_OWN_ONLY = ("columns", "ignored", "numbers", "booleans", "lists", "decimal_comma")
-
-
-def _suffix_of(path: PurePath) -> str:
-    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
-
-
 def _of_file(path: Path, options: FeedOptions) -> OpenedFeed:
     form: str | None = options.format or _BY_SUFFIX.get(_suffix_of(path))
-    if form == "jsonl":
-        return OpenedFeed(OwnLines(path, options), form)
-    if form == "parquet":
-        return OpenedFeed(OwnTable(ParquetFile(path), options), form)
-    if form == "xml" or (form == "google" and is_xml(path)):
-        _refuse_own_only(options, "google")
-        return OpenedFeed(GoogleXml(path, options), "google")
     if form is None:
         raise FeedUnreadable(f"What {path} is cannot be told from its name. Say --format: {', '.join(FORMATS)}.")
+    if form == "jsonl":
+        _refuse(options, ("delimiter",), "is for CSV and TSV, and this is read as JSON Lines.")
+        return OpenedFeed(OwnLines(path, options), form)
+    if form == "parquet":
+        _refuse(options, ("delimiter", "encoding"), "is for text files, and this is read as Parquet.")
+        return OpenedFeed(OwnTable(ParquetFile(path), options), form)
+    if form == "xml" or (form == "google" and is_xml(path)):
+        _refuse(options, _OF_OWN_COLUMNS, "is for columns of one's own, and this is read as google.")
+        _refuse(options, ("delimiter", "encoding"), "is for CSV and TSV, and XML says its encoding itself.")
+        return OpenedFeed(GoogleXml(path, options), "google")
+    return _of_table(path, form, options)
+
+
+def _of_table(path: Path, form: str, options: FeedOptions) -> OpenedFeed:
     table = DelimitedFile(
         path,
         delimiter=options.delimiter,
         encoding=options.encoding,
         preferred="\t" if form == "tsv" else ",",
     )
-    if options.format is None:
-        # Where columns are mapped, they are to be ours.
-        form = form if options.columns else _recognised(table.heading) or form
+    # Where columns are mapped, they are to be ours.
+    if options.format is None and not options.columns:
+        form = _recognised(table.heading) or form
     if form in ("shopify", "google"):
-        _refuse_own_only(options, form)
+        why = f"is for columns of one's own, and this is read as {form}: --format csv reads it by its columns."
+        _refuse(options, _OF_OWN_COLUMNS, why)
         return OpenedFeed((ShopifyTable if form == "shopify" else GoogleTable)(table, options), form)
     return OpenedFeed(OwnTable(table, options), form)
 
@@ -126,11 +124,13 @@ def _recognised(heading: Sequence[str]) -> Format | None:
     return "google" if google.is_google(heading) else None
 
 
-def _refuse_own_only(options: FeedOptions, form: str) -> None:
+def _refuse(options: FeedOptions, names: Sequence[str], why: str) -> None:
+    """An option that would change nothing is a mistake of its caller's. Raises FeedUnreadable."""
     default = FeedOptions()
-    for name in _OWN_ONLY:
+    for name in names:
         if getattr(options, name) != getattr(default, name):
-            raise FeedUnreadable(
-                f"{_FLAGS[name]} is for columns of one's own, and this is read as {form}: say --format csv to read it "
-                "by its columns."
-            )
+            raise FeedUnreadable(f"{_FLAGS[name]} {why}")
+
+
+def _suffix_of(path: PurePath) -> str:
+    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()

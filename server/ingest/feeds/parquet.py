@@ -46,7 +46,7 @@ class ParquetFile:
         with self._opened() as file:
             # One thread, which reads no column ahead: a file may have more in a group of rows than there is memory.
             for batch in file.iter_batches(batch_size=_ROWS, columns=list(named), use_threads=False):
-                for row in batch.to_pylist():
+                for row in batch.to_pylist(maps_as_pydicts="lossy"):
                     number += 1
                     cells = {
                         named[theirs]: plain for theirs, value in row.items() if (plain := _plain(value)) is not None
@@ -89,8 +89,6 @@ def _plain(value: Any) -> Any:
         case dict():
             # A struct has all of its members in each row.
             return {name: _plain(one) for name, one in value.items() if one is not None}
-        case list() if value and all(isinstance(one, tuple) and len(one) == 2 for one in value):
-            return {str(name): _plain(one) for name, one in value}  # a map
         case list():
             return [_plain(one) for one in value]
         case _:

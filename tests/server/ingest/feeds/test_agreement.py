@@ -72,3 +72,15 @@ def test_a_temporary_file_that_cannot_grow_is_said(tmp_path: Path, monkeypatch: 
     csv = written(tmp_path / "a.csv", "productId,name\n" + "".join(f"p{at},Boot\n" for at in range(5000)))
     with pytest.raises(FeedUnreadable, match="TMPDIR"):
         open_feed(str(csv)).check()
+
+
+def test_a_sku_of_a_wrong_line_counts_for_nothing(tmp_path: Path) -> None:
+    csv = written(
+        tmp_path / "a.csv", "productId,sku,name\np1,S-1,\np1,S-2,\np2,S-2,\np3,S-1,Boot\np3,S-3,Hat\np1,S-1,\n"
+    )
+    assert [number for number, _ in wrongs(csv)] == [3, 5]
+
+
+def test_a_sku_that_a_later_row_gives_is_kept_in_mind(tmp_path: Path) -> None:
+    csv = written(tmp_path / "a.csv", "productId,sku\np1,\np2,\np1,S-1\np2,S-1\np2,\n")
+    assert wrongs(csv) == [(5, "The SKU 'S-1' is that of another product, in line 4.")]

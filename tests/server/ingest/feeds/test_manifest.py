@@ -11,7 +11,7 @@ from server.errors import FeedUnreadable
 from server.ingest.feed import FileOf, KeyOf, PictureOf, Row, UrlOf
 from server.ingest.feeds.opening import open_feed
 from server.ingest.feeds.options import FeedOptions, columns_of, lists_of
-from tests.support.feeds import read, rows, written, wrongs
+from tests.support.feeds import rows, written, wrongs
 
 
 def only(path: Path, text: str, **options: Any) -> Row:
@@ -181,12 +181,3 @@ def test_a_cell_that_makes_no_sense_makes_its_line_wrong(tmp_path: Path, column:
 def test_a_row_with_two_pictures_is_wrong(tmp_path: Path) -> None:
     csv = written(tmp_path / "a.csv", "productId,file,url\np1,a.jpg,https://example.com/a.jpg\n")
     assert wrongs(csv) == [(2, "A row has one picture: as file, as url or as s3Key.")]
-
-
-def test_a_source_that_is_nothing_or_unknown_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FeedUnreadable, match="There is no file or folder"):
-        read(tmp_path / "gone.csv")
-    with pytest.raises(FeedUnreadable, match="Say --format"):
-        read(written(tmp_path / "a.xls", "x"))
-    with pytest.raises(FeedUnreadable, match="--client must be"):
-        read(tmp_path, client="a b")
