@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 USUAL_PORTS = {"http": 80, "https": 443}
 
+LONGEST_URL = 8000
+"""Characters of a URL."""
+
 _LONGEST_NAME = 253
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 # A name whose last label is a number, also in hexadecimal, is an IPv4 address to many resolvers: 127.1, 0x7f000001.

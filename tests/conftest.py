@@ -16,6 +16,7 @@ from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
 from tests.support import artifacts, vectors
 from tests.support.databases import database_of, discard, fresh_database, postgres
+from tests.support.picture_host import PictureHost, fetched_from, picture_host
 from tests.support.process import Process, Serve
 from tests.support.serving import Client, NewShop, Shop, serving
 
@@ -113,9 +114,20 @@ def shop(new_shop: NewShop) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="session")
-def api(new_shop: NewShop) -> Iterator[Client]:
+def pictures() -> Iterator[PictureHost]:
+    """A host that `api` may fetch pictures from; a test answers at paths of its own."""
+    with picture_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def api(new_shop: NewShop, pictures: PictureHost) -> Iterator[Client]:
     """One app for all tests of routes, with the demo catalogue; a test that writes uses a `client_id` of its own."""
-    with new_shop() as shop, serving(*shop, demo=True, max_upload=4_000_000) as client:
+    with (
+        fetched_from(pictures) as hosts,
+        new_shop() as shop,
+        serving(*shop, demo=True, max_upload=4_000_000, **hosts) as client,
+    ):
         yield client
 
 

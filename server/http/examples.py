@@ -22,6 +22,7 @@ PRODUCT = "shoe-42"
 MEDIA = "5f0c1a9d3b7e4f6a8c2d1e0f9a8b7c6d"
 SPACE = "72b1084832f6d0c35a1e94f7b86d20c15e3f9a7742c8d6b10f4e5a9382716c0d"
 PICTURE = "(the bytes of a picture)"
+PICTURE_URL = "https://cdn.shop.example/shoe-42.jpg"
 
 IN_PATH: Mapping[str, str] = {"productId": PRODUCT, "mediaId": MEDIA}
 """Values of the parameters in paths."""
@@ -79,7 +80,10 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             ),
         }
     },
-    "addMedia": {MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})}},
+    "addMedia": {
+        MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})},
+        JSON: {"url": Example("A picture that the server fetches", {"url": PICTURE_URL, "clientId": CLIENT})},
+    },
 }
 """By operation, content type and name: the bodies of requests."""
 

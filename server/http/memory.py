@@ -1,5 +1,7 @@
 """The memory of request bodies: all bodies that a worker holds fit into one bound, however many callers send.
 
+A picture that is fetched because a request names its URL counts like a body.
+
 A body that says it is small is counted as it comes. A larger one must show that it is being sent: once its first bytes
 are there, it gets room for all of it or waits, with the sender held up by not being read. So nobody holds room for what
 was only announced, and a body that was begun can always be finished. An eighth is kept for small bodies. Who waits for
@@ -131,7 +133,7 @@ class Room:
     """What one request's body holds of the memory, until `close`."""
 
     def __init__(self, memory: BodyMemory, whole: int) -> None:
-        self._memory = memory
+        self.memory = memory
         self.whole = whole
         self.large = whole > SMALL
         self.held = 0
@@ -179,18 +181,18 @@ class Room:
         finally:
             self._limit = None
         if chunk is None:
-            self._memory.keep(self, self.received)
+            self.memory.keep(self, self.received)
             return None
         self.received += len(chunk)
         self._latest = _now()
         if self.received > self.held:
             begun = self.large and self.received > _FIRST
-            await self._memory.give(self, (max(self.whole, self.received) if begun else self.received) - self.held)
+            await self.memory.give(self, (max(self.whole, self.received) if begun else self.received) - self.held)
         return chunk
 
     def close(self) -> None:
         """The body is not used any more."""
-        self._memory.keep(self, 0)
+        self.memory.keep(self, 0)
 
 
 def _now() -> float:
@@ -202,11 +204,11 @@ def within_memory(memory: BodyMemory) -> Middleware:
 
     def create(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-            room = scope["state"][_ROOM] = memory.room(_declared(scope))
+            scope["state"][_ROOM] = memory.room(_declared(scope))
             try:
                 await app(scope, receive, send)
             finally:
-                room.close()
+                scope["state"][_ROOM].close()
 
         return middleware
 
@@ -217,6 +219,17 @@ def room_of(request: Request) -> Room:
     """The room of a request's body."""
     room: Room = request.scope["state"][_ROOM]
     return room
+
+
+def room_instead(request: Request, declared: int | None) -> Room:
+    """Room for so many bytes that the request has fetched, in place of its body's room: that body is not used any more.
+
+    As `BodyMemory.room` gives it, and until the request is done with.
+    """
+    room = room_of(request)
+    room.close()
+    instead = request.scope["state"][_ROOM] = room.memory.room(declared)
+    return instead
 
 
 def _declared(scope: Scope) -> int | None:

@@ -90,6 +90,7 @@ STORED_PICTURE: tuple[type[TwinlensError], ...] = (
     errors.PictureTooLarge,
 )
 PICTURE: tuple[type[TwinlensError], ...] = (errors.NoPicture, *STORED_PICTURE, *JSON_BODY)
+BY_URL: tuple[type[TwinlensError], ...] = (errors.UrlRefused, errors.FetchFailed)
 TEXT: tuple[type[TwinlensError], ...] = (errors.NoTextTower, errors.NoText, errors.TextTooLong, errors.TextRejected)
 # What may happen to every call, whatever it is.
 _ANYWHERE: tuple[type[TwinlensError], ...] = (

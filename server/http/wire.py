@@ -15,6 +15,7 @@ from server.catalogue.fields import Attributes, Name, Sku
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.errors import TwinlensError
+from server.hosts import LONGEST_URL
 from server.preprocessing.text import MOST_CHARACTERS
 
 # Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
@@ -144,6 +145,20 @@ class SearchFields(_Search, frozen=True):
 class UploadFields(_Request, frozen=True):
     """The fields beside the `file` of an upload."""
 
+    client_id: ClientId | None = None
+
+
+class MediaByUrl(_Request, frozen=True):
+    """A picture that the server fetches."""
+
+    url: Annotated[
+        str,
+        msgspec.Meta(
+            description="Where the picture is, by https or http: at a host that this server fetches from.",
+            # Its length is checked where it is read, whose error has a sentence of our own.
+            extra_json_schema={"minLength": 1, "maxLength": LONGEST_URL},
+        ),
+    ]
     client_id: ClientId | None = None
 
 

@@ -27,14 +27,13 @@ import httpcore
 
 from server import __version__
 from server.errors import FetchFailed, TwinlensError, UploadTooLarge, UrlRefused
-from server.hosts import USUAL_PORTS, Host, allowed, is_name
+from server.hosts import LONGEST_URL, USUAL_PORTS, Host, allowed, is_name
 from server.ingest.addresses import is_public
 from server.tracing import span
 
 SECONDS = 15.0
 """Within which a picture must have come, with all its redirects."""
 
-_LONGEST_URL = 8000
 _REDIRECTS = 5
 _CONNECTIONS = 64
 _OF_ONE_HOST = 8
@@ -160,7 +159,7 @@ class Fetcher:
         return await self._fetch(url, known, within, through)
 
     async def _fetch(self, url: str, known: Validators, within: float, through: Passage) -> Fetched | None:
-        seconds, began = min(self._seconds, within), perf_counter()
+        seconds, began = max(0.0, min(self._seconds, within)), perf_counter()
         result = "left"
         try:
             target = Target.of(url)
@@ -256,8 +255,8 @@ class Target:
     def of(cls, url: str) -> Target:
         """Raises UrlRefused."""
         url = url.strip(" ")
-        if len(url) > _LONGEST_URL:
-            raise UrlRefused(f"The URL has more than {_LONGEST_URL:,} characters.")
+        if len(url) > LONGEST_URL:
+            raise UrlRefused(f"The URL has more than {LONGEST_URL:,} characters.")
         if not url.isprintable():  # urlsplit drops some of them, so that it would be another URL
             raise UrlRefused("The URL holds characters that cannot be written.")
         try:

@@ -381,7 +381,9 @@ def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes
     if isinstance(picture, Picture):
         small = picture._finished(small)
     out = io.BytesIO()
-    small.save(out, "WEBP", quality=80, method=4)
+    # Half of the time that Pillow's own choice, 4, takes, for 3 % more bytes: 2.2 and 4.5 ms for a photograph. A thumbnail
+    # costs a fifth of what the starter does.
+    small.save(out, "WEBP", quality=80, method=2)
     return out.getvalue()
 
 

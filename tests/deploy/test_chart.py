@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import fields
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,31 @@ def test_a_network_policy_lets_in_callers_of_the_port_and_out_what_is_needed(sta
     claim = rendered(VALUES["keda, pictures in a claim"])
     out = {port["port"] for rule in of_kind(claim, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]}
     assert out == {53, 5432}, "without a remote store nothing else is called"
+
+
+@pytest.mark.parametrize("component", ["server", "toolbox"])
+def test_a_network_policy_lets_pictures_be_fetched_from_the_internet_and_not_from_the_cluster(
+    standard: list[dict[str, Any]], component: str
+) -> None:
+    objects = rendered({"settings": {"FETCH_HOSTS": "cdn.shop.example"}})
+    before, after = (of_kind(one, "NetworkPolicy", component)["spec"]["egress"] for one in (standard, objects))
+    (rule,) = (one for one in after if one not in before)
+    assert [port["port"] for port in rule["ports"]] == [443, 80]
+    for block in (one["ipBlock"] for one in rule["to"]):
+        within = ip_network(block["cidr"])
+        assert all(ip_network(one).network_address in within for one in block.get("except", []))
+    inside = ("10.1.2.3", "100.64.1.1", "127.0.0.1", "169.254.169.254", "172.20.0.1", "192.168.1.1", "fd00::1", "::1")
+    assert [one for one in inside if _reached(rule, one)] == []
+    assert all(_reached(rule, one) for one in ("93.184.215.14", "2606:4700:4700::1111"))
+
+
+def _reached(rule: dict[str, Any], text: str) -> bool:
+    """Whether an egress rule of `ipBlock`s lets an address be called."""
+    address = ip_address(text)
+    return any(
+        address in ip_network(block["cidr"]) and not any(address in ip_network(one) for one in block.get("except", []))
+        for block in (one["ipBlock"] for one in rule["to"])
+    )
 
 
 def test_autoscaling_goes_by_the_age_of_the_queue() -> None:

@@ -9,7 +9,7 @@ import pytest
 from server.__main__ import COMMANDS
 from server.commands.serve import _environment
 from server.errors import BadSetting
-from server.settings import Settings, file_of, log_form, variable_of
+from server.settings import Settings, as_text, file_of, log_form, may_fetch_from_loopback, variable_of
 from tests import ROOT
 
 
@@ -330,3 +330,17 @@ def test_a_worker_reads_what_its_parent_has_read() -> None:
     given = replace(given, cors_origins=("*", "https://shop.example"))
     read = Settings.read(_environment(given, "postgresql://x"))
     assert read == replace(given, database_url="postgresql://x")
+
+
+def test_hosts_to_fetch_from_are_read_once_each_and_written_as_they_were_read() -> None:
+    given = "CDN.shop.example, *.images.example:8443,cdn.shop.example,"
+    hosts = Settings.read({"TWINLENS_FETCH_HOSTS": given}).fetch_hosts
+    assert hosts == ("cdn.shop.example", "*.images.example:8443")
+    assert Settings.read({"TWINLENS_FETCH_HOSTS": as_text(hosts)}).fetch_hosts == hosts
+    with pytest.raises(BadSetting, match=r"TWINLENS_FETCH_HOSTS must be names of hosts.*no address, not '10\.0\.0\.1'"):
+        Settings.read({"TWINLENS_FETCH_HOSTS": "10.0.0.1"})
+
+
+def test_only_the_tests_own_variable_lets_a_server_fetch_from_its_own_machine() -> None:
+    assert not may_fetch_from_loopback({})
+    assert may_fetch_from_loopback({"TWINLENS_TEST_FETCH_LOOPBACK": "on"})

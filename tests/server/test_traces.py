@@ -13,6 +13,7 @@ import pytest
 from bench.traces.collector import Collector, Span
 from server.lifespan import Services
 from tests import DEMO_PICTURES, PHOTOGRAPHS
+from tests.support.picture_host import PictureHost, answer, fetched_from
 from tests.support.pictures import unseen
 from tests.support.process import PATIENCE
 from tests.support.serving import Client, NewShop, serving
@@ -29,7 +30,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def api(collector: Collector, new_shop: NewShop) -> Iterator[Client]:
+def api(collector: Collector, new_shop: NewShop, pictures: PictureHost) -> Iterator[Client]:
     """An app that sends its traces, as an operator's variables say."""
     variables = to(
         collector,
@@ -38,7 +39,12 @@ def api(collector: Collector, new_shop: NewShop) -> Iterator[Client]:
         OTEL_EXPORTER_OTLP_HEADERS="x-tenant=seven",
         OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
     )
-    with told(variables), new_shop() as shop, serving(*shop, demo=True) as client:
+    with (
+        told(variables),
+        fetched_from(pictures) as hosts,
+        new_shop() as shop,
+        serving(*shop, demo=True, **hosts) as client,
+    ):
         yield client
 
 
@@ -207,6 +213,22 @@ def test_an_upload_shows_the_store_and_each_statement(api: Client, collector: Co
         "SQL add_media",
     ]
     assert named(spans, "embed").attributes["twinlens.lane"] == "bulk"
+
+
+def test_a_picture_by_url_shows_how_long_it_was_fetched_and_from_where(
+    api: Client, collector: Collector, client_id: str, pictures: PictureHost
+) -> None:
+    api.put("/v1/products/p", json={"name": "P", "clientId": client_id})
+    pictures.answers["/traced.webp?token=secret"] = answer(KEYBOARD)
+    body = {"url": pictures.url("/traced.webp?token=secret"), "clientId": client_id}
+    spans = Asked(api, collector, "POST", "/v1/products/p/media", json=body).spans("SQL add_media")
+    fetch = named(spans, "fetch")
+    assert (fetch.attributes["server.address"], fetch.attributes["server.port"]) == ("localhost", pictures.port)
+    assert fetch.attributes["twinlens.bytes"] == len(KEYBOARD)
+    body["url"] = "https://elsewhere.example/secret"
+    fetch = named(Asked(api, collector, "POST", "/v1/products/p/media", json=body).spans("fetch"), "fetch")
+    assert (fetch.attributes["error.type"], fetch.failed) == ("url_refused", True)
+    assert b"secret" not in b"".join(collector.bodies)
 
 
 def test_a_refusal_is_no_failure_of_the_server_but_says_its_code(api: Client, collector: Collector) -> None:

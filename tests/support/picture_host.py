@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
+from server.settings import TEST_PREFIX
+
 Raw = bytes | Iterable[bytes]
 """What is sent for one request: all of it, or piece by piece."""
 
@@ -40,11 +44,15 @@ class PictureHost:
     """What it answers is decided by the path; a path that it does not know is 404."""
 
     port: int = 0
+    """Of 127.0.0.1; `url` has it."""
     answers: dict[str, Raw] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     gone: threading.Event = field(default_factory=threading.Event)
     """Set once a caller has gone before its answer was complete."""
+
+    def url(self, path: str) -> str:
+        return f"http://localhost:{self.port}{path}"
 
     def serve(self, connection: socketserver.StreamRequestHandler) -> None:
         self.connections += 1
@@ -96,3 +104,11 @@ def picture_host(certificate: ssl.SSLContext | None = None) -> Iterator[PictureH
         finally:
             server.shutdown()
             running.join()
+
+
+@contextmanager
+def fetched_from(host: PictureHost) -> Iterator[dict[str, Any]]:
+    """A block in which servers that are started with these settings fetch pictures from this host."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"{TEST_PREFIX}FETCH_LOOPBACK", "on")
+        yield {"fetch_hosts": (f"localhost:{host.port}",)}

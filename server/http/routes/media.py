@@ -12,15 +12,16 @@ from litestar.params import FromPath, Parameter
 
 from server.access.clients import check_id
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
-from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
-from server.http.bodies import MULTIPART, read_form
+from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid, UnsupportedBody
+from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
+from server.http.fetching import fetched
 from server.http.narrowing import require_found
-from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
-from server.http.request import Request, call_of, made
+from server.http.openapi import BY_URL, PICTURE, STORED_PICTURE, UploadForm, contract
+from server.http.request import Call, Request, call_of, made
 from server.http.routes.embeddings import RAW
 from server.http.security import EMBEDDABLE
 from server.http.signed import addressing, signed_seconds
-from server.http.wire import Duplicates, Limit, Match, Media, UploadFields
+from server.http.wire import Duplicates, Limit, Match, Media, MediaByUrl, UploadFields
 from server.lifespan import Services
 from server.preprocessing import formats
 
@@ -45,9 +46,10 @@ _LONGEST_NAME = 100
     **contract(
         "addMedia",
         *PICTURE,
+        *BY_URL,
         ProductNotFound,
         CatalogueConflict,
-        accepts={MULTIPART: UploadForm},
+        accepts={MULTIPART: UploadForm, JSON: MediaByUrl},
         answers={201: ("The picture was added.", Media), 200: ("These bytes are there already.", Media)},
     ),
     tags=["media"],
@@ -55,14 +57,30 @@ _LONGEST_NAME = 100
 async def add_media(
     request: Request, services: NamedDependency[Services], product_id: FromPath[str]
 ) -> Response[Media]:
-    """Add a picture to a product (201); the same bytes again give the media that is there (200)."""
-    form = await read_form(request)
-    call = call_of(request, form.read(UploadFields).client_id)
-    check_id("The product's id", product_id)
-    media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
+    """Add a picture to a product (201); the same bytes again give the media that is there (200).
+
+    The picture comes in a form, or is fetched from the URL that JSON names.
+    """
+    call, data = await _upload(request, services, product_id)
+    media, created = await services.librarian.add(call.client_id, product_id, data, within=call.left)
     made(request, media.id)
     at = addressing(request, services, call).of(media.id)
     return Response(Media.of(media, at), status_code=201 if created else 200)
+
+
+async def _upload(request: Request, services: Services, product_id: str) -> tuple[Call, bytes]:
+    """Whom a picture for this product is from, and its bytes."""
+    if content_type(request) == MULTIPART:
+        form = await read_form(request)
+        call = call_of(request, form.read(UploadFields).client_id)
+        check_id("The product's id", product_id)
+        return call, form.file
+    if content_type(request) == JSON:
+        asked = await read_json(request, MediaByUrl)
+        call = call_of(request, asked.client_id)
+        await services.catalogue.get_product(call.client_id, check_id("The product's id", product_id))
+        return call, await fetched(request, services, call, asked.url)
+    raise UnsupportedBody(f"Send the picture as {MULTIPART}, in a part named file, or its url as {JSON}.")
 
 
 @get(

@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from litestar.types import Receive, Scope, Send
 
 from server.errors import Overloaded
 from server.http import memory
 from server.http.memory import SMALL, BodyMemory, Room
+from server.http.request import Request
 from tests.support.pictures import unseen
 from tests.support.process import KEYBOARD, Process, Serve
 
@@ -183,6 +186,40 @@ async def test_there_is_always_room_for_two_of_the_largest() -> None:
     room: Room = held.room(LARGEST)
     await held.give(room, LARGEST)
     assert room.held == LARGEST
+
+
+@asynchronously
+async def test_what_is_fetched_has_room_in_place_of_the_body_until_the_request_is_done_with() -> None:
+    held = BodyMemory(MOST, LARGEST)
+
+    async def pieces(*sizes: int) -> AsyncIterator[bytes]:
+        for size in sizes:
+            yield bytes(size)
+
+    async def read(room: Room, *sizes: int) -> None:
+        chunks = pieces(*sizes)
+        while await room.next(chunks) is not None:
+            pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request: Request = Request(scope)
+        await read(memory.room_of(request), 2000)
+        assert held.held == 2000
+        instead = memory.room_instead(request, 3_000_000)
+        assert held.held == 0
+        await read(instead, FIRST, 1, 1000)
+        assert memory.room_of(request) is instead
+        assert held.held == FIRST + 1001
+        raise Overloaded
+
+    within: Any = memory.within_memory(held)
+    scope: Any = {"type": "http", "headers": [(b"content-length", b"2000")], "state": {}}
+    with pytest.raises(Overloaded):
+        await within(app)(scope, _nothing, _nothing)
+    assert held.held == 0
+
+
+async def _nothing(*_: object) -> Any: ...
 
 
 # --- a server under a thousandfold of what it may hold ---------------------------------------------------------------

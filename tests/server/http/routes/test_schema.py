@@ -15,6 +15,8 @@ from server.http import examples
 from server.http.routes.page import WEB
 from server.http.rules import RULES
 from tests import DEMO_PICTURES, ROOT
+from tests.support.picture_host import PictureHost
+from tests.support.picture_host import answer as answered
 from tests.support.serving import Client
 
 KEYBOARD = (DEMO_PICTURES / "keyboard.webp").read_bytes()
@@ -231,7 +233,7 @@ def test_it_declares_the_headers_of_vectors_that_come_as_bytes(schema: Document)
 
 
 def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Document) -> None:
-    for name in ("search", "embed"):
+    for name in ("search", "embed", "addMedia"):
         assert set(operations(schema)[name][2]["requestBody"]["content"]) == {FORM, JSON}
     by_form, by_json = (body_of(schema, "search", kind)["properties"] for kind in (FORM, JSON))
     for fields in (by_form, by_json):
@@ -263,10 +265,10 @@ def test_many_pictures_in_a_form_are_a_list_of_binaries(schema: Document) -> Non
 # --- that it is true --------------------------------------------------------------------------------------------------
 
 
-def request_of(kind: str, value: dict[str, Any], media_id: str) -> dict[str, Any]:
-    """An example's body as httpx sends it."""
+def request_of(kind: str, value: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
+    """An example's body as httpx sends it; `known`: what stands in the place of some values."""
     if kind == JSON:
-        return {"json": {name: media_id if one == examples.MEDIA else one for name, one in value.items()}}
+        return {"json": {name: known.get(str(one), one) for name, one in value.items()}}
     assert kind == FORM
     files = value["file"] if isinstance(value["file"], list) else [value["file"]]
     assert set(files) == {examples.PICTURE}
@@ -293,9 +295,12 @@ def agrees(schema: Document, name: str, response: httpx.Response) -> None:
         assert response.json()["code"] in body["examples"], (name, response.text)
 
 
-def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api: Client, schema: Document) -> None:
+def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
+    api: Client, schema: Document, pictures: PictureHost
+) -> None:
     calls = operations(schema)
     media_id = examples.MEDIA
+    pictures.answers["/shoe-42.jpg"] = answered(KEYBOARD)
     sent: list[str] = []
 
     def send(name: str, body: dict[str, Any]) -> httpx.Response:
@@ -316,7 +321,8 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(api
             assert described["examples"], (name, kind)
             for example in described["examples"].values():
                 assert not complaints(schema, described["schema"], example["value"]), (name, example)
-                yield send(name, request_of(kind, example["value"], media_id))
+                known = {examples.MEDIA: media_id, examples.PICTURE_URL: pictures.url("/shoe-42.jpg")}
+                yield send(name, request_of(kind, example["value"], known))
 
     def first_and_again(name: str) -> None:
         """As any number of clients may do one after the other."""
@@ -372,6 +378,8 @@ def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> No
         ("putProduct", "/v1/products/another-abacus", {"json": {"name": "x", "sku": "DEMO-0001"}}, 409),
         ("putProduct", "/v1/products/x", {"json": {"naem": "x"}}, 422),
         ("addMedia", "/v1/products/none/media", {"files": {"file": KEYBOARD}}, 404),
+        ("addMedia", "/v1/products/demo-abacus/media", {"json": {"url": "https://elsewhere.example"}}, 422),
+        ("addMedia", "/v1/products/demo-abacus/media", {"json": {"url": "(the host)/never-there"}}, 424),
         ("getProduct", "/v1/products/none", {}, 404),
         ("deleteProduct", "/v1/products/none", {}, 404),
         ("getMedia", "/v1/media/none", {}, 404),
@@ -385,9 +393,17 @@ def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> No
     ],
 )
 def test_every_error_is_one_that_the_document_has_for_its_call(
-    api: Client, schema: Document, name: str, path: str, request_: dict[str, Any], status: int
+    api: Client,
+    schema: Document,
+    pictures: PictureHost,
+    name: str,
+    path: str,
+    request_: dict[str, Any],
+    status: int,
 ) -> None:
     method, _, _ = operations(schema)[name]
+    if request_.get("json", {}).get("url", "").startswith("(the host)"):
+        request_ = {"json": {"url": pictures.url("/never-there")}}
     response = api.request(method, path, **request_)
     assert response.status_code == status, response.text
     agrees(schema, name, response)
