@@ -13,10 +13,11 @@ from server.database.isolation import SERVING_ROLE, arrange
 from server.database.pool import open_pool
 from server.errors import CatalogueUnavailable, IngestRefused, StoreUnavailable
 from server.ingest.feed import KeyOf, Row, UrlOf
-from server.ingest.storage import MARK, Mark
+from server.ingest.storage import MARK, Mark, MediaStore
 from tests.support.databases import run_sql
 from tests.support.house import House, picture
 from tests.support.ingesting import LONG_AGO, MOST, bring, file, pictures_of, row
+from tests.support.picture_host import answer, picture_host
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
@@ -405,6 +406,36 @@ async def test_pictures_of_the_store_of_a_bucket_are_fetched_once(house: House) 
     assert (again.counts.unchanged, again.counts.embedded) == (1, 0)
     await house.store.put("incoming/a.png", picture(8))
     assert (await bring(house, rows[:1])).counts.replaced == 1
+
+
+async def test_a_picture_at_a_url_is_fetched_again_only_when_its_host_says_so(house: House) -> None:
+    with picture_host() as host:
+        hosts = [f"localhost:{host.port}"]
+        rows = [row("q", UrlOf(host.url("/a.png"))), row("r", UrlOf(host.url("/gone.png")))]
+        host.answers["/a.png"] = answer(picture(7), headers={"ETag": '"1"'})
+        brought = await bring(house, rows, hosts=hosts)
+        assert (brought.counts.added, list(brought.reasons)) == (1, ["r"])
+        assert "answered 404" in brought.reasons["r"]
+        host.answers["/a.png"] = answer(status=304)
+        again = await bring(house, rows[:1], hosts=hosts)
+        assert (again.counts.unchanged, again.counts.embedded) == (1, 0)
+        assert host.asked[-1].headers["if-none-match"] == '"1"'
+        host.answers["/a.png"] = answer(picture(8), headers={"ETag": '"2"'})
+        assert (await bring(house, rows[:1], hosts=hosts)).counts.replaced == 1
+    assert house.consistent
+
+
+async def test_a_bucket_that_is_away_ends_the_run_and_the_next_one_goes_on(house: House, tmp_path: Path) -> None:
+    bucket = MediaStore.at(None, tmp_path / "bucket")
+    bucket.expected = "0" * 32
+    rows = [row("q", KeyOf("a.png"))]
+    with pytest.raises(StoreUnavailable):
+        await bring(house, rows, bucket=bucket)
+    bucket.make()
+    await bucket.write_mark(Mark("0" * 32))
+    await bucket.put("a.png", picture(7))
+    assert (await bring(house, rows, bucket=bucket)).counts.added == 1
+    assert house.consistent
 
 
 async def test_a_url_of_a_host_that_is_not_allowed_fails(house: House) -> None:
