@@ -18,6 +18,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from bench import cpu, pictures
+from server.postgres.server import LOCKS
 
 UNCACHED: Sequence[str] = ("--cache", "0")
 """For a benchmark that measures the model's way and sends the same pictures again."""
@@ -115,4 +116,5 @@ def _forget_cluster(data: Path) -> None:
     with contextlib.suppress(FileNotFoundError, IndexError):
         cluster = Path((data / "postgres.location").read_text().splitlines()[0])
         shutil.rmtree(cluster, ignore_errors=True)
-        cluster.with_name(cluster.name + ".running").unlink(missing_ok=True)
+        for lock in LOCKS:
+            cluster.with_name(cluster.name + lock).unlink(missing_ok=True)

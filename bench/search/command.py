@@ -25,7 +25,7 @@ from bench.search.measure import Record, measure
 from bench.search.systems import System, database_systems
 from bench.search.workload import Workload
 from server.errors import TwinlensError
-from server.postgres.server import EmbeddedPostgres
+from server.postgres.server import LOCKS, EmbeddedPostgres
 
 SYSTEMS = ("older", "older-hnsw", "hnsw-filtered", "twinlens", "faiss", "milvus-lite")
 
@@ -151,7 +151,8 @@ def _server(asked: argparse.Namespace) -> Iterator[tuple[str, Path]]:
             return
         postgres = EmbeddedPostgres(folder)
         if asked.data is None:
-            stack.callback(lambda: postgres.cluster.with_name(f"{postgres.cluster.name}.running").unlink(True))
+            for lock in LOCKS:
+                stack.callback(postgres.cluster.with_name(postgres.cluster.name + lock).unlink, missing_ok=True)
             stack.callback(lambda: shutil.rmtree(postgres.cluster, ignore_errors=True))
         stack.enter_context(postgres)
         yield postgres.url, folder

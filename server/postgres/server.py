@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 
 DATABASE = "twinlens"
 
+LOCKS = (".managed", ".running")
+"""What the names of the lock files beside a cluster end with: who manages it, and whether PostgreSQL runs on it."""
+
 START_LIMIT = 120.0  # seconds; recovery after a crash can need most of it
 HANDOVER_STEPS = ((0, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))  # for that of a killed predecessor
 _LOOKS = (3, 5.0)  # a PostgreSQL that was found stuck so many times, so many seconds apart, is started again
@@ -168,9 +171,7 @@ class EmbeddedPostgres:
         # Every process of PostgreSQL inherits this lock. So it is free only when all of them are gone, including those
         # that a killed predecessor left behind to finish. Whatever a leftover pid file says is then out of date.
         if self._running_lock == -1:
-            running = self._take_over()
-            self._locks.append(running)
-            self._running_lock = running
+            self._running_lock = self._take_over()
         if not (self.cluster / "PG_VERSION").exists():
             self._make_cluster()
         if self.cluster != self.data / "postgres":
@@ -187,20 +188,34 @@ class EmbeddedPostgres:
         They finish by themselves, as a rule. One that was stopped while it recovered from a crash has been seen to wait
         for ever; nobody else manages it, so it is ended, which costs another recovery. Raises StartRefused.
         """
-        path = self.cluster.with_name(self.cluster.name + ".running")
-        for signal_number, patience in HANDOVER_STEPS:
-            if signal_number and (pid := postmaster_of(self.cluster)) is not None:
-                _log.warning(
-                    "A PostgreSQL that was left behind, process %d, does not finish: it gets %s.",
-                    pid,
-                    signal.Signals(signal_number).name,
-                    extra={"fields": {"event": "postgres_left_behind", "postgresPid": pid}},
-                )
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal_number)
-            if (running := acquire_lock(path, wait=patience)) is not None:
-                return running
+        # Held by the process that starts PostgreSQL, and not inherited: while one has it, no other manages the cluster.
+        # Two data folders can have the same one, where a folder was copied whose cluster lies elsewhere.
+        managed = acquire_lock(self._beside(LOCKS[0]), wait=0.0)
+        if managed is None:
+            raise StartRefused(
+                f"Another Twinlens, with another data folder, runs the database in {self.cluster}: stop it first."
+            )
+        path = self._beside(LOCKS[1])
+        with contextlib.ExitStack() as failed:
+            failed.callback(os.close, managed)
+            for signal_number, patience in HANDOVER_STEPS:
+                if signal_number and (pid := postmaster_of(self.cluster)) is not None:
+                    _log.warning(
+                        "A PostgreSQL that was left behind, process %d, does not finish: it gets %s.",
+                        pid,
+                        signal.Signals(signal_number).name,
+                        extra={"fields": {"event": "postgres_left_behind", "postgresPid": pid}},
+                    )
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal_number)
+                if (running := acquire_lock(path, wait=patience)) is not None:
+                    failed.pop_all()
+                    self._locks += (managed, running)
+                    return running
         raise StartRefused(f"A PostgreSQL that was left behind still uses {self.cluster}: stop it first.")
+
+    def _beside(self, ending: str) -> Path:
+        return self.cluster.with_name(self.cluster.name + ending)
 
     def _make_cluster(self) -> None:
         """Run initdb beside the final place, then move the result there: no incomplete cluster ever lies there."""

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, sql
 
-from server.postgres.server import EmbeddedPostgres
+from server.postgres.server import LOCKS, EmbeddedPostgres
 
 _ATTEMPTS = 4
 
@@ -38,7 +38,8 @@ def discard(postgres: EmbeddedPostgres) -> None:
     """Stop an embedded PostgreSQL and delete its data, which under root may lie outside the test's folder."""
     postgres.close()
     shutil.rmtree(postgres.cluster, ignore_errors=True)
-    postgres.cluster.with_name(postgres.cluster.name + ".running").unlink(missing_ok=True)
+    for lock in LOCKS:
+        postgres.cluster.with_name(postgres.cluster.name + lock).unlink(missing_ok=True)
 
 
 def in_database(url: str, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.postgres.server import EmbeddedPostgres
+from server.postgres.server import LOCKS, EmbeddedPostgres
 from tests.support.postgres import Embedded
 
 
@@ -27,7 +27,8 @@ def embedded() -> Iterator[Embedded]:
         postgres.close()
     for postgres in made:
         shutil.rmtree(postgres.cluster, ignore_errors=True)
-        postgres.cluster.with_name(postgres.cluster.name + ".running").unlink(missing_ok=True)
+        for lock in LOCKS:
+            postgres.cluster.with_name(postgres.cluster.name + lock).unlink(missing_ok=True)
 
 
 @pytest.fixture
