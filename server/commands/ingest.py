@@ -105,13 +105,13 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         require_writable(arguments.failures)
     if arguments.dry_run:
         return _dry_run(feed, arguments)
-    lower_priority()
     options = Options(name=name, prune=arguments.prune, prune_at_most=arguments.prune_at_most, reread=arguments.reread)
     with closing(Spool()) as spool:
         failed = Failures(spool)
         read(feed, spool, failed)
         _print_wrong(failed)
         with open_database(settings, beside=True) as url:
+            lower_priority()  # not before: a PostgreSQL that is started here may come to serve others
             try:
                 outcome = asyncio.run(ingest(settings, url, spool, failed, options, bucket=bucket))
             except (StorageFailed, CatalogueUnavailable):
