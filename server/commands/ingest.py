@@ -96,7 +96,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
     Raises FeedUnreadable, IngestRefused, BadSetting, and as `server.bulk.ingest.ingest`.
     """
-    name = arguments.feed or _name_of(arguments.source)
+    # A name that is no text is written so that the database can hold it.
+    name = os.fsencode(arguments.feed or _name_of(arguments.source)).decode("utf-8", "backslashreplace")
     if not 1 <= len(name) <= _LONGEST_NAME:
         raise BadSetting(f"The name of a feed has 1 to {_LONGEST_NAME} characters: give it one with --feed NAME.")
     feed = open_feed(arguments.source, _options(arguments))

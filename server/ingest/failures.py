@@ -93,7 +93,7 @@ def _line(row: Row | None, why: Wrong | None) -> bytes:
 def _where(picture: PictureOf | None) -> dict[str, str]:
     match picture:
         case FileOf(path):
-            return {"file": str(path.absolute())}
+            return {"file": os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")}
         case UrlOf(url):
             return {"url": url}
         case KeyOf(key):
