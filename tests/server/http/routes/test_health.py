@@ -216,6 +216,7 @@ STATUS_OF = {
     errors.SweepRefused: 500,
     errors.FeedUnreadable: 500,
     errors.BackupRefused: 500,
+    errors.IngestRefused: 500,
     errors.SpaceIncomplete: 500,
     errors.ReembeddingStopped: 500,
     errors.FolderInUse: 500,
