@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "random operations of three clients while parts die at random: nothing acknowledged may be lost",
     ),
     "soak": ("bench.soak.command", "a server at half load for long: memory, handles, connections and tasks stay flat"),
+    "ingest": ("bench.ingest", "how quickly a catalogue gets in, beside the bare model and a loop over the API"),
     "search": ("bench.search.command", "what a search finds and how quickly, for clients of every size, beside others"),
     "peers": ("bench.peers.command", "Twinlens and others like it on identical weights and pictures, in one run"),
     "profile": ("bench.profiling.command", "where a request's time goes, and what a picture costs in core-seconds"),

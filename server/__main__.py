@@ -20,6 +20,7 @@ from server.commands import (
     doctor,
     dump,
     duplicates,
+    ingest,
     keys,
     limits,
     load,
@@ -112,6 +113,9 @@ def _with_embedded_database(
 COMMANDS = {
     "serve": Command("serve until stopped (the default)", lambda settings, _: serve(settings)),
     "migrate": Command("bring the database's schema up to date", _with_database(migrate.run), migrate.add_arguments),
+    "ingest": Command(
+        "bring a folder, a table or a bucket into the catalogue, or in step with it", ingest.run, ingest.add_arguments
+    ),
     "reembed": Command(
         "embed the catalogue with another model beside the live one, then switch",
         _with_database(reembed.run),

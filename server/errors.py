@@ -531,6 +531,12 @@ class SweepRefused(StartRefused):
     code = "sweep_refused"
 
 
+class IngestRefused(StartRefused):
+    """The feed cannot be brought in."""
+
+    code = "ingest_refused"
+
+
 class BackupRefused(StartRefused):
     """The backup cannot be made, or cannot be restored."""
 

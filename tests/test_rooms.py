@@ -21,6 +21,7 @@ SERVER = (
     "dump",
     "backup",
     "doctor",
+    "bulk",
     "spaces",
     "engine",
     "ingest",

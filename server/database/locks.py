@@ -36,6 +36,8 @@ LOCKS_OF_MAINTENANCE = LOCKS + 2
 # upload shares the lock while it adds the row, and a sweep of the store has it alone while it takes the objects for
 # orphans.
 LOCKS_OF_MEDIA = LOCKS + 3
+# With these it is a hash of the name of a feed: which process brings it in.
+LOCKS_OF_FEEDS = LOCKS + 12
 # With these it is a number that an embedding worker has drawn, and marks the pictures with that it is embedding.
 LOCKS_OF_EMBEDDING = LOCKS + 4
 # With these it is the second in which a transaction began that writes products, counted from the year 2020: the

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+FAILED_LINE, FAILED_BECAUSE = "failedLine", "failedBecause"
+"""Columns of a feed of rows that failed: which line it was, and why. They are no attributes."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileOf:

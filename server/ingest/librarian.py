@@ -125,7 +125,7 @@ class Librarian:
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        await self._let_go(media.s3_key, media.thumbnail_key)
+        await self.let_go(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> Product:
@@ -135,7 +135,7 @@ class Librarian:
         return product
 
     async def _remove_product(self, client_id: str, product_id: str, expected: Expected) -> None:
-        await self._let_go(*await self._catalogue.delete_product(client_id, product_id, expected=expected))
+        await self.let_go(*await self._catalogue.delete_product(client_id, product_id, expected=expected))
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.
@@ -149,7 +149,7 @@ class Librarian:
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
 
-    async def _let_go(self, *keys: str | None) -> None:
+    async def let_go(self, *keys: str | None) -> None:
         """See to the objects whose rows have just been removed, and that is committed."""
         if not self._own:
             return

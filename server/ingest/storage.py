@@ -11,7 +11,7 @@ import errno
 import itertools
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,6 +89,15 @@ class Stored:
     bytes: int
     at: datetime
     """When it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a store says of an object without giving its bytes."""
+
+    size: int
+    tag: str | None
+    """Changes when the bytes do; None where the store has no such thing."""
 
 
 class MediaStore:
@@ -224,6 +233,33 @@ class MediaStore:
                 await asyncio.to_thread(_sync, self.folder, key)
         if self.folder is not None:
             await self.look()  # a volume that went away meanwhile left the object on the disk below it
+
+    async def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """Store many objects, with one look at the store and one wait for the disk. Raises StorageFailed's kinds; then
+        some may be stored, and others not."""
+        self.require()
+        if self.folder is not None:
+            await self.look()
+        about = {"twinlens.objects": len(objects), "twinlens.bytes": sum(map(len, objects.values()))}
+        with span("store write", about, outgoing=True), self._translated("write"):
+            puts = (obstore.put_async(self._store, key, data, use_multipart=False) for key, data in objects.items())
+            for outcome in await asyncio.gather(*puts, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            if self.folder is not None:
+                await asyncio.to_thread(_sync, self.folder, *objects)
+        if self.folder is not None:
+            await self.look()
+
+    async def describe(self, key: str) -> Described:
+        """What the store says of an object. Raises BytesMissing as `get` does."""
+        try:
+            with self._translated("read", missing=True):
+                meta = await obstore.head_async(self._store, key)
+        except FileNotFoundError as exc:
+            await self.look()
+            raise BytesMissing(reason=key) from exc
+        return Described(meta["size"], meta["e_tag"])
 
     async def get(self, key: str) -> bytes:
         """The object of a key. Raises BytesMissing when the key holds nothing in a store that is there."""
@@ -386,23 +422,33 @@ class MediaStore:
             raise StoreUnavailable(reason=_said(exc)) from exc
 
 
-def _sync(folder: Path, key: str) -> None:
-    """Wait until the disk has an object's file and the names that lead to it: obstore writes into memory.
+def _sync(folder: Path, *keys: str) -> None:
+    """Wait until the disk has objects' files and the names that lead to them: obstore writes into memory.
 
-    Its row is committed after that, and survives a power cut: so must the bytes.
+    Their rows are committed after that, and survive a power cut: so must the bytes.
     """
-    path = folder / key
-    for one in (path, *path.parents):
-        descriptor = os.open(one, os.O_RDONLY)
+    folders: dict[Path, None] = {}
+    for key in keys:
+        path = folder / key
+        _sync_one(path)
+        for one in path.parents:
+            folders[one] = None
+            if one == folder:
+                break
+    for one in folders:
         try:
-            os.fsync(descriptor)
+            _sync_one(one)
         except OSError as exc:
-            if one == path or exc.errno != errno.EINVAL:  # not every file system syncs folders
+            if exc.errno != errno.EINVAL:  # not every file system syncs folders
                 raise
-        finally:
-            os.close(descriptor)
-        if one == folder:
-            return
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_ours(key: str) -> bool:

@@ -27,6 +27,8 @@ class Progress:
         """`stream`: None where nobody looks; `every`: seconds between two lines where the stream is no terminal."""
         self.total = total
         self.done = 0
+        self.failed = 0
+        """How many of those that are done have failed; shown once there is one."""
         self._stream = stream
         self._noun = noun
         self._clock = clock
@@ -73,6 +75,8 @@ class Progress:
             line += f", {rate:,.1f}/s"
             if self.done < self.total:
                 line += f", {duration((self.total - self.done) / rate)} to go"
+        if self.failed:
+            line += f", {self.failed:,} failed"
         return line
 
     def _mark(self, now: float) -> None:

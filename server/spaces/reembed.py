@@ -34,6 +34,7 @@ from server.inference import gpus
 from server.ingest.mark import settle
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
+from server.operations.stopping import Stop, stop_on_signals
 from server.settings import Settings
 from server.spaces import spaces
 from server.spaces.backfill import Backfill, Backfilled
@@ -147,34 +148,6 @@ def with_few_threads(settings: Settings) -> Settings:
         return settings
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
     return replace(settings, threads=threads, batch=settings.batch or _BATCH)
-
-
-class Stop(asyncio.Event):
-    """Set by SIGINT or SIGTERM; `signal` says by which."""
-
-    signal: signal.Signals = signal.SIGTERM
-
-
-@contextlib.asynccontextmanager
-async def stop_on_signals() -> AsyncIterator[Stop]:
-    """The first SIGINT or SIGTERM is a request to stop; the second one ends the task at once."""
-    stop, loop, task = Stop(), asyncio.get_running_loop(), asyncio.current_task()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        else:
-            _log.info("%s: what was begun is brought to its end; a second signal ends it at once.", number.name)
-        stop.signal = number
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 @contextlib.asynccontextmanager

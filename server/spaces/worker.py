@@ -30,10 +30,11 @@ from server.errors import CatalogueUnavailable, Overloaded, StorageFailed
 from server.ingest.mark import settle
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
+from server.operations.stopping import stop_on_signals
 from server.settings import Settings
 from server.spaces import spaces
 from server.spaces.pending import PAUSE_SECONDS, Pending, Tally, look
-from server.spaces.reembed import stop_on_signals, with_few_threads
+from server.spaces.reembed import with_few_threads
 from server.spaces.spaces import SpaceDescription
 from server.spaces.standing import Standing, standing
 

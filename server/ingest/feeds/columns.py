@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from server.errors import FeedUnreadable
+from server.ingest.feed import FAILED_BECAUSE, FAILED_LINE
 from server.ingest.feeds.cells import shown
 from server.ingest.feeds.options import FeedOptions
 
@@ -47,7 +48,7 @@ class Columns:
 
     def name_of(self, theirs: str) -> str | None:
         """A field, or the name of an attribute; None where the column is not read."""
-        if theirs in self._ignored:
+        if theirs in self._ignored or theirs in (FAILED_LINE, FAILED_BECAUSE):
             return None
         mapped = self._map.get(theirs)
         return mapped if mapped is not None else _BY_SQUEEZED.get(squeezed(theirs), theirs)

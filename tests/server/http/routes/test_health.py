@@ -219,6 +219,7 @@ STATUS_OF = {
     errors.BackupRefused: 500,
     errors.DumpRefused: 500,
     errors.ExtraMissing: 500,
+    errors.IngestRefused: 500,
     errors.SpaceIncomplete: 500,
     errors.ReembeddingStopped: 500,
     errors.FolderInUse: 500,
