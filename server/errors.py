@@ -123,6 +123,12 @@ class TextTooLong(TextRejected):
         self.characters, self.most = characters, most
 
 
+class IdempotencyKeyReused(BadParameter):
+    """This Idempotency-Key came with another request in the last 24 hours: give each request a key of its own."""
+
+    code = "idempotency_key_reused"
+
+
 class MalformedRequest(TwinlensError):
     """The body of the request cannot be read."""
 
@@ -255,6 +261,19 @@ class SkuTaken(CatalogueConflict):
     """Another product of this client has this SKU."""
 
     code = "sku_taken"
+
+
+class PictureTaken(CatalogueConflict):
+    """Another media of this product has these bytes."""
+
+    code = "picture_taken"
+
+
+class IdempotencyKeyInUse(CatalogueConflict):
+    """The first request with this Idempotency-Key is under way: ask again for its answer."""
+
+    code = "idempotency_key_in_use"
+    retry_after = 1.0
 
 
 class SpaceMismatch(CatalogueConflict):

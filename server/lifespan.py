@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from server import __version__
 from server.access.exact import ExactLimiter
+from server.access.idempotency import Ledger
 from server.access.keyring import Keyring
 from server.access.limits import Limiter, LocalLimiter, limits_of
 from server.access.terms import Terms
@@ -95,6 +96,7 @@ class Services:
     keyring: Keyring
     terms: Terms
     trail: Trail
+    ledger: Ledger
     health: Health
     tracer: Tracer | None
 
@@ -165,6 +167,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         trail = Trail(Runner(pool), days=settings.audit_days)
         background.begin(trail.run(), "audit")
         background.close_beside(trail.close)
+        ledger = Ledger(Runner(pool))
+        background.close_beside(ledger.close)
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(engine.pulse.run(), "pulse")
         disks = stack.enter_context(disks_of(settings, store))
@@ -184,6 +188,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             census = Census(Runner(owners), space, on_counted=metrics.counted, on_indexes=metrics.indexes_seen)
             background.begin(census.run(), "sizes")
             background.begin(trail.forget(Runner(owners)), "old audit")
+            background.begin(ledger.forget(Runner(owners)), "old idempotency keys")
             maintenance = Maintenance(
                 owners, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
@@ -195,7 +200,19 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         report_ready()
         encoder = engine.encoder
         yield Services(
-            settings, encoder, embedder, catalogue, librarian, store, metrics, keyring, terms, trail, health, tracer
+            settings,
+            encoder,
+            embedder,
+            catalogue,
+            librarian,
+            store,
+            metrics,
+            keyring,
+            terms,
+            trail,
+            ledger,
+            health,
+            tracer,
         )
 
 

@@ -125,7 +125,7 @@ class Catalogue:
             raise CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
         async with self._turns.turn((client_id, "product", product_id)):
-            return await self._runner.write(put, "put_product", client=client_id)
+            return await self._runner.write(put, "put_product", client=client_id, answers=_itself)
 
     async def get_product(self, client_id: str, product_id: str) -> Product:
         """Raises ProductNotFound."""
@@ -134,29 +134,29 @@ class Catalogue:
             raise ProductNotFound
         return found[0]
 
-    async def delete_product(self, client_id: str, product_id: str) -> list[str]:
-        """Delete a product with its media; gives the keys under which their bytes and thumbnails are stored.
+    async def delete_product(self, client_id: str, product_id: str) -> tuple[Product, list[str]]:
+        """Delete a product with its media; gives what it was, and the keys of their bytes and thumbnails in the store.
 
         Raises ProductNotFound.
         """
         parameters = {"id": product_id, "client_id": client_id}
 
-        async def delete(connection: AsyncConnection[TupleRow]) -> list[str]:
+        async def delete(connection: AsyncConnection[TupleRow]) -> tuple[Product, list[str]]:
             async with connection.transaction():
-                locked = await (
-                    await connection.execute(self._queries["lock_product_for_delete"], parameters)
-                ).fetchone()
-                if locked is None:
+                locked = connection.cursor(row_factory=kwargs_row(_locked))
+                await locked.execute(self._queries["lock_product_for_delete"], parameters)
+                if (found := await locked.fetchone()) is None:
                     raise ProductNotFound
-                found = {"client_id": client_id, "key": locked[0]}
+                product, key = found
+                row = {"client_id": client_id, "key": key}
                 cursor = connection.cursor(row_factory=dict_row)
-                gone = await (await cursor.execute(self._queries["delete_product_media"], found)).fetchall()
-                await connection.execute(self._queries["delete_product"], found)
+                gone = await (await cursor.execute(self._queries["delete_product_media"], row)).fetchall()
+                await connection.execute(self._queries["delete_product"], row)
             keys = [media[key] for media in gone for key in ("s3_key", "thumbnail_key")]
-            return [key for key in keys if key is not None]
+            return product, [key for key in keys if key is not None]
 
         async with self._turns.turn((client_id, "product", product_id)):
-            return await self._runner.write(delete, "delete_product", client=client_id)
+            return await self._runner.write(delete, "delete_product", client=client_id, answers=_product_of)
 
     # --- media -------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Catalogue:
             return stored, added is not None
 
         async with self._turns.turn((media.client_id, "product", media.product_id)):
-            return await self._runner.write(add, "add_media", client=media.client_id)
+            return await self._runner.write(add, "add_media", client=media.client_id, answers=_itself)
 
     async def find_media_by_digest(self, client_id: str, product_id: str, digest: Digest) -> Media | None:
         """The media of the product whose bytes have this SHA-256."""
@@ -228,7 +228,7 @@ class Catalogue:
             return gone
 
         async with self._turns.turn((client_id, "media", media_id)):
-            return await self._runner.write(delete, "delete_media", client=client_id)
+            return await self._runner.write(delete, "delete_media", client=client_id, answers=_itself)
 
     async def media_vector(self, client_id: str, media_id: str) -> MediaVector | None:
         """The media's vector in this space, as it is stored; None when it has none."""
@@ -297,6 +297,20 @@ def _vector(embedding: HalfVector, blank: bool) -> MediaVector:
 
 def _put(*, created: bool, **product: Any) -> tuple[Product, bool]:
     return Product(**product), created
+
+
+def _locked(*, key: str, **product: Any) -> tuple[Product, str]:
+    """A product, and its id in the database."""
+    return Product(**product), key
+
+
+def _itself(made: object) -> object:
+    """What is written is what the answer is made of."""
+    return made
+
+
+def _product_of(deleted: tuple[Product, list[str]]) -> Product:
+    return deleted[0]
 
 
 def _kept(*, key: str, **media: Any) -> tuple[Media, str]:

@@ -15,9 +15,11 @@ import msgspec
 from litestar.exceptions import InternalServerException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
+from server.batching.embedder import digest_of
 from server.errors import BadParameter, CallerLeft, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
 from server.http.account import account_of
 from server.http.encodings import inflated
+from server.http.idempotency import digest_of_form, has_key, note_body
 from server.http.memory import room_of
 from server.http.request import Request
 from server.http.timing import note_read
@@ -106,6 +108,8 @@ async def read_form(request: Request) -> Form:
     note_read(request.scope)
     if (account := account_of(request.scope)) is not None:
         await account.take_pictures(len(files))
+    if has_key(request):
+        note_body(request, digest_of_form([await digest_of(data) for data in files], fields.items()))
     return Form(files, fields)
 
 
@@ -158,20 +162,39 @@ def _short(name: str | None) -> str:
     return repr((name or "")[:40])
 
 
-async def read_json(request: Request, kind: type[Fields]) -> Fields:
-    """The JSON body as `kind`. Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded."""
-    if content_type(request) != JSON:
-        raise UnsupportedBody(f"Send the body as {JSON}.")
+async def read_json(request: Request, kind: type[Fields], *, kinds: Sequence[str] = (JSON,)) -> Fields:
+    """The JSON body as `kind`, of one of these content types.
+
+    Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded.
+    """
+    return decoded_json(await read_text(request, kinds=kinds, most=_limits_of(request).json), kind)
+
+
+async def read_text(request: Request, *, kinds: Sequence[str] = (JSON,), most: int | None = None) -> bytearray:
+    """The bytes of a JSON body, at most so many, or as many as any body may have.
+
+    Raises UnsupportedBody, UploadTooLarge, MalformedRequest, Overloaded.
+    """
+    if content_type(request) not in kinds:
+        raise UnsupportedBody(f"Send the body as {' or '.join(kinds)}.")
     charset = request.content_type[1].get("charset", "utf-8")
     if charset.strip("\"'").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedBody(f"Send JSON as UTF-8: the charset {_short(charset)} is not read here.")
-    body, most = bytearray(), _limits_of(request).json
+    body = bytearray()
     async for chunk in _stream(request):
         body += chunk
-        if len(body) > most:
+        if most is not None and len(body) > most:
             raise UploadTooLarge(f"A JSON body may have at most {most:,} bytes.")
     note_read(request.scope)
-    text = bytes(body.removeprefix(_BYTE_ORDER_MARK))
+    if body.startswith(_BYTE_ORDER_MARK):
+        del body[: len(_BYTE_ORDER_MARK)]
+    if has_key(request):
+        note_body(request, await digest_of(body))
+    return body
+
+
+def decoded_json(text: bytearray, kind: type[Fields]) -> Fields:
+    """JSON as `kind`. Raises MalformedRequest, BadParameter."""
     try:
         decoded = msgspec.json.decode(text, type=kind)
         _refuse_two_clients(text)
@@ -182,7 +205,7 @@ async def read_json(request: Request, kind: type[Fields]) -> Fields:
         raise MalformedRequest(f"The body is not JSON that can be read: {exc}.") from exc
 
 
-def _refuse_two_clients(text: bytes) -> None:
+def _refuse_two_clients(text: bytearray) -> None:
     """Of a member that is given twice, decoders take one or the other; a gateway may have checked the other one.
 
     Raises BadParameter.

@@ -18,12 +18,14 @@ from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
 from server.access.clients import ID_PATTERN
+from server.access.idempotency import LONGEST_KEY
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
 from server.http import examples, problems
 from server.http.bodies import JSON
 from server.http.examples import Example
+from server.http.idempotency import IDEMPOTENCY_HEADER, REPLAYED_HEADER
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.rules import ADMIN, Rule, rule_for
 from server.http.wire import ClientId, Problem, SearchFields, UploadFields
@@ -117,7 +119,7 @@ _STATUSES = {
     403: "Not with this key, or not from the page or by the name that the server was called.",
     401: "No key that is good here, or an address whose signature is wrong or expired.",
     404: "No such thing in this client's catalogue.",
-    409: "It does not fit what the catalogue holds, or the vector is of another space.",
+    409: "It does not fit what the catalogue holds, the vector is of another space, or the same request is under way.",
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
     422: "A parameter that makes no sense.",
@@ -229,6 +231,10 @@ _HEADERS = {
         "The limits of this caller: `q` within `w` seconds. Only where there are limits.",
         {"type": "string"},
     ),
+    REPLAYED_HEADER: (
+        "`true` where this answer was given before, to the same request with the same `Idempotency-Key`.",
+        {"type": "string"},
+    ),
     "Retry-After": ("Seconds after which another try is likely to succeed.", {"type": "integer", "minimum": 1}),
 }
 
@@ -286,6 +292,8 @@ def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHan
 def _of_access(method: str, rule: Rule, made: Contract) -> Iterator[type[TwinlensError]]:
     """The errors of a call that are not its handler's: of those who may not call."""
     found: list[type[TwinlensError]] = [errors.HostRefused]
+    if rule.audited:
+        found += (errors.IdempotencyKeyReused, errors.IdempotencyKeyInUse)
     if method not in ("GET", "HEAD"):
         found.append(errors.OriginRefused)
     if not rule.open:
@@ -374,9 +382,9 @@ def _operation(path: str, handler: HTTPRouteHandler, rule: Rule, made: Contract)
         "tags": list(handler.tags or ()),
         "summary": " ".join(summary.split()),
         "description": " ".join([*description.split(), *_scopes(rule)]),
-        "parameters": list(_parameters(path, made)),
+        "parameters": [*_parameters(path, made), *_once(rule)],
         "requestBody": _request_body(made),
-        "responses": {str(status): answer for status, answer in _responses(made)},
+        "responses": {str(status): answer for status, answer in _responses(rule, made)},
     }
     # Each scheme alone is enough; an empty list says that none is needed.
     security: list[Json] = [] if rule.open else [{scheme: []} for scheme in _SECURITY_SCHEMES]
@@ -418,6 +426,16 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     yield _optional(problems.REQUEST_ID_HEADER, "header", {"type": "string"}, said)
 
 
+def _once(rule: Rule) -> Iterator[Json]:
+    """Every call that changes something takes a key under which it is made once."""
+    if rule.audited:
+        said = (
+            "A key of the caller's own, such as a UUID: within 24 hours, the same request with the same key is carried "
+            "out once, and answered as the first time."
+        )
+        yield _optional(IDEMPOTENCY_HEADER, "header", {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}, said)
+
+
 def _optional(name: str, place: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
 
@@ -434,10 +452,10 @@ def _request_body(made: Contract) -> Json | None:
     }
 
 
-def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
+def _responses(rule: Rule, made: Contract) -> Iterator[tuple[int, Json]]:
     usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing", *_RATE_LIMIT] if made.ours else [])]
     for status, (meaning, contents) in made.answers.items():
-        headers = _header_refs(*usual)
+        headers = _header_refs(*usual, *([REPLAYED_HEADER] if rule.audited else []))
         own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}
         content = {kind: {"schema": _body(body)} for kind, body in contents.items()}
         if not content:
@@ -450,7 +468,8 @@ def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
     for status, raised in made.statuses.items():
         body = made.refused.get(status, Problem)
         content = {"schema": _body(body), "examples": {error.code: _example_ref(error) for error in raised}}
-        headers = _header_refs(*usual, *(["Retry-After"] if status in (429, 503) else []))
+        waits = status in (429, 503) or errors.IdempotencyKeyInUse in raised
+        headers = _header_refs(*usual, *(["Retry-After"] if waits else []))
         yield status, {"description": _STATUSES[status], "headers": headers, "content": {JSON: content}}
 
 

@@ -129,13 +129,15 @@ class Librarian:
         return media
 
     async def remove_product(self, client_id: str, product_id: str) -> Product:
-        """Remove a product with all its media, rows first. Raises ProductNotFound."""
-        product = await self._catalogue.get_product(client_id, product_id)
-        await self._to_its_end(self._remove_product(client_id, product_id))
-        return product
+        """Remove a product with all its media, rows first; gives what it was. Raises ProductNotFound."""
+        # A deletion that waits for the database so long that its request is over never begins.
+        await self._catalogue.get_product(client_id, product_id)
+        return await self._to_its_end(self._remove_product(client_id, product_id))
 
-    async def _remove_product(self, client_id: str, product_id: str) -> None:
-        await self._let_go(*await self._catalogue.delete_product(client_id, product_id))
+    async def _remove_product(self, client_id: str, product_id: str) -> Product:
+        product, keys = await self._catalogue.delete_product(client_id, product_id)
+        await self._let_go(*keys)
+        return product
 
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.

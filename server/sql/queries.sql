@@ -63,8 +63,8 @@ FROM products p
 WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
 
 -- lock_product_for_delete --
--- Keep media from being added to a product that is about to be deleted; gives its id in the database.
-SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
+-- Keep media from being added to a product that is about to be deleted; gives it, and its id in the database.
+SELECT {product_columns}, p.id AS key FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
 
 -- delete_product_media --
 -- Delete a product's media and give the keys of their bytes.

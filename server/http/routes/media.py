@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, post
@@ -11,9 +11,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, Parameter
 
 from server.access.clients import check_id
+from server.catalogue import rows
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
 from server.http.bodies import MULTIPART, read_form
+from server.http.idempotency import answered_once
 from server.http.narrowing import require_found
 from server.http.openapi import PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Request, call_of, made
@@ -59,10 +61,17 @@ async def add_media(
     form = await read_form(request)
     call = call_of(request, form.read(UploadFields).client_id)
     check_id("The product's id", product_id)
-    media, created = await services.librarian.add(call.client_id, product_id, form.file, within=call.left)
-    made(request, media.id)
-    at = addressing(request, services, call).of(media.id)
-    return Response(Media.of(media, at), status_code=201 if created else 200)
+    at = addressing(request, services, call)
+
+    def add() -> Awaitable[tuple[rows.Media, bool]]:
+        return services.librarian.add(call.client_id, product_id, form.file, within=call.left)
+
+    def answer(added: tuple[rows.Media, bool]) -> Response[Media]:
+        media, created = added
+        made(request, media.id)
+        return Response(Media.of(media, at.of(media.id)), status_code=201 if created else 200)
+
+    return await answered_once(request, services, call, add, answer)
 
 
 @get(
@@ -83,11 +92,19 @@ async def get_media(request: Request, services: NamedDependency[Services], media
     **contract("deleteMedia", MediaNotFound, answers={200: ("What the media was.", Media)}),
     tags=["media"],
 )
-async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
+async def delete_media(
+    request: Request, services: NamedDependency[Services], media_id: FromPath[str]
+) -> Response[Media]:
     """Delete a media; the answer is what it was."""
     call = call_of(request)
-    media = await services.librarian.remove(call.client_id, media_id)
-    return Media.of(media, addressing(request, services, call).of(media.id))
+    at = addressing(request, services, call)
+
+    def remove() -> Awaitable[rows.Media]:
+        return services.librarian.remove(call.client_id, media_id)
+
+    return await answered_once(
+        request, services, call, remove, lambda media: Response(Media.of(media, at.of(media.id)))
+    )
 
 
 @get(
