@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from server.catalogue.batches import Batches
 from server.catalogue.filters import Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
@@ -80,6 +81,7 @@ class Catalogue:
         queries = Queries.read("queries.sql").of(space.table)
         queries = queries.including("product_api_id", "media_api_id")
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
+        self.batches = Batches(self._queries, self._runner)
         self.searcher = Searcher(
             self._queries,
             self._runner,

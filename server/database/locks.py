@@ -36,6 +36,8 @@ LOCKS_OF_MAINTENANCE = LOCKS + 2
 # upload shares the lock while it adds the row, and a sweep of the store has it alone while it takes the objects for
 # orphans.
 LOCKS_OF_MEDIA = LOCKS + 3
+# With these it is a hash of the client whose batch of products has the lock to itself.
+LOCKS_OF_BATCHES = LOCKS + 5
 
 SECOND_LOCK_TIMEOUT_SECONDS = 0.3
 """A transaction that holds one lock waits for another one so briefly that in a deadlock it is the one that gives up."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from server.access.scopes import Principal
 from server.errors import TwinlensError
 from server.http.addresses import caller_of
 from server.http.authorising import presented_key
-from server.http.request import CLIENT, CODE, OBJECTS, PRINCIPAL
+from server.http.request import CLIENT, CODE, ITEMS, OBJECTS, PRINCIPAL, AuditedItem
 from server.http.rules import rule_of
 from server.lifespan import Services
 
@@ -82,8 +83,25 @@ def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
         code=state.get(CODE),
         request_id=state.get("request_id"),
     )
-    # A status of 4xx says that nothing was changed, but for 499, which nobody read: the caller left in between.
-    services.trail.add(entry, refused=status is not None and 400 <= status < 499)
+    items: Sequence[AuditedItem] = state.get(ITEMS, ())
+    if not items or _refused_all(status):
+        services.trail.add(entry, refused=_refused_all(status))
+        return
+    for item in items:
+        came = status if item.status is None else item.status
+        one = replace(
+            entry,
+            action=f"{entry.action} {item.action}",
+            object=item.object,
+            status=came,
+            code=entry.code if item.status is None else item.code,
+        )
+        services.trail.add(one, refused=_refused_all(came))
+
+
+def _refused_all(status: int | None) -> bool:
+    """A status of 4xx says that nothing was changed, but for 499, which nobody read: the caller left in between."""
+    return status is not None and 400 <= status < 499
 
 
 def _presented(scope: Scope) -> str | None:

@@ -79,6 +79,25 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             ),
         }
     },
+    "batchProducts": {
+        JSON: {
+            "changes": Example(
+                "Two products to create or replace, and one to delete",
+                {
+                    "items": [
+                        {"op": "upsert", "id": PRODUCT, "name": "Red running shoe", "sku": "RS-42"},
+                        {"op": "upsert", "id": "bag-7", "name": "Leather bag", "attributes": {"category": "bags"}},
+                        {"op": "delete", "id": "hat-3"},
+                    ],
+                    "clientId": CLIENT,
+                },
+            ),
+            "atomic": Example(
+                "All or nothing",
+                {"items": [{"op": "upsert", "id": PRODUCT, "name": "Red running shoe"}], "atomic": True, "clientId": CLIENT},
+            ),
+        }
+    },
     "addMedia": {MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})}},
 }
 """By operation, content type and name: the bodies of requests."""
@@ -149,6 +168,22 @@ ANSWERS: Mapping[str, Example] = {
     "putProduct": _answer("The product", _PRODUCT),
     "getProduct": _answer("The product", _PRODUCT),
     "deleteProduct": _answer("What the product was", _PRODUCT),
+    "batchProducts": _answer(
+        "One was created, one replaced, and one was not there",
+        wire.BatchAnswer(
+            items=[
+                wire.BatchResult(id=PRODUCT, status=200),
+                wire.BatchResult(id="bag-7", status=201),
+                wire.BatchResult(
+                    id="hat-3",
+                    status=404,
+                    error=wire.ItemProblem(
+                        error="There is no such product in this client's catalogue.", code="product_not_found"
+                    ),
+                ),
+            ]
+        ),
+    ),
     "addMedia": _answer("The media", _MEDIA),
     "getMedia": _answer("The media", _MEDIA),
     "deleteMedia": _answer("What the media was", _MEDIA),

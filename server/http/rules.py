@@ -52,6 +52,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("PUT", "/v1/products/{product_id}"): _WRITE,
     ("GET", "/v1/products/{product_id}"): _READ,
     ("DELETE", "/v1/products/{product_id}"): _WRITE,
+    ("POST", "/v1/products:batch"): _WRITE,
     ("POST", "/v1/products/{product_id}/media"): _WRITE,
     ("GET", "/v1/media/{media_id}"): _READ,
     ("DELETE", "/v1/media/{media_id}"): _WRITE,

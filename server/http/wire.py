@@ -11,6 +11,7 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT, ID_PATTERN
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
+from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.filters import Filter
 from server.catalogue.similarity import clamp, score, similarity
 from server.errors import TwinlensError
@@ -238,6 +239,62 @@ class ProductRequest(_Request, frozen=True):
     is_active: bool = True
     attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
     client_id: ClientId | None = None
+
+
+# Which ids there can be is checked where each item is looked at, whose error has a sentence of our own.
+ProductId = Annotated[
+    str, msgspec.Meta(description="The product's id.", extra_json_schema={"pattern": f"^{ID_PATTERN}$"})
+]
+
+
+class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):
+    """Create a product, or replace what it is, as `putProduct` does."""
+
+    id: ProductId
+    name: Name
+    sku: Sku | None = None
+    is_active: bool = True
+    attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
+
+
+class DeleteItem(_Request, frozen=True, tag_field="op", tag="delete"):
+    """Delete a product with its media, as `deleteProduct` does."""
+
+    id: ProductId
+
+
+BatchItem = UpsertItem | DeleteItem
+
+
+class BatchRequest(_Request, frozen=True):
+    """Changes of products, which are made in their order, also where several are about one product."""
+
+    items: Annotated[list[BatchItem], msgspec.Meta(max_length=MOST_CHANGES)]
+    atomic: bool = False
+    """Whether all of them are made or none."""
+    client_id: ClientId | None = None
+
+
+class ItemProblem(_Body, frozen=True):
+    """Why an item was refused: the sentence and the code of the single call's error."""
+
+    error: str
+    code: str
+
+
+class BatchResult(_Body, frozen=True):
+    """What came of one item."""
+
+    id: str | None
+    """The product's; null where the item has none."""
+    status: int
+    """The single call's: 200, 201, 404, 409 or 422."""
+    error: ItemProblem | msgspec.UnsetType = msgspec.UNSET
+
+
+class BatchAnswer(_Body, frozen=True):
+    items: list[BatchResult]
+    """In the order of the request."""
 
 
 class Product(_Body, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
+from server.catalogue.batches import Applied, Change
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import Media, NewMedia, Product
 from server.database.cancelling import end
@@ -21,6 +22,8 @@ from server.ingest.storage import MediaStore
 T = TypeVar("T")
 
 _CLOSING_SECONDS = 3.0
+# Of the objects of a batch, which may be thousands.
+_DELETED_AT_ONCE = 200
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +142,15 @@ class Librarian:
         await self._let_go(*keys)
         return product
 
+    async def apply(self, client_id: str, changes: Sequence[Change | TwinlensError], *, atomic: bool = False) -> Applied:
+        """Apply a batch of changes to products, rows first, as `Batches.apply`."""
+        return await self._to_its_end(self._apply(client_id, changes, atomic))
+
+    async def _apply(self, client_id: str, changes: Sequence[Change | TwinlensError], atomic: bool) -> Applied:
+        applied = await self._catalogue.batches.apply(client_id, changes, atomic=atomic)
+        await self._let_go(*applied.keys)
+        return applied
+
     async def thumbnail(self, client_id: str, media_id: str) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.
 
@@ -166,12 +178,14 @@ class Librarian:
 
     async def _discard(self, *keys: str | None, quiet: bool = False) -> None:
         """Delete objects that no row names any more; what remains is left to those who sweep the store."""
-        try:
-            await self._store.delete(*(key for key in keys if key))
-        except BytesRemain as exc:
-            self._on_remain(exc.keys)
-            if not quiet:
-                _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
+        named = [key for key in keys if key]
+        for start in range(0, len(named), _DELETED_AT_ONCE):
+            try:
+                await self._store.delete(*named[start : start + _DELETED_AT_ONCE])
+            except BytesRemain as exc:
+                self._on_remain(exc.keys)
+                if not quiet:
+                    _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
 
 
 def _say_how_it_ended(task: asyncio.Task[Any]) -> None:

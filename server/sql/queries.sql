@@ -76,6 +76,26 @@ RETURNING m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key
 -- Delete a product of the client.
 DELETE FROM products p WHERE p.id = %(key)s AND p."clientId" = %(client_id)s
 
+-- batch_turn --
+-- Until the transaction ends, be the only one with a batch of this client's.
+SELECT pg_advisory_xact_lock(%(locks)s, hashtext(%(client_id)s))
+
+-- batch_lock_product --
+-- As lock_product_for_delete, for statements that are sent without waiting for what it gives.
+SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
+
+-- batch_delete_media --
+-- As delete_product_media, by the product's id in the API.
+DELETE FROM media m
+WHERE m."clientId" = %(client_id)s AND m."productId" = (
+    SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+)
+RETURNING m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key
+
+-- batch_delete_product --
+-- As delete_product, likewise.
+DELETE FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+
 -- lock_product --
 -- Keep a product from being deleted or switched off until a media and its vector are both stored; and, before that, keep
 -- the media's objects from being swept away. Gives the product's id in the database.
