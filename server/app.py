@@ -28,7 +28,7 @@ from server.http.memory import BodyMemory, within_memory
 from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
-from server.http.routes import embeddings, health, media, page, product_batch, products, schema, search
+from server.http.routes import embeddings, health, media, media_placing, page, product_batch, products, schema, search
 from server.http.security import secured
 from server.http.shedding import shedding
 from server.lifespan import Services, open_services
@@ -47,6 +47,8 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     products.delete_product,
     product_batch.batch_products,
     media.add_media,
+    media_placing.put_media,
+    media_placing.patch_media,
     media.get_media,
     media.delete_media,
     media.get_duplicates,

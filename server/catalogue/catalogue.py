@@ -21,6 +21,7 @@ from server.catalogue.batches import Batches
 from server.catalogue.filters import Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
+from server.catalogue.placing import Placing
 from server.catalogue.rows import (
     MOST_MATCHES,
     Digest,
@@ -81,6 +82,7 @@ class Catalogue:
         queries = Queries.read("queries.sql").of(space.table)
         queries = queries.including("product_api_id", "media_api_id")
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
+        self.placing = Placing(self._queries, self._runner, self._turns, space)
         self.batches = Batches(self._queries, self._runner)
         self.searcher = Searcher(
             self._queries,
@@ -213,10 +215,15 @@ class Catalogue:
 
     async def get_media(self, client_id: str, media_id: str) -> Media:
         """Raises MediaNotFound."""
-        found = await self._read("get_media", {"id": media_id, "client_id": client_id}, class_row(Media))
-        if not found:
+        found = await self.find_media(client_id, media_id)
+        if found is None:
             raise MediaNotFound
-        return found[0]
+        return found
+
+    async def find_media(self, client_id: str, media_id: str) -> Media | None:
+        """The media; None where there is none."""
+        found = await self._read("get_media", {"id": media_id, "client_id": client_id}, class_row(Media))
+        return found[0] if found else None
 
     async def delete_media(self, client_id: str, media_id: str) -> Media:
         """Delete a media with its vectors; gives what it was. Raises MediaNotFound."""

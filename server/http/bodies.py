@@ -28,6 +28,7 @@ Fields = TypeVar("Fields", bound=msgspec.Struct)
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 
 BODY_LIMITS = "body_limits"
 """Where the state of an app has its BodyLimits."""

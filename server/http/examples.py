@@ -15,7 +15,7 @@ import msgspec
 
 from server.errors import TwinlensError
 from server.http import wire
-from server.http.bodies import JSON, MULTIPART
+from server.http.bodies import JSON, MERGE_PATCH, MULTIPART
 
 CLIENT = "acme"
 PRODUCT = "shoe-42"
@@ -99,6 +99,17 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
         }
     },
     "addMedia": {MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})}},
+    "putMedia": {
+        MULTIPART: {
+            "picture": Example(
+                "A picture of a product", {"file": PICTURE, "productId": PRODUCT, "clientId": CLIENT}
+            )
+        }
+    },
+    "patchMedia": {
+        kind: {"move": Example("To another product", {"productId": PRODUCT, "clientId": CLIENT})}
+        for kind in (MERGE_PATCH, JSON)
+    },
 }
 """By operation, content type and name: the bodies of requests."""
 
@@ -185,6 +196,8 @@ ANSWERS: Mapping[str, Example] = {
         ),
     ),
     "addMedia": _answer("The media", _MEDIA),
+    "putMedia": _answer("The media", _MEDIA),
+    "patchMedia": _answer("The media", _MEDIA),
     "getMedia": _answer("The media", _MEDIA),
     "deleteMedia": _answer("What the media was", _MEDIA),
     "listDuplicates": _answer("Another media of the same bytes", wire.Duplicates(exact=[_MATCH], near=[], space=SPACE)),

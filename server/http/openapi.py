@@ -28,7 +28,7 @@ from server.http.examples import Example
 from server.http.idempotency import IDEMPOTENCY_HEADER, REPLAYED_HEADER
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.rules import ADMIN, Rule, rule_for
-from server.http.wire import ClientId, Problem, SearchFields, UploadFields
+from server.http.wire import ClientId, PlacedFields, Problem, SearchFields, UploadFields
 
 VERSION = "3.1.0"
 MEDIA_TYPE = "application/vnd.oai.openapi+json"
@@ -70,6 +70,7 @@ class Form:
 PictureForm = Form("PictureForm")
 PicturesForm = Form("PicturesForm", several=True)
 UploadForm = Form("UploadForm", UploadFields)
+PlacedForm = Form("PlacedForm", PlacedFields)
 SearchForm = Form("SearchForm", SearchFields)
 
 Body = Form | type[Any]

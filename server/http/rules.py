@@ -54,6 +54,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("DELETE", "/v1/products/{product_id}"): _WRITE,
     ("POST", "/v1/products:batch"): _WRITE,
     ("POST", "/v1/products/{product_id}/media"): _WRITE,
+    ("PUT", "/v1/media/{media_id}"): _WRITE,
+    ("PATCH", "/v1/media/{media_id}"): _WRITE,
     ("GET", "/v1/media/{media_id}"): _READ,
     ("DELETE", "/v1/media/{media_id}"): _WRITE,
     ("GET", "/v1/media/{media_id}/duplicates"): _READ,

@@ -155,6 +155,26 @@ class UploadFields(_Request, frozen=True):
     client_id: ClientId | None = None
 
 
+# Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
+ProductId = Annotated[
+    str, msgspec.Meta(description="The product's id.", extra_json_schema={"pattern": f"^{ID_PATTERN}$"})
+]
+
+
+class PlacedFields(_Request, frozen=True):
+    """The fields beside the `file` of a picture that is put under an id."""
+
+    product_id: ProductId | None = None
+    client_id: ClientId | None = None
+
+
+class MediaPatch(_Request, frozen=True):
+    """What of a media can be changed, as a JSON merge patch: what is left out stays."""
+
+    product_id: ProductId | msgspec.UnsetType = msgspec.UNSET
+    client_id: ClientId | None = None
+
+
 ThumbnailUrl = Annotated[
     str,
     msgspec.Meta(
@@ -239,12 +259,6 @@ class ProductRequest(_Request, frozen=True):
     is_active: bool = True
     attributes: Annotated[Attributes, msgspec.Meta(max_length=100)] = {}
     client_id: ClientId | None = None
-
-
-# Which ids there can be is checked where each item is looked at, whose error has a sentence of our own.
-ProductId = Annotated[
-    str, msgspec.Meta(description="The product's id.", extra_json_schema={"pattern": f"^{ID_PATTERN}$"})
-]
 
 
 class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):

@@ -28,10 +28,12 @@ from server.preprocessing import formats
 
 QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
-# A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it.
+# The picture of a media whose id the server has made does not change as a rule, nor does its thumbnail.
 _KEPT_SECONDS = 86_400
 _HEADERS = {
-    "Cache-Control": "How long the picture may be kept: it never changes. Not beyond the time of a signed address.",
+    "Cache-Control": "How long the picture may be kept, not beyond the time of a signed address; `no-cache` for that of "
+    "a media whose id its caller chose, under which there may be another one by now.",
+    "ETag": "What the bytes are, where their SHA-256 is known.",
     "X-Content-Type-Options": "`nosniff`: it is a picture, whatever its bytes look like.",
 }
 # In a signed address; see `signed_for`.
@@ -150,7 +152,10 @@ async def get_duplicates(
         MediaNotFound,
         *STORED_PICTURE,
         SignatureInvalid,
-        answers={200: ("The thumbnail.", {"image/webp": bytes})},
+        answers={
+            200: ("The thumbnail.", {"image/webp": bytes}),
+            304: ("The caller has it already, by its If-None-Match.", {}),
+        },
         query=_SIGNED,
         headers=_HEADERS,
     ),
@@ -165,8 +170,12 @@ async def get_thumbnail(
     """
     call = call_of(request)
     await require_found(services.catalogue, call.client_id, media_id, call.principal)
-    thumbnail = await services.librarian.thumbnail(call.client_id, media_id)
-    return Response(thumbnail, media_type="image/webp", headers=_picture_headers(request))
+    media = await services.catalogue.get_media(call.client_id, media_id)
+    headers = _picture_headers(request, media, "-thumbnail")
+    if _has_it(request, headers):
+        return Response(b"", media_type="image/webp", status_code=304, headers=headers)
+    thumbnail = await services.librarian.thumbnail(media)
+    return Response(thumbnail, media_type="image/webp", headers=headers)
 
 
 @get(
@@ -182,7 +191,6 @@ async def get_thumbnail(
         query=_SIGNED,
         headers={
             **_HEADERS,
-            "ETag": "The SHA-256 of the bytes, where that is known.",
             "Content-Disposition": "The media's id as a file name.",
         },
     ),
@@ -196,11 +204,9 @@ async def get_file(
     The address that answers have as `fileUrl` needs no key. Ranges are not served.
     """
     media = await services.catalogue.get_media(call_of(request).client_id, media_id)
-    headers = _picture_headers(request)
-    if media.content_digest is not None:
-        headers["ETag"] = f'"{media.content_digest.hex()}"'
-        if _has_it(request, headers["ETag"]):
-            return Response(None, status_code=304, headers=headers)
+    headers = _picture_headers(request, media)
+    if _has_it(request, headers):
+        return Response(None, status_code=304, headers=headers)
     # The type is what the bytes were when they came; of rows that others wrote, only what no browser runs is repeated.
     known = formats.of_content_type(media.content_type)
     name = _UNSAFE_IN_NAME.sub("_", media.id)[:_LONGEST_NAME]
@@ -210,20 +216,32 @@ async def get_file(
     return Response(data, media_type=known.content_type if known else RAW, headers=headers)
 
 
-def _picture_headers(request: Request) -> dict[str, str]:
-    """Of a picture: for this caller alone, to be kept for a day, and nothing but a picture to any browser."""
+def _picture_headers(request: Request, media: rows.Media, form: str = "") -> dict[str, str]:
+    """Of a picture: for this caller alone, to be kept for a day, and nothing but a picture to any browser.
+
+    `form`: of the picture, for its ETag.
+    """
     left = signed_seconds(request)
     kept = _KEPT_SECONDS if left is None else min(_KEPT_SECONDS, int(left))
     headers = {
-        "Cache-Control": f"private, max-age={kept}, immutable",
+        "Cache-Control": f"private, max-age={kept}, immutable" if _is_first(media) else "private, no-cache",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
+    if media.content_digest is not None:
+        headers["ETag"] = f'"{media.content_digest.hex()}{form}"'
     # An address that is signed was made to be shown by the pages of a shop.
     return {**headers, **EMBEDDABLE} if left is not None else headers
 
 
-def _has_it(request: Request, etag: str) -> bool:
+def _is_first(media: rows.Media) -> bool:
+    """Whether a media has the picture that it was made with under an id of the server's: its bytes have that name."""
+    return f"/{media.id}." in media.s3_key
+
+
+def _has_it(request: Request, headers: Mapping[str, str]) -> bool:
     """Whether the caller's If-None-Match names the ETag of what it asks for."""
+    if (etag := headers.get("ETag")) is None:
+        return False
     named = [one.strip().removeprefix("W/") for one in request.headers.get("If-None-Match", "").split(",")]
     return etag in named or "*" in named
