@@ -83,7 +83,9 @@ class Batches:
         self._runner = runner
         self._turns = Turns(1, _PATIENCE_SECONDS)
 
-    async def apply(self, client_id: str, changes: Sequence[Change | TwinlensError], *, atomic: bool = False) -> Applied:
+    async def apply(
+        self, client_id: str, changes: Sequence[Change | TwinlensError], *, atomic: bool = False
+    ) -> Applied:
         """Apply changes in their order; an error in the place of one is what it comes to.
 
         A change sees what those before it have done, also of the same product. With `atomic`, all of them are made or

@@ -119,7 +119,9 @@ class Placing:
                     if there is None:
                         raise MediaNotFound
                     if digest is not None and there.digest != digest:
-                        raise CatalogueConflict("This media was given another picture at this moment; please try again.")
+                        raise CatalogueConflict(
+                            "This media was given another picture at this moment; please try again."
+                        )
                     row = {
                         "client_id": client_id,
                         "key": there.key,

@@ -194,9 +194,7 @@ async def read_text(request: Request, *, kinds: Sequence[str] = (JSON,), most: i
     return body
 
 
-def decoded_json(
-    text: bytearray, kind: type[Fields], large: Callable[[Fields], msgspec.Raw] | None = None
-) -> Fields:
+def decoded_json(text: bytearray, kind: type[Fields], large: Callable[[Fields], msgspec.Raw] | None = None) -> Fields:
     """JSON as `kind`. `large`: a member of it that is read later, and may be megabytes.
 
     Raises MalformedRequest, BadParameter.

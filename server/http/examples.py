@@ -94,16 +94,18 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             ),
             "atomic": Example(
                 "All or nothing",
-                {"items": [{"op": "upsert", "id": PRODUCT, "name": "Red running shoe"}], "atomic": True, "clientId": CLIENT},
+                {
+                    "items": [{"op": "upsert", "id": PRODUCT, "name": "Red running shoe"}],
+                    "atomic": True,
+                    "clientId": CLIENT,
+                },
             ),
         }
     },
     "addMedia": {MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})}},
     "putMedia": {
         MULTIPART: {
-            "picture": Example(
-                "A picture of a product", {"file": PICTURE, "productId": PRODUCT, "clientId": CLIENT}
-            )
+            "picture": Example("A picture of a product", {"file": PICTURE, "productId": PRODUCT, "clientId": CLIENT})
         }
     },
     "patchMedia": {

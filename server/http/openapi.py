@@ -434,7 +434,9 @@ def _once(rule: Rule) -> Iterator[Json]:
             "A key of the caller's own, such as a UUID: within 24 hours, the same request with the same key is carried "
             "out once, and answered as the first time."
         )
-        yield _optional(IDEMPOTENCY_HEADER, "header", {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}, said)
+        yield _optional(
+            IDEMPOTENCY_HEADER, "header", {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}, said
+        )
 
 
 def _optional(name: str, place: str, schema: Json, description: str) -> Json:

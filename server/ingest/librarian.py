@@ -195,7 +195,9 @@ class Librarian:
         await self._let_go(*keys)
         return product
 
-    async def apply(self, client_id: str, changes: Sequence[Change | TwinlensError], *, atomic: bool = False) -> Applied:
+    async def apply(
+        self, client_id: str, changes: Sequence[Change | TwinlensError], *, atomic: bool = False
+    ) -> Applied:
         """Apply a batch of changes to products, rows first, as `Batches.apply`."""
         return await self._to_its_end(self._apply(client_id, changes, atomic))
 

@@ -37,9 +37,7 @@ from server.lifespan import Services
     ),
     tags=["media"],
 )
-async def put_media(
-    request: Request, services: NamedDependency[Services], media_id: FromPath[str]
-) -> Response[Media]:
+async def put_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Response[Media]:
     """Make a media under an id of your own (201), or give it another picture or another product (200).
 
     `productId`, in the query or in the form, says whose picture it is. The same bytes again change nothing.

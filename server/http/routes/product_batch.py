@@ -118,7 +118,9 @@ def _refused(text: msgspec.Raw, error: BadParameter) -> _Item:
 
 def _result(item: _Item, outcome: Outcome) -> BatchResult:
     if isinstance(outcome, TwinlensError):
-        return BatchResult(id=item.id, status=status_of(outcome), error=ItemProblem(error=outcome.sentence, code=outcome.code))
+        return BatchResult(
+            id=item.id, status=status_of(outcome), error=ItemProblem(error=outcome.sentence, code=outcome.code)
+        )
     return BatchResult(id=item.id, status=201 if outcome == "created" else 200)
 
 

@@ -243,7 +243,9 @@ def test_the_answer_and_the_write_are_one_transaction(caller: Caller) -> None:
     assert caller.put("k", "Boot").status_code == 200
 
 
-@pytest.mark.parametrize(("given", "kept"), [('"quoted"', "quoted"), (r'"a \"b\""', 'a "b"'), ("7e4-x_y.z:1/2", "7e4-x_y.z:1/2")])
+@pytest.mark.parametrize(
+    ("given", "kept"), [('"quoted"', "quoted"), (r'"a \"b\""', 'a "b"'), ("7e4-x_y.z:1/2", "7e4-x_y.z:1/2")]
+)
 def test_a_key_may_be_quoted_as_the_draft_has_it(caller: Caller, given: str, kept: str) -> None:
     assert caller.put(given).status_code == 201
     assert caller.rows("key") == [(kept,)]

@@ -45,9 +45,7 @@ class Shop:
         return media_id
 
     def patch(self, media_id: str, body: Any, kind: str = "application/merge-patch+json") -> httpx.Response:
-        return self.api.patch(
-            f"/v1/media/{media_id}", params=self.query, json=body, headers={"Content-Type": kind}
-        )
+        return self.api.patch(f"/v1/media/{media_id}", params=self.query, json=body, headers={"Content-Type": kind})
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.api.get(path, params=self.query, headers=headers)
@@ -140,9 +138,9 @@ def test_vectors_of_every_space_are_those_of_the_new_picture(own: tuple[Shop, Pa
     (before,) = run_sql(url, "SELECT revision::text::bigint FROM media")
     shop.put("m", "a", RACCOON)
     assert run_sql(url, "SELECT count(*) FROM twinlens_space_1") == [(1,)]
-    assert run_sql(url, "SELECT (SELECT count(*) FROM twinlens_space_2), (SELECT count(*) FROM twinlens_unreadable)") == [
-        (0, 0)
-    ]
+    assert run_sql(
+        url, "SELECT (SELECT count(*) FROM twinlens_space_2), (SELECT count(*) FROM twinlens_unreadable)"
+    ) == [(0, 0)]
     # Whoever fills that space looks at what is newer than what it has seen.
     assert run_sql(url, "SELECT revision::text::bigint > %s FROM media", [before[0]]) == [(True,)]
 

@@ -271,7 +271,7 @@ def test_each_item_is_in_the_audit(new_shop: NewShop, client_id: str) -> None:
             ("POST /v1/products:batch unknown", "c", 422, "bad_parameter"),
             ("POST /v1/products:batch", None, 404, "product_not_found"),
         ]
-        about = "SELECT DISTINCT \"requestId\" FROM twinlens_audit WHERE status = 201"
+        about = 'SELECT DISTINCT "requestId" FROM twinlens_audit WHERE status = 201'
         assert run_sql(shop.database_url, about) == [("the-batch",)]
 
 
