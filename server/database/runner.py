@@ -12,8 +12,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow
 
-from server.database.failures import translated
 from server.database import once
+from server.database.failures import translated
 from server.database.lent import Lent
 from server.database.outcome import writing
 from server.database.pool import Pool

@@ -57,8 +57,8 @@ def key_of(request: Request) -> str | None:
         key = text if _PLAIN.fullmatch(text) else ""
     if not 0 < len(key) <= LONGEST_KEY:
         raise BadParameter(
-            f"The header {IDEMPOTENCY_HEADER} accepts one key of 1 to {LONGEST_KEY} printable ASCII characters, such as "
-            "a UUID; one with white space or commas in quotes."
+            f"The header {IDEMPOTENCY_HEADER} accepts one key of 1 to {LONGEST_KEY} printable ASCII characters, such "
+            "as a UUID; one with white space or commas in quotes."
         )
     return key
 

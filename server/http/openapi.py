@@ -28,7 +28,7 @@ from server.http.examples import Example
 from server.http.idempotency import IDEMPOTENCY_HEADER, REPLAYED_HEADER
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.rules import ADMIN, Rule, rule_for
-from server.http.wire import ClientId, PlacedFields, Problem, SearchFields, UploadFields
+from server.http.wire import ClientId, ItemProblem, PlacedFields, Problem, SearchFields, UploadFields
 
 VERSION = "3.1.0"
 MEDIA_TYPE = "application/vnd.oai.openapi+json"
@@ -319,8 +319,9 @@ def _components(contracts: Sequence[Contract]) -> Json:
         fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
         schemas |= {**beside, form.name: form.schema(fields)}
     problems: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
-    for problem in problems:
-        schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
+    for problem in (*problems, ItemProblem):
+        if problem.__name__ in schemas:
+            schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
     return {

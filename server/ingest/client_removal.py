@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow, args_row, class_row, scalar_row
@@ -27,12 +27,14 @@ from server.database.failures import translated
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.pool import Pool
 from server.database.queries import Queries
-from server.database.runner import Runner
+from server.database.runner import Runner, Work
 from server.errors import BytesRemain, CatalogueBusy, SweepRefused
 from server.ingest.backups import backup_runs
 from server.ingest.mark import Standing
 from server.ingest.storage import MediaStore
 from server.ingest.sweep import Found, Sweep
+
+T = TypeVar("T")
 
 ROWS_AT_ONCE = 500
 
@@ -218,7 +220,7 @@ class ClientRemoval:
                         await connection.execute(self._queries.composed("drop_index", index=index))
                     await connection.execute(self._queries["forget_indexes"], {"client_id": client_id})
 
-    async def _write(self, work: Callable[[AsyncConnection[TupleRow]], Any]) -> Any:
+    async def _write(self, work: Work[T]) -> T:
         """Run work that writes; where others hold a row of it, again after a while."""
         for _ in range(_BUSY_TRIES):
             try:

@@ -31,8 +31,8 @@ QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 # The picture of a media whose id the server has made does not change as a rule, nor does its thumbnail.
 _KEPT_SECONDS = 86_400
 _HEADERS = {
-    "Cache-Control": "How long the picture may be kept, not beyond the time of a signed address; `no-cache` for that of "
-    "a media whose id its caller chose, under which there may be another one by now.",
+    "Cache-Control": "How long the picture may be kept, not beyond the time of a signed address; `no-cache` for that "
+    "of a media whose id its caller chose, under which there may be another one by now.",
     "ETag": "What the bytes are, where their SHA-256 is known.",
     "X-Content-Type-Options": "`nosniff`: it is a picture, whatever its bytes look like.",
 }

@@ -127,11 +127,12 @@ def _result(item: _Item, outcome: Outcome) -> BatchResult:
 def _note(request: Request, items: list[_Item], results: list[BatchResult] | None) -> None:
     """Have the audit keep each item by itself; `results`: what came of them, where that is known."""
     request.scope["state"][ITEMS] = [
-        AuditedItem(
-            item.op,
-            item.id,
-            result.status if result is not None else None,
-            result.error.code if result is not None and isinstance(result.error, ItemProblem) else None,
-        )
-        for item, result in zip(items, results or [None] * len(items), strict=True)
+        AuditedItem(item.op, item.id)
+        if results is None
+        else AuditedItem(item.op, item.id, results[place].status, _code_of(results[place]))
+        for place, item in enumerate(items)
     ]
+
+
+def _code_of(result: BatchResult) -> str | None:
+    return result.error.code if isinstance(result.error, ItemProblem) else None

@@ -87,12 +87,13 @@ def test_the_product_may_be_named_in_the_form_and_must_be_named_once(shop: Shop)
 
     answer = shop.api.put("/v1/media/m", params=shop.query, files={"file": KEYBOARD}, data={"productId": "b"})
     assert (answer.status_code, answer.json()["productId"]) == (201, "b")
-    for params, data in (
+    wrong: list[tuple[dict[str, Any], dict[str, str]]] = [
         ({}, {}),
         ({"productId": "a"}, {"productId": "b"}),
         ({"productId": ["a", "a"]}, {}),
         ({"productId": "-"}, {}),
-    ):
+    ]
+    for params, data in wrong:
         answer = shop.api.put("/v1/media/m", params=shop.query | params, files={"file": KEYBOARD}, data=data)
         assert (answer.status_code, answer.json()["code"]) == (422, "bad_parameter")
 
@@ -117,7 +118,7 @@ def test_another_picture_takes_the_place_of_the_first(own: tuple[Shop, Path, str
 
 
 def test_a_media_with_an_id_of_the_servers_can_be_given_another_picture(own: tuple[Shop, Path, str]) -> None:
-    shop, folder, url = own
+    shop, folder, _ = own
     media_id = shop.upload("a", KEYBOARD)
     assert "immutable" in shop.get(f"/v1/media/{media_id}/file").headers["cache-control"]
     assert shop.put(media_id, "a", RACCOON).status_code == 200
