@@ -1,8 +1,8 @@
 """Many changes of a client's products at once: each comes to what the single call would have come to, in their order.
 
-All of a batch is one transaction, in which each change has a savepoint, or shares one with its neighbours: those are
-sent together, in one round trip, and one after the other only where one of them fails. So a batch that breaks off has
-changed nothing, and one that was answered has changed all that its answer says.
+All of a batch is one transaction, in which some neighbours share a savepoint: they are sent together, in one round
+trip, and where one of them fails, each half of them is sent again by itself, down to the one that fails. So a batch
+that breaks off has changed nothing, and one that was answered has changed all that its answer says.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _TOGETHER = 50
 # products in another order would wait for each other.
 _PATIENCE_SECONDS = 10.0
 _TRIES = 3  # as of the single call: a twin of the change can leave a statement without a row, or be in its way
+
+_SAVEPOINT, _BACK, _ON = b"SAVEPOINT part", b"ROLLBACK TO part; RELEASE part", b"RELEASE part"
 
 # What one change can bring about, and the others need not suffer for. Whatever else happens ends the transaction.
 _OF_ONE = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError)
@@ -123,72 +125,60 @@ class Batches:
         applied: Applied,
         atomic: bool,
     ) -> None:
-        try:
-            async with connection.transaction():
+        """Apply some neighbours: together, or, where one of them fails, each half by itself."""
+        failure: Exception | None = None
+        for _ in range(_TRIES if len(changes) == 1 else 1):
+            try:
                 done, keys = await self._together(connection, client_id, changes)
-            if not atomic or not any(isinstance(one, TwinlensError) for one in done):
-                applied.outcomes.extend(done)
-                applied.keys.extend(keys)
-                return
-        except (*_OF_ONE, _NotTogether):
-            done = []
-        for place, change in enumerate(changes):
-            outcome = done[place] if done else await self._alone(connection, client_id, change, applied.keys)
-            if atomic and isinstance(outcome, TwinlensError):
-                raise _refusal(len(applied.outcomes), outcome)
-            applied.outcomes.append(outcome)
+            except (*_OF_ONE, _NotTogether) as exc:
+                await connection.execute(_BACK)
+                failure = exc
+                if isinstance(exc, (psycopg.errors.UniqueViolation, _NotTogether)):
+                    continue
+                break
+            await connection.execute(_ON)
+            for outcome in done:
+                _add(outcome, applied, atomic)
+            applied.keys.extend(keys)
+            return
+        if len(changes) == 1 and failure is not None:
+            _add(_translation(failure), applied, atomic)
+            return
+        half = len(changes) // 2
+        for some in (changes[:half], changes[half:]):
+            await self._apply(connection, client_id, some, applied, atomic)
 
     async def _together(
         self, connection: AsyncConnection[TupleRow], client_id: str, changes: Sequence[Change | TwinlensError]
     ) -> tuple[list[Outcome], list[str]]:
-        """Send changes in one go. Raises psycopg's errors, and _NotTogether."""
-        sent: list[tuple[Change | TwinlensError, list[AsyncCursor[TupleRow]]]] = []
+        """Send changes in one go, after a savepoint. Raises psycopg's errors, and _NotTogether."""
+        sent: list[tuple[Change, list[AsyncCursor[TupleRow]]] | TwinlensError] = []
         async with connection.pipeline():
+            await connection.execute(_SAVEPOINT)
             for change in changes:
+                if isinstance(change, TwinlensError):
+                    sent.append(change)
+                    continue
                 cursors = []
-                for name in _STATEMENTS[type(change)] if not isinstance(change, TwinlensError) else ():
+                for name in _STATEMENTS[type(change)]:
                     cursor = connection.cursor(row_factory=tuple_row)
                     await cursor.execute(self._queries[name], _parameters(client_id, change))
                     cursors.append(cursor)
                 sent.append((change, cursors))
         outcomes: list[Outcome] = []
         keys: list[str] = []
-        for change, cursors in sent:
-            if isinstance(change, TwinlensError):
-                outcomes.append(change)
-                continue
-            outcome = await _outcome(change, cursors, keys)
-            if outcome is None:
+        for one in sent:
+            if isinstance(one, TwinlensError):
+                outcomes.append(one)
+            elif (outcome := await _outcome(*one, keys)) is not None:
+                outcomes.append(outcome)
+            else:
                 raise _NotTogether
-            outcomes.append(outcome)
         return outcomes, keys
-
-    async def _alone(
-        self, connection: AsyncConnection[TupleRow], client_id: str, change: Change | TwinlensError, keys: list[str]
-    ) -> Outcome:
-        if isinstance(change, TwinlensError):
-            return change
-        for attempt in range(1, _TRIES + 1):
-            gone: list[str] = []
-            try:
-                async with connection.transaction():
-                    cursors = []
-                    for name in _STATEMENTS[type(change)]:
-                        cursor = connection.cursor(row_factory=tuple_row)
-                        cursors.append(await cursor.execute(self._queries[name], _parameters(client_id, change)))
-                    outcome = await _outcome(change, cursors, gone)
-            except _OF_ONE as exc:
-                if not isinstance(exc, psycopg.errors.UniqueViolation) or attempt == _TRIES:
-                    return _translation(exc)
-                continue
-            if outcome is not None:
-                keys.extend(gone)
-                return outcome
-        return CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
 
 # Of a delete: the product is locked before its media are looked for, as of the single call.
-_STATEMENTS: Mapping[type[Change | TwinlensError], Sequence[str]] = {
+_STATEMENTS: Mapping[type[Change], Sequence[str]] = {
     Upsert: ("put_product",),
     Delete: ("batch_lock_product", "batch_delete_media", "batch_delete_product"),
 }
@@ -198,7 +188,7 @@ def _lock_timeout(seconds: float) -> bytes:
     return f"SET LOCAL lock_timeout = {round(seconds * 1000)}".encode()
 
 
-def _parameters(client_id: str, change: Change | TwinlensError) -> dict[str, Any]:
+def _parameters(client_id: str, change: Change) -> dict[str, Any]:
     if isinstance(change, Upsert):
         return {
             "id": change.id,
@@ -209,7 +199,7 @@ def _parameters(client_id: str, change: Change | TwinlensError) -> dict[str, Any
             "is_active": change.is_active,
             "attributes": Jsonb(dict(change.attributes)),
         }
-    return {"id": getattr(change, "id", None), "client_id": client_id}
+    return {"id": change.id, "client_id": client_id}
 
 
 async def _outcome(change: Change, cursors: Sequence[AsyncCursor[TupleRow]], keys: list[str]) -> Outcome | None:
@@ -224,8 +214,17 @@ async def _outcome(change: Change, cursors: Sequence[AsyncCursor[TupleRow]], key
     return "deleted"
 
 
+def _add(outcome: Outcome, applied: Applied, atomic: bool) -> None:
+    """Add what a change came to. Raises it where it is an error, and all are to be made or none."""
+    if atomic and isinstance(outcome, TwinlensError):
+        raise _refusal(len(applied.outcomes), outcome)
+    applied.outcomes.append(outcome)
+
+
 def _translation(error: Exception) -> TwinlensError:
     """The error in our words, as the single call has it."""
+    if isinstance(error, _NotTogether):
+        return CatalogueConflict("This product was being created or deleted at this moment; please try again.")
     try:
         with translated():
             raise error

@@ -319,9 +319,9 @@ def _components(contracts: Sequence[Contract]) -> Json:
         fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
         schemas |= {**beside, form.name: form.schema(fields)}
     problems: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
-    for problem in (*problems, ItemProblem):
-        if problem.__name__ in schemas:
-            schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
+    for name in (*(problem.__name__ for problem in problems), ItemProblem.__name__):
+        if name in schemas:
+            schemas[name]["properties"]["code"] = _named("ErrorCode")
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
     return {

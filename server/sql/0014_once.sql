@@ -52,6 +52,7 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
         ('twinlens_access', 'SELECT', false),
         ('twinlens_rates', 'SELECT, INSERT, UPDATE, DELETE', false),
         ('twinlens_audit', 'INSERT', false),
+        ('twinlens_feed_rows', 'SELECT, INSERT, UPDATE, DELETE', true),
         ('twinlens_idempotency', 'SELECT, INSERT, UPDATE, DELETE', true)
     UNION ALL
     SELECT 'twinlens_space_' || number, 'SELECT, INSERT', true FROM twinlens_spaces

@@ -1,9 +1,11 @@
 -- Every statement of idempotency.py: a name, a sentence, named parameters.
 
 -- claim --
--- Have a key stand for this request, unless it stands for one already. Waits for nobody.
+-- Have a key stand for this request, unless it stands for one already. Waits for nobody, and not for the disk: a crash
+-- that loses it loses the request as well, since what that commits later cannot be on the disk before.
 INSERT INTO twinlens_idempotency ("clientId", key, fingerprint, until)
-VALUES (%(client_id)s, %(key)s, %(fingerprint)s, now() + %(within)s)
+SELECT %(client_id)s, %(key)s, %(fingerprint)s, now() + %(within)s
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS without_waiting
 ON CONFLICT DO NOTHING
 RETURNING token
 

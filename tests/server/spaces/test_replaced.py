@@ -1,4 +1,4 @@
-"""A picture that is replaced while its media is being embedded for another space never gets the earlier one's vector."""
+"""A media whose picture is replaced while it is embedded for another space never gets the earlier one's vector."""
 
 from __future__ import annotations
 
