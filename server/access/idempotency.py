@@ -52,10 +52,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as it is kept: its status, and its body, which is JSON."""
+    """An answer as it is kept: its status, its body, which is JSON, and its ETag, if it has one."""
 
     status: int
     body: bytes
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class _Known:
     fingerprint: bytes
     status: int | None
     body: bytes | None
+    etag: str | None
     left: float
 
 
@@ -132,7 +134,13 @@ class Ledger:
         """
         cursor = await connection.execute(
             self._queries["keep"],
-            {**_named(claim), "status": answer.status, "body": answer.body, "lasting": LASTING},
+            {
+                **_named(claim),
+                "status": answer.status,
+                "body": answer.body,
+                "etag": answer.etag,
+                "lasting": LASTING,
+            },
         )
         if cursor.rowcount != 1:
             raise IdempotencyKeyInUse
@@ -208,7 +216,7 @@ def _answer_of(known: _Known, fingerprint: bytes) -> Answer:
         raise IdempotencyKeyReused
     if known.status is None or known.body is None:
         raise IdempotencyKeyInUse
-    return Answer(known.status, known.body)
+    return Answer(known.status, known.body, known.etag)
 
 
 def _named(claim: Claim) -> dict[str, Any]:

@@ -33,6 +33,8 @@ BODY_DIGEST = "body_digest"
 
 Made = TypeVar("Made")
 
+_CONDITIONS = ("If-Match", "If-None-Match")
+
 # As it is, a key holds neither white space nor a comma, with which proxies join a header that comes twice.
 _PLAIN = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
@@ -85,12 +87,14 @@ def _digest(parts: Iterable[bytes]) -> bytes:
 
 
 def _fingerprint(request: Request) -> bytes:
-    """SHA-256 of what is asked: the method, the address with its parameters in any order, and what the body says."""
+    """SHA-256 of what is asked: the method, the address with its parameters in any order, on which condition, and what
+    the body says."""
     path = request.scope.get("raw_path") or request.scope["path"].encode()
     query = sorted(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
     parameters = [text.encode() for pair in query for text in pair]
+    conditions = [request.headers.get(name, "").encode("latin-1") for name in _CONDITIONS]
     body: bytes = request.scope["state"].get(BODY_DIGEST, b"")
-    return _digest([request.method.encode(), path, b"%d" % len(query), *parameters, body])
+    return _digest([request.method.encode(), path, b"%d" % len(query), *parameters, *conditions, body])
 
 
 async def answered_once(
@@ -114,7 +118,7 @@ async def answered_once(
     ledger = services.ledger
     claim = await ledger.begin(call.client_id, key, _fingerprint(request), within=max(0.0, call.left))
     if isinstance(claim, Answer):
-        headers = {REPLAYED_HEADER: "true"}
+        headers = {REPLAYED_HEADER: "true", **({"ETag": claim.etag} if claim.etag is not None else {})}
         return Response(claim.body, status_code=claim.status, media_type="application/json", headers=headers)
     mine: Claim = claim
 
@@ -140,4 +144,4 @@ async def answered_once(
 
 
 def _kept(response: Response[Any]) -> Answer:
-    return Answer(response.status_code or 200, msgspec.json.encode(response.content))
+    return Answer(response.status_code or 200, msgspec.json.encode(response.content), response.headers.get("ETag"))

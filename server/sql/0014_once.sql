@@ -10,6 +10,7 @@ CREATE TABLE twinlens_idempotency (
     token uuid NOT NULL DEFAULT gen_random_uuid(),    -- of the request that may write the answer
     status smallint,    -- of the answer; NULL: the request is under way
     body bytea CHECK (octet_length(body) <= 4000000),
+    etag text,
     -- The row counts until then. Of a request that is under way, that is after its deadline: whoever comes then takes its
     -- place, and the first one, should it go on after all, writes nothing any more.
     until timestamptz NOT NULL,

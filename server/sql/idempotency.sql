@@ -11,21 +11,22 @@ RETURNING token
 
 -- known --
 -- What a key stands for, and whether that counts still; `left`: for how many seconds.
-SELECT fingerprint, status, body, extract(epoch FROM until - now())::float8 AS left
+SELECT fingerprint, status, body, etag, extract(epoch FROM until - now())::float8 AS left
 FROM twinlens_idempotency
 WHERE "clientId" = %(client_id)s AND key = %(key)s
 
 -- take_over --
 -- Have a key stand for this request in place of one whose time is over.
 UPDATE twinlens_idempotency
-SET fingerprint = %(fingerprint)s, token = DEFAULT, status = NULL, body = NULL, until = now() + %(within)s
+SET fingerprint = %(fingerprint)s, token = DEFAULT, status = NULL, body = NULL, etag = NULL,
+    until = now() + %(within)s
 WHERE "clientId" = %(client_id)s AND key = %(key)s AND until <= now()
 RETURNING token
 
 -- keep --
 -- Keep the answer to the request that the key stands for; no row where another one has taken its place.
 UPDATE twinlens_idempotency
-SET status = %(status)s, body = %(body)s, until = now() + %(lasting)s
+SET status = %(status)s, body = %(body)s, etag = %(etag)s, until = now() + %(lasting)s
 WHERE "clientId" = %(client_id)s AND key = %(key)s AND token = %(token)s AND status IS NULL
 
 -- release --

@@ -21,7 +21,7 @@ from tests.support.databases import run_sql
 pytestmark = pytest.mark.anyio
 
 ASKED, OTHER = (hashlib.sha256(text).digest() for text in (b"this", b"that"))
-DONE = Answer(201, b'{"id":"shoe"}')
+DONE = Answer(201, b'{"id":"shoe"}', '"65f0c1a9"')
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_bytes_that_are_there_already_are_an_answer_that_is_kept_as_well(caller:
         {"path": "/v1/products/boot"},
         {"method": "DELETE", "json": None},
         {"params": {"verbose": "1"}},
+        {"headers": {"If-Match": '"65f0c1a9"'}},
     ],
 )
 def test_a_key_that_came_with_another_request_is_422(caller: Caller, other: dict[str, Any]) -> None:
