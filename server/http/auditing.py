@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from server.access.audit import Entry
 from server.access.keys import id_of
 from server.access.scopes import Principal
-from server.errors import TwinlensError
+from server.errors import OutcomeUnknown, TwinlensError
 from server.http.addresses import caller_of
 from server.http.authorising import presented_key
 from server.http.request import CLIENT, CODE, ITEMS, OBJECTS, PRINCIPAL, AuditedItem
@@ -83,7 +83,7 @@ async def _keep(scope: HTTPScope, at: datetime, status: int | None) -> None:
 
 
 def _entries(services: Services, scope: HTTPScope, at: datetime, status: int | None) -> list[Entry]:
-    """The entry of a request, or of each item of a batch that was looked at and not refused as a whole."""
+    """The entry of a request, or of each item of a batch that was not refused as a whole."""
     state: Mapping[str, Any] = scope["state"]
     presented = _presented(scope)
     principal: Principal | None = state.get(PRINCIPAL) or _refused(services, presented)
@@ -100,7 +100,8 @@ def _entries(services: Services, scope: HTTPScope, at: datetime, status: int | N
         request_id=state.get("request_id"),
     )
     items: Sequence[AuditedItem] = state.get(ITEMS, ())
-    if not items or _refused_all(status):
+    # An error has changed nothing of any item, but for one.
+    if not items or entry.code not in (None, OutcomeUnknown.code):
         return [entry]
     return [
         replace(

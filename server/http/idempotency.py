@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 from server.access.idempotency import LONGEST_KEY, Answer, Claim
 from server.database import once, outcome
 from server.errors import BadParameter, OutcomeUnknown
-from server.http.request import Call, Request
+from server.http.request import ITEMS, Call, Request
 from server.lifespan import Services
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
@@ -118,6 +118,7 @@ async def answered_once(
     ledger = services.ledger
     claim = await ledger.begin(call.client_id, key, _fingerprint(request), within=max(0.0, call.left))
     if isinstance(claim, Answer):
+        request.scope["state"].pop(ITEMS, None)  # nothing was done to them now
         headers = {REPLAYED_HEADER: "true", **({"ETag": claim.etag} if claim.etag is not None else {})}
         return Response(claim.body, status_code=claim.status, media_type="application/json", headers=headers)
     mine: Claim = claim

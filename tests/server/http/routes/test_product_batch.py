@@ -259,17 +259,21 @@ def test_each_item_is_in_the_audit(new_shop: NewShop, client_id: str) -> None:
         batch.send(upsert("a"), delete("b"), {"op": "rename", "id": "c"}, headers={"X-Request-Id": "the-batch"})
         batch.send(upsert("a"), delete("b"), atomic=True)
         batch.send(*[upsert("z")] * 1001)
+        for _ in range(2):
+            batch.send(upsert("a"), headers={"Idempotency-Key": "k"})
 
         def found() -> list[tuple[Any, ...]]:
             asked = 'SELECT action, object, status, code FROM twinlens_audit WHERE "clientId" = %s ORDER BY id'
             return run_sql(shop.database_url, asked, [client_id])
 
-        until(lambda: len(found()) == 4)
+        until(lambda: len(found()) == 6)
         assert found() == [
             ("POST /v1/products:batch upsert", "a", 201, None),
             ("POST /v1/products:batch delete", "b", 404, "product_not_found"),
             ("POST /v1/products:batch unknown", "c", 422, "bad_parameter"),
             ("POST /v1/products:batch", None, 404, "product_not_found"),
+            ("POST /v1/products:batch upsert", "a", 200, None),
+            ("POST /v1/products:batch", None, 200, None),  # the answer was given again, and nothing was done
         ]
         about = 'SELECT DISTINCT "requestId" FROM twinlens_audit WHERE status = 201'
         assert run_sql(shop.database_url, about) == [("the-batch",)]
