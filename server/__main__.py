@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from server.commands import (
     audit,
     backup,
+    clients,
     doctor,
     dump,
     duplicates,
@@ -131,6 +132,9 @@ COMMANDS = {
         "list the pictures that a client's catalogue holds more than once",
         _with_database(duplicates.run),
         duplicates.add_arguments,
+    ),
+    "clients": Command(
+        "list the clients with what they have, or remove one", _with_database(clients.run), clients.add_arguments
     ),
     "limits": Command(
         "list the limits of clients, set a client's, clear them", _with_database(limits.run), limits.add_arguments

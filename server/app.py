@@ -29,7 +29,18 @@ from server.http.methods import heads
 from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.paths import by_raw_path, with_ids
-from server.http.routes import embeddings, health, media, page, product_lists, products, schema, search
+from server.http.routes import (
+    embeddings,
+    health,
+    media,
+    media_placing,
+    page,
+    product_batch,
+    product_lists,
+    products,
+    schema,
+    search,
+)
 from server.http.security import secured
 from server.http.shedding import shedding
 from server.lifespan import Services, open_services
@@ -49,7 +60,10 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     products.get_product,
     products.delete_product,
     product_lists.list_media,
+    product_batch.batch_products,
     media.add_media,
+    media_placing.put_media,
+    media_placing.patch_media,
     media.get_media,
     media.delete_media,
     media.get_duplicates,

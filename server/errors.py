@@ -129,6 +129,12 @@ class UrlRefused(BadParameter):
     code = "url_refused"
 
 
+class IdempotencyKeyReused(BadParameter):
+    """This Idempotency-Key came with another request in the last 24 hours: give each request a key of its own."""
+
+    code = "idempotency_key_reused"
+
+
 class MalformedRequest(TwinlensError):
     """The body of the request cannot be read."""
 
@@ -281,6 +287,19 @@ class PreconditionFailed(TwinlensError):
     """The product is not what the request expects (If-Match, If-None-Match): read it again, and decide anew."""
 
     code = "precondition_failed"
+
+
+class PictureTaken(CatalogueConflict):
+    """Another media of this product has these bytes."""
+
+    code = "picture_taken"
+
+
+class IdempotencyKeyInUse(CatalogueConflict):
+    """The first request with this Idempotency-Key is under way: ask again for its answer."""
+
+    code = "idempotency_key_in_use"
+    retry_after = 1.0
 
 
 class SpaceMismatch(CatalogueConflict):

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from server import __version__
 from server.access.exact import ExactLimiter
+from server.access.idempotency import Ledger
 from server.access.keyring import Keyring
 from server.access.limits import Limiter, LocalLimiter, limits_of
 from server.access.terms import Terms
@@ -97,6 +98,7 @@ class Services:
     keyring: Keyring
     terms: Terms
     trail: Trail
+    ledger: Ledger
     health: Health
     tracer: Tracer | None
 
@@ -167,6 +169,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         trail = Trail(Runner(pool), days=settings.audit_days)
         background.begin(trail.run(), "audit")
         background.close_beside(trail.close)
+        ledger = Ledger(Runner(pool))
+        background.close_beside(ledger.close)
         background.begin(watch(store, _STORE_EACH_SECONDS), "store")
         background.begin(engine.pulse.run(), "pulse")
         disks = stack.enter_context(disks_of(settings, store))
@@ -187,6 +191,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             census = Census(Runner(owners), space, on_counted=metrics.counted, on_indexes=metrics.indexes_seen)
             background.begin(census.run(), "sizes")
             background.begin(trail.forget(Runner(owners)), "old audit")
+            background.begin(ledger.forget(Runner(owners)), "old idempotency keys")
             maintenance = Maintenance(
                 owners, space, embedder, store, direct=direct, own=standing.own, on_reread=metrics.reread
             )
@@ -208,6 +213,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             keyring=keyring,
             terms=terms,
             trail=trail,
+            ledger=ledger,
             health=health,
             tracer=tracer,
         )

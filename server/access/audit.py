@@ -114,8 +114,15 @@ def record(
 
     `action`: such as `keys create`; `key_id`: the key that it was done to. Raises psycopg's errors.
     """
-    entry = Entry(action=action, operator=operator(), client_id=client_id, key_id=key_id, object=object)
+    entry = of_operator(action, client_id=client_id, key_id=key_id, object=object)
     connection.execute(_QUERIES["add"], columns([entry]))
+
+
+def of_operator(
+    action: str, *, client_id: str | None = None, key_id: str | None = None, object: str | None = None
+) -> Entry:
+    """The entry of a command of the operator's."""
+    return Entry(action=action, operator=operator(), client_id=client_id, key_id=key_id, object=object)
 
 
 def operator() -> str:

@@ -123,7 +123,7 @@ def _weight(data: bytes) -> float:
     return 1 + len(data) / _BYTES_THAT_WEIGH_ONE
 
 
-async def digest_of(data: bytes) -> bytes:
+async def digest_of(data: bytes | bytearray) -> bytes:
     """SHA-256 of a picture's bytes: equal for the very same file only, not for one that looks like it."""
     if len(data) <= _HASHED_AT_ONCE_BYTES:
         return hashlib.sha256(data).digest()

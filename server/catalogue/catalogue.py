@@ -17,10 +17,12 @@ from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row, kwargs_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from server.catalogue.batches import Batches
 from server.catalogue.filters import MOST_ATTRIBUTES, Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
 from server.catalogue.lists import Lists
+from server.catalogue.placing import Placing
 from server.catalogue.rows import (
     ANYTHING,
     MOST_MATCHES,
@@ -92,6 +94,8 @@ class Catalogue:
         queries = queries.including("product_api_id", "media_api_id")
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
         self.lists = Lists(self._runner, self._queries)
+        self.placing = Placing(self._queries, self._runner, self._turns, space)
+        self.batches = Batches(self._queries, self._runner)
         self.searcher = Searcher(
             self._queries,
             self._runner,
@@ -128,7 +132,7 @@ class Catalogue:
             "sku": sku,
             "is_active": is_active,
             "attributes": Jsonb(dict(attributes or {})),
-            **_expected(expected),
+            **expected.parameters,
         }
 
         async def put(connection: AsyncConnection[TupleRow]) -> tuple[Product, bool]:
@@ -142,7 +146,7 @@ class Catalogue:
             raise CatalogueConflict("This product was being created or deleted at this moment; please try again.")
 
         async with self._turns.turn((client_id, "product", product_id)):
-            return await self._runner.write(put, "put_product", client=client_id)
+            return await self._runner.write(put, "put_product", client=client_id, answers=_itself)
 
     async def patch_product(
         self, client_id: str, product_id: str, patch: ProductPatch, *, expected: Expected = ANYTHING
@@ -157,7 +161,7 @@ class Catalogue:
             "attributes": Jsonb(dict(patch.attributes)),
             "id": product_id,
             "client_id": client_id,
-            **_expected(expected),
+            **expected.parameters,
         }
 
         async def change(connection: AsyncConnection[TupleRow]) -> Product:
@@ -175,7 +179,7 @@ class Catalogue:
             return changed
 
         async with self._turns.turn((client_id, "product", product_id)):
-            return await self._runner.write(change, "patch_product", client=client_id)
+            return await self._runner.write(change, "patch_product", client=client_id, answers=_itself)
 
     async def get_product(self, client_id: str, product_id: str) -> Product:
         """Raises ProductNotFound."""
@@ -184,31 +188,33 @@ class Catalogue:
             raise ProductNotFound
         return found[0]
 
-    async def delete_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> list[str]:
-        """Delete a product with its media; gives the keys under which their bytes and thumbnails are stored.
+    async def delete_product(
+        self, client_id: str, product_id: str, *, expected: Expected = ANYTHING
+    ) -> tuple[Product, list[str]]:
+        """Delete a product with its media; gives what it was, and the keys of their bytes and thumbnails in the store.
 
         Raises ProductNotFound, PreconditionFailed.
         """
         parameters = {"id": product_id, "client_id": client_id}
 
-        async def delete(connection: AsyncConnection[TupleRow]) -> list[str]:
+        async def delete(connection: AsyncConnection[TupleRow]) -> tuple[Product, list[str]]:
             async with connection.transaction():
-                locked = await (
-                    await connection.execute(self._queries["lock_product_for_delete"], parameters)
-                ).fetchone()
-                if locked is None:
+                locked = connection.cursor(row_factory=kwargs_row(_locked))
+                await locked.execute(self._queries["lock_product_for_delete"], parameters)
+                if (found := await locked.fetchone()) is None:
                     raise ProductNotFound
-                if expected.absent or (expected.versions is not None and locked[1] not in expected.versions):
+                product, key = found
+                if expected.absent or (expected.versions is not None and product.updated_at not in expected.versions):
                     raise PreconditionFailed
-                found = {"client_id": client_id, "key": locked[0]}
+                row = {"client_id": client_id, "key": key}
                 cursor = connection.cursor(row_factory=dict_row)
-                gone = await (await cursor.execute(self._queries["delete_product_media"], found)).fetchall()
-                await connection.execute(self._queries["delete_product"], found)
+                gone = await (await cursor.execute(self._queries["delete_product_media"], row)).fetchall()
+                await connection.execute(self._queries["delete_product"], row)
             keys = [media[key] for media in gone for key in ("s3_key", "thumbnail_key")]
-            return [key for key in keys if key is not None]
+            return product, [key for key in keys if key is not None]
 
         async with self._turns.turn((client_id, "product", product_id)):
-            return await self._runner.write(delete, "delete_product", client=client_id)
+            return await self._runner.write(delete, "delete_product", client=client_id, answers=_product_of)
 
     # --- media -------------------------------------------------------------------------------------------------------
 
@@ -253,7 +259,7 @@ class Catalogue:
             return stored, added is not None
 
         async with self._turns.turn((media.client_id, "product", media.product_id)):
-            return await self._runner.write(add, "add_media", client=media.client_id)
+            return await self._runner.write(add, "add_media", client=media.client_id, answers=_itself)
 
     async def find_media_by_digest(self, client_id: str, product_id: str, digest: Digest) -> Media | None:
         """The media of the product whose bytes have this SHA-256."""
@@ -263,10 +269,15 @@ class Catalogue:
 
     async def get_media(self, client_id: str, media_id: str) -> Media:
         """Raises MediaNotFound."""
-        found = await self._read("get_media", {"id": media_id, "client_id": client_id}, class_row(Media))
-        if not found:
+        found = await self.find_media(client_id, media_id)
+        if found is None:
             raise MediaNotFound
-        return found[0]
+        return found
+
+    async def find_media(self, client_id: str, media_id: str) -> Media | None:
+        """The media; None where there is none."""
+        found = await self._read("get_media", {"id": media_id, "client_id": client_id}, class_row(Media))
+        return found[0] if found else None
 
     async def delete_media(self, client_id: str, media_id: str) -> Media:
         """Delete a media with its vectors; gives what it was. Raises MediaNotFound."""
@@ -280,7 +291,7 @@ class Catalogue:
             return gone
 
         async with self._turns.turn((client_id, "media", media_id)):
-            return await self._runner.write(delete, "delete_media", client=client_id)
+            return await self._runner.write(delete, "delete_media", client=client_id, answers=_itself)
 
     async def media_vector(self, client_id: str, media_id: str) -> MediaVector | None:
         """The media's vector in this space, as it is stored; None when it has none."""
@@ -343,22 +354,26 @@ class Catalogue:
         return await self._runner.fetch(statement, parameters, row_factory, name, client=client_id)
 
 
-def _expected(expected: Expected) -> dict[str, Any]:
-    """The parameters of a statement that looks whether the product is what is expected."""
-    versions = None if expected.versions is None else list(expected.versions)
-    return {
-        "versions": versions,
-        "present": expected.present or versions is not None,
-        "absent": expected.absent,
-    }
-
-
 def _vector(embedding: HalfVector, blank: bool) -> MediaVector:
     return MediaVector(embedding.to_numpy().astype(np.float32), blank)
 
 
 def _put(*, created: bool, **product: Any) -> tuple[Product, bool]:
     return Product(**product), created
+
+
+def _locked(*, key: str, **product: Any) -> tuple[Product, str]:
+    """A product, and its id in the database."""
+    return Product(**product), key
+
+
+def _itself(made: object) -> object:
+    """What is written is what the answer is made of."""
+    return made
+
+
+def _product_of(deleted: tuple[Product, list[str]]) -> Product:
+    return deleted[0]
 
 
 def _kept(*, key: str, **media: Any) -> tuple[Media, str]:

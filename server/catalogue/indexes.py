@@ -25,7 +25,7 @@ from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow, class_row, scalar_row
 
-from server.catalogue.rows import DEFAULT_LIMIT, SpaceRow
+from server.catalogue.rows import DEFAULT_LIMIT, SpaceRow, table_of
 from server.database.connections import Direct, connection_of_its_own
 from server.database.locks import LOCK_INDEXES, LOCKS
 from server.database.queries import Queries
@@ -117,6 +117,16 @@ def effort(ef_search: int) -> dict[str, str]:
     return {"enable_sort": "off", "hnsw.ef_search": str(ef_search), "hnsw.iterative_scan": "relaxed_order"}
 
 
+def index_name(space: int, client_id: str) -> str:
+    """The name of a client's own index in the space with this number."""
+    # A client's id can be longer than a name in PostgreSQL may be.
+    return _prefix(space) + hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def _prefix(space: int) -> str:
+    return f"{table_of(space)}_hnsw_"
+
+
 class Indexes:
     """The indexes of one space. `recall`: the mean recall@24 that a search through an index must reach, below 1."""
 
@@ -128,12 +138,11 @@ class Indexes:
         self._maintained_at: int | None = None
 
     def name_of(self, client_id: str) -> str:
-        # A client's id can be longer than a name in PostgreSQL may be.
-        return self._prefix + hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        return index_name(self._space.number, client_id)
 
     @property
     def _prefix(self) -> str:
-        return f"{self._space.table}_hnsw_"
+        return _prefix(self._space.number)
 
     async def listed(self, connection: AsyncConnection[TupleRow]) -> list[Index]:
         """The indexes that exist, complete or not."""

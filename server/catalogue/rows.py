@@ -83,6 +83,12 @@ class Expected:
     def anything(self) -> bool:
         return self.versions is None and not self.present and not self.absent
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As `put_product` and `patch_product` take it."""
+        versions = None if self.versions is None else list(self.versions)
+        return {"versions": versions, "present": self.present or versions is not None, "absent": self.absent}
+
 
 ANYTHING = Expected()
 

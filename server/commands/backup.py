@@ -9,9 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from server.access.audit import record
 from server.backup.backup import Made, make
-from server.database.connections import direct_of
+from server.database.connections import connect, direct_of
 from server.database.migrations import require_same_database
+from server.errors import DatabaseUnusable
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
 from server.settings import Settings
@@ -44,6 +46,7 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
         show=partial(Progress, sys.stderr),
         say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
     )
+    _record(settings, arguments.file, url)
     print(settings.printable(_sentence(arguments.file, made)), file=sys.stderr if arguments.json else sys.stdout)
     failed = made.copied.missing + made.copied.changed
     if failed:
@@ -51,6 +54,15 @@ def run(settings: Settings, arguments: argparse.Namespace, url: str) -> int:
     if arguments.json:
         print(msgspec.json.encode(_described(arguments.file, made)).decode())
     return 1 if failed else 0
+
+
+def _record(settings: Settings, path: Path, url: str) -> None:
+    """Have the audit say that the catalogue was copied. The backup is whole, whatever comes of that."""
+    try:
+        with connect(url) as connection:
+            record(connection, "backup", object=str(path.absolute()))
+    except DatabaseUnusable as exc:
+        print(settings.printable(f"The audit has no entry of this backup. {exc.sentence}"), file=sys.stderr)
 
 
 def _sentence(path: Path, made: Made) -> str:

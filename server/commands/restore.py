@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from server.access.audit import record
 from server.backup.archive import Archive
 from server.backup.manifest import Manifest
 from server.backup.restore import Restored, check, restore
 from server.commands.serve import open_database
 from server.database import isolation
-from server.database.connections import direct_of
+from server.database.connections import connect, direct_of
 from server.database.migrations import require_same_database
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
@@ -48,6 +49,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             direct = direct_of(settings, url)
             require_same_database(direct.url, url)
             restored = restore(direct, store, archive, manifest, with_media=with_media, show=show, say=say)
+            with connect(url) as connection:
+                record(connection, "restore", object=str(arguments.file.absolute()))
             isolated = isolation.arrange(url, settings.serving_url)
     lines = [_sentence(manifest, restored), isolated.sentence, *isolated.statements]
     lines += _what_to_do(manifest, store, with_media)

@@ -43,6 +43,8 @@ LOCKS_OF_EMBEDDING = LOCKS + 4
 # With these it is the second in which a transaction began that writes products, counted from the year 2020: the
 # triggers of 0013_products_in_step.sql take the lock, and whoever lists what has changed looks which ones there are.
 LOCKS_OF_PRODUCTS = LOCKS + 13
+# With these it is a hash of the client whose batch of products has the lock to itself.
+LOCKS_OF_BATCHES = LOCKS + 5
 
 SECOND_LOCK_TIMEOUT_SECONDS = 0.3
 """A transaction that holds one lock waits for another one so briefly that in a deadlock it is the one that gives up."""

@@ -57,3 +57,19 @@ def writing() -> Iterator[None]:
         return
     with writes.one():
         yield
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """What is written in this block is none of the request's changes, and nobody need be told that it may be made."""
+    token = _writes.set(None)
+    try:
+        yield
+    finally:
+        _writes.reset(token)
+
+
+def possible() -> bool:
+    """Whether the request at hand may have written anything, as far as somebody watches."""
+    writes = _writes.get()
+    return writes is None or writes.possible

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import BaseRowFactory, TupleRow
 
+from server.database import once
 from server.database.failures import translated
 from server.database.lent import Lent
 from server.database.outcome import writing
@@ -80,8 +81,16 @@ class Runner:
                     _log.warning("a connection to the database died and is replaced: %s", exc)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
-    async def write(self, work: Work[T], name: str = "write", *, client: str | None = None) -> T:
-        """Run work that writes, for this client alone where one is given. `name`: what traces call it.
+    async def write(
+        self,
+        work: Work[T],
+        name: str = "write",
+        *,
+        client: str | None = None,
+        answers: Callable[[T], object] | None = None,
+    ) -> T:
+        """Run work that writes, for this client alone where one is given. `name`: what traces call it. `answers`: what
+        the answer to the request is made of; where it is to be kept (once.py), that is part of the same transaction.
 
         It runs once more when another transaction was in the way and nothing was written.
 
@@ -91,7 +100,12 @@ class Runner:
         runs on a new one. Raises OutcomeUnknown when the connection breaks.
         """
         with of_work(name):
-            return await self._try_to_write(work, client)
+            keeping = once.current() if answers is not None else None
+            if keeping is None or answers is None:
+                return await self._try_to_write(work, client)
+            made = await self._try_to_write(_with_answer(work, answers, keeping), client)
+            keeping.kept = True
+            return made
 
     async def _try_to_write(self, work: Work[T], client: str | None) -> T:
         for attempt in (1, 2):
@@ -136,6 +150,18 @@ class Runner:
     ) -> list[T]:
         """The rows of a statement that only reads, as `read` has it."""
         return await self.read(fetching(statement, parameters, row_factory), name, client=client)
+
+
+def _with_answer(work: Work[T], answers: Callable[[T], object], keeping: once.Once) -> Work[T]:
+    """The work, and that its answer is kept, as one transaction."""
+
+    async def both(connection: AsyncConnection[TupleRow]) -> T:
+        async with connection.transaction():
+            made = await work(connection)
+            await keeping.keep(connection, answers(made))
+        return made
+
+    return both
 
 
 @contextmanager

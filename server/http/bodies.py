@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,9 +15,11 @@ import msgspec
 from litestar.exceptions import InternalServerException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
+from server.batching.embedder import digest_of
 from server.errors import BadParameter, CallerLeft, MalformedRequest, NoPicture, UnsupportedBody, UploadTooLarge
 from server.http.account import account_of
 from server.http.encodings import inflated
+from server.http.idempotency import digest_of_form, has_key, note_body
 from server.http.memory import room_of
 from server.http.request import Request
 from server.http.timing import note_read
@@ -108,6 +110,8 @@ async def read_form(request: Request) -> Form:
     note_read(request.scope)
     if (account := account_of(request.scope)) is not None:
         await account.take_pictures(len(files))
+    if has_key(request):
+        note_body(request, digest_of_form([await digest_of(data) for data in files], fields.items()))
     return Form(files, fields)
 
 
@@ -176,25 +180,45 @@ def read_query(request: Request, kind: type[Fields]) -> Fields:
 
 
 async def read_json(request: Request, kind: type[Fields], *, kinds: Sequence[str] = (JSON,)) -> Fields:
-    """The JSON body as `kind`, under one of these content types.
+    """The JSON body as `kind`, of one of these content types.
 
     Raises UnsupportedBody, UploadTooLarge, MalformedRequest, BadParameter, Overloaded.
+    """
+    return decoded_json(await read_text(request, kinds=kinds, most=_limits_of(request).json), kind)
+
+
+async def read_text(request: Request, *, kinds: Sequence[str] = (JSON,), most: int | None = None) -> bytearray:
+    """The bytes of a JSON body, at most so many, or as many as any body may have.
+
+    Raises UnsupportedBody, UploadTooLarge, MalformedRequest, Overloaded.
     """
     if content_type(request) not in kinds:
         raise UnsupportedBody(f"Send the body as {' or '.join(kinds)}.")
     charset = request.content_type[1].get("charset", "utf-8")
     if charset.strip("\"'").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedBody(f"Send JSON as UTF-8: the charset {_short(charset)} is not read here.")
-    body, most = bytearray(), _limits_of(request).json
+    body = bytearray()
     async for chunk in _stream(request):
         body += chunk
-        if len(body) > most:
+        if most is not None and len(body) > most:
             raise UploadTooLarge(f"A JSON body may have at most {most:,} bytes.")
     note_read(request.scope)
-    text = bytes(body.removeprefix(_BYTE_ORDER_MARK))
+    if body.startswith(_BYTE_ORDER_MARK):
+        del body[: len(_BYTE_ORDER_MARK)]
+    if has_key(request):
+        note_body(request, await digest_of(body))
+    return body
+
+
+def decoded_json(text: bytearray, kind: type[Fields], large: Callable[[Fields], msgspec.Raw] | None = None) -> Fields:
+    """JSON as `kind`. `large`: a member of it that is read later, and may be megabytes.
+
+    Raises MalformedRequest, BadParameter.
+    """
     try:
         decoded = msgspec.json.decode(text, type=kind)
-        _refuse_two_clients(text)
+        # What takes long with a body of megabytes is not done with the member that makes it so long.
+        _refuse_two_clients(text if large is None else text.replace(memoryview(large(decoded)), b"0", 1))
         return decoded
     except msgspec.ValidationError as exc:
         raise BadParameter(plainly(str(exc))) from exc
@@ -202,7 +226,17 @@ async def read_json(request: Request, kind: type[Fields], *, kinds: Sequence[str
         raise MalformedRequest(f"The body is not JSON that can be read: {exc}.") from exc
 
 
-def _refuse_two_clients(text: bytes) -> None:
+def converted(text: msgspec.Raw, kind: Any) -> Any:
+    """A part of a JSON body, of which the whole was decoded, as `kind`. Raises BadParameter."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as exc:
+        raise BadParameter(plainly(str(exc))) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise BadParameter(f"It is not JSON that can be read: {exc}.") from exc
+
+
+def _refuse_two_clients(text: bytearray) -> None:
     """Of a member that is given twice, decoders take one or the other; a gateway may have checked the other one.
 
     Raises BadParameter.

@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.access.keyring import Keyring
 from server.errors import KeysUnknown
+from server.http.idempotency import IDEMPOTENCY_HEADER, REPLAYED_HEADER
 from server.http.problems import REQUEST_ID_HEADER
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.rules import RULES
@@ -31,6 +32,7 @@ HEADERS = (
     "Content-Encoding",
     "If-Match",
     "If-None-Match",
+    IDEMPOTENCY_HEADER,
     DEADLINE_HEADER,
     LANE_HEADER,
     REQUEST_ID_HEADER,
@@ -42,6 +44,7 @@ EXPOSED = (
     "Server-Timing",
     "Retry-After",
     REQUEST_ID_HEADER,
+    REPLAYED_HEADER,
     "RateLimit",
     "RateLimit-Policy",
     "WWW-Authenticate",

@@ -89,9 +89,41 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
         }
     },
     "patchProduct": {MERGE_PATCH: _PATCHES, JSON: _PATCHES},
+    "batchProducts": {
+        JSON: {
+            "changes": Example(
+                "Two products to create or replace, and one to delete",
+                {
+                    "items": [
+                        {"op": "upsert", "id": PRODUCT, "name": "Red running shoe", "sku": "RS-42"},
+                        {"op": "upsert", "id": "bag-7", "name": "Leather bag", "attributes": {"category": "bags"}},
+                        {"op": "delete", "id": "hat-3"},
+                    ],
+                    "clientId": CLIENT,
+                },
+            ),
+            "atomic": Example(
+                "All or nothing",
+                {
+                    "items": [{"op": "upsert", "id": PRODUCT, "name": "Red running shoe"}],
+                    "atomic": True,
+                    "clientId": CLIENT,
+                },
+            ),
+        }
+    },
     "addMedia": {
         MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})},
         JSON: {"url": Example("A picture that the server fetches", {"url": PICTURE_URL, "clientId": CLIENT})},
+    },
+    "putMedia": {
+        MULTIPART: {
+            "picture": Example("A picture of a product", {"file": PICTURE, "productId": PRODUCT, "clientId": CLIENT})
+        }
+    },
+    "patchMedia": {
+        kind: {"move": Example("To another product", {"productId": PRODUCT, "clientId": CLIENT})}
+        for kind in (MERGE_PATCH, JSON)
     },
 }
 """By operation, content type and name: the bodies of requests."""
@@ -168,7 +200,25 @@ ANSWERS: Mapping[str, Example] = {
     "getProduct": _answer("The product, with its only media", _WITH_MEDIA),
     "deleteProduct": _answer("What the product was", _PRODUCT),
     "listMedia": _answer("The last page", wire.MediaPage(media=[_MEDIA], next=None)),
+    "batchProducts": _answer(
+        "One was created, one replaced, and one was not there",
+        wire.BatchAnswer(
+            items=[
+                wire.BatchResult(id=PRODUCT, status=200),
+                wire.BatchResult(id="bag-7", status=201),
+                wire.BatchResult(
+                    id="hat-3",
+                    status=404,
+                    error=wire.ItemProblem(
+                        error="There is no such product in this client's catalogue.", code="product_not_found"
+                    ),
+                ),
+            ]
+        ),
+    ),
     "addMedia": _answer("The media", _MEDIA),
+    "putMedia": _answer("The media", _MEDIA),
+    "patchMedia": _answer("The media", _MEDIA),
     "getMedia": _answer("The media", _MEDIA),
     "deleteMedia": _answer("What the media was", _MEDIA),
     "listDuplicates": _answer("Another media of the same bytes", wire.Duplicates(exact=[_MATCH], near=[], space=SPACE)),

@@ -18,15 +18,17 @@ from litestar.routes import BaseRoute, HTTPRoute
 
 from server import errors
 from server.access.clients import MOST_CHARACTERS_OF_AN_ID
+from server.access.idempotency import LONGEST_KEY
 from server.artifact.grades import GRADES
 from server.batching.fair_queue import LANES
 from server.errors import TwinlensError
 from server.http import examples, problems
 from server.http.bodies import JSON
 from server.http.examples import Example
+from server.http.idempotency import IDEMPOTENCY_HEADER, REPLAYED_HEADER
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.rules import ADMIN, Rule, rule_for
-from server.http.wire import ClientId, Problem, SearchFields, UploadFields
+from server.http.wire import ClientId, ItemProblem, PlacedFields, Problem, SearchFields, UploadFields
 
 VERSION = "3.1.0"
 MEDIA_TYPE = "application/vnd.oai.openapi+json"
@@ -68,6 +70,7 @@ class Form:
 PictureForm = Form("PictureForm")
 PicturesForm = Form("PicturesForm", several=True)
 UploadForm = Form("UploadForm", UploadFields)
+PlacedForm = Form("PlacedForm", PlacedFields)
 SearchForm = Form("SearchForm", SearchFields)
 
 Body = Form | type[Any]
@@ -118,7 +121,7 @@ _STATUSES = {
     403: "Not with this key, or not from the page or by the name that the server was called.",
     401: "No key that is good here, or an address whose signature is wrong or expired.",
     404: "No such thing in this client's catalogue.",
-    409: "It does not fit what the catalogue holds, or the vector is of another space.",
+    409: "It does not fit what the catalogue holds, the vector is of another space, or the same request is under way.",
     412: "The product is not what the request expects.",
     413: "Too large.",
     415: "Not a picture, or not a body that this call reads.",
@@ -236,6 +239,10 @@ _HEADERS = {
         "The limits of this caller: `q` within `w` seconds. Only where there are limits.",
         {"type": "string"},
     ),
+    REPLAYED_HEADER: (
+        "`true` where this answer was given before, to the same request with the same `Idempotency-Key`.",
+        {"type": "string"},
+    ),
     "Retry-After": ("Seconds after which another try is likely to succeed.", {"type": "integer", "minimum": 1}),
 }
 
@@ -293,6 +300,8 @@ def _calls(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, HTTPRouteHan
 def _of_access(method: str, rule: Rule, made: Contract) -> Iterator[type[TwinlensError]]:
     """The errors of a call that are not its handler's: of those who may not call."""
     found: list[type[TwinlensError]] = [errors.HostRefused]
+    if rule.audited:
+        found += (errors.IdempotencyKeyReused, errors.IdempotencyKeyInUse)
     if method not in ("GET", "HEAD"):
         found.append(errors.OriginRefused)
     if not rule.open:
@@ -317,8 +326,9 @@ def _components(contracts: Sequence[Contract]) -> Json:
         fields = beside.pop(form.fields.__name__)["properties"] if form.fields is not None else {}
         schemas |= {**beside, form.name: form.schema(fields)}
     problems: set[type[Problem]] = {Problem}.union(*(one.refused.values() for one in contracts))
-    for problem in problems:
-        schemas[problem.__name__]["properties"]["code"] = _named("ErrorCode")
+    for name in (*(problem.__name__ for problem in problems), ItemProblem.__name__):
+        if name in schemas:
+            schemas[name]["properties"]["code"] = _named("ErrorCode")
     schemas |= {name: {"title": name, "type": "string", "enum": values} for name, values in _ENUMS.items()}
     failures = {error for one in contracts for error in one.errors}
     return {
@@ -381,9 +391,9 @@ def _operation(path: str, handler: HTTPRouteHandler, rule: Rule, made: Contract)
         "tags": list(handler.tags or ()),
         "summary": " ".join(summary.split()),
         "description": " ".join([*description.split(), *_scopes(rule)]),
-        "parameters": list(_parameters(path, made)),
+        "parameters": [*_parameters(path, made), *_once(rule)],
         "requestBody": _request_body(made),
-        "responses": {str(status): answer for status, answer in _responses(made)},
+        "responses": {str(status): answer for status, answer in _responses(rule, made)},
     }
     # Each scheme alone is enough; an empty list says that none is needed.
     security: list[Json] = [] if rule.open else [{scheme: []} for scheme in _SECURITY_SCHEMES]
@@ -428,6 +438,18 @@ def _parameters(path: str, made: Contract) -> Iterator[Json]:
     yield _optional(problems.REQUEST_ID_HEADER, "header", {"type": "string"}, said)
 
 
+def _once(rule: Rule) -> Iterator[Json]:
+    """Every call that changes something takes a key under which it is made once."""
+    if rule.audited:
+        said = (
+            "A key of the caller's own, such as a UUID: within 24 hours, the same request with the same key is carried "
+            "out once, and answered as the first time."
+        )
+        yield _optional(
+            IDEMPOTENCY_HEADER, "header", {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}, said
+        )
+
+
 def _optional(name: str, place: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
 
@@ -444,10 +466,10 @@ def _request_body(made: Contract) -> Json | None:
     }
 
 
-def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
+def _responses(rule: Rule, made: Contract) -> Iterator[tuple[int, Json]]:
     usual = [problems.REQUEST_ID_HEADER, *(["Server-Timing", *_RATE_LIMIT] if made.ours else [])]
     for status, (meaning, contents) in made.answers.items():
-        headers = _header_refs(*usual)
+        headers = _header_refs(*usual, *([REPLAYED_HEADER] if rule.audited else []))
         own = {name: {"description": said, "schema": {"type": "string"}} for name, said in made.headers.items()}
         content = {kind: {"schema": _body(body)} for kind, body in contents.items()}
         if not content:
@@ -460,7 +482,8 @@ def _responses(made: Contract) -> Iterator[tuple[int, Json]]:
     for status, raised in made.statuses.items():
         body = made.refused.get(status, Problem)
         content = {"schema": _body(body), "examples": {error.code: _example_ref(error) for error in raised}}
-        headers = _header_refs(*usual, *(["Retry-After"] if status in (429, 503) else []))
+        waits = status in (429, 503) or errors.IdempotencyKeyInUse in raised
+        headers = _header_refs(*usual, *(["Retry-After"] if waits else []))
         yield status, {"description": _STATUSES[status], "headers": headers, "content": {JSON: content}}
 
 

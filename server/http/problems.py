@@ -142,7 +142,7 @@ def _ours(request: Request, error: errors.TwinlensError) -> Response[Problem]:
             error.line,
             extra={"fields": {"event": event, "status": status, "code": error.code}},
         )
-    if status in (429, 503):
+    if status in (429, 503) or isinstance(error, errors.IdempotencyKeyInUse):
         headers["Retry-After"] = _retry_after(error)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -38,11 +38,26 @@ CLIENT = "client"
 OBJECTS = "objects"
 """Where it has the ids of what a request made, for the audit."""
 
+ITEMS = "items"
+"""Where it has what the audit keeps of each item of a batch."""
+
 CODE = "code"
 """Where it has the code of the error that is its answer."""
 
 MOST_SECONDS = "most_seconds"
 """The option of a handler whose requests have less time than others."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedItem:
+    """An item of a batch, as the audit keeps it."""
+
+    action: str
+    """What is to be done with the object, such as `delete`."""
+    object: str | None
+    status: int | None = None
+    """What came of it; None as long as that is not known."""
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from server.access.clients import DEFAULT_CLIENT, ID_PATTERN
+from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF_AN_ID
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
+from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, Filter
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
@@ -201,6 +202,29 @@ class MediaByUrl(_Request, frozen=True):
     client_id: ClientId | None = None
 
 
+# Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
+ProductId = Annotated[
+    str,
+    msgspec.Meta(
+        description="The product's id.", extra_json_schema={"minLength": 1, "maxLength": MOST_CHARACTERS_OF_AN_ID}
+    ),
+]
+
+
+class PlacedFields(_Request, frozen=True):
+    """The fields beside the `file` of a picture that is put under an id."""
+
+    product_id: ProductId | None = None
+    client_id: ClientId | None = None
+
+
+class MediaPatch(_Request, frozen=True):
+    """What of a media can be changed, as a JSON merge patch: what is left out stays."""
+
+    product_id: ProductId | msgspec.UnsetType = msgspec.UNSET
+    client_id: ClientId | None = None
+
+
 ThumbnailUrl = Annotated[
     str,
     msgspec.Meta(
@@ -310,6 +334,56 @@ class ProductPatch(_Request, frozen=True):
             removed=tuple(name for name, value in named.items() if value is None),
             no_attributes=self.attributes is None,
         )
+
+
+class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):
+    """Create a product, or replace what it is, as `putProduct` does."""
+
+    id: ProductId
+    name: Name
+    sku: Sku | None = None
+    is_active: bool = True
+    attributes: Attributes = {}
+
+
+class DeleteItem(_Request, frozen=True, tag_field="op", tag="delete"):
+    """Delete a product with its media, as `deleteProduct` does."""
+
+    id: ProductId
+
+
+BatchItem = UpsertItem | DeleteItem
+
+
+class BatchRequest(_Request, frozen=True):
+    """Changes of products, which are made in their order, also where several are about one product."""
+
+    items: Annotated[list[BatchItem], msgspec.Meta(max_length=MOST_CHANGES)]
+    atomic: bool = False
+    """Whether all of them are made or none."""
+    client_id: ClientId | None = None
+
+
+class ItemProblem(_Body, frozen=True):
+    """Why an item was refused: the sentence and the code of the single call's error."""
+
+    error: str
+    code: str
+
+
+class BatchResult(_Body, frozen=True):
+    """What came of one item."""
+
+    id: str | None
+    """The product's; null where the item has none."""
+    status: int
+    """The single call's: 200, 201, 404, 409 or 422."""
+    error: ItemProblem | msgspec.UnsetType = msgspec.UNSET
+
+
+class BatchAnswer(_Body, frozen=True):
+    items: list[BatchResult]
+    """In the order of the request."""
 
 
 class Product(_Body, frozen=True):

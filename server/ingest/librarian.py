@@ -11,16 +11,27 @@ from typing import Any, TypeVar
 
 from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
+from server.catalogue.batches import Applied, Change
 from server.catalogue.catalogue import Catalogue
+from server.catalogue.placing import Put
 from server.catalogue.rows import ANYTHING, Expected, Media, NewMedia, Product
 from server.database.cancelling import end
 from server.database.outcome import writing
-from server.errors import BytesMissing, BytesRemain, CatalogueUnavailable, OutcomeUnknown, TwinlensError
+from server.errors import (
+    BytesMissing,
+    BytesRemain,
+    CatalogueUnavailable,
+    OutcomeUnknown,
+    PictureTaken,
+    TwinlensError,
+)
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
 
 _CLOSING_SECONDS = 3.0
+# Of the objects of a batch, which may be thousands.
+_DELETED_AT_ONCE = 200
 
 _log = logging.getLogger(__name__)
 
@@ -80,33 +91,78 @@ class Librarian:
             return known, False
         caller = Caller(client_id, "bulk")
         picture = await self._embedder.embed(data, within=within, thumbnail=True, caller=caller, digest=digest)
-        upload = uuid.uuid4().hex
-        key = f"media/{client_id}/{upload}.{picture.format.extension}"
-        thumbnail_key = f"thumbnails/{client_id}/{upload}.webp"
-        new = NewMedia(
-            id=upload,
-            product_id=product_id,
-            client_id=client_id,
-            s3_key=key,
-            thumbnail_key=thumbnail_key,
-            content_type=picture.format.content_type,
-            bytes=len(data),
-            width=picture.width,
-            height=picture.height,
-            content_digest=digest,
-            upload=upload,
-        )
-        return await self._to_its_end(self._keep(new, data, picture))
+        new = _new(client_id, product_id, None, data, picture, digest)
 
-    async def _keep(self, new: NewMedia, data: bytes, picture: Embedded) -> tuple[Media, bool]:
-        """Store the bytes first and the row last, so that every row has its bytes."""
+        async def add() -> tuple[tuple[Media, bool], bool]:
+            added = await self._catalogue.add_media(new, picture.embedding, blank=picture.blank)
+            return added, added[1]
+
+        return await self._to_its_end(self._keep(new, data, picture, add))
+
+    async def put(
+        self, client_id: str, media_id: str, product_id: str, data: bytes, *, within: float
+    ) -> tuple[Media, bool]:
+        """Make a media of this id with a picture within that many seconds, or give it this picture and this product;
+        the media, and whether it is new.
+
+        Where it has these bytes already, no model is asked. Raises ProductNotFound; PictureTaken where another media of
+        the product has these bytes; the kinds of MediaRejected, Overloaded, StorageFailed, CatalogueUnavailable; then
+        all is as it was.
+        """
+        await self._catalogue.get_product(client_id, product_id)
+        digest = await digest_of(data)
+        same = await self._catalogue.find_media_by_digest(client_id, product_id, digest)
+        if same is not None and same.id != media_id:
+            raise PictureTaken
+        known = same or await self._catalogue.find_media(client_id, media_id)
+        if (
+            known is not None
+            and known.content_digest == digest
+            and await self._catalogue.media_vector(client_id, media_id) is not None
+        ):
+            if known.product_id == product_id:
+                return known, False
+            return await self._move(client_id, media_id, product_id, digest), False
+        caller = Caller(client_id, "bulk")
+        picture = await self._embedder.embed(data, within=within, thumbnail=True, caller=caller, digest=digest)
+        new = _new(client_id, product_id, media_id, data, picture, digest)
+
+        async def put() -> tuple[Put, bool]:
+            return await self._catalogue.placing.put_media(new, picture.embedding, blank=picture.blank), True
+
+        async def keep() -> Put:
+            done = await self._keep(new, data, picture, put)
+            await self.let_go(*done.gone)
+            return done
+
+        done = await self._to_its_end(keep())
+        return done.media, done.created
+
+    async def move(self, client_id: str, media_id: str, product_id: str) -> Media:
+        """Have a media belong to another product. Raises MediaNotFound, ProductNotFound, PictureTaken."""
+        # A change that waits for the database so long that its request is over never begins.
+        await self._catalogue.get_media(client_id, media_id)
+        return await self._move(client_id, media_id, product_id)
+
+    async def _move(self, client_id: str, media_id: str, product_id: str, digest: bytes | None = None) -> Media:
+        return await self._to_its_end(
+            self._catalogue.placing.move_media(client_id, media_id, product_id, digest=digest)
+        )
+
+    async def _keep(
+        self, new: NewMedia, data: bytes, picture: Embedded, write: Callable[[], Awaitable[tuple[T, bool]]]
+    ) -> T:
+        """Store the bytes first and the row last, so that every row has its bytes.
+
+        `write` writes the row; it gives what it wrote, and whether the row names the bytes that were stored.
+        """
         kept, stored = False, False
         try:
             await self._store.put(new.s3_key, data)
             stored = True
             if picture.thumbnail is not None and new.thumbnail_key is not None:
                 await self._store.put(new.thumbnail_key, picture.thumbnail)
-            media, kept = await self._catalogue.add_media(new, picture.embedding, blank=picture.blank)
+            written, kept = await write()
         except (OutcomeUnknown, asyncio.CancelledError):
             kept = True  # the row may have been committed, and must then have its bytes
             _log.warning("Kept in the media store, although the catalogue may have no row for it: %s", new.s3_key)
@@ -115,7 +171,7 @@ class Librarian:
             if not kept:
                 # Where nothing could be stored, that is what is said; that nothing could be deleted either is no news.
                 await self._discard(new.s3_key, new.thumbnail_key, quiet=not stored)
-        return media, kept
+        return written
 
     async def remove(self, client_id: str, media_id: str) -> Media:
         """Remove a media, row first. Raises MediaNotFound."""
@@ -129,25 +185,36 @@ class Librarian:
         return media
 
     async def remove_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> Product:
-        """Remove a product with all its media, rows first. Raises ProductNotFound, PreconditionFailed."""
-        product = await self._catalogue.get_product(client_id, product_id)
-        await self._to_its_end(self._remove_product(client_id, product_id, expected))
+        """Remove a product with all its media, rows first; gives what it was. Raises ProductNotFound, PreconditionFailed."""
+        # A deletion that waits for the database so long that its request is over never begins.
+        await self._catalogue.get_product(client_id, product_id)
+        return await self._to_its_end(self._remove_product(client_id, product_id, expected))
+
+    async def _remove_product(self, client_id: str, product_id: str, expected: Expected) -> Product:
+        product, keys = await self._catalogue.delete_product(client_id, product_id, expected=expected)
+        await self.let_go(*keys)
         return product
 
-    async def _remove_product(self, client_id: str, product_id: str, expected: Expected) -> None:
-        await self.let_go(*await self._catalogue.delete_product(client_id, product_id, expected=expected))
+    async def apply(
+        self, client_id: str, changes: Sequence[Change | TwinlensError], *, atomic: bool = False
+    ) -> Applied:
+        """Apply a batch of changes to products, rows first, as `Batches.apply`."""
+        return await self._to_its_end(self._apply(client_id, changes, atomic))
 
-    async def thumbnail(self, client_id: str, media_id: str) -> bytes:
+    async def _apply(self, client_id: str, changes: Sequence[Change | TwinlensError], atomic: bool) -> Applied:
+        applied = await self._catalogue.batches.apply(client_id, changes, atomic=atomic)
+        await self.let_go(*applied.keys)
+        return applied
+
+    async def thumbnail(self, media: Media) -> bytes:
         """The thumbnail of a media as WebP, made again where the store has none.
 
-        Raises MediaNotFound, the kinds of MediaRejected, and those of StorageFailed: BytesMissing where the picture is
-        lost, too.
+        Raises the kinds of MediaRejected, and those of StorageFailed: BytesMissing where the picture is lost, too.
         """
-        media = await self._catalogue.get_media(client_id, media_id)
         if media.thumbnail_key is not None:
             with contextlib.suppress(BytesMissing):
                 return await self._store.get(media.thumbnail_key)
-        return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(client_id))
+        return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(media.client_id))
 
     async def let_go(self, *keys: str | None) -> None:
         """See to the objects whose rows have just been removed, and that is committed."""
@@ -164,12 +231,34 @@ class Librarian:
 
     async def _discard(self, *keys: str | None, quiet: bool = False) -> None:
         """Delete objects that no row names any more; what remains is left to those who sweep the store."""
-        try:
-            await self._store.delete(*(key for key in keys if key))
-        except BytesRemain as exc:
-            self._on_remain(exc.keys)
-            if not quiet:
-                _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
+        named = [key for key in keys if key]
+        for start in range(0, len(named), _DELETED_AT_ONCE):
+            try:
+                await self._store.delete(*named[start : start + _DELETED_AT_ONCE])
+            except BytesRemain as exc:
+                self._on_remain(exc.keys)
+                if not quiet:
+                    _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
+
+
+def _new(
+    client_id: str, product_id: str, media_id: str | None, data: bytes, picture: Embedded, digest: bytes
+) -> NewMedia:
+    """A media to be, whose objects are named after the upload; so is the media itself where no id is given."""
+    upload = uuid.uuid4().hex
+    return NewMedia(
+        id=media_id or upload,
+        product_id=product_id,
+        client_id=client_id,
+        s3_key=f"media/{client_id}/{upload}.{picture.format.extension}",
+        thumbnail_key=f"thumbnails/{client_id}/{upload}.webp",
+        content_type=picture.format.content_type,
+        bytes=len(data),
+        width=picture.width,
+        height=picture.height,
+        content_digest=digest,
+        upload=upload,
+    )
 
 
 def _say_how_it_ended(task: asyncio.Task[Any]) -> None:

@@ -346,11 +346,13 @@ class MediaStore:
 
     # --- all of them --------------------------------------------------------------------------------------------------
 
-    async def pages(self) -> AsyncIterator[list[Stored]]:
-        """The objects whose keys look like those that servers of ours make, page by page, in no order."""
+    async def pages(self, client_id: str | None = None) -> AsyncIterator[list[Stored]]:
+        """The objects whose keys look like those that servers of ours make, page by page, in no order; with
+        `client_id`, those of this client alone."""
         for prefix in _OURS:
             with self._translated("read"):
-                async for page in obstore.list(self._store, prefix, chunk_size=_PAGE):
+                of_client = prefix if client_id is None else f"{prefix}{client_id}/"
+                async for page in obstore.list(self._store, of_client, chunk_size=_PAGE):
                     yield [
                         Stored(one["path"], found["id"], one["size"], one["last_modified"])
                         for one in page

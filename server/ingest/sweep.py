@@ -101,8 +101,13 @@ class Sweep:
         found.unfinished = await self._store.unfinished(self._before)
         return found, kept
 
-    async def orphans(self, found: Found, *, pause: float = 0.0) -> AsyncIterator[list[Stored]]:
-        """The orphans, some hundreds at a time, counted into `found`. `pause`: seconds between pages of the listing."""
+    async def orphans(
+        self, found: Found, *, pause: float = 0.0, client_id: str | None = None
+    ) -> AsyncIterator[list[Stored]]:
+        """The orphans, some hundreds at a time, counted into `found`; with `client_id`, those of this client alone.
+
+        `pause`: seconds between pages of the listing.
+        """
         await self._store.look()
         before = self._before
         maybe: list[Stored] = []
@@ -115,7 +120,7 @@ class Sweep:
             found.bytes += sum(one.bytes for one in orphans)
             return orphans
 
-        async for page in self._store.pages():
+        async for page in self._store.pages(client_id):
             found.objects += len(page)
             old = [one for one in page if one.at < before]
             with_row = await self._fetch("with_row", {"ids": [one.media_id for one in old]}) if old else set()

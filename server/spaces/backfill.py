@@ -267,6 +267,7 @@ class Backfill:
             {
                 "number": number,
                 "media_id": one.media.id,
+                "s3_key": one.media.s3_key,
                 "embedding": HalfVector(one.picture.embedding.astype(np.float16)),
                 "blank": one.picture.blank,
                 "reading": READING,
@@ -275,8 +276,9 @@ class Backfill:
         ]
 
         async def add(connection: AsyncConnection[TupleRow]) -> None:
-            await connection.cursor().executemany(self._queries["fill_vector"], rows)
             ids = [one.media.id for one in batch]
+            await connection.execute(self._queries["hold_products"], {"ids": ids})
+            await connection.cursor().executemany(self._queries["fill_vector"], rows)
             await connection.execute(self._queries["forget_unreadable"], {"number": number, "ids": ids})
 
         await in_transaction(self._pool, add)

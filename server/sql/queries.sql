@@ -77,8 +77,8 @@ FROM products p
 WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
 
 -- lock_product_for_delete --
--- Keep media from being added to a product that is about to be deleted; gives its id in the database, and its version.
-SELECT p.id, p."updatedAt" FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
+-- Keep media from being added to a product that is about to be deleted; gives it, and its id in the database.
+SELECT {product_columns}, p.id AS key FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
 
 -- delete_product_media --
 -- Delete a product's media and give the keys of their bytes.
@@ -89,6 +89,26 @@ RETURNING m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key
 -- delete_product --
 -- Delete a product of the client.
 DELETE FROM products p WHERE p.id = %(key)s AND p."clientId" = %(client_id)s
+
+-- batch_turn --
+-- Until the transaction ends, be the only one with a batch of this client's.
+SELECT pg_advisory_xact_lock(%(locks)s, hashtext(%(client_id)s))
+
+-- batch_lock_product --
+-- As lock_product_for_delete, for statements that are sent without waiting for what it gives.
+SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s FOR UPDATE
+
+-- batch_delete_media --
+-- As delete_product_media, by the product's id in the API.
+DELETE FROM media m
+WHERE m."clientId" = %(client_id)s AND m."productId" = (
+    SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+)
+RETURNING m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key
+
+-- batch_delete_product --
+-- As delete_product, likewise.
+DELETE FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
 
 -- lock_product --
 -- Keep a product from being deleted or switched off until a media and its vector are both stored; and, before that, keep
@@ -135,6 +155,62 @@ SELECT FROM media m WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(id
 INSERT INTO {space} (space, "mediaId", embedding, blank, reading)
 VALUES (%(space)s, %(key)s, %(embedding)s, %(blank)s, %(reading)s)
 ON CONFLICT ("mediaId") DO NOTHING
+
+-- hold_upload --
+-- Until the transaction ends, keep the objects of an upload from being swept away.
+SELECT pg_advisory_xact_lock_shared(%(locks)s, hashtext(%(upload)s))
+
+-- find_there --
+-- A media of the client as it is: its ids in the database, and what its bytes are.
+SELECT m.id AS key, m."productId" AS product_key, m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key,
+    m."contentDigest" AS digest
+FROM media m
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(id)s
+
+-- lock_there --
+-- The same, until the transaction ends as it is now.
+SELECT m.id AS key, m."productId" AS product_key, m."s3Key" AS s3_key, m."thumbnailKey" AS thumbnail_key,
+    m."contentDigest" AS digest
+FROM media m
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(id)s
+FOR UPDATE
+
+-- lock_products --
+-- Keep everybody else from adding pictures or vectors to the product that is named, and to the one with this id in the
+-- database; gives their ids there.
+SELECT p.id FROM products p
+WHERE p."clientId" = %(client_id)s AND p.id IN (
+    SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(product_id)s
+    UNION ALL
+    SELECT %(product_key)s::text
+)
+ORDER BY p.id
+FOR NO KEY UPDATE OF p
+
+-- find_product --
+-- A product's id in the database.
+SELECT p.id FROM products p WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(product_id)s
+
+-- same_in_product --
+-- A row where another media of the product has these bytes.
+SELECT FROM media m
+WHERE m."clientId" = %(client_id)s AND m."productId" = %(product_key)s AND m."contentDigest" = %(content_digest)s
+    AND m.id IS DISTINCT FROM %(key)s::text
+
+-- replace_media --
+-- Give a media another picture, and the product. To spaces it is as a new one.
+UPDATE media m
+SET "productId" = %(product_key)s, kind = %(kind)s, status = 'ready', "s3Key" = %(s3_key)s,
+    "thumbnailKey" = %(thumbnail_key)s, "contentType" = %(content_type)s, bytes = %(bytes)s, width = %(width)s,
+    height = %(height)s, "contentDigest" = %(content_digest)s, revision = pg_current_xact_id()
+WHERE m.id = %(key)s AND m."clientId" = %(client_id)s
+RETURNING {media_columns}, m.id AS key
+
+-- move_media --
+-- Have a media belong to another product.
+UPDATE media m SET "productId" = %(product_key)s
+WHERE m.id = %(key)s AND m."clientId" = %(client_id)s
+RETURNING {media_columns}, m.id AS key
 
 -- find_media_by_digest --
 -- The media of a product that has these bytes, with its id in the database.

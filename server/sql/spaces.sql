@@ -132,10 +132,15 @@ WHERE space = %(number)s AND at < now() - least(interval '1 minute' * 4 ^ least(
 ORDER BY at
 LIMIT %(most)s
 
+-- hold_products --
+-- Until the transaction ends, keep these media from getting other pictures.
+SELECT FROM products WHERE id IN (SELECT "productId" FROM media WHERE id = ANY(%(ids)s)) ORDER BY id FOR SHARE
+
 -- fill_vector --
--- Store a media's vector in the space, unless it has one there.
+-- Store a media's vector in the space, unless it has one there, or has another picture by now.
 INSERT INTO {space} (space, "mediaId", embedding, blank, reading)
-VALUES (%(number)s, %(media_id)s, %(embedding)s, %(blank)s, %(reading)s)
+SELECT %(number)s, id, %(embedding)s, %(blank)s, %(reading)s FROM media
+WHERE id = %(media_id)s AND "s3Key" = %(s3_key)s
 ON CONFLICT ("mediaId") DO NOTHING
 
 -- forget_unreadable --

@@ -47,8 +47,9 @@ WHERE "sweptAt" < now() - %(pause)s::interval AND id = %(id)s
 RETURNING id
 
 -- with_row --
--- Those of these uploads that are the id of a media, as most are: then nobody need look for a row that names the key.
-SELECT id FROM media WHERE id = ANY(%(ids)s)
+-- Those of these uploads that are the id of a media which has the picture that it came with, as most are: then nobody
+-- need look for a row that names the key.
+SELECT id FROM media WHERE id = ANY(%(ids)s) AND strpos("s3Key", '/' || id || '.') > 0
 
 -- named --
 -- Those of these keys that a row names: rows that were adopted may name objects of other media's. Reads all rows.

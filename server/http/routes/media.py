@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, post
@@ -11,11 +11,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, Parameter
 
 from server.access.clients import check_item_id
+from server.catalogue import rows
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
 from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid, UnsupportedBody
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.etags import has_it
 from server.http.fetching import fetched
+from server.http.idempotency import answered_once
 from server.http.narrowing import require_found
 from server.http.openapi import BY_URL, PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Call, Request, call_of, made
@@ -28,10 +30,12 @@ from server.preprocessing import formats
 
 QueryLimit = Annotated[int, Parameter(ge=1, le=MOST_MATCHES)]
 
-# A media's picture never changes, nor does its thumbnail, unless an earlier version had misread it.
+# The picture of a media whose id the server has made does not change as a rule, nor does its thumbnail.
 _KEPT_SECONDS = 86_400
 _HEADERS = {
-    "Cache-Control": "How long the picture may be kept: it never changes. Not beyond the time of a signed address.",
+    "Cache-Control": "How long the picture may be kept, not beyond the time of a signed address; `no-cache` for that "
+    "of a media whose id its caller chose, under which there may be another one by now.",
+    "ETag": "What the bytes are, where their SHA-256 is known.",
     "X-Content-Type-Options": "`nosniff`: it is a picture, whatever its bytes look like.",
 }
 # In a signed address; see `signed_for`.
@@ -62,25 +66,41 @@ async def add_media(
 
     The picture comes in a form, or is fetched from the URL that JSON names.
     """
-    call, data = await _upload(request, services, product_id)
-    media, created = await services.librarian.add(call.client_id, product_id, data, within=call.left)
-    made(request, media.id)
-    at = addressing(request, services, call).of(media.id)
-    return Response(Media.of(media, at), status_code=201 if created else 200)
+    call, picture = await _upload(request, services, product_id)
+    at = addressing(request, services, call)
+
+    async def add() -> tuple[rows.Media, bool]:
+        return await services.librarian.add(call.client_id, product_id, await picture(), within=call.left)
+
+    def answer(added: tuple[rows.Media, bool]) -> Response[Media]:
+        media, created = added
+        made(request, media.id)
+        return Response(Media.of(media, at.of(media.id)), status_code=201 if created else 200)
+
+    return await answered_once(request, services, call, add, answer)
 
 
-async def _upload(request: Request, services: Services, product_id: str) -> tuple[Call, bytes]:
-    """Whom a picture for this product is from, and its bytes."""
+async def _upload(request: Request, services: Services, product_id: str) -> tuple[Call, Callable[[], Awaitable[bytes]]]:
+    """Whom a picture for this product is from, and how to get its bytes."""
     if content_type(request) == MULTIPART:
         form = await read_form(request)
         call = call_of(request, form.read(UploadFields).client_id)
         check_item_id("The product's id", product_id)
-        return call, form.file
+
+        async def sent() -> bytes:
+            return form.file
+
+        return call, sent
     if content_type(request) == JSON:
         asked = await read_json(request, MediaByUrl)
         call = call_of(request, asked.client_id)
-        await services.catalogue.get_product(call.client_id, check_item_id("The product's id", product_id))
-        return call, await fetched(request, services, call, asked.url)
+        check_item_id("The product's id", product_id)
+
+        async def at_url() -> bytes:
+            await services.catalogue.get_product(call.client_id, product_id)  # before its picture is fetched
+            return await fetched(request, services, call, asked.url)
+
+        return call, at_url
     raise UnsupportedBody(f"Send the picture as {MULTIPART}, in a part named file, or its url as {JSON}.")
 
 
@@ -102,11 +122,19 @@ async def get_media(request: Request, services: NamedDependency[Services], media
     **contract("deleteMedia", MediaNotFound, answers={200: ("What the media was.", Media)}),
     tags=["media"],
 )
-async def delete_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Media:
+async def delete_media(
+    request: Request, services: NamedDependency[Services], media_id: FromPath[str]
+) -> Response[Media]:
     """Delete a media; the answer is what it was."""
     call = call_of(request)
-    media = await services.librarian.remove(call.client_id, media_id)
-    return Media.of(media, addressing(request, services, call).of(media.id))
+    at = addressing(request, services, call)
+
+    def remove() -> Awaitable[rows.Media]:
+        return services.librarian.remove(call.client_id, media_id)
+
+    return await answered_once(
+        request, services, call, remove, lambda media: Response(Media.of(media, at.of(media.id)))
+    )
 
 
 @get(
@@ -152,7 +180,10 @@ async def get_duplicates(
         MediaNotFound,
         *STORED_PICTURE,
         SignatureInvalid,
-        answers={200: ("The thumbnail.", {"image/webp": bytes})},
+        answers={
+            200: ("The thumbnail.", {"image/webp": bytes}),
+            304: ("The caller has it already, by its If-None-Match.", {}),
+        },
         query=_SIGNED,
         headers=_HEADERS,
     ),
@@ -167,8 +198,12 @@ async def get_thumbnail(
     """
     call = call_of(request)
     await require_found(services.catalogue, call.client_id, media_id, call.principal)
-    thumbnail = await services.librarian.thumbnail(call.client_id, media_id)
-    return Response(thumbnail, media_type="image/webp", headers=_picture_headers(request))
+    media = await services.catalogue.get_media(call.client_id, media_id)
+    headers = _picture_headers(request, media, "-thumbnail")
+    if "ETag" in headers and has_it(request, headers["ETag"]):
+        return Response(b"", media_type="image/webp", status_code=304, headers=headers)
+    thumbnail = await services.librarian.thumbnail(media)
+    return Response(thumbnail, media_type="image/webp", headers=headers)
 
 
 @get(
@@ -184,7 +219,6 @@ async def get_thumbnail(
         query=_SIGNED,
         headers={
             **_HEADERS,
-            "ETag": "The SHA-256 of the bytes, where that is known.",
             "Content-Disposition": "The media's id as a file name.",
         },
     ),
@@ -198,11 +232,9 @@ async def get_file(
     The address that answers have as `fileUrl` needs no key. Ranges are not served.
     """
     media = await services.catalogue.get_media(call_of(request).client_id, media_id)
-    headers = _picture_headers(request)
-    if media.content_digest is not None:
-        headers["ETag"] = f'"{media.content_digest.hex()}"'
-        if has_it(request, headers["ETag"]):
-            return Response(None, status_code=304, headers=headers)
+    headers = _picture_headers(request, media)
+    if "ETag" in headers and has_it(request, headers["ETag"]):
+        return Response(None, status_code=304, headers=headers)
     # The type is what the bytes were when they came; of rows that others wrote, only what no browser runs is repeated.
     known = formats.of_content_type(media.content_type)
     name = _UNSAFE_IN_NAME.sub("_", media.id)[:_LONGEST_NAME]
@@ -212,14 +244,24 @@ async def get_file(
     return Response(data, media_type=known.content_type if known else RAW, headers=headers)
 
 
-def _picture_headers(request: Request) -> dict[str, str]:
-    """Of a picture: for this caller alone, to be kept for a day, and nothing but a picture to any browser."""
+def _picture_headers(request: Request, media: rows.Media, form: str = "") -> dict[str, str]:
+    """Of a picture: for this caller alone, to be kept for a day, and nothing but a picture to any browser.
+
+    `form`: of the picture, for its ETag.
+    """
     left = signed_seconds(request)
     kept = _KEPT_SECONDS if left is None else min(_KEPT_SECONDS, int(left))
     headers = {
-        "Cache-Control": f"private, max-age={kept}, immutable",
+        "Cache-Control": f"private, max-age={kept}, immutable" if _is_first(media) else "private, no-cache",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
+    if media.content_digest is not None:
+        headers["ETag"] = f'"{media.content_digest.hex()}{form}"'
     # An address that is signed was made to be shown by the pages of a shop.
     return {**headers, **EMBEDDABLE} if left is not None else headers
+
+
+def _is_first(media: rows.Media) -> bool:
+    """Whether a media has the picture that it was made with under an id of the server's: its bytes have that name."""
+    return f"/{media.id}." in media.s3_key

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import msgspec
 from litestar import Response, delete, get, patch, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.access.clients import check_item_id
+from server.catalogue import rows
 from server.errors import CatalogueConflict, PreconditionFailed, ProductNotFound, SkuTaken
 from server.http.bodies import JSON, MERGE_PATCH, read_json
 from server.http.etags import etag_of, expected_by, has_it
+from server.http.idempotency import answered_once
 from server.http.openapi import JSON_BODY, contract
 from server.http.request import Request, call_of
 from server.http.routes.product_lists import media_of
@@ -46,17 +50,30 @@ async def put_product(
 ) -> Response[Product]:
     """Create a product (201) or replace its name, SKU, state and attributes (200)."""
     asked = await read_json(request, ProductRequest)
-    product, created = await services.catalogue.put_product(
-        call_of(request, asked.client_id).client_id,
-        check_item_id("The product's id", product_id),
-        name=asked.name,
-        sku=asked.sku,
-        is_active=asked.is_active,
-        attributes=asked.attributes,
-        expected=expected_by(request),
-    )
-    headers = {"ETag": etag_of(product)}
-    return Response(Product.of(product), status_code=201 if created else 200, headers=headers)
+    call, expected = call_of(request, asked.client_id), expected_by(request)
+    check_item_id("The product's id", product_id)
+
+    def put() -> Awaitable[tuple[rows.Product, bool]]:
+        return services.catalogue.put_product(
+            call.client_id,
+            product_id,
+            name=asked.name,
+            sku=asked.sku,
+            is_active=asked.is_active,
+            attributes=asked.attributes,
+            expected=expected,
+        )
+
+    return await answered_once(request, services, call, put, _put)
+
+
+def _put(made: tuple[rows.Product, bool]) -> Response[Product]:
+    product, created = made
+    return _of(product, status=201 if created else 200)
+
+
+def _of(product: rows.Product, status: int = 200) -> Response[Product]:
+    return Response(Product.of(product), status_code=status, headers={"ETag": etag_of(product)})
 
 
 @patch(
@@ -83,10 +100,12 @@ async def patch_product(
     Null removes the SKU, or an attribute. Name and state can be changed and not removed.
     """
     asked = await read_json(request, ProductPatch, kinds=(MERGE_PATCH, JSON))
-    client_id = call_of(request, asked.client_id).client_id
-    expected = expected_by(request)
-    product = await services.catalogue.patch_product(client_id, product_id, asked.row(), expected=expected)
-    return Response(Product.of(product), headers={"ETag": etag_of(product)})
+    call, expected = call_of(request, asked.client_id), expected_by(request)
+
+    def change() -> Awaitable[rows.Product]:
+        return services.catalogue.patch_product(call.client_id, product_id, asked.row(), expected=expected)
+
+    return await answered_once(request, services, call, change, _of)
 
 
 @get(
@@ -133,7 +152,13 @@ async def get_product(
     ),
     tags=["products"],
 )
-async def delete_product(request: Request, services: NamedDependency[Services], product_id: FromPath[str]) -> Product:
+async def delete_product(
+    request: Request, services: NamedDependency[Services], product_id: FromPath[str]
+) -> Response[Product]:
     """Delete a product with all its media; the answer is what it was."""
-    client_id, expected = call_of(request).client_id, expected_by(request)
-    return Product.of(await services.librarian.remove_product(client_id, product_id, expected=expected))
+    call, expected = call_of(request), expected_by(request)
+
+    def remove() -> Awaitable[rows.Product]:
+        return services.librarian.remove_product(call.client_id, product_id, expected=expected)
+
+    return await answered_once(request, services, call, remove, lambda product: Response(Product.of(product)))

@@ -80,3 +80,18 @@ def test_one_without_pictures_says_so_and_json_is_the_last_line(
     assert (found["products"], found["objects"], found["migrations"]) == (304, 0, [])
     assert "store --adopt" in said.err
     assert not empty.folder.exists()
+
+
+def test_both_are_in_the_audit(
+    writable: Place, empty: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def audit(place: Place) -> list[tuple[Any, ...]]:
+        asked = "SELECT action, object, operator IS NOT NULL FROM twinlens_audit WHERE action IN ('backup', 'restore')"
+        return run_sql(place.url, f"{asked} ORDER BY id")
+
+    before, path = audit(writable), tmp_path / "backup.tar"
+    Commands(writable, capsys).backup(path)
+    assert audit(writable) == [*before, ("backup", str(path), True)]
+    Commands(empty, capsys).restore(path)
+    # The backup holds what was in the audit before it was made.
+    assert audit(empty) == [*before, ("restore", str(path), True)]

@@ -175,13 +175,13 @@ async def test_a_volume_that_is_unmounted_is_unavailable_and_nothing_is_written_
     with pytest.raises(StoreUnavailable):
         await house.add(picture(2))
     with pytest.raises(StoreUnavailable):
-        await house.librarian.thumbnail("acme", media.id)
+        await house.librarian.thumbnail(media)
     assert not list(house.folder.iterdir())
     assert not caplog.records  # the callers have the errors, and whoever answers them says so once
     house.folder.rmdir()
     volume.rename(house.folder)
     await house.add(picture(2))
-    assert await house.librarian.thumbnail("acme", media.id)
+    assert await house.librarian.thumbnail(media)
     assert len(house.rows) == 2
     assert house.consistent
 
@@ -340,12 +340,12 @@ async def test_bytes_that_cannot_be_deleted_do_not_bring_the_row_back_and_are_lo
 async def test_a_thumbnail_that_the_store_lacks_is_made_again(house: House) -> None:
     media, _ = await house.add(picture(9, (600, 300)))
     assert media.thumbnail_key is not None
-    stored = await house.librarian.thumbnail("acme", media.id)
+    stored = await house.librarian.thumbnail(media)
     assert stored == (house.folder / media.thumbnail_key).read_bytes()
     (house.folder / media.thumbnail_key).unlink()
-    assert await house.librarian.thumbnail("acme", media.id) == stored
+    assert await house.librarian.thumbnail(media) == stored
     run_sql(house.url, 'UPDATE media SET "thumbnailKey" = NULL')  # as the legacy application left them
-    made = Image.open(io.BytesIO(await house.librarian.thumbnail("acme", media.id)))
+    made = Image.open(io.BytesIO(await house.librarian.thumbnail(media)))
     assert (made.format, made.size) == ("WEBP", (256, 128))
 
 
@@ -354,7 +354,7 @@ async def test_a_media_whose_bytes_are_gone_too_has_no_thumbnail(house: House) -
     for key in house.objects:
         (house.folder / key).unlink()
     with pytest.raises(BytesMissing, match="not in the media store"):
-        await house.librarian.thumbnail("acme", media.id)
+        await house.librarian.thumbnail(media)
 
 
 async def test_a_copy_of_a_database_removes_rows_and_leaves_the_originals_bytes(house: House) -> None:

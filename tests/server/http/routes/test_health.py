@@ -148,6 +148,9 @@ def test_a_new_line_in_a_path_begins_no_line_of_the_log(api: Client, caplog: pyt
 
 
 STATUS_OF = {
+    errors.IdempotencyKeyReused: 422,
+    errors.IdempotencyKeyInUse: 409,
+    errors.PictureTaken: 409,
     errors.MediaRejected: 400,
     errors.NoPicture: 400,
     errors.NotAPicture: 415,

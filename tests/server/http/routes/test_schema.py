@@ -88,7 +88,10 @@ def test_it_names_every_call_as_generators_like_it(schema: Document) -> None:
         "getProduct": "get /v1/products/{productId}",
         "deleteProduct": "delete /v1/products/{productId}",
         "listMedia": "get /v1/products/{productId}/media",
+        "batchProducts": "post /v1/products:batch",
         "addMedia": "post /v1/products/{productId}/media",
+        "putMedia": "put /v1/media/{mediaId}",
+        "patchMedia": "patch /v1/media/{mediaId}",
         "getMedia": "get /v1/media/{mediaId}",
         "deleteMedia": "delete /v1/media/{mediaId}",
         "listDuplicates": "get /v1/media/{mediaId}/duplicates",
@@ -107,7 +110,8 @@ def test_every_error_has_the_one_body_and_examples_of_its_codes(schema: Document
             assert {"422", "500", "503"} <= set(refused), name
         for status, answer in refused.items():
             assert answer["description"], (name, status)
-            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503")), (name, status)
+            waits = status in ("429", "503") or "idempotency_key_in_use" in _codes(answer)
+            assert ("Retry-After" in answer["headers"]) == waits, (name, status)
             (content,) = answer["content"].values()
             body = "NotReadyProblem" if (name, status) == ("ready", "503") else "Problem"
             assert content["schema"] == {"$ref": f"#/components/schemas/{body}"}
@@ -158,6 +162,18 @@ def test_its_codes_are_those_of_the_documentation_but_for_one_that_nobody_reads(
     assert set(codes) == documented - {"caller_left"}
 
 
+WRITES = ("putProduct", "deleteProduct", "batchProducts", "addMedia", "putMedia", "patchMedia", "deleteMedia")
+
+
+def test_every_write_takes_an_idempotency_key_and_says_what_comes_of_it(schema: Document) -> None:
+    for name, (_, _, call) in operations(schema).items():
+        codes = {code for answer in call["responses"].values() for code in _codes(answer)}
+        assert ({"idempotency_key_reused", "idempotency_key_in_use"} <= codes) == (name in WRITES), name
+        for status, answer in call["responses"].items():
+            replayed = name in WRITES and int(status) < 300
+            assert ("Idempotency-Replayed" in answer["headers"]) == replayed, (name, status)
+
+
 def test_every_call_declares_its_parameters(schema: Document) -> None:
     for name, (_, path, call) in operations(schema).items():
         declared = {(one["name"], one["in"]): one["required"] for one in call.get("parameters", [])}
@@ -180,6 +196,10 @@ def test_every_call_declares_its_parameters(schema: Document) -> None:
             expected[("If-Match", "header")] = False
         if name in ("putProduct", "getProduct"):
             expected[("If-None-Match", "header")] = False
+        if name in WRITES:
+            expected[("Idempotency-Key", "header")] = False
+        if name == "putMedia":
+            expected[("productId", "query")] = False
         if name in ("getThumbnail", "getFile"):  # of a signed address
             expected |= {("expires", "query"): False, ("signature", "query"): False}
         assert declared == expected, name
@@ -197,10 +217,13 @@ ANSWERS = {
     "deleteProduct": {"200": {JSON: "Product"}},
     "listMedia": {"200": {JSON: "MediaPage"}},
     "addMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
+    "batchProducts": {"200": {JSON: "BatchAnswer"}},
+    "putMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
+    "patchMedia": {"200": {JSON: "Media"}},
     "getMedia": {"200": {JSON: "Media"}},
     "deleteMedia": {"200": {JSON: "Media"}},
     "listDuplicates": {"200": {JSON: "Duplicates"}},
-    "getThumbnail": {"200": {"image/webp": "binary"}},
+    "getThumbnail": {"200": {"image/webp": "binary"}, "304": {}},
     "getFile": {
         "200": dict.fromkeys(
             (
@@ -267,7 +290,7 @@ def test_it_declares_how_long_a_text_may_be(schema: Document) -> None:
     assert body_of(schema, "embed", JSON)["properties"]["texts"]["items"]["maxLength"] == 10_000
 
 
-@pytest.mark.parametrize("name", ["embedImage", "searchByImage", "search", "addMedia"])
+@pytest.mark.parametrize("name", ["embedImage", "searchByImage", "search", "addMedia", "putMedia"])
 def test_a_picture_in_a_form_is_binary(schema: Document, name: str) -> None:
     file = body_of(schema, name, FORM)["properties"]["file"]
     assert (file["type"], file["format"]) == ("string", "binary")
@@ -286,7 +309,7 @@ def request_of(kind: str, value: dict[str, Any], known: dict[str, str]) -> dict[
     if kind in (JSON, MERGE_PATCH):
         return {
             "headers": {"Content-Type": kind},
-            "json": {name: known.get(str(one), one) for name, one in value.items()},
+            "json": {name: known.get(str(one), one) if isinstance(one, str) else one for name, one in value.items()},
         }
     assert kind == FORM
     files = value["file"] if isinstance(value["file"], list) else [value["file"]]
@@ -354,6 +377,10 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
         pass
     first_and_again("addMedia")
     media_id = [response.json()["id"] for response in every_example("addMedia")][-1]
+    first_and_again("putMedia")
+    first_and_again("patchMedia")
+    for response in every_example("batchProducts"):
+        assert {one["status"] for one in response.json()["items"]} <= {200, 201, 404}
     for name in ("embedImage", "embed", "searchByImage", "search"):
         for response in every_example(name):
             found = response.json().get("results", [])
@@ -409,6 +436,19 @@ def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> No
         ("addMedia", "/v1/products/none/media", {"files": {"file": KEYBOARD}}, 404),
         ("addMedia", "/v1/products/demo-abacus/media", {"json": {"url": "https://elsewhere.example"}}, 422),
         ("addMedia", "/v1/products/demo-abacus/media", {"json": {"url": "(the host)/never-there"}}, 424),
+        ("batchProducts", "/v1/products:batch", {"json": {"items": {}}}, 422),
+        ("batchProducts", "/v1/products:batch", {"json": {"items": [{"op": "delete", "id": "none"}]}}, 200),
+        (
+            "batchProducts",
+            "/v1/products:batch",
+            {"json": {"items": [{"op": "delete", "id": "none"}], "atomic": True}},
+            404,
+        ),
+        ("putMedia", "/v1/media/m?productId=none", {"files": {"file": KEYBOARD}}, 404),
+        ("putMedia", "/v1/media/m", {"files": {"file": KEYBOARD}}, 422),
+        ("patchMedia", "/v1/media/none", {"json": {"productId": "p"}}, 404),
+        ("patchMedia", "/v1/media/none", {"content": b"x"}, 415),
+        ("deleteMedia", "/v1/media/none", {"headers": {"Idempotency-Key": ""}}, 422),
         ("getProduct", "/v1/products/none", {}, 404),
         ("deleteProduct", "/v1/products/none", {}, 404),
         ("getMedia", "/v1/media/none", {}, 404),
