@@ -185,7 +185,10 @@ class Librarian:
         return media
 
     async def remove_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> Product:
-        """Remove a product with all its media, rows first; gives what it was. Raises ProductNotFound, PreconditionFailed."""
+        """Remove a product with all its media, rows first; gives what it was.
+
+        Raises ProductNotFound, PreconditionFailed.
+        """
         # A deletion that waits for the database so long that its request is over never begins.
         await self._catalogue.get_product(client_id, product_id)
         return await self._to_its_end(self._remove_product(client_id, product_id, expected))
