@@ -33,6 +33,9 @@ TEST_PREFIX = f"{PREFIX}TEST_"
 MAX_PIXELS = 64_000_000
 """The most pixels of a picture, by default; the export reads no larger ones either."""
 
+CLIENTS_OWN = frozenset(f"{PREFIX}{name}" for name in ("URL", "KEY", "KEY_FILE", "CLIENT"))
+"""Variables of the client library and its command, which may be set on the machine of a server."""
+
 ANY_ORIGIN = "*"
 """Among `cors_origins`: pages of any origin, where a search key is enough."""
 
@@ -342,7 +345,8 @@ class Settings:
         """Settings from `TWINLENS_*` variables and flags. Raises BadSetting with the setting and the values it accepts.
 
         An empty variable counts as not set. An unknown TWINLENS_ variable is an error: it is most likely misspelt. The
-        variables in which Kubernetes names a service that is called twinlens are left out.
+        variables in which Kubernetes names a service that is called twinlens are left out, and so are those of the
+        client library.
         """
         known = {one.name: one for one in fields(cls)}
         given: dict[str, tuple[str, str]] = {}
@@ -350,6 +354,8 @@ class Settings:
         for variable, text in environment.items():
             name = variable.removeprefix(PREFIX).lower()
             if not text or not variable.startswith(PREFIX) or variable.startswith(TEST_PREFIX):
+                continue
+            if variable in CLIENTS_OWN:
                 continue
             if _is_service_link(variable, text):
                 links.append(variable)

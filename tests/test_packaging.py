@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,40 +9,20 @@ import pytest
 
 import server
 import twinlens
+from server.access.keys import new_key
 from tests import ROOT
-from tests.support.packaging import brought_by, project
-
-NOT_BUILT_FROM = shutil.ignore_patterns(".*", "build", "dist", "out", "*.egg-info", "__pycache__", "*.onnx")
-
-
-def run(*command: str | Path, folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from tests.support.packaging import brought_by, build_wheel, install, project, run
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the checkout, which keeps what a build leaves behind."""
-    folder = tmp_path_factory.mktemp("packaging")
-    shutil.copytree(ROOT, folder / "checkout", ignore=NOT_BUILT_FROM)
-    flags = ["--no-deps", "--wheel-dir", "wheels", "--disable-pip-version-check"]
-    if importlib.util.find_spec("setuptools"):
-        flags.append("--no-build-isolation")  # what builds it is here already
-    run(sys.executable, "-m", "pip", "wheel", *flags, folder / "checkout", folder=folder)
-    (made,) = (folder / "wheels").iterdir()
-    return made
+    return build_wheel(tmp_path_factory.mktemp("packaging"))
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds the wheel and nothing else."""
-    folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", "--without-pip", "empty", folder=folder)
-    python = folder / "empty" / "bin" / "python"
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-    run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, folder=folder)
-    return python
+    """The interpreter of an environment that holds the wheel, without what it depends on."""
+    return install(tmp_path_factory.mktemp("environment"), "--no-deps", "--no-index", wheel)
 
 
 def test_a_server_in_an_image_without_the_package_knows_its_version_all_the_same() -> None:
@@ -57,7 +33,7 @@ def test_the_wheel_holds_all_of_the_package_twinlens_and_claims_no_other_name(wh
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {name.split("/")[0] for name in names} == {"twinlens", f"twinlens-{twinlens.__version__}.dist-info"}
-    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "twinlens").rglob("*.py")}
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "twinlens").rglob("*.py")} | {"twinlens/py.typed"}
     assert {name for name in names if name.startswith("twinlens/")} == ours
 
 
@@ -74,7 +50,12 @@ def test_an_environment_that_installs_it_has_nothing_new_but_it(python: Path, tm
     }
 
 
+def test_search_keys_are_derived_without_anything_else(python: Path, tmp_path: Path) -> None:
+    code = f"from twinlens import derive_search_key; print(derive_search_key({new_key()[1]!r}))"
+    assert run(python, "-I", "-c", code, folder=tmp_path).startswith("twinlens-search.")
+
+
 @pytest.mark.parametrize("extra", ["cpu", "gpu", "export", "bench", "dev"])
 def test_every_extra_that_runs_the_server_brings_what_the_server_needs(extra: str) -> None:
-    assert not project()["dependencies"], "the client library alone needs nothing"
+    assert project()["dependencies"] == ["httpx", "msgspec"], "the client library needs no more"
     assert brought_by(extra) > brought_by("server") >= {"granian", "litestar", "psycopg[binary,pool]"}

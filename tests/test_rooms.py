@@ -139,6 +139,27 @@ def test_the_client_library_imports_nothing_of_ours() -> None:
     assert not who_imports("twinlens", "server", "export", "bench", "tests")
 
 
+@pytest.mark.parametrize(
+    ("foreign", "where"),
+    [
+        ("httpx", ("twinlens.client.", "twinlens.async_client.", "twinlens.transport.")),
+        ("argparse", ("twinlens.commands.",)),
+        ("rich", ("twinlens.commands.screen.",)),
+        ("PIL", ("twinlens.pictures.",)),
+        ("numpy", ("twinlens.pictures.",)),
+    ],
+)
+def test_in_the_client_library_too_a_library_has_one_home(foreign: str, where: tuple[str, ...]) -> None:
+    users = who_imports("twinlens", foreign)
+    assert users
+    assert not {name for name in users if not f"{name}.".startswith(where)}
+
+
+def test_the_client_library_needs_no_more_than_it_says() -> None:
+    needed = {other.split(".")[0] for _, tree in modules("twinlens") for other in imported(tree)}
+    assert needed - sys.stdlib_module_names == {"twinlens", "httpx", "msgspec", "rich", "PIL", "numpy"}
+
+
 def test_no_test_imports_from_a_file_of_tests_or_fixtures() -> None:
     """What tests share lies in tests/support."""
     shared = {
@@ -163,6 +184,8 @@ LIGHT: Mapping[str, tuple[str, ...]] = {
     "server.ingest.feeds.opening": ("onnxruntime", "litestar", "pyarrow", "numpy"),
     "server.app": ("opentelemetry",),
     "server.__main__": ("pyarrow",),
+    "twinlens": ("httpx", "msgspec"),
+    "twinlens.client": ("PIL", "numpy", "argparse"),
 }
 
 

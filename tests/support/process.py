@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import httpx
 import psutil
 
+from server.settings import PREFIX, TEST_PREFIX
 from tests import DEMO_PICTURES, ROOT, STARTER
 from tests.support import few_products
 
@@ -49,7 +50,9 @@ class Process:
         run = module if products is None else few_products.__name__
         command = [sys.executable, "-m", run, "--data", str(data), "--model", str(model), "--port", str(self.port)]
         command += ["--threads", "2", "--batch", "8"]  # given, so that no start measures what is best
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TWINLENS_")}
+        # The settings of whoever runs the tests are not for it; those that are the tests' own are.
+        settings = {name for name in os.environ if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX)}
+        environment = {name: value for name, value in os.environ.items() if name not in settings}
         self.process = subprocess.Popen(
             [*command, *flags],
             cwd=ROOT,

@@ -1,0 +1,1 @@
+"""The command `twinlens`, for those who reach the server only over HTTP."""
