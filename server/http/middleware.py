@@ -10,6 +10,7 @@ from time import perf_counter
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Middleware, Receive, ReceiveMessage, Scope, Send
+from litestar.utils.scope.state import ScopeState
 
 from server.database import outcome
 from server.errors import DeadlineMissed, OutcomeUnknown
@@ -101,6 +102,8 @@ def in_time(most: float, overdue: Overdue) -> Middleware:
             await asyncio.wait((handling,), timeout=_ENDING_SECONDS)
             if connection.answering:
                 return  # a second answer cannot follow; the server closes the connection after half of one
+            # A handler that was done just now may have answered, which went nowhere: ours is the first answer.
+            ScopeState.from_scope(scope).response_started = False
             if writes.possible:
                 raise OutcomeUnknown(
                     "The change was not confirmed within the request's deadline, and may still be made; please ask "

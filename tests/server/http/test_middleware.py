@@ -67,12 +67,22 @@ async def refused_then_stays() -> None:
         await _stay("refused")
 
 
+@get("/late")
+async def late() -> str:
+    """It answers as soon as it is told that nobody waits any more."""
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return "too late"
+    return "slept"
+
+
 @get("/quick")
 async def quick() -> str:
     return "answered"
 
 
-HANDLERS = [stays, brief, writes, fails, refused_then_stays, quick]
+HANDLERS = [stays, brief, writes, fails, refused_then_stays, late, quick]
 
 
 @asynccontextmanager
@@ -94,6 +104,7 @@ def client() -> Iterator[TestClient[Litestar]]:
     [
         ("GET", "/stays", "deadline_missed"),
         ("GET", "/brief", "deadline_missed"),
+        ("GET", "/late", "deadline_missed"),
         ("PUT", "/writes", "outcome_unknown"),
         ("PUT", "/fails", "database_busy"),
         ("PUT", "/refused-then-stays", "deadline_missed"),
