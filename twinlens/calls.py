@@ -241,8 +241,7 @@ class Calls:
         The same bytes again give the media that is there. Raises NotFound where there is no such product, ValueError
         where not exactly one is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
-        _exactly_one({"picture": picture, "url": url})
-        body = Document(UrlBody(url=url)) if picture is None and url is not None else Form([_file(picture, None)])
+        body = _picture_body(picture, url)
         return Request("POST", below("v1", "products", product_id, "media"), _media, body=body)
 
     @listing
@@ -260,14 +259,17 @@ class Calls:
         return Request("GET", below("v1", "media", media_id), _media)
 
     @call
-    def put_media(self, media_id: str, picture: Picture, *, product_id: str) -> Request[Media]:
+    def put_media(
+        self, media_id: str, picture: Picture | None = None, *, product_id: str, url: str | None = None
+    ) -> Request[Media]:
         """Make a media under an id of your own, or give it another picture or another product.
 
-        The same again changes nothing. Raises NotFound where there is no such product, Conflict where the product has
-        the picture as another media.
+        The picture is sent, or is the one at a `url`, which the server fetches if it may. The same again changes
+        nothing. Raises NotFound where there is no such product, Conflict where the product has the picture as another
+        media, and otherwise as `add_media`.
         """
         path, query = below("v1", "media", media_id), parameters(product_id=product_id)
-        return Request("PUT", path, _media, query=query, body=Form([bytes_of(picture)]))
+        return Request("PUT", path, _media, query=query, body=_picture_body(picture, url))
 
     @call
     def patch_media(self, media_id: str, *, product_id: str) -> Request[Media]:
@@ -359,6 +361,12 @@ def _exactly_one(given: Mapping[str, object]) -> None:
     if sum(value is not None for value in given.values()) != 1:
         *names, last = given
         raise ValueError(f"Give exactly one of {', '.join(names)} and {last}.")
+
+
+def _picture_body(picture: Picture | None, url: str | None) -> Document | Form:
+    """A picture that is sent, or where the server finds it."""
+    _exactly_one({"picture": picture, "url": url})
+    return Document(UrlBody(url=url)) if picture is None and url is not None else Form([_file(picture, None)])
 
 
 def _file(picture: Picture | None, url: str | None) -> bytes | FromUrl:

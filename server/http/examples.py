@@ -119,7 +119,12 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
     "putMedia": {
         MULTIPART: {
             "picture": Example("A picture of a product", {"file": PICTURE, "productId": PRODUCT, "clientId": CLIENT})
-        }
+        },
+        JSON: {
+            "url": Example(
+                "A picture that the server fetches", {"url": PICTURE_URL, "productId": PRODUCT, "clientId": CLIENT}
+            )
+        },
     },
     "patchMedia": {
         kind: {"move": Example("To another product", {"productId": PRODUCT, "clientId": CLIENT})}

@@ -218,6 +218,12 @@ class PlacedFields(_Request, frozen=True):
     client_id: ClientId | None = None
 
 
+class PlacedByUrl(MediaByUrl, frozen=True):
+    """A picture that the server fetches, and whose it is."""
+
+    product_id: ProductId | None = None
+
+
 class MediaPatch(_Request, frozen=True):
     """What of a media can be changed, as a JSON merge patch: what is left out stays."""
 

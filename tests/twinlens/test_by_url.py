@@ -49,6 +49,9 @@ def test_a_media_is_added_by_its_url(client: Client, host: PictureHost) -> None:
     media = client.add_media("p", url=host.url("/keyboard"))
     assert client.get_file(media.id) == KEYBOARD.read_bytes()
     assert client.add_media("p", KEYBOARD).id == media.id
+    client.put_product("q", name="Q")
+    assert client.put_media("front", product_id="q", url=host.url("/keyboard")).id == "front"
+    assert client.get_file("front") == KEYBOARD.read_bytes()
     with pytest.raises(twinlens.Unprocessable) as refused:
         client.add_media("p", url="https://elsewhere.example/x.jpg")
     assert refused.value.code == "url_refused"

@@ -11,12 +11,13 @@ from litestar.params import FromPath
 from server.access.clients import check_item_id
 from server.catalogue import rows
 from server.errors import BadParameter, CatalogueConflict, MediaNotFound, PictureTaken, ProductNotFound
-from server.http.bodies import JSON, MERGE_PATCH, MULTIPART, read_form, read_json
+from server.http.bodies import JSON, MERGE_PATCH, MULTIPART, content_type, read_form, read_json
+from server.http.fetching import fetched
 from server.http.idempotency import answered_once
-from server.http.openapi import JSON_BODY, PICTURE, PlacedForm, contract
+from server.http.openapi import BY_URL, JSON_BODY, PICTURE, PlacedForm, contract
 from server.http.request import Request, call_of
 from server.http.signed import addressing
-from server.http.wire import Media, MediaPatch, PlacedFields, ProductId
+from server.http.wire import Media, MediaPatch, PlacedByUrl, PlacedFields, ProductId
 from server.lifespan import Services
 
 
@@ -25,10 +26,11 @@ from server.lifespan import Services
     **contract(
         "putMedia",
         *PICTURE,
+        *BY_URL,
         ProductNotFound,
         PictureTaken,
         CatalogueConflict,
-        accepts={MULTIPART: PlacedForm},
+        accepts={MULTIPART: PlacedForm, JSON: PlacedByUrl},
         answers={
             201: ("The media was made.", Media),
             200: ("It has this picture and this product now, or had them already.", Media),
@@ -40,17 +42,21 @@ from server.lifespan import Services
 async def put_media(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Response[Media]:
     """Make a media under an id of your own (201), or give it another picture or another product (200).
 
-    `productId`, in the query or in the form, says whose picture it is. The same bytes again change nothing.
+    `productId`, in the query or in the body, says whose picture it is. The same bytes again change nothing. The picture
+    comes in a form, or is fetched from the URL that JSON names.
     """
-    form = await read_form(request)
-    fields = form.read(PlacedFields)
+    fields, picture = await _read(request)
     call = call_of(request, fields.client_id)
     check_item_id("The media's id", media_id)
-    product_id = check_item_id("productId", _product_of(request, fields))
+    product_id = check_item_id("productId", _product_of(request, fields.product_id))
     at = addressing(request, services, call)
 
-    def place() -> Awaitable[tuple[rows.Media, bool]]:
-        return services.librarian.put(call.client_id, media_id, product_id, form.file, within=call.left)
+    async def place() -> tuple[rows.Media, bool]:
+        data = picture
+        if isinstance(data, str):
+            await services.catalogue.get_product(call.client_id, product_id)  # before its picture is fetched
+            data = await fetched(request, services, call, data)
+        return await services.librarian.put(call.client_id, media_id, product_id, data, within=call.left)
 
     def answer(placed: tuple[rows.Media, bool]) -> Response[Media]:
         media, created = placed
@@ -89,14 +95,23 @@ async def patch_media(
     return await answered_once(request, services, call, move, lambda media: Response(Media.of(media, at.of(media.id))))
 
 
-def _product_of(request: Request, fields: PlacedFields) -> str:
-    """The product that a request names in its query or in its form. Raises BadParameter for none, and for two."""
+async def _read(request: Request) -> tuple[PlacedFields | PlacedByUrl, bytes | str]:
+    """What a body says beside its picture, and the picture's bytes or its URL."""
+    if content_type(request) == JSON:
+        asked = await read_json(request, PlacedByUrl)
+        return asked, asked.url
+    form = await read_form(request)
+    return form.read(PlacedFields), form.file
+
+
+def _product_of(request: Request, in_body: str | None) -> str:
+    """The product that a request names in its query or in its body. Raises BadParameter for none, and for two."""
     queried = request.query_params.getall("productId", [])
     if len(queried) > 1:
         raise BadParameter("productId is given twice in the query.")
-    named = {str(one) for one in (*queried, fields.product_id) if one}
+    named = {str(one) for one in (*queried, in_body) if one}
     if len(named) > 1:
-        raise BadParameter("productId is given twice, in the query and in the form, with different values.")
+        raise BadParameter("productId is given twice, in the query and in the body, with different values.")
     if not named:
-        raise BadParameter("Say whose picture it is: productId, in the query or as a field of the form.")
+        raise BadParameter("Say whose picture it is: productId, in the query or in the body.")
     return named.pop()

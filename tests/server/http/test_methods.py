@@ -50,7 +50,8 @@ def test_the_metrics_keep_head_apart_and_no_word_of_a_caller_becomes_a_series(ap
         ("/v1/products/x", {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}),
         ("/v1/products/x/", {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}),
         ("/v1/products/a%2Fmedia", {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}),
-        ("/v1/media/x", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+        ("/v1/products:batch", {"POST", "OPTIONS"}),
+        ("/v1/media/x", {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}),
     ],
 )
 def test_an_address_says_which_methods_it_takes(api: Client, path: str, methods: set[str]) -> None:

@@ -90,7 +90,7 @@ def test_the_same_bytes_again_give_the_media_that_is_there_however_they_come(sho
 
 def test_without_its_product_nothing_is_fetched(shop: Shop) -> None:
     assert refusal(shop.add(product="none")) == (404, "product_not_found")
-    assert refusal(shop.add(product="a b")) == (422, "bad_parameter")
+    assert refusal(shop.add(product="a%20")) == (422, "bad_parameter")
     assert shop.asked == 0
 
 
@@ -160,6 +160,21 @@ def test_another_content_type_is_told_both_that_are_read(shop: Shop) -> None:
     assert refusal(refused) == (415, "unsupported_body")
     assert "multipart/form-data" in refused.json()["error"]
     assert "application/json" in refused.json()["error"]
+
+
+def test_a_picture_by_url_is_put_under_an_id_of_the_callers(shop: Shop) -> None:
+    shop.pictures.answers[shop.path] = answer(KEYBOARD)
+    front, named = f"/v1/media/{shop.client_id}-front", {"url": shop.url, "clientId": shop.client_id}
+    made = shop.api.put(front, json={**named, "productId": shop.product})
+    assert (made.status_code, made.json()["productId"]) == (201, shop.product)
+    again = shop.api.put(front, params={"productId": shop.product}, json=named)
+    assert (again.status_code, again.json()["createdAt"]) == (200, made.json()["createdAt"])
+    shop.pictures.answers[shop.path] = answer(unseen(KEYBOARD))
+    assert shop.api.put(front, params={"productId": shop.product}, json=named).status_code == 200
+    asked = shop.asked
+    assert refusal(shop.api.put(front, json=named)) == (422, "bad_parameter")  # whose picture is it?
+    assert refusal(shop.api.put(front, json={**named, "productId": "none"})) == (404, "product_not_found")
+    assert shop.asked == asked == 3
 
 
 def test_a_server_without_the_setting_fetches_nothing_nor_does_one_whose_host_is_itself(

@@ -91,7 +91,7 @@ def test_the_product_may_be_named_in_the_form_and_must_be_named_once(shop: Shop)
         ({}, {}),
         ({"productId": "a"}, {"productId": "b"}),
         ({"productId": ["a", "a"]}, {}),
-        ({"productId": "-"}, {}),
+        ({"productId": ".."}, {}),
     ]
     for params, data in wrong:
         answer = shop.api.put("/v1/media/m", params=shop.query | params, files={"file": KEYBOARD}, data=data)
@@ -227,7 +227,9 @@ def test_what_is_no_picture_leaves_the_one_that_is_there(shop: Shop, data: bytes
     assert shop.search(KEYBOARD) == [("m", "a", 100.0)]
 
 
-@pytest.mark.parametrize("body", [{"productId": None}, {"productId": 3}, {"productId": "-x"}, {"kind": "video"}, []])
+@pytest.mark.parametrize(
+    "body", [{"productId": None}, {"productId": 3}, {"productId": "a/../b"}, {"kind": "video"}, []]
+)
 def test_a_patch_that_makes_no_sense_is_422(shop: Shop, body: Any) -> None:
     shop.put("m", "a")
     assert shop.patch("m", body).status_code == 422

@@ -162,7 +162,16 @@ def test_its_codes_are_those_of_the_documentation_but_for_one_that_nobody_reads(
     assert set(codes) == documented - {"caller_left"}
 
 
-WRITES = ("putProduct", "deleteProduct", "batchProducts", "addMedia", "putMedia", "patchMedia", "deleteMedia")
+WRITES = (
+    "putProduct",
+    "patchProduct",
+    "deleteProduct",
+    "batchProducts",
+    "addMedia",
+    "putMedia",
+    "patchMedia",
+    "deleteMedia",
+)
 
 
 def test_every_write_takes_an_idempotency_key_and_says_what_comes_of_it(schema: Document) -> None:
