@@ -79,6 +79,14 @@ def test_every_write_is_made_once(caller: Caller) -> None:
     assert added.status_code == 201
     # httpx draws another boundary each time; the form says the same.
     same(added, caller.send("add", "POST", "/v1/products/shoe/media", files={"file": KEYBOARD}))
+    renamed = caller.send("name", "PATCH", "/v1/products/shoe", json={"name": "Boot"})
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "Boot")
+    caller.put("back")
+    again = caller.send("name", "PATCH", "/v1/products/shoe", json={"name": "Boot"})
+    same(renamed, again)
+    assert again.headers["etag"] == renamed.headers["etag"]
+    now = caller.api.get("/v1/products/shoe", params={"clientId": caller.client_id}).json()
+    assert now["name"] == "Shoe"
     media = f"/v1/media/{added.json()['id']}"
     for key, path in (("media", media), ("all", "/v1/products/shoe")):
         gone = caller.send(key, "DELETE", path)
