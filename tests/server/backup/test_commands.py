@@ -39,8 +39,8 @@ class Commands:
         return self._capsys.readouterr()
 
 
-def test_a_backup_ends_with_a_sentence(furnished: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = Commands(furnished, capsys).backup(tmp_path / "backup.tar")
+def test_a_backup_ends_with_a_sentence(writable: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Commands(writable, capsys).backup(tmp_path / "backup.tar")
     assert f"{MEDIA} pictures, with {MEDIA + PICTURES} files of pictures and thumbnails, in " in said.out
     assert "Dumping the database" in said.err
     assert "(100.0%)" not in said.out
