@@ -13,7 +13,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -78,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{quantity.title:54}{verdict.early:9.1f} -> {verdict.late:8.1f} {quantity.unit:3}"
             f"{'flat' if verdict.flat else 'GROWS'}"
         )
-        report["verdicts"][name] = asdict(verdict)
     for file, text in ((asked.json, json.dumps(report, indent=1) + "\n"), (asked.svg, _drawn(report))):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +127,6 @@ async def _soak(server: Serving, asked: argparse.Namespace) -> dict[str, Any]:
         "faults": [f"{fault.at} s: {fault.kind}: {fault.text}" for fault in world.tally.faults],
         "at_minutes": at,
         "series": series,
-        "verdicts": {},
     }
 
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench import machine
-from bench.soak.samples import QUANTITIES
+from bench.soak.samples import QUANTITIES, judge
 
 
 def record(report: Mapping[str, Any]) -> str:
     """What a soak found, as Markdown; its plot lies beside the page as soak.svg."""
     found = report["machine"]
     rows = "\n".join(
-        f"| {quantity.title} | {_shown(one['early'], quantity.unit)} | {_shown(one['late'], quantity.unit)} | "
-        f"{'flat' if one['flat'] else 'grows'} |"
+        f"| {quantity.title} | {_shown(one.early, quantity.unit)} | {_shown(one.late, quantity.unit)} | "
+        f"{'flat' if one.flat else 'grows'} |"
         for name, quantity in QUANTITIES.items()
-        for one in [report["verdicts"][name]]
+        for one in [judge(name, report["series"][name])]
     )
     return f"""\
 `python -m bench soak --minutes {report["minutes"]:g} --seed {report["seed"]}`, on {found["cores"]} cores of an
