@@ -68,6 +68,7 @@ def test_every_statement_has_a_sentence(file: str) -> None:
         queries = queries.borrowing(own, *(name for name in own.names if name.endswith(("_api_id", "_columns"))))
     for kind in ("_api_id", "_columns"):
         queries = queries.including(*(name for name in queries.names if name.endswith(kind)))
+    queries = queries.including(*(name for name in queries.names if name.startswith("given_")))
     for name in queries.names:
         text = queries.composed(name, **parts).as_string(None)
         sentence = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))
