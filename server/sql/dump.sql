@@ -94,24 +94,22 @@ WHERE other.id IS NOT NULL
 
 -- add_products --
 -- Add the products of the batch that are not there; how many. Each gets its own id, or one elsewhere, where another
--- client's row has that in the database. One whose SKU another product has is not added.
+-- client's row has that in the database. One whose SKU another product has is not added. A trigger sets "updatedAt".
 WITH g AS MATERIALIZED (
     SELECT g.* FROM ({given_products}) AS g
     WHERE NOT EXISTS (SELECT FROM products p WHERE p."clientId" = g."clientId" AND {product_api_id} = g.id)
 ), plain AS (
-    INSERT INTO products AS p (id, "clientId", name, sku, "isActive", attributes, "createdAt", "updatedAt")
+    INSERT INTO products AS p (id, "clientId", name, sku, "isActive", attributes, "createdAt")
     SELECT id, "clientId", name, sku, "isActive", attributes::jsonb,
-        timestamptz 'epoch' + "createdAt" * interval '1 microsecond',
-        timestamptz 'epoch' + "updatedAt" * interval '1 microsecond'
+        timestamptz 'epoch' + "createdAt" * interval '1 microsecond'
     FROM g
     ORDER BY id
     ON CONFLICT DO NOTHING
     RETURNING p."clientId", p.id
 ), other AS (
-    INSERT INTO products AS p (id, "apiId", "clientId", name, sku, "isActive", attributes, "createdAt", "updatedAt")
+    INSERT INTO products AS p (id, "apiId", "clientId", name, sku, "isActive", attributes, "createdAt")
     SELECT elsewhere, id, "clientId", name, sku, "isActive", attributes::jsonb,
-        timestamptz 'epoch' + "createdAt" * interval '1 microsecond',
-        timestamptz 'epoch' + "updatedAt" * interval '1 microsecond'
+        timestamptz 'epoch' + "createdAt" * interval '1 microsecond'
     FROM g
     WHERE NOT EXISTS (SELECT FROM plain WHERE plain."clientId" = g."clientId" AND plain.id = g.id)
     ORDER BY id

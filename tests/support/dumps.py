@@ -39,7 +39,7 @@ def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
 
 
 COLUMNS = {
-    "products": '"clientId", coalesce("apiId", id), name, sku, "isActive", attributes::text, "createdAt", "updatedAt"',
+    "products": '"clientId", coalesce("apiId", id), name, sku, "isActive", attributes::text, "createdAt"',
     "media": 'm."clientId", coalesce(m."apiId", m.id), coalesce(p."apiId", p.id), kind, status, "s3Key", '
     '"thumbnailKey", "contentType", bytes, width, height, "contentDigest", m."createdAt"',
 }

@@ -38,11 +38,12 @@ class Process:
         session: bool = False,
         products: int | None = None,
         module: str = "server",
+        from_this_machine: bool = False,
     ) -> None:
         """`session`: of its own, with a process group that can be signalled as a terminal does.
 
         `products`: how many the demo catalogue has, keyboard and teapot among them; all unless given. `module`: what is
-        run in place of the server, where that is given.
+        run in place of the server, where that is given. `from_this_machine`: whether it may fetch pictures from here.
         """
         self.data = data
         self.port = port or free_port()
@@ -50,9 +51,9 @@ class Process:
         run = module if products is None else few_products.__name__
         command = [sys.executable, "-m", run, "--data", str(data), "--model", str(model), "--port", str(self.port)]
         command += ["--threads", "2", "--batch", "8"]  # given, so that no start measures what is best
-        # The settings of whoever runs the tests are not for it; those that are the tests' own are.
-        settings = {name for name in os.environ if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX)}
-        environment = {name: value for name, value in os.environ.items() if name not in settings}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        if from_this_machine:
+            environment[f"{TEST_PREFIX}FETCH_LOOPBACK"] = "on"
         self.process = subprocess.Popen(
             [*command, *flags],
             cwd=ROOT,

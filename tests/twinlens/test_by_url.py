@@ -9,7 +9,7 @@ import pytest
 
 import twinlens
 from tests.support.databases import fresh_database
-from tests.support.picture_host import PictureHost, answer, fetched_from, picture_host
+from tests.support.picture_host import PictureHost, answer, picture_host
 from tests.support.process import Process
 from tests.support.served import ABACUS, KEYBOARD
 from twinlens import Client
@@ -29,9 +29,9 @@ def fetching(
     host: PictureHost, postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of a server without keys that fetches from the host."""
-    with fetched_from(host) as settings, fresh_database(postgres_url, template_database) as url:
-        hosts = ",".join(settings["fetch_hosts"])
-        process = Process(tmp_path_factory.mktemp("fetching"), "--database-url", url, "--fetch-hosts", hosts)
+    with fresh_database(postgres_url, template_database) as url:
+        flags = ("--database-url", url, "--fetch-hosts", f"localhost:{host.port}")
+        process = Process(tmp_path_factory.mktemp("fetching"), *flags, from_this_machine=True)
         try:
             yield process.ready().url
         finally:

@@ -84,7 +84,7 @@ BAD: list[Any] = [
     upsert("p", colour="red"),
     upsert("p", clientId="another"),
     upsert("p", attributes={"size": {"eu": 42}}),
-    upsert("-p"),
+    upsert("a/../p"),
     upsert(7),
     upsert("p", name="a\0b"),
     upsert("p", attributes={"k": "\0"}),
