@@ -18,6 +18,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from urllib.parse import quote, urljoin, urlsplit
@@ -38,8 +39,11 @@ _REDIRECTS = 5
 _CONNECTIONS = 64
 _OF_ONE_HOST = 8
 _KEPT = 16
-# Fewer than hosts have, as a rule: one that closes a connection just as it is used again would make the fetch fail.
+# Fewer than hosts have, as a rule: one that closes a connection just as it is used again has to be asked twice.
 _KEPT_SECONDS = 4.0
+
+# A kept connection that its host closes just as it is used again: nothing was answered, so that is asked once more.
+_CLOSED_MEANWHILE = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 
 # Of a name's addresses so many are tried, each for so long: one that drops packets must not use up all of the time.
 _ADDRESSES = 3
@@ -196,7 +200,12 @@ class Fetcher:
             raise UrlRefused(f"This server fetches no pictures from {target.host}, port {target.port}.")
         turn = self._turns.setdefault((target.host, target.port), asyncio.Semaphore(_OF_ONE_HOST))
         with _translated(target.host):
-            async with turn, self._pool.stream("GET", target.address, headers=_headers(known)) as response:
+            async with turn, contextlib.AsyncExitStack() as answering:
+                asking = partial(self._pool.stream, "GET", target.address, headers=_headers(known))
+                try:
+                    response = await answering.enter_async_context(asking())
+                except _CLOSED_MEANWHILE:
+                    response = await answering.enter_async_context(asking())
                 return await self._read(target, response, known, through)
 
     async def _read(

@@ -417,6 +417,26 @@ async def test_only_so_many_are_fetched_from_one_host_at_a_time(
         assert not fetching._turns
 
 
+class Closing:
+    """So many times it closes the connection in place of an answer."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.times -= 1
+        return iter([answer(PICTURE)] if self.times < 0 else [])
+
+
+async def test_a_host_that_closes_the_connection_just_then_is_asked_once_more(host: PictureHost) -> None:
+    host.answers |= {"/once": Closing(1), "/always": Closing(9)}
+    async with fetcher(host) as fetching:
+        assert (await fetching.fetch(url(host, "/once"))).data == PICTURE
+        with pytest.raises(FetchFailed, match="cannot be read"):
+            await fetching.fetch(url(host, "/always"))
+    assert [one.path for one in host.asked] == ["/once"] * 2 + ["/always"] * 2
+
+
 async def test_one_who_leaves_gives_the_place_back(host: PictureHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_OF_ONE_HOST", 1)
     results: list[str] = []
