@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, post
@@ -13,14 +13,14 @@ from litestar.params import FromPath, Parameter
 from server.access.clients import check_item_id
 from server.catalogue import rows
 from server.catalogue.rows import DEFAULT_LIMIT, MOST_MATCHES, Query
-from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid, UnsupportedBody
-from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
+from server.errors import CatalogueConflict, MediaNotFound, ProductNotFound, SignatureInvalid
+from server.http.bodies import JSON, MULTIPART
 from server.http.etags import has_it
-from server.http.fetching import fetched
+from server.http.fetching import bytes_of, read_picture
 from server.http.idempotency import answered_once
 from server.http.narrowing import require_found
 from server.http.openapi import BY_URL, PICTURE, STORED_PICTURE, UploadForm, contract
-from server.http.request import Call, Request, call_of, made
+from server.http.request import Request, call_of, made
 from server.http.routes.embeddings import RAW
 from server.http.security import EMBEDDABLE
 from server.http.signed import addressing, signed_seconds
@@ -66,11 +66,14 @@ async def add_media(
 
     The picture comes in a form, or is fetched from the URL that JSON names.
     """
-    call, picture = await _upload(request, services, product_id)
+    fields, picture = await read_picture(request, UploadFields, MediaByUrl)
+    call = call_of(request, fields.client_id)
+    check_item_id("The product's id", product_id)
     at = addressing(request, services, call)
 
     async def add() -> tuple[rows.Media, bool]:
-        return await services.librarian.add(call.client_id, product_id, await picture(), within=call.left)
+        data = await bytes_of(request, services, call, product_id, picture)
+        return await services.librarian.add(call.client_id, product_id, data, within=call.left)
 
     def answer(added: tuple[rows.Media, bool]) -> Response[Media]:
         media, created = added
@@ -78,30 +81,6 @@ async def add_media(
         return Response(Media.of(media, at.of(media.id)), status_code=201 if created else 200)
 
     return await answered_once(request, services, call, add, answer)
-
-
-async def _upload(request: Request, services: Services, product_id: str) -> tuple[Call, Callable[[], Awaitable[bytes]]]:
-    """Whom a picture for this product is from, and how to get its bytes."""
-    if content_type(request) == MULTIPART:
-        form = await read_form(request)
-        call = call_of(request, form.read(UploadFields).client_id)
-        check_item_id("The product's id", product_id)
-
-        async def sent() -> bytes:
-            return form.file
-
-        return call, sent
-    if content_type(request) == JSON:
-        asked = await read_json(request, MediaByUrl)
-        call = call_of(request, asked.client_id)
-        check_item_id("The product's id", product_id)
-
-        async def at_url() -> bytes:
-            await services.catalogue.get_product(call.client_id, product_id)  # before its picture is fetched
-            return await fetched(request, services, call, asked.url)
-
-        return call, at_url
-    raise UnsupportedBody(f"Send the picture as {MULTIPART}, in a part named file, or its url as {JSON}.")
 
 
 @get(

@@ -11,8 +11,8 @@ from litestar.params import FromPath
 from server.access.clients import check_item_id
 from server.catalogue import rows
 from server.errors import BadParameter, CatalogueConflict, MediaNotFound, PictureTaken, ProductNotFound
-from server.http.bodies import JSON, MERGE_PATCH, MULTIPART, content_type, read_form, read_json
-from server.http.fetching import fetched
+from server.http.bodies import JSON, MERGE_PATCH, MULTIPART, read_json
+from server.http.fetching import bytes_of, read_picture
 from server.http.idempotency import answered_once
 from server.http.openapi import BY_URL, JSON_BODY, PICTURE, PlacedForm, contract
 from server.http.request import Request, call_of
@@ -45,17 +45,14 @@ async def put_media(request: Request, services: NamedDependency[Services], media
     `productId`, in the query or in the body, says whose picture it is. The same bytes again change nothing. The picture
     comes in a form, or is fetched from the URL that JSON names.
     """
-    fields, picture = await _read(request)
+    fields, picture = await read_picture(request, PlacedFields, PlacedByUrl)
     call = call_of(request, fields.client_id)
     check_item_id("The media's id", media_id)
     product_id = check_item_id("productId", _product_of(request, fields.product_id))
     at = addressing(request, services, call)
 
     async def place() -> tuple[rows.Media, bool]:
-        data = picture
-        if isinstance(data, str):
-            await services.catalogue.get_product(call.client_id, product_id)  # before its picture is fetched
-            data = await fetched(request, services, call, data)
+        data = await bytes_of(request, services, call, product_id, picture)
         return await services.librarian.put(call.client_id, media_id, product_id, data, within=call.left)
 
     def answer(placed: tuple[rows.Media, bool]) -> Response[Media]:
@@ -93,15 +90,6 @@ async def patch_media(
         return services.librarian.move(call.client_id, media_id, check_item_id("productId", asked.product_id))
 
     return await answered_once(request, services, call, move, lambda media: Response(Media.of(media, at.of(media.id))))
-
-
-async def _read(request: Request) -> tuple[PlacedFields | PlacedByUrl, bytes | str]:
-    """What a body says beside its picture, and the picture's bytes or its URL."""
-    if content_type(request) == JSON:
-        asked = await read_json(request, PlacedByUrl)
-        return asked, asked.url
-    form = await read_form(request)
-    return form.read(PlacedFields), form.file
 
 
 def _product_of(request: Request, in_body: str | None) -> str:
