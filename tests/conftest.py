@@ -20,6 +20,17 @@ from tests.support.picture_host import PictureHost, fetched_from, picture_host
 from tests.support.process import Process, Serve
 from tests.support.serving import Client, NewShop, Shop, serving
 
+SLOW_LIMIT = 1500
+"""Seconds for a test that is marked as slow, in place of the `timeout` of all others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow begins first: a long test that began last would run alone at the end."""
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    for item in slow:
+        item.add_marker(pytest.mark.timeout(SLOW_LIMIT))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 @pytest.fixture
 def anyio_backend() -> str:
