@@ -19,19 +19,16 @@ from server.database.cancelling import end
 from server.database.outcome import writing
 from server.errors import (
     BytesMissing,
-    BytesRemain,
-    CatalogueUnavailable,
     OutcomeUnknown,
     PictureTaken,
     TwinlensError,
 )
+from server.ingest.disposal import Disposal
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
 
 _CLOSING_SECONDS = 3.0
-# Of the objects of a batch, which may be thousands.
-_DELETED_AT_ONCE = 200
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +46,11 @@ class Librarian:
         own: bool = True,
         backup_runs: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`on_remain` is called with the keys of objects that no row names, and that could not be deleted. `own`:
-        whether the store is this database's own; where it is that of which this one is a copy, its pictures stay.
-        `backup_runs`: whether they stay for now, since a backup may still have to fetch them."""
-        self._own = own
-        self._backup_runs = backup_runs
+        """`on_remain`, `own`, `backup_runs`: as `Disposal` has them."""
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
-        self._on_remain = on_remain
+        self._disposal = Disposal(store, on_remain, own=own, backup_runs=backup_runs)
         self._at_work: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -170,7 +163,7 @@ class Librarian:
         finally:
             if not kept:
                 # Where nothing could be stored, that is what is said; that nothing could be deleted either is no news.
-                await self._discard(new.s3_key, new.thumbnail_key, quiet=not stored)
+                await self._disposal.discard(new.s3_key, new.thumbnail_key, quiet=not stored)
         return written
 
     async def remove(self, client_id: str, media_id: str) -> Media:
@@ -221,27 +214,7 @@ class Librarian:
 
     async def let_go(self, *keys: str | None) -> None:
         """See to the objects whose rows have just been removed, and that is committed."""
-        if not self._own:
-            return
-        try:
-            stay = self._backup_runs is not None and await self._backup_runs()
-        except CatalogueUnavailable:
-            stay = True  # nobody knows
-        if stay:
-            self._on_remain([key for key in keys if key])
-        else:
-            await self._discard(*keys)
-
-    async def _discard(self, *keys: str | None, quiet: bool = False) -> None:
-        """Delete objects that no row names any more; what remains is left to those who sweep the store."""
-        named = [key for key in keys if key]
-        for start in range(0, len(named), _DELETED_AT_ONCE):
-            try:
-                await self._store.delete(*named[start : start + _DELETED_AT_ONCE])
-            except BytesRemain as exc:
-                self._on_remain(exc.keys)
-                if not quiet:
-                    _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
+        await self._disposal.let_go(*keys)
 
 
 def _new(

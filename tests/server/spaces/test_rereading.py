@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from PIL import Image
 
-from server.batching.embedder import Seen
+from server.batching.decoding import Seen
 from server.catalogue.rows import Media
 from server.errors import StoreUnavailable
 from server.ingest.storage import Mark
