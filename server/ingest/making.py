@@ -80,7 +80,7 @@ class Facts(Protocol):
     def thumbnail(self) -> bytes | None: ...
 
 
-def random_upload(placed: Placed) -> str:
+def random_upload(placed: Placed, digest: bytes) -> str:
     """32 hex digits like no others, by which a new media and its objects are called."""
     return uuid.uuid4().hex
 
@@ -94,9 +94,10 @@ class Maker:
         pictures: Pictures,
         *,
         reread: bool = False,
-        name_upload: Callable[[Placed], str] = random_upload,
+        name_upload: Callable[[Placed, bytes], str] = random_upload,
     ) -> None:
-        """`reread`: read also what looks unchanged. `name_upload`: what a row's new media is called."""
+        """`reread`: read also what looks unchanged. `name_upload`: what a row's new media is called,
+        whose bytes have this digest."""
         self._writer = writer
         self._pictures = pictures
         self._reread = reread
@@ -164,7 +165,7 @@ class Maker:
         ready, data = taken.made.ready, taken.data
         if ready.media_key is not None or data is None:
             return taken.made
-        client_id, upload = ready.product.client_id, self._name_upload(taken.made.placed)
+        client_id, upload = ready.product.client_id, self._name_upload(taken.made.placed, taken.digest)
         ready.new = NewMedia(
             id=upload,
             product_id=ready.product.id,

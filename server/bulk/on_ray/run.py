@@ -64,15 +64,20 @@ class Shares:
         if gpu:
             encoders, wide, taken = cluster.gpus, 1, 0
         else:
-            smallest = min(one.cpus for one in cluster.nodes if one.cpus)
-            wide = min(threads or max(1, smallest // 2), smallest)
-            encoders = max(1, cluster.cpus // 2 // wide)
+            cores = [one.cpus for one in cluster.nodes if one.cpus]
+            # One that decodes must find a place, too.
+            widest = max(cores) if len(cores) > 1 else max(1, cores[0] - 1)
+            wide = min(threads or max(1, min(cores) // 2), widest)
+            encoders = max(1, sum(one // wide for one in cores) // 2)
             taken = encoders * wide
         return cls(encoders, wide, gpu, max(1, cluster.cpus - taken), min(_MOST_WRITERS, 2 * encoders))
 
 
 def on_cluster(cluster: Cluster) -> Bring:
     """Brings rows in on this cluster."""
+
+    # It warns of what is meant, such as that it shows no progress.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     @asynccontextmanager
     async def bring(run: Run) -> AsyncIterator[BringRows]:

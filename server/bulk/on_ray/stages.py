@@ -88,9 +88,9 @@ class Orders:
     gives_way: bool
     """Whether workers let all other processes of their machine go first."""
 
-    def name_upload(self, placed: Placed) -> str:
-        """32 hex digits that nobody can guess, and that the row gets again when it is done again."""
-        return hashlib.blake2b(f"{placed.at}".encode(), key=self.nonce, digest_size=16).hexdigest()
+    def name_upload(self, placed: Placed, digest: bytes) -> str:
+        """32 hex digits that nobody can guess, and that the row gets again when it is done again with these bytes."""
+        return hashlib.blake2b(f"{placed.at} ".encode() + digest, key=self.nonce, digest_size=16).hexdigest()
 
 
 class _Loop:

@@ -75,9 +75,10 @@ def test_a_cluster_without_gpus_is_none_for_cuda() -> None:
         ([Node("one", 1, 0), Node("two", 1, 0)], 4, False, Shares(1, 1, False, 1, 2)),
         ([Node("one", 64, 0)] * 4, None, False, Shares(4, 32, False, 128, 8)),
         ([Node("one", 16, 0)], 2, False, Shares(4, 2, False, 8, 8)),
+        ([Node("one", 2, 0)], 2, False, Shares(1, 1, False, 1, 2)),
         ([Node("gpu", 32, 8), Node("cpu", 64, 0)], None, True, Shares(8, 1, True, 96, 8)),
     ],
-    ids=["two cores", "two machines", "four large ones", "threads are said", "gpus"],
+    ids=["two cores", "two machines", "four large ones", "threads are said", "too many are said", "gpus"],
 )
 def test_the_cluster_is_divided_so_that_every_worker_finds_a_place(
     nodes: list[Node], threads: int | None, gpu: bool, shares: Shares
