@@ -100,6 +100,8 @@ def on_cluster(cluster: Cluster) -> Bring:
         )
 
         async def bring_rows(rows: Iterator[Placed], count: int) -> Counts:
+            if not count:
+                return Counts()
             size = count // (_BATCHES_FOR_EACH_CPU * max(1, cluster.cpus))
             size = max(_SMALLEST_BATCH, min(_LARGEST_BATCH, size))
             return await _Driving(run, orders, shares, Handing(rows, size, run.stop)).bring(-(-count // size))
@@ -127,6 +129,7 @@ class Numbers(Datasource):
     """The numbers of the batches, which are read where they are needed: nothing of the feed is in them."""
 
     def __init__(self, count: int) -> None:
+        super().__init__()
         self._count = count
 
     def estimate_inmemory_data_size(self) -> int:
@@ -139,7 +142,7 @@ class Numbers(Datasource):
             for start in range(0, count, _NUMBERS_AT_ONCE):
                 yield numbered(range(start, min(start + _NUMBERS_AT_ONCE, count)))
 
-        return [ReadTask(read, BlockMetadata(count, 8 * count, None, None))]
+        return [ReadTask(read, BlockMetadata(num_rows=count, size_bytes=8 * count, exec_stats=None, input_files=None))]
 
 
 def stages_of(batches: int, orders: Orders, shares: Shares, desk: RayDesk) -> Dataset:
@@ -231,20 +234,23 @@ class _Driving:
                 supply.give.remote(number, await self._handing.give(number))
 
     async def _count_all(self, dataset: Dataset, supply: Any) -> None:
-        """Until the last record; or until somebody cancels this, since all is done."""
+        """Until all is done. Numbers that are left over give records as well, so that this is noticed soon."""
         loop = asyncio.get_running_loop()
-        # One thread, which waits for Ray Data.
+        # One thread, which waits for Ray Data, and ends it.
         thread = ThreadPoolExecutor(1, "ray-data")
+        tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         try:
-            tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-            while (table := await loop.run_in_executor(thread, next, tables, None)) is not None:
+            while not self._handing.done.is_set():
+                if (table := await loop.run_in_executor(thread, next, tables, None)) is None:
+                    return
                 for at in range(table.num_rows):
                     batch = batch_of(table.slice(at, 1))
                     self._count(batch)
                     if not self._handing.is_out(batch.number):
                         supply.forget.remote(batch.number)
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)
+            thread.submit(tables.close)  # type: ignore[attr-defined]  # a generator
+            thread.shutdown(wait=False)
 
     def _count(self, batch: Batch) -> None:
         if batch.trouble is not None:
