@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -108,11 +107,6 @@ def _require_cluster(address: str) -> None:
 
 @contextmanager
 def _connected(address: str | None, folder: str | None) -> Iterator[None]:
-    if address is None:
-        # A token of its own, which is written nowhere: else Ray would keep one in the home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Only now, when what it reads of the environment is there.
     import ray
 

@@ -85,7 +85,7 @@ def packed(batch: Batch, pixels: NDArray[np.uint8] | None = None) -> pa.Table:
     columns = {
         "number": pa.array([batch.number], pa.int64()),
         "batch": pa.array([pickle.dumps(batch, protocol=5)], pa.large_binary()),
-        "pixels": pa.array([b"" if pixels is None else memoryview(pixels).cast("B")], pa.large_binary()),
+        "pixels": pa.array([b"" if pixels is None else pixels.tobytes()], pa.large_binary()),
     }
     return pa.table(columns)
 

@@ -125,7 +125,7 @@ class RayDesk:
         self._supply.begin.remote(stage, number)
 
 
-class Numbers(Datasource):
+class Numbers(Datasource):  # type: ignore[misc]  # Ray has no types for us
     """The numbers of the batches, which are read where they are needed: nothing of the feed is in them."""
 
     def __init__(self, count: int) -> None:
@@ -161,8 +161,7 @@ def stages_of(batches: int, orders: Orders, shares: Shares, desk: RayDesk) -> Da
             batch_size=1,
             batch_format="pyarrow",
             compute=pool,
-            max_restarts=-1,
-            max_task_retries=_TRIES_OF_A_BATCH,
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _TRIES_OF_A_BATCH},
             **resources,
         )
 
@@ -195,9 +194,10 @@ class _Driving:
             tasks = (answering, counting, done)
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in (counting, answering):
-                    if task.done():
-                        await task
+                if counting.done():
+                    await counting
+                if answering.done():
+                    await answering
                 if not self._handing.done.is_set():
                     raise IngestRefused("Ray ended the run before all rows were done; the same command goes on.")
                 await self._say_what_was_repeated(supply)
@@ -249,7 +249,7 @@ class _Driving:
                     if not self._handing.is_out(batch.number):
                         supply.forget.remote(batch.number)
         finally:
-            thread.submit(tables.close)  # type: ignore[attr-defined]  # a generator
+            thread.submit(tables.close)
             thread.shutdown(wait=False)
 
     def _count(self, batch: Batch) -> None:

@@ -182,7 +182,7 @@ def test_a_database_that_goes_away_is_a_sentence_and_the_same_command_goes_on(
 def test_on_this_machine_alone_it_starts_a_cluster_and_leaves_nothing_of_it(database_url: str, tmp_path: Path) -> None:
     folder_of(tmp_path / "pictures", 40)
     with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a short name: sockets lie below it
-        environment = {"TMPDIR": folder}
+        environment = {"TMPDIR": folder, "HOME": str(tmp_path)}  # Ray keeps a token at home
         report, err, code = run(
             tmp_path / "pictures", tmp_path / "data", database_url, "--on", "ray", environment=environment
         )
