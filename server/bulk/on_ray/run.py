@@ -33,7 +33,7 @@ from server.errors import IngestRefused
 from server.ingest.pipeline import Counts, Failed
 from server.ingest.spool import Placed
 
-_SMALLEST_BATCH, _LARGEST_BATCH = 16, 128
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 256
 _BATCHES_FOR_EACH_CPU = 4
 _MOST_WRITERS = 8
 _MOST_ASKING = 10_000

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 def rows_of(*counts: int) -> list[Placed]:
     """Rows of so many products, each with so many pictures."""
-    rows = []
+    rows: list[Placed] = []
     for number, count in enumerate(counts):
         product = Product("acme", f"p{number}")
         for place in range(1, count + 1):
