@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTa
 from ray.data.block import BlockMetadata
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError, RayTaskError
+from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from server import __version__
@@ -42,6 +44,8 @@ _MOST_ASKING = 10_000
 _TRIES_OF_A_BATCH = 3
 
 _NUMBERS_AT_ONCE = 1_000
+
+_CLOSING_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -161,14 +165,18 @@ def stages_of(batches: int, orders: Orders, shares: Shares, desk: RayDesk) -> Da
             batch_size=1,
             batch_format="pyarrow",
             compute=pool,
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _TRIES_OF_A_BATCH},
+            max_restarts=-1,
+            max_task_retries=_TRIES_OF_A_BATCH,
             **resources,
         )
 
-    dataset = then(dataset, Decode, ActorPoolStrategy(min_size=1, max_size=shares.decoders), num_cpus=1)
     on_what = {"num_gpus": 1, "num_cpus": 0} if shares.gpu else {"num_cpus": shares.threads}
-    dataset = then(dataset, Encode, ActorPoolStrategy(size=shares.encoders), **on_what)
-    return then(dataset, Write, ActorPoolStrategy(size=shares.writers), num_cpus=0)
+    with warnings.catch_warnings():
+        # Of tries and restarts: Ray wants them otherwise from 2.64 on, and 2.60 has no other way.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = then(dataset, Decode, ActorPoolStrategy(min_size=1, max_size=shares.decoders), num_cpus=1)
+        dataset = then(dataset, Encode, ActorPoolStrategy(size=shares.encoders), **on_what)
+        return then(dataset, Write, ActorPoolStrategy(size=shares.writers), num_cpus=0)
 
 
 class _Driving:
@@ -190,10 +198,8 @@ class _Driving:
             counting = asyncio.create_task(
                 self._count_all(stages_of(batches, self._orders, self._shares, desk), supply)
             )
-            done = asyncio.create_task(self._handing.done.wait())
-            tasks = (answering, counting, done)
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((answering, counting), return_when=asyncio.FIRST_COMPLETED)
                 if counting.done():
                     await counting
                 if answering.done():
@@ -202,9 +208,10 @@ class _Driving:
                     raise IngestRefused("Ray ended the run before all rows were done; the same command goes on.")
                 await self._say_what_was_repeated(supply)
             finally:
-                for task in tasks:
+                # In this order: whoever waits for a record gets one as long as numbers are answered.
+                for task in (counting, answering):
                     task.cancel()
-                await asyncio.wait(tasks)
+                    await asyncio.wait([task])
         except (RayError, SystemException) as exc:
             if isinstance(exc, RayTaskError):
                 raise
@@ -249,7 +256,9 @@ class _Driving:
                     if not self._handing.is_out(batch.number):
                         supply.forget.remote(batch.number)
         finally:
-            thread.submit(tables.close)
+            # Ray must not be left while the thread is in it: that would end this process at once.
+            closing = loop.run_in_executor(thread, tables.close)
+            await asyncio.wait([closing], timeout=_CLOSING_SECONDS)
             thread.shutdown(wait=False)
 
     def _count(self, batch: Batch) -> None:
