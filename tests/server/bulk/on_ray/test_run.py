@@ -30,7 +30,8 @@ MEDIA = """
 """
 # Of two rows with the same picture, the one that is written first has made it, on one machine as well.
 ROWS = """
-    SELECT f.feed, f."clientId", f."productId", f.place, bool_or(f.made) OVER (PARTITION BY f."mediaId"), f.named, f.source, f.size, f.stamp, m."contentDigest"
+    SELECT f.feed, f."clientId", f."productId", f.place, bool_or(f.made) OVER (PARTITION BY f."mediaId"), f.named,
+        f.source, f.size, f.stamp, m."contentDigest"
     FROM twinlens_feed_rows f LEFT JOIN media m ON m.id = f."mediaId" ORDER BY f."productId", f.place
 """
 KEYS = 'SELECT "contentDigest", "s3Key", "thumbnailKey" FROM media'
