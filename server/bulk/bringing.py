@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from server.artifact.artifact import Artifact
+from server.bulk.on_demand import OnDemand
 from server.catalogue.rows import SpaceRow
 from server.database.pool import Pool, open_pool
 from server.engine import open_engine
-from server.ingest.disposal import Disposal
 from server.ingest.feed_writer import FeedWriter
 from server.ingest.feeds.bucket import bucket_at
 from server.ingest.fetch import Fetcher
+from server.ingest.letting_go import LettingGo
 from server.ingest.mark import Standing
 from server.ingest.pictures import Pictures
 from server.ingest.pipeline import Counts, Failed, Pipeline
@@ -73,17 +75,26 @@ class Run:
     serving_url: str
     writer: FeedWriter
     store: MediaStore
-    disposal: Disposal
+    letting_go: LettingGo
     stop: Stop
     on_failed: Callable[[Failed], None]
     on_done: Callable[[int], None]
+
+    opening: Opening = field(default_factory=lambda: Opening())
+
+
+@dataclass(slots=True)
+class Opening:
+    """What opening the model took while rows were brought in."""
+
+    seconds: float = 0.0
 
 
 BringRows = Callable[[Iterator[Placed], int], Awaitable[Counts]]
 """Brings in these rows, of which there are so many, as `Pipeline.run` does."""
 
 Bring = Callable[[Run], AbstractAsyncContextManager[BringRows]]
-"""Gets ready to bring in rows: the model is warm then."""
+"""Gets ready to bring in rows."""
 
 
 @asynccontextmanager
@@ -92,16 +103,14 @@ async def here(run: Run) -> AsyncIterator[BringRows]:
     settings = with_few_threads(run.job.settings)
     decoding = settings.threads or len(os.sched_getaffinity(0))
     at_once = min(_MOST_PICTURES_AT_ONCE, _BATCHES_AT_ONCE * (settings.batch or _MOST_PICTURES_AT_ONCE))
-    async with (
-        open_engine(settings, run.artifact, words=False, decoding=decoding) as engine,
-        run.job.fetcher() as fetcher,
-    ):
+    opened = partial(open_engine, settings, run.artifact, words=False, decoding=decoding, aside=True)
+    async with OnDemand(opened) as model, run.job.fetcher() as fetcher:
         pipeline = Pipeline(
             writer=run.writer,
-            embedder=engine.embedder,
+            embedder=model,
             store=run.store,
             pictures=run.job.pictures(run.store, fetcher),
-            let_go=lambda keys: run.disposal.let_go(*keys),
+            let_go=lambda keys: run.letting_go.let_go(*keys),
             at_once=at_once,
             stop=run.stop,
             on_failed=run.on_failed,
@@ -110,7 +119,10 @@ async def here(run: Run) -> AsyncIterator[BringRows]:
         )
 
         async def bring(rows: Iterator[Placed], count: int) -> Counts:
-            return await pipeline.run(rows)
+            try:
+                return await pipeline.run(rows)
+            finally:
+                run.opening.seconds = model.seconds
 
         yield bring
 

@@ -23,7 +23,7 @@ from server.errors import (
     PictureTaken,
     TwinlensError,
 )
-from server.ingest.disposal import Disposal
+from server.ingest.letting_go import LettingGo
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
@@ -46,11 +46,11 @@ class Librarian:
         own: bool = True,
         backup_runs: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`on_remain`, `own`, `backup_runs`: as `Disposal` has them."""
+        """`on_remain`, `own`, `backup_runs`: as LettingGo has them."""
+        self._letting_go = LettingGo(store, on_remain, own=own, backup_runs=backup_runs)
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
-        self._disposal = Disposal(store, on_remain, own=own, backup_runs=backup_runs)
         self._at_work: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -125,7 +125,7 @@ class Librarian:
 
         async def keep() -> Put:
             done = await self._keep(new, data, picture, put)
-            await self.let_go(*done.gone)
+            await self._letting_go.let_go(*done.gone)
             return done
 
         done = await self._to_its_end(keep())
@@ -163,7 +163,7 @@ class Librarian:
         finally:
             if not kept:
                 # Where nothing could be stored, that is what is said; that nothing could be deleted either is no news.
-                await self._disposal.discard(new.s3_key, new.thumbnail_key, quiet=not stored)
+                await self._letting_go.discard(new.s3_key, new.thumbnail_key, quiet=not stored)
         return written
 
     async def remove(self, client_id: str, media_id: str) -> Media:
@@ -174,7 +174,7 @@ class Librarian:
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        await self.let_go(media.s3_key, media.thumbnail_key)
+        await self._letting_go.let_go(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> Product:
@@ -188,7 +188,7 @@ class Librarian:
 
     async def _remove_product(self, client_id: str, product_id: str, expected: Expected) -> Product:
         product, keys = await self._catalogue.delete_product(client_id, product_id, expected=expected)
-        await self.let_go(*keys)
+        await self._letting_go.let_go(*keys)
         return product
 
     async def apply(
@@ -199,7 +199,7 @@ class Librarian:
 
     async def _apply(self, client_id: str, changes: Sequence[Change | TwinlensError], atomic: bool) -> Applied:
         applied = await self._catalogue.batches.apply(client_id, changes, atomic=atomic)
-        await self.let_go(*applied.keys)
+        await self._letting_go.let_go(*applied.keys)
         return applied
 
     async def thumbnail(self, media: Media) -> bytes:
@@ -211,10 +211,6 @@ class Librarian:
             with contextlib.suppress(BytesMissing):
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(media.client_id))
-
-    async def let_go(self, *keys: str | None) -> None:
-        """See to the objects whose rows have just been removed, and that is committed."""
-        await self._disposal.let_go(*keys)
 
 
 def _new(

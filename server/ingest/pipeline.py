@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
+from typing import Protocol
 
-from server.batching.embedder import Embedded, Embedder
+from server.batching.embedder import Embedded
 from server.batching.fair_queue import Caller
 from server.errors import EncoderFailed, TwinlensError
 from server.ingest.feed_writer import FeedWriter, Vector
@@ -37,6 +38,14 @@ _STORED_AHEAD = 2
 _BYTES_AT_ONCE = 128_000_000
 _EMBED_WITHIN_SECONDS = 600.0
 _TRIES = 3
+
+
+class Embeds(Protocol):
+    """What makes vectors of pictures: `Embedder.embed`."""
+
+    async def embed(
+        self, data: bytes, *, within: float, thumbnail: bool, caller: Caller, digest: bytes
+    ) -> Embedded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ class Pipeline:
         self,
         *,
         writer: FeedWriter,
-        embedder: Embedder,
+        embedder: Embeds,
         store: MediaStore,
         pictures: Pictures,
         let_go: Callable[[Sequence[str]], Awaitable[None]],

@@ -46,8 +46,8 @@ from server.database.runner import Runner
 from server.engine import open_engine
 from server.errors import EncoderFailed, IngestRefused, TwinlensError
 from server.ingest.backups import backup_runs
-from server.ingest.disposal import Disposal
 from server.ingest.feed_writer import FeedWriter, Vector
+from server.ingest.letting_go import LettingGo
 from server.ingest.making import OF_THE_PICTURE, Made, Maker, Work, in_order, without_picture
 from server.ingest.spool import Placed
 from server.ingest.storage import MediaStore
@@ -297,13 +297,13 @@ class Write(Stage):
         owners = await stack.enter_async_context(pool_for(settings, self._orders.url, None, least=0))
         self._writes = self._writer(clients, owners)
         store: MediaStore = job.store()
-        self._disposal = Disposal(store, own=job.standing.own, backup_runs=partial(backup_runs, owners))
+        self._letting_go = LettingGo(store, own=job.standing.own, backup_runs=partial(backup_runs, owners))
 
     async def _do(self, batch: Batch, record: pa.Table) -> tuple[Batch, NDArray[np.uint8] | None]:
         for client_id, many in groupby(in_order(batch.to_write), key=lambda one: one.ready.product.client_id):
             await self._write(client_id, list(many), batch)
         if batch.unneeded:
-            await self._disposal.let_go(*batch.unneeded)
+            await self._letting_go.let_go(*batch.unneeded)
         # Its rows are written, and nobody reads them any more.
         done = Batch(batch.number, told=batch.told, products_made=batch.products_made)
         return done, None

@@ -1,4 +1,4 @@
-"""Objects that no row names any more are deleted from the store; what remains is left to those who sweep it."""
+"""Objects that no row names any more leave the store, or stay until they are swept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _DELETED_AT_ONCE = 200
 _log = logging.getLogger(__name__)
 
 
-class Disposal:
-    """Sees to the objects of one store."""
+class LettingGo:
+    """Deletes the objects of rows that are removed."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Disposal:
             await self.discard(*keys)
 
     async def discard(self, *keys: str | None, quiet: bool = False) -> None:
-        """Delete objects that no row names. `quiet`: what cannot be deleted is no news."""
+        """Delete objects that no row names, whatever runs; what remains is left to those who sweep the store."""
         named = [key for key in keys if key]
         for start in range(0, len(named), _DELETED_AT_ONCE):
             try:
