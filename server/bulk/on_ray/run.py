@@ -36,7 +36,7 @@ from server.ingest.pipeline import Counts, Failed
 from server.ingest.spool import Placed
 
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 256
-_BATCHES_FOR_EACH_CPU = 4
+_BATCHES_FOR_EACH_CPU = 16
 _MOST_WRITERS = 8
 _MOST_ASKING = 10_000
 

@@ -150,7 +150,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(machines: Machines, datab
 def test_a_signal_ends_it_in_good_order_and_the_same_command_goes_on(
     machines: Machines, database_url: str, tmp_path: Path
 ) -> None:
-    folder_of(tmp_path / "pictures", 400)
+    folder_of(tmp_path / "pictures", 900)
     work = begin(machines, tmp_path / "pictures", tmp_path / "data", database_url)
     until(lambda: count(database_url, "media") or work.poll() is not None)
     work.send_signal(signal.SIGTERM)
@@ -158,10 +158,10 @@ def test_a_signal_ends_it_in_good_order_and_the_same_command_goes_on(
     assert (code, "Stopped after" in err, "the same command goes on" in err) == (128 + signal.SIGTERM, True, True), err
     assert "Traceback" not in err
     before = count(database_url, "media")
-    assert 0 < before < 400
+    assert 0 < before < 900
     assert len(objects(tmp_path / "data")) == 2 * before
     report, err, code = bring(machines, tmp_path / "pictures", tmp_path / "data", database_url)
-    assert (code, report["added"]) == (0, 400 - before), err
+    assert (code, report["added"]) == (0, 900 - before), err
 
 
 def test_a_database_that_goes_away_is_a_sentence_and_the_same_command_goes_on(
