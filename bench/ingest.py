@@ -57,7 +57,7 @@ class Ingested(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Rows a second, from when the model was ready."""
+        """Rows a second, without what the model took to open."""
         return float(self.report["rows"] / self.report["bringingSeconds"])
 
 

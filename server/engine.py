@@ -67,6 +67,7 @@ async def open_engine(
     gpu: int = 0,
     words: bool = True,
     decoding: int | None = None,
+    aside: bool = False,
     on_batch: Callable[[Tower, int], None] = _ignore,
     on_embedded: Callable[[Tower, Timings], None] = _ignore,
     on_rejected: Callable[[str, MediaRejected], None] = _ignore,
@@ -74,29 +75,17 @@ async def open_engine(
     """Encoder, goldens, batcher, embedder: in this order. Raises ArtifactInvalid, BadSetting.
 
     `gpu`: the number of the GPU to run on, where the model runs on one. `words`: whether to load the text tower, if the
-    artifact has one. `decoding`: threads that decode; without it, one for each core. `on_batch` is called with the
-    tower and the size of each batch, `on_embedded` with the tower of each picture or text and the seconds that it
-    spent in each stage, `on_rejected` with the format of each picture that could not be decoded, and why.
+    artifact has one. `decoding`: threads that decode; without it, one for each core. `aside`: load the model on a
+    thread, so that others go on meanwhile; whoever asks for that must not be cancelled until it is loaded. `on_batch`
+    is called with the tower and the size of each batch, `on_embedded` with the tower of each picture or text and the
+    seconds that it spent in each stage, `on_rejected` with the format of each picture that could not be decoded, and
+    why.
     """
     async with contextlib.AsyncExitStack() as stack:
-        serving = _serving(settings, gpu)
-        # Everything that initialises a GPU, one after the other, before anything runs on it.
-        encoder = stack.enter_context(
-            Encoder(artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving)
-        )
-        reader = stack.enter_context(_reader(artifact, settings, serving)) if words else None
-        read_jpeg = None
-        if settings.decoder == "nvimagecodec":
-            read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
-        try:
-            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
-        except ArtifactInvalid as exc:
-            towers = [encoder, reader.encoder] if reader is not None else [encoder]
-            if not sum(tower.forget_copy() for tower in towers):
-                raise
-            _log.warning("The optimised graphs are not used, but the artifact's own: %s", exc.sentence)
-            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
-
+        loading = _load(settings, artifact, gpu, words)
+        model = await asyncio.to_thread(loading.__enter__) if aside else loading.__enter__()
+        stack.push(loading)
+        encoder, reader = model.encoder, model.reader
         batcher = await stack.enter_async_context(_batching(encoder, partial(on_batch, "image")))
         texts = None
         if reader is not None:
@@ -110,14 +99,14 @@ async def open_engine(
             threads=decoding or len(os.sched_getaffinity(0)),
             words=Words(reader.tokenizer, texts) if reader is not None and texts is not None else None,
             cache=settings.cache,
-            read_jpeg=read_jpeg,
+            read_jpeg=model.read_jpeg,
         )
         embedder.on_embedded = on_embedded
         embedder.on_rejected = on_rejected
         stack.push_async_callback(asyncio.to_thread, embedder.close)
         longest = max(settings.deadline, _LEAST_STUCK_SECONDS)
         pulse = Pulse(embedder.towers, _samples(encoder, reader), longest)
-        yield Engine(encoder, embedder, layout, lowest, pulse)
+        yield Engine(encoder, embedder, model.layout, model.lowest, pulse)
 
 
 def try_model(settings: Settings) -> str | None:
@@ -140,6 +129,41 @@ class _Reader:
 
     tokenizer: Tokenizer
     encoder: TextEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What blocks while it is loaded and proven."""
+
+    encoder: Encoder
+    reader: _Reader | None
+    read_jpeg: ReadJpeg | None
+    layout: Layout | None
+    lowest: float
+
+
+@contextlib.contextmanager
+def _load(settings: Settings, artifact: Artifact, gpu: int, words: bool) -> Iterator[_Model]:
+    """Load the towers, prove the goldens, warm up. Raises ArtifactInvalid, BadSetting."""
+    with contextlib.ExitStack() as stack:
+        serving = _serving(settings, gpu)
+        # Everything that initialises a GPU, one after the other, before anything runs on it.
+        encoder = stack.enter_context(
+            Encoder(artifact, settings.precision, settings.device, threads=settings.threads or 0, serving=serving)
+        )
+        reader = stack.enter_context(_reader(artifact, settings, serving)) if words else None
+        read_jpeg: ReadJpeg | None = None
+        if settings.decoder == "nvimagecodec":
+            read_jpeg = JpegDecoder(serving.gpu if encoder.device != "cpu" else None)
+        try:
+            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
+        except ArtifactInvalid as exc:
+            towers = [encoder, reader.encoder] if reader is not None else [encoder]
+            if not sum(tower.forget_copy() for tower in towers):
+                raise
+            _log.warning("The optimised graphs are not used, but the artifact's own: %s", exc.sentence)
+            layout, lowest = _make_ready(settings, serving, encoder, reader, read_jpeg)
+        yield _Model(encoder, reader, read_jpeg, layout, lowest)
 
 
 @asynccontextmanager

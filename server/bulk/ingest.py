@@ -17,8 +17,8 @@ from functools import partial
 
 from server.access.audit import record
 from server.artifact.artifact import Artifact
-from server.batching.embedder import Embedder
 from server.bulk import pruning
+from server.bulk.on_demand import OnDemand
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import SpaceRow
 from server.database import isolation, migrations
@@ -35,7 +35,7 @@ from server.ingest.failures import Failures
 from server.ingest.feed import Feed, Row, Wrong
 from server.ingest.feed_writer import FeedWriter
 from server.ingest.fetch import Fetcher
-from server.ingest.librarian import Librarian
+from server.ingest.letting_go import LettingGo
 from server.ingest.mark import Standing, settle
 from server.ingest.pictures import Pictures
 from server.ingest.pipeline import Counts, Failed, Pipeline
@@ -81,7 +81,7 @@ class Outcome:
     """Whether nothing was taken out since lines are wrong: what they name may seem to have left the feed."""
     seconds: float = 0.0
     bringing_seconds: float = 0.0
-    """Of these, what bringing in the rows took, once the model was ready."""
+    """Of these, what bringing in the rows took, without what the model took to open where a picture needed it."""
 
 
 def read(feed: Feed, spool: Spool, failures: Failures) -> None:
@@ -127,11 +127,9 @@ async def ingest(
                 pruning.require(await pruning.look(writer, spool), options.prune_at_most)
             await asyncio.to_thread(_audit, url, options.name, spool.clients(_MOST_CLIENTS_IN_THE_AUDIT))
             decoding = settings.threads or len(os.sched_getaffinity(0))
-            async with (
-                open_engine(settings, artifact, words=False, decoding=decoding) as engine,
-                _fetcher(settings) as fetcher,
-            ):
-                run = _Run(settings, store, standing, owners, engine.embedder, writer, failures, stop)
+            opened = partial(open_engine, settings, artifact, words=False, decoding=decoding, aside=True)
+            async with OnDemand(opened) as model, _fetcher(settings) as fetcher:
+                run = _Run(settings, store, standing, owners, model, writer, failures, stop)
                 outcome = Outcome(not_pruned=options.prune and not prune)
                 pictures = Pictures(most=settings.max_upload, bucket=bucket or store, fetcher=fetcher)
                 await run.bring(spool, outcome, pictures, reread=options.reread)
@@ -154,7 +152,7 @@ class _Run:
         store: MediaStore,
         standing: Standing,
         owners: Pool,
-        embedder: Embedder,
+        model: OnDemand,
         writer: FeedWriter,
         failures: Failures,
         stop: Stop,
@@ -162,14 +160,9 @@ class _Run:
         self._settings = settings
         self._store = store
         # What remains when it lets objects go is swept later.
-        self._librarian = Librarian(
-            embedder,
-            Catalogue(owners, writer.space),
-            store,
-            own=standing.own,
-            backup_runs=partial(backup_runs, owners),
-        )
-        self._embedder = embedder
+        # What remains is swept later.
+        self._letting_go = LettingGo(store, own=standing.own, backup_runs=partial(backup_runs, owners))
+        self._model = model
         self._writer = writer
         self._failures = failures
         self._stop = stop
@@ -185,7 +178,7 @@ class _Run:
 
         pipeline = Pipeline(
             writer=self._writer,
-            embedder=self._embedder,
+            embedder=self._model,
             store=self._store,
             pictures=pictures,
             let_go=self._let_go,
@@ -200,7 +193,7 @@ class _Run:
         try:
             await pipeline.run(spool.placed())
         finally:
-            outcome.bringing_seconds = time.monotonic() - began
+            outcome.bringing_seconds = time.monotonic() - began - self._model.seconds
             progress.close()
 
     async def take_out(self, spool: Spool, outcome: Outcome, *, prune: bool) -> None:
@@ -211,7 +204,7 @@ class _Run:
             outcome.pictures_removed = await pruning.clear(self._writer, self._let_go)
 
     async def _let_go(self, keys: Sequence[str]) -> None:
-        await self._librarian.let_go(*keys)
+        await self._letting_go.let_go(*keys)
 
 
 def lock_of(name: str) -> tuple[int, int]:

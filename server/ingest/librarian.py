@@ -19,19 +19,16 @@ from server.database.cancelling import end
 from server.database.outcome import writing
 from server.errors import (
     BytesMissing,
-    BytesRemain,
-    CatalogueUnavailable,
     OutcomeUnknown,
     PictureTaken,
     TwinlensError,
 )
+from server.ingest.letting_go import LettingGo
 from server.ingest.storage import MediaStore
 
 T = TypeVar("T")
 
 _CLOSING_SECONDS = 3.0
-# Of the objects of a batch, which may be thousands.
-_DELETED_AT_ONCE = 200
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +46,11 @@ class Librarian:
         own: bool = True,
         backup_runs: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`on_remain` is called with the keys of objects that no row names, and that could not be deleted. `own`:
-        whether the store is this database's own; where it is that of which this one is a copy, its pictures stay.
-        `backup_runs`: whether they stay for now, since a backup may still have to fetch them."""
-        self._own = own
-        self._backup_runs = backup_runs
+        """`on_remain`, `own`, `backup_runs`: as LettingGo has them."""
+        self._letting_go = LettingGo(store, on_remain, own=own, backup_runs=backup_runs)
         self._embedder = embedder
         self._catalogue = catalogue
         self._store = store
-        self._on_remain = on_remain
         self._at_work: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -132,7 +125,7 @@ class Librarian:
 
         async def keep() -> Put:
             done = await self._keep(new, data, picture, put)
-            await self.let_go(*done.gone)
+            await self._letting_go.let_go(*done.gone)
             return done
 
         done = await self._to_its_end(keep())
@@ -170,7 +163,7 @@ class Librarian:
         finally:
             if not kept:
                 # Where nothing could be stored, that is what is said; that nothing could be deleted either is no news.
-                await self._discard(new.s3_key, new.thumbnail_key, quiet=not stored)
+                await self._letting_go.discard(new.s3_key, new.thumbnail_key, quiet=not stored)
         return written
 
     async def remove(self, client_id: str, media_id: str) -> Media:
@@ -181,7 +174,7 @@ class Librarian:
 
     async def _remove(self, client_id: str, media_id: str) -> Media:
         media = await self._catalogue.delete_media(client_id, media_id)
-        await self.let_go(media.s3_key, media.thumbnail_key)
+        await self._letting_go.let_go(media.s3_key, media.thumbnail_key)
         return media
 
     async def remove_product(self, client_id: str, product_id: str, *, expected: Expected = ANYTHING) -> Product:
@@ -195,7 +188,7 @@ class Librarian:
 
     async def _remove_product(self, client_id: str, product_id: str, expected: Expected) -> Product:
         product, keys = await self._catalogue.delete_product(client_id, product_id, expected=expected)
-        await self.let_go(*keys)
+        await self._letting_go.let_go(*keys)
         return product
 
     async def apply(
@@ -206,7 +199,7 @@ class Librarian:
 
     async def _apply(self, client_id: str, changes: Sequence[Change | TwinlensError], atomic: bool) -> Applied:
         applied = await self._catalogue.batches.apply(client_id, changes, atomic=atomic)
-        await self.let_go(*applied.keys)
+        await self._letting_go.let_go(*applied.keys)
         return applied
 
     async def thumbnail(self, media: Media) -> bytes:
@@ -218,30 +211,6 @@ class Librarian:
             with contextlib.suppress(BytesMissing):
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(media.client_id))
-
-    async def let_go(self, *keys: str | None) -> None:
-        """See to the objects whose rows have just been removed, and that is committed."""
-        if not self._own:
-            return
-        try:
-            stay = self._backup_runs is not None and await self._backup_runs()
-        except CatalogueUnavailable:
-            stay = True  # nobody knows
-        if stay:
-            self._on_remain([key for key in keys if key])
-        else:
-            await self._discard(*keys)
-
-    async def _discard(self, *keys: str | None, quiet: bool = False) -> None:
-        """Delete objects that no row names any more; what remains is left to those who sweep the store."""
-        named = [key for key in keys if key]
-        for start in range(0, len(named), _DELETED_AT_ONCE):
-            try:
-                await self._store.delete(*named[start : start + _DELETED_AT_ONCE])
-            except BytesRemain as exc:
-                self._on_remain(exc.keys)
-                if not quiet:
-                    _log.warning("No row names these bytes any more, and they are deleted later: %s", exc.line)
 
 
 def _new(

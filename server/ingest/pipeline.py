@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
+from typing import Protocol
 
-from server.batching.embedder import Embedded, Embedder, digest_of
+from server.batching.embedder import Embedded, digest_of
 from server.batching.fair_queue import Caller
 from server.catalogue.rows import NewMedia
 from server.errors import EncoderFailed, FetchFailed, MediaRejected, TwinlensError, UrlRefused
@@ -42,6 +43,14 @@ _TRIES = 3
 
 _OF_THE_PICTURE = (MediaRejected, UrlRefused, FetchFailed, EncoderFailed)
 """What is the fault of one picture, or of the model with this one."""
+
+
+class Embeds(Protocol):
+    """What makes vectors of pictures: `Embedder.embed`."""
+
+    async def embed(
+        self, data: bytes, *, within: float, thumbnail: bool, caller: Caller, digest: bytes
+    ) -> Embedded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class Pipeline:
         self,
         *,
         writer: FeedWriter,
-        embedder: Embedder,
+        embedder: Embeds,
         store: MediaStore,
         pictures: Pictures,
         let_go: Callable[[Sequence[str]], Awaitable[None]],

@@ -25,6 +25,17 @@ def other_artifact(folder: Path) -> str:
     return other
 
 
+def with_a_graph_that_does_not_load(folder: Path) -> Path:
+    """The starter, in the same space and with digests that are right, whose image tower is no graph."""
+    shutil.copytree(STARTER, folder)
+    graph, manifest = b"no graph", json.loads((folder / "manifest.json").read_bytes())
+    name = manifest["precisions"]["fp32"]["image"]
+    (folder / name).write_bytes(graph)
+    manifest["files"][name] |= {"sha256": hashlib.sha256(graph).hexdigest(), "bytes": len(graph)}
+    rewrite_manifest(folder, manifest)
+    return folder
+
+
 def rewrite_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     data = json.dumps(manifest).encode()
     (folder / "manifest.json").write_bytes(data)

@@ -17,6 +17,7 @@ from server.database.runner import Runner
 from server.ingest.feed import FileOf, PictureOf, Row
 from server.ingest.feed_writer import FeedWriter
 from server.ingest.fetch import Fetcher
+from server.ingest.letting_go import LettingGo
 from server.ingest.pictures import Pictures
 from server.ingest.pipeline import Counts, Failed, Pipeline
 from server.ingest.spool import Spool
@@ -83,7 +84,7 @@ async def bring(
             pruning.require(await pruning.look(writer, spool), prune)
 
         async def let_go(keys: Sequence[str]) -> None:
-            await house.librarian.let_go(*keys)
+            await LettingGo(house.store).let_go(*keys)
 
         async with Fetcher(hosts, most=MOST, loopback=True) as fetcher:
             pipeline = Pipeline(

@@ -10,6 +10,7 @@ import psycopg
 
 from server.bulk.ingest import lock_of
 from server.ingest.storage import MARK
+from tests.support.changed_artifacts import with_a_graph_that_does_not_load
 from tests.support.databases import run_sql
 from tests.support.full_disk import fill, small_disk
 from tests.support.ingest_command import count, finished, folder_of, noise, run, start
@@ -141,6 +142,38 @@ def test_wrong_lines_are_named_and_the_others_are_brought_in(database_url: str, 
     report, err, code = run(table, tmp_path / "data", database_url, "--prune")
     assert (code, report["wrong"], report["failed"], report["added"]) == (1, 1, 1, 1), err
     assert "Nothing was taken out, since lines are wrong" in err
+
+
+def test_a_night_in_which_only_prices_change_opens_no_model(database_url: str, tmp_path: Path) -> None:
+    """With a model that is the same by all that its manifest says, and whose graph nothing can load."""
+    folder_of(tmp_path, 3)
+    table, flags = tmp_path / "table.csv", ("--number", "price", "--prune", "--prune-at-most", "50%")
+    head = "productId,price,file\n"
+    table.write_text(head + "a,1,product-0000.png\nb,2,product-0001.png\n")
+    data, broken = tmp_path / "data", ("--model", str(with_a_graph_that_does_not_load(tmp_path / "broken")))
+    report, err, code = run(table, data, database_url, *flags)
+    assert (code, report["embedded"]) == (0, 2), err
+
+    table.write_text(head + "a,10,product-0000.png\n")
+    report, err, code = run(table, data, database_url, *flags, *broken)
+    assert (code, report["embedded"], report["picturesRemoved"], report["productsRemoved"]) == (0, 0, 1, 1), err
+    assert run_sql(database_url, "SELECT id, attributes->'price' FROM products") == [("a", 10)]
+    assert len(objects(data)) == 2, "the picture and the thumbnail that remain"
+
+    table.write_text(head + "a,11,product-0000.png\nc,3,product-0002.png\n")
+    _, err, code = run(table, data, database_url, *flags, *broken)
+    assert (code, "cannot load" in err, "Traceback" in err) == (2, True, False), err
+    report, err, code = run(table, data, database_url, *flags)
+    assert (code, report["embedded"], count(database_url, "media")) == (0, 1, 2), err
+
+
+def test_a_damaged_artifact_is_refused_before_anything_is_written(database_url: str, tmp_path: Path) -> None:
+    folder_of(tmp_path / "pictures", 1)
+    broken = with_a_graph_that_does_not_load(tmp_path / "broken")
+    (broken / "image.fp32.onnx").write_bytes(b"neither the graph nor what the manifest says")
+    _, err, code = run(tmp_path / "pictures", tmp_path / "data", database_url, "--model", str(broken))
+    assert (code, "is not the file that was exported" in err) == (2, True), err
+    assert count(database_url, "products") == 0
 
 
 def test_a_feed_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ async def test_what_is_removed_while_the_volume_is_unmounted_is_handed_on_to_be_
     house.store.expected = "a" * 32
     media, _ = await house.add()
     remain: list[str] = []
-    house.librarian._on_remain = remain.extend
+    house.librarian._letting_go._on_remain = remain.extend
     (house.folder / MARK).rename(house.folder.with_name(MARK))
     (house.folder / media.s3_key).rename(house.folder.with_name("bytes"))
     assert await house.librarian.remove("acme", media.id) == media

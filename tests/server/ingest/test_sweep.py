@@ -251,7 +251,7 @@ async def test_servers_take_turns(house: House, standing: Standing) -> None:
 
 async def test_what_could_not_be_deleted_is_deleted_soon(house: House, standing: Standing) -> None:
     sweeper = Sweeper(house.pool, house.store, standing, first=False)
-    house.librarian._on_remain = sweeper.remember
+    house.librarian._letting_go._on_remain = sweeper.remember
     media, _ = await house.add()
     house.store.trouble = StoreUnavailable(reason="away")
     await house.librarian.remove("acme", media.id)
