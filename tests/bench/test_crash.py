@@ -155,7 +155,8 @@ def test_feeds_go_in_beside_all_else_and_one_that_is_killed_goes_on(served: Serv
         served.url,
         """INSERT INTO media (id, "productId", "clientId", "s3Key", "contentDigest")
         SELECT 'double', p.id, p."clientId", m."s3Key", m."contentDigest"
-        FROM media m JOIN products p ON p."clientId" = m."clientId" AND p.id <> m."productId" WHERE m.id = %s LIMIT 1""",
+        FROM media m JOIN products p ON p."clientId" = m."clientId" AND p.id <> m."productId"
+        WHERE m.id = %s LIMIT 1""",
         (media_id,),
     )
     asyncio.run(looked_up(served, world))

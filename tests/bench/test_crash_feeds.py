@@ -1,4 +1,4 @@
-"""What the crasher expects of a feed, on plain values, and its draws; and that it sees an ingest that does not do it."""
+"""What the crasher expects of a feed, on plain values, its draws; and that it sees an ingest that does not do that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -99,7 +99,7 @@ def test_feeds_are_of_all_kinds_and_repeat_what_they_said() -> None:
     assert {row.product % 2 for feed in drawn for row in feed.rows} == {1}
     assert {feed.prune for feed in drawn} == {feed.killed for feed in drawn} == {True, False}
     assert {feed.ended_after is None for feed in drawn} == {True, False}
-    both = [set(one.rows) & set(other.rows) for one, other in zip(drawn, drawn[1:], strict=False)]
+    both = [set(one.rows) & set(other.rows) for one, other in pairwise(drawn)]
     assert any(both), "a row that says the same in two nights"
     assert {len(row.slots) for feed in drawn for row in feed.rows} == {0, 1, 2, 3}
 
