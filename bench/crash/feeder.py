@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import json
 import signal
@@ -141,37 +142,47 @@ class Feeder:
         world, began = self._world, perf_counter()
         failures = self._folder / "failures.jsonl"
         command = self._command("ingest", self._folder / "feed.csv", *flags, "--failures", failures, "--json")
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            *("--threads", "1", "--batch", "8"),
-            cwd=pictures.ROOT,
-            env=dict(self._environment),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        telling = asyncio.create_task(process.communicate())
-        wanted = feed.ended_after if feed is not None else None
-        ending = False
+        # Into files: a process that it leaves behind may hold on to them for longer than it lives.
+        out, err = self._folder / "said", self._folder / "log"
+        with out.open("wb") as said, err.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *("--threads", "1", "--batch", "8"),
+                cwd=pictures.ROOT,
+                env=dict(self._environment),
+                stdout=said,
+                stderr=log,
+            )
         try:
-            await asyncio.wait([telling], timeout=_LONGEST_RUN if wanted is None else wanted)
-            if wanted is not None and not telling.done() and feed is not None:
-                ending = True
-                process.send_signal(signal.SIGKILL if feed.killed else signal.SIGTERM)
-                await asyncio.wait([telling], timeout=_LONGEST_RUN)
-            if not telling.done():
-                world.fault(LATE, f"ingest did not end in {_LONGEST_RUN:g} s")
+            ending = await self._wait(process, feed)
         finally:
-            if not telling.done():
+            if process.returncode is None:
                 process.kill()
-            out, err = await telling
-        ended = self._judge(process.returncode or 0, out.decode(), err.decode(errors="replace"), ending, failures)
+                await process.wait()
+        complaints = err.read_text(errors="replace")
+        ended = self._judge(process.returncode or 0, out.read_text(), complaints, ending, failures)
         world.tally.ingests[ended.label] += 1
         world.tally.acknowledged += not ended.failed
         world.tally.unknown += bool(ended.failed)
-        said = err.decode(errors="replace").strip().splitlines()[-1:]
-        answer = Answer(f"ingest {ended.label}", out, perf_counter() - began)
-        world.count(operation, answer, " ".join(said) if ended.failed else "")
+        answer = Answer(f"ingest {ended.label}", b"", perf_counter() - began)
+        last = complaints.strip().splitlines()[-1:] if ended.failed else []
+        world.count(operation, answer, " ".join(last))
         return ended
+
+    async def _wait(self, process: asyncio.subprocess.Process, feed: Feed | None) -> bool:
+        """Wait until it has ended; whether it was ended from outside, or told to end."""
+        if feed is not None and feed.ended_after is not None:
+            try:
+                await asyncio.wait_for(process.wait(), feed.ended_after)
+                return False
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    process.send_signal(signal.SIGKILL if feed.killed else signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), _LONGEST_RUN)
+        except TimeoutError:
+            self._world.fault(LATE, f"ingest did not end in {_LONGEST_RUN:g} s")
+        return feed is not None and feed.ended_after is not None
 
     def _judge(self, code: int, out: str, err: str, ending: bool, failures: Path) -> _Ended:
         world = self._world
