@@ -34,8 +34,8 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run, as far as one product goes: the state `before` it, with all rows in, and when it has ended; and what the
-    feed has brought of the product then."""
+    """A run, as far as one product goes: the state `before` it, the one `within` it, with all rows in or all pictures
+    gone, and the one `after` it; and what the feed has brought of the product then."""
 
     before: State
     within: State
@@ -58,8 +58,8 @@ def run(client: str, before: State, brought: Brought | None, row: FeedRow | None
         return _bring(client, before, brought, row, prune=prune)
     if before is None or brought is None or not prune:
         return Run(before, before, before, brought)
-    after = _without(before, {slot for slot, made in brought.pictures.values() if made})
-    return Run(before, before, None if brought.made and not any(after.media) else after, None)
+    left = _without(before, {slot for slot, made in brought.pictures.values() if made})
+    return Run(before, left, None if brought.made and not any(left.media) else left, None)
 
 
 def _bring(client: str, before: State, brought: Brought | None, row: FeedRow, *, prune: bool) -> Run:

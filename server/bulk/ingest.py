@@ -160,7 +160,6 @@ class _Run:
         self._settings = settings
         self._store = store
         # What remains when it lets objects go is swept later.
-        # What remains is swept later.
         self._letting_go = LettingGo(store, own=standing.own, backup_runs=partial(backup_runs, owners))
         self._model = model
         self._writer = writer

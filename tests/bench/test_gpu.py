@@ -19,7 +19,7 @@ from tests import ROOT, STARTER
 
 
 def test_on_the_cpu_it_measures_all_that_it_would_on_a_gpu_and_says_that_it_is_none(tmp_path: Path) -> None:
-    line = ["bench/gpu.sh", "--device", "cpu", "--model", str(STARTER), "--batches", "1,2", "--seconds", "0.2"]
+    line = ["bench/gpu.sh", "--device", "cpu", "--model", str(STARTER), "--batches", "1,2", "--seconds", "1"]
     line += ["--callers", "2", "--workers", "1", "--json", str(tmp_path / "gpu.json")]
     environment = os.environ | {"PYTHON": sys.executable}
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)

@@ -23,6 +23,7 @@ PROGRAM = Path("/usr/sbin/pgbouncer")
 needs_pgbouncer = pytest.mark.skipif(not PROGRAM.exists(), reason="apt install pgbouncer")
 
 _PORT = 6432
+_LOG = 20_000  # characters of its log that are shown when a test fails
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def pooled(url: str, mode: str, *, size: int = 2, folder: Path | None = None, **
         "unix_socket_dir": folder,
         "unix_socket_mode": "0777",
         "max_client_conn": 200,
+        "query_wait_timeout": 0,  # who waits for ever is found by the test's own limit, with where each thread is
         **settings,
     }
     user = target.get("user", "postgres")
@@ -62,6 +64,9 @@ def pooled(url: str, mode: str, *, size: int = 2, folder: Path | None = None, **
         until(lambda: process.poll() is not None or _answers(pooler))
         assert process.poll() is None, (folder / "log").read_text()
         yield pooler
+    except BaseException:
+        print((folder / "log").read_text()[-_LOG:])
+        raise
     finally:
         process.terminate()
         process.wait(timeout=10)
