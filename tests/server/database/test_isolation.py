@@ -136,7 +136,7 @@ def test_it_may_not_read_what_servers_do_not_read_for_a_client(database_url: str
         seen(database_url, SERVING_ROLE, "ours", table)
 
 
-SECRET = "SELECT \"urlSecret\" FROM twinlens_access"
+SECRET = 'SELECT "urlSecret" FROM twinlens_access'
 
 
 def test_it_may_not_read_what_signs_addresses_of_pictures(database_url: str) -> None:
