@@ -13,8 +13,13 @@ _log = logging.getLogger(__name__)
 
 
 def give_way() -> None:
-    """Lower the priority of the calling thread, for good. Only Linux has priorities of threads."""
+    """Lower the priority of the calling thread, for good; one that is lower already stays so, also for root.
+
+    Only Linux has priorities of threads.
+    """
+    thread = threading.get_native_id()
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICENESS)
+        niceness = max(BULK_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
     except OSError as exc:
         _log.debug("Bulk work runs at the same priority as searches: %s", exc)

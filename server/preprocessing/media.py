@@ -377,7 +377,8 @@ def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes
         small = image
     else:
         size = (max(1, round(full[0] * min(scale, 1))), max(1, round(full[1] * min(scale, 1))))
-        small = image.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+        # Halved, thirded ... first: half of the time, and 39 dB away at worst, where the WebP is 31 dB away.
+        small = image.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=1.0)
     if isinstance(picture, Picture):
         small = picture._finished(small)
     out = io.BytesIO()
