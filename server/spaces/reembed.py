@@ -99,10 +99,13 @@ Report = Callable[[Unreadable | Outcome], None]
 
 
 def lower_priority() -> None:
-    """Let all other processes of this machine go first: this process and its threads use what they leave over."""
+    """Let all other processes of this machine go first: this process and its threads use what they leave over.
+
+    At the lowest priority alone, whoever wakes up beside this process may wait for it until its slice has ended.
+    """
     os.nice(19)
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 async def reembed(settings: Settings, folder: Path, url: str, options: Options, report: Report) -> Outcome:
