@@ -97,7 +97,8 @@ def aim_of_form(query: str, files: Sequence[bytes]) -> Aim:
     # A picture that nothing names would be dropped in silence.
     if numbers != set(range(len(files))):
         raise BadParameter(
-            f"query: its parts must name each picture of the form, from file 0; the form has {counted(len(files), 'picture')}."
+            f"query: its parts must name each picture of the form, which has {counted(len(files), 'picture')}, "
+            "from file 0."
         )
     return Aim(_checked_parts(parts), files)
 
