@@ -297,7 +297,7 @@ def measure(of: Set, words: Mapping[str, Vectors], centre: Centre) -> Iterator[M
         )
         yield _chosen(of.name, f"weight chosen{name}", {(weight,): given for weight, given in by_weight.items()})
         if any(query.less for query in of.queries):
-            both = {
+            both: dict[tuple[float, ...], NDArray[np.bool_]] = {
                 (weight, less): asked(of, words, weight, weight * less, centre=middle)
                 for weight in WEIGHTS
                 for less in LESS
