@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import colorsys
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -368,7 +369,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = [
             {"set": one.of, "way": one.way, "recall": round(one.recall, 4), "weights": one.weights} for one in results
         ]
-        options.json.write_text(json.dumps({"machine": machine.describe(), "recall@5": figures}, indent=1) + "\n")
+        command = shlex.join(["python", "-m", "bench", "compose", *(sys.argv[2:] if arguments is None else arguments)])
+        kept = {"command": command, "machine": machine.describe(), f"recall@{FIRST}": figures}
+        options.json.write_text(json.dumps(kept, indent=1) + "\n")
     return 0
 
 
