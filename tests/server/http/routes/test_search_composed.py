@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -243,6 +244,16 @@ def test_a_bad_picture_among_several_is_named_and_the_next_search_works(words_ap
     assert refusal(response) == (415, "not_a_picture")
     assert "Picture 2 of 2" in response.json()["error"]
     assert names(compose_form(words_api, [KEYBOARD, TEAPOT], *parts), 3) == {"Keyboard", "Teapot", "Violin"}
+
+
+def test_a_deadline_that_the_parts_cannot_meet_is_503_and_leaves_nothing_behind(words_api: Client) -> None:
+    data = {"query": json.dumps([{"file": 0}, {"text": f"violin {'teapot ' * 50}"}])}
+    files = {"file": unseen(KEYBOARD)}
+    response = words_api.post("/v1/search", files=files, data=data, headers={"Twinlens-Deadline": "0.000001"})
+    assert refusal(response) == (503, "deadline_missed")
+    inside = [line for line in words_api.get("/metrics").text.splitlines() if re.match(r"twinlens_\w+_inside\b", line)]
+    assert len(inside) >= 2
+    assert {float(line.split()[-1]) for line in inside} == {0.0}
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
