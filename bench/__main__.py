@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dependencies": ("bench.dependencies", "whether each pinned version is still offered, and none was withdrawn"),
     "decoding": ("bench.decoding", "what decoding large JPEGs at a scale saves, and what it moves"),
     "precisions": ("bench.precisions", "what each precision costs in accuracy, and brings in speed"),
+    "compose": ("bench.compose", "whether a picture and words together find what neither finds alone"),
     "near-duplicates": ("bench.near_duplicates", "how often an altered picture finds its original first"),
 }
 

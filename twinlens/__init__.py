@@ -41,6 +41,7 @@ from twinlens.search_keys import derive_search_key
 if TYPE_CHECKING:
     from twinlens.async_client import AsyncClient
     from twinlens.client import Client
+    from twinlens.query import Part
     from twinlens.uploads import Upload, Uploaded, UploadReport
     from twinlens.wire import Delete, Upsert
 
@@ -56,6 +57,7 @@ __all__ = [
     "FailedDependency",
     "Forbidden",
     "NotFound",
+    "Part",
     "PictureNotFetched",
     "PreconditionFailed",
     "RateLimited",
@@ -81,6 +83,7 @@ _LATER = {
     "AsyncClient": "twinlens.async_client",
     "Client": "twinlens.client",
     "Delete": "twinlens.wire",
+    "Part": "twinlens.query",
     "Upload": "twinlens.uploads",
     "UploadReport": "twinlens.uploads",
     "Uploaded": "twinlens.uploads",

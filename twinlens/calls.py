@@ -7,24 +7,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from twinlens.methods import call, listing
 from twinlens.pictures import bytes_of
+from twinlens.query import numbers_of, parts_of, query_text
 from twinlens.request import (
     MERGE_PATCH,
     Answer,
     Document,
     Form,
-    FromUrl,
     Page,
     Request,
     below,
     content,
     decoded,
+    exactly_one,
+    file_of,
     page_of,
     parameters,
 )
@@ -53,6 +54,7 @@ from twinlens.wire import (
 
 if TYPE_CHECKING:
     from twinlens.pictures import Picture
+    from twinlens.query import Part
 
 Lane = Literal["interactive", "bulk"]
 """Who goes first where there is a queue: those who wait at a screen, or, behind them, work that can wait."""
@@ -87,17 +89,20 @@ class Calls:
         media_id: str | None = None,
         embedding: Sequence[float] | None = None,
         space: str | None = None,
+        query: Sequence[Part] | None = None,
         limit: int | None = None,
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
-        """The pictures that are most like one thing, best first.
+        """The pictures that are most like one thing, or several at once, best first.
 
         That thing is one of: `picture` (a path, bytes, an open file, a PIL image, or uint8[H, W, 3] in RGB); `url`, of
         a picture that this program fetches, so that it should be one that you trust; `text`; `media_id`, a picture of
-        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of.
+        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. Several are a `query`:
+        `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its matches are
+        in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
@@ -105,20 +110,32 @@ class Calls:
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
-        given = {"picture": picture, "url": url, "text": text, "media_id": media_id, "embedding": embedding}
-        _exactly_one(given)
+        given = {
+            "picture": picture,
+            "url": url,
+            "text": text,
+            "media_id": media_id,
+            "embedding": embedding,
+            "query": query,
+        }
+        exactly_one(given)
         lanes = {} if lane is None else {_LANE_HEADER: lane}
+        if space is not None and embedding is None:
+            raise ValueError("space goes with embedding.")
+        parts, files = parts_of(query or ())
         if picture is not None or url is not None:
-            if space is not None:
-                raise ValueError("space goes with embedding.")
+            files = [file_of(picture, url)]
+        if files:
             fields = parameters(limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter)
-            form = Form([_file(picture, url)], fields)
-            return Request("POST", "/v1/search", _answered, headers=lanes, body=form)
+            if parts:
+                fields["query"] = query_text(parts)
+            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
         body = SearchBody(
             text=text,
             media_id=media_id,
-            embedding=None if embedding is None else [float(number) for number in embedding],
+            embedding=numbers_of(embedding),
             space=space,
+            query=None if query is None else parts,
             filter=filter,
             limit=limit,
             min_similarity=min_similarity,
@@ -357,23 +374,7 @@ def _added(answer: Answer) -> tuple[Media, bool]:
     return _media(answer), answer.status == 201
 
 
-def _exactly_one(given: Mapping[str, object]) -> None:
-    if sum(value is not None for value in given.values()) != 1:
-        *names, last = given
-        raise ValueError(f"Give exactly one of {', '.join(names)} and {last}.")
-
-
 def _picture_body(picture: Picture | None, url: str | None) -> Document | Form:
     """A picture that is sent, or where the server finds it."""
-    _exactly_one({"picture": picture, "url": url})
-    return Document(UrlBody(url=url)) if picture is None and url is not None else Form([_file(picture, None)])
-
-
-def _file(picture: Picture | None, url: str | None) -> bytes | FromUrl:
-    if url is not None:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError(f"A picture is fetched by http or https, not from {url!r}.")
-        return FromUrl(url)
-    if picture is None:
-        raise ValueError("Give a picture or its URL.")
-    return bytes_of(picture)
+    exactly_one({"picture": picture, "url": url})
+    return Document(UrlBody(url=url)) if picture is None and url is not None else Form([file_of(picture, None)])

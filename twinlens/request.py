@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from twinlens.errors import AnswerUnreadable
+from twinlens.pictures import bytes_of
+
+if TYPE_CHECKING:
+    from twinlens.pictures import Picture
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -128,6 +132,24 @@ def decoded(kind: type[Result]) -> Callable[[Answer], Result]:
 def content(answer: Answer) -> bytes:
     """Reads an answer as the bytes that it is."""
     return answer.content
+
+
+def exactly_one(given: Mapping[str, object]) -> None:
+    """Raises ValueError unless one of these, by their names, is given."""
+    if sum(value is not None for value in given.values()) != 1:
+        *names, last = given
+        raise ValueError(f"Give exactly one of {', '.join(names)} and {last}.")
+
+
+def file_of(picture: Picture | None, url: str | None) -> bytes | FromUrl:
+    """A picture of a form. Raises ValueError where none is given, and as `bytes_of`."""
+    if url is not None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError(f"A picture is fetched by http or https, not from {url!r}.")
+        return FromUrl(url)
+    if picture is None:
+        raise ValueError("Give a picture or its URL.")
+    return bytes_of(picture)
 
 
 def below(*parts: str) -> str:

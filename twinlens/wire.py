@@ -45,7 +45,8 @@ class Match(_Answer, frozen=True, kw_only=True):
     similarity: float
     """Per cent: (1 + cosine) / 2 * 100, with one digit after the point."""
     grade: str | None
-    """`identical`, `near-duplicate`, `similar` or `weak`; None where the model has no grades, and for words."""
+    """`identical`, `near-duplicate`, `similar` or `weak`; None where the model has no grades, for words, and for
+    several things at once."""
 
 
 class SearchAnswer(_Answer, frozen=True, kw_only=True):
@@ -79,6 +80,18 @@ class Embeddings(_Answer, frozen=True, kw_only=True):
     """Their embedding space: vectors of different spaces cannot be compared."""
 
 
+class QueryPart(_Body, frozen=True, kw_only=True):
+    """A part of a query, as it is sent."""
+
+    text: str | None = None
+    media_id: str | None = None
+    embedding: list[float] | None = None
+    space: str | None = None
+    file: int | None = None
+    """The place of a picture in the form."""
+    weight: float = 1.0
+
+
 class SearchBody(_Body, frozen=True, kw_only=True):
     """A search with anything but a picture."""
 
@@ -86,6 +99,7 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    query: list[QueryPart] | None = None
     filter: Mapping[str, Any] | None = None
     limit: int | None = None
     min_similarity: float | None = None

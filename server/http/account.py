@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from litestar.types import Scope
 
@@ -70,6 +70,14 @@ class Account:
         self._pictures += count
         if wanted := _wanted(self._whose, {"pictures": count}):
             self._note(await self.terms.limiter.take(wanted))
+
+    def owe_requests(self, count: int) -> None:
+        """Count so many requests besides, for one that asks for the work of several: the next ones pay for them."""
+        owed = _wanted(self._whose, {"requests": count})
+        if owed and count:
+            self.terms.limiter.owe(owed)
+            if (known := self.left.get("requests")) is not None:
+                self.left["requests"] = replace(known, left=known.left - count)
 
     def receive(self, size: int) -> None:
         """Count bytes of the body."""

@@ -54,11 +54,16 @@ class Form:
     @property
     def file(self) -> bytes:
         """The only picture. Raises NoPicture for none, BadParameter for several."""
-        if not self.files:
-            raise NoPicture("No picture was sent: the form needs a part named file.")
-        if len(self.files) > 1:
+        if len(self.pictures) > 1:
             raise BadParameter(f"The form has {len(self.files)} parts named file; this call accepts one.")
         return self.files[0]
+
+    @property
+    def pictures(self) -> Sequence[bytes]:
+        """All of them, of which there is at least one. Raises NoPicture."""
+        if not self.files:
+            raise NoPicture("No picture was sent: the form needs a part named file.")
+        return self.files
 
     def read(self, kind: type[Fields]) -> Fields:
         """The fields beside the files, checked. Raises BadParameter."""

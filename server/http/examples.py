@@ -48,6 +48,28 @@ _BY_PICTURE = {
     ),
 }
 
+
+def _in_a_list(example: Example) -> Example:
+    return Example(example.summary, {**example.value, "file": [example.value["file"]]})
+
+
+_COMPOSED_FORM = Example(
+    "A picture, and what is to be otherwise",
+    {
+        "file": [PICTURE],
+        "query": msgspec.json.encode([{"file": 0}, {"text": "in red", "weight": 2}]).decode(),
+        "clientId": CLIENT,
+    },
+)
+_COMPOSED = Example(
+    "A picture of the catalogue, but in red and not of leather",
+    {
+        "query": [{"mediaId": MEDIA}, {"text": "in red", "weight": 2}, {"text": "leather", "weight": -0.5}],
+        "clientId": CLIENT,
+        "limit": 10,
+    },
+)
+
 _PATCHES = {
     "price": Example(
         "Another price, no SKU, and one attribute less; all else stays",
@@ -64,13 +86,14 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
     },
     "searchByImage": {MULTIPART: _BY_PICTURE},
     "search": {
-        MULTIPART: _BY_PICTURE,
+        MULTIPART: {**{name: _in_a_list(one) for name, one in _BY_PICTURE.items()}, "composed": _COMPOSED_FORM},
         JSON: {
             "words": Example("Words", {"text": "red shoes", "clientId": CLIENT, "limit": 10}),
             "media": Example("A picture of the catalogue", {"mediaId": MEDIA, "clientId": CLIENT}),
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "composed": _COMPOSED,
         },
     },
     "putProduct": {

@@ -28,7 +28,15 @@ from server.http.examples import Example
 from server.http.idempotency import IDEMPOTENCY_HEADER, REPLAYED_HEADER
 from server.http.request import DEADLINE_HEADER, LANE_HEADER
 from server.http.rules import ADMIN, Rule, rule_for
-from server.http.wire import ClientId, ItemProblem, PlacedFields, Problem, SearchFields, UploadFields
+from server.http.wire import (
+    ClientId,
+    ComposedFields,
+    ItemProblem,
+    PlacedFields,
+    Problem,
+    SearchFields,
+    UploadFields,
+)
 
 VERSION = "3.1.0"
 MEDIA_TYPE = "application/vnd.oai.openapi+json"
@@ -72,6 +80,7 @@ PicturesForm = Form("PicturesForm", several=True)
 UploadForm = Form("UploadForm", UploadFields)
 PlacedForm = Form("PlacedForm", PlacedFields)
 SearchForm = Form("SearchForm", SearchFields)
+ComposedForm = Form("ComposedForm", ComposedFields, several=True)
 
 Body = Form | type[Any]
 """A form, a struct, `str` for text, or `bytes`."""
@@ -215,7 +224,7 @@ def contract(
 _REF = "#/components/schemas/{name}"
 _REQUEST_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _TAGS = {
-    "search": "From a picture, words, a media or a vector to matches.",
+    "search": "From a picture, words, a media, a vector, or several of them, to matches.",
     "embeddings": "From pictures and words to vectors.",
     "products": "A client's products.",
     "media": "The pictures of products.",

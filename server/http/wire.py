@@ -12,6 +12,7 @@ from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
+from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, Filter
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
@@ -128,13 +129,51 @@ class _Search(_Request, frozen=True):
     min_grade: MinGrade | None = None
 
 
-class SearchRequest(_Search, frozen=True):
-    """Exactly one of `text`, `mediaId`, and `embedding` with its `space`."""
+class QueryPart(_Request, frozen=True):
+    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; and how much it
+    counts."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
+    file: (
+        Annotated[
+            int,
+            msgspec.Meta(ge=0, lt=MOST_PARTS, description="Which of the form's parts `file`, the first of them 0."),
+        ]
+        | None
+    ) = None
+    weight: Annotated[
+        float,
+        msgspec.Meta(
+            ge=-LARGEST_WEIGHT,
+            le=LARGEST_WEIGHT,
+            description="Beside the others' weights; below 0 it means less like this.",
+        ),
+    ] = 1.0
+
+
+QueryParts = Annotated[list[QueryPart], msgspec.Meta(min_length=1, max_length=MOST_PARTS)]
+
+QueryText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What to search with, where that is several things, as JSON: [{"file": 0}, {"text": "in red", '
+        '"weight": 0.5}]. `file` counts the parts of that name from 0.'
+    ),
+]
+"""`QueryParts` as a form has them."""
+
+
+class SearchRequest(_Search, frozen=True):
+    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
+
+    text: Text | None = None
+    media_id: str | None = None
+    embedding: list[float] | None = None
+    space: SpaceId | None = None
+    query: QueryParts | None = None
     filter: Filter | None = None
 
 
@@ -142,6 +181,12 @@ class SearchFields(_Search, frozen=True):
     """The fields beside the `file` of a search by picture."""
 
     filter: FilterText | None = None
+
+
+class ComposedFields(SearchFields, frozen=True):
+    """The fields beside the parts `file` of a search, whose `query` may say what each of them counts."""
+
+    query: QueryText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -267,7 +312,8 @@ class Match(_Body, frozen=True):
     cosine: float
     similarity: float
     grade: Grade | None
-    """Null where the model has no grades, and for words. At best `similar` where one of the two pictures is blank."""
+    """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
+    the two pictures is blank."""
 
     @classmethod
     def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:

@@ -21,7 +21,7 @@ from tests import ROOT
 from tests.support.prefix_proxy import proxied
 from tests.support.scripted import Reply, scripted
 from tests.support.served import ABACUS, KEYBOARD, VIOLIN, Served
-from twinlens import Client
+from twinlens import Client, Part
 from twinlens.errors import family_of
 
 
@@ -78,6 +78,40 @@ def test_words_a_media_and_a_vector_are_searched_with(client: Client) -> None:
     assert (found.results[0].product_id, found.space, found.plan) == ("abacus", made.space, "exact")
     assert len(client.embed(texts=["a violin"]).embeddings[0]) == len(made.embeddings[0])
     assert found.timings
+
+
+def test_several_things_are_searched_for_at_once(client: Client) -> None:
+    media = filled(client)
+    with scripted(Reply(body=KEYBOARD.read_bytes())) as elsewhere:
+        parts = [
+            Part(picture=VIOLIN, weight=0.6),
+            Part(url=f"{elsewhere.url}/keyboard.webp", weight=0.3),
+            Part(media_id=media["abacus"]),
+            Part(text="a violin", weight=-0.1),
+        ]
+        found = client.search(query=parts).results
+    assert [match.product_id for match in found] == ["abacus", "violin", "keyboard"]
+    assert {match.grade for match in found} == {None}
+    made = client.embed([VIOLIN])
+    parts = [Part(embedding=made.embeddings[0], space=made.space), Part(text="a violin")]
+    assert client.search(query=parts, limit=1).results[0].product_id == "violin"
+    (alone,) = client.search(query=[Part(picture=VIOLIN)], limit=1).results
+    assert (alone.product_id, alone.similarity, alone.grade) == ("violin", 100.0, "identical")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Part(), "exactly one of"),
+        (Part(text="a", media_id="b"), "exactly one of"),
+        (Part(text="a", space="s"), "space goes with embedding"),
+        (Part(url="ftp://elsewhere.example/a.jpg"), "by http or https"),
+    ],
+    ids=["nothing", "two things", "a space without a vector", "ftp"],
+)
+def test_a_part_that_names_nothing_or_too_much_is_not_sent(client: Client, wrong: Part, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        client.search(query=[Part(text="a violin"), wrong])
 
 
 def test_a_picture_by_its_url_is_fetched_without_the_key(client: Client) -> None:

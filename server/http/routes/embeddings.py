@@ -15,6 +15,7 @@ from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_js
 from server.http.leaving import while_here
 from server.http.openapi import PICTURE, TEXT, PictureForm, PicturesForm, contract
 from server.http.request import Call, Request, call_of
+from server.http.sought import embed
 from server.http.timing import note_vector
 from server.http.wire import EmbeddedImage, Embeddings, TextsToEmbed
 from server.lifespan import Services
@@ -23,14 +24,6 @@ RAW = "application/octet-stream"
 SPACE_HEADER = "Twinlens-Space"
 DIMENSIONS_HEADER = "Twinlens-Dimensions"
 MOST_FILES = 256
-
-
-async def embed(request: Request, call: Call, services: Services, data: bytes) -> Embedded:
-    """One picture's vector, for as long as its caller is there."""
-    work = services.embedder.embed(data, within=call.left, caller=call.caller)
-    embedded = await while_here(request, work)
-    note_vector(request.scope, embedded.timings)
-    return embedded
 
 
 @post(

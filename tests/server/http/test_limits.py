@@ -20,6 +20,7 @@ from server.access.limits import LocalLimiter
 from server.access.scopes import ANYBODY, SCOPES, Narrowing, Principal
 from server.access.terms import Terms
 from server.app import assemble
+from server.http.account import account_of
 from server.http.bodies import read_form, read_json
 from server.http.limiting import limited
 from server.http.request import PRINCIPAL, Request, call_of
@@ -55,6 +56,15 @@ async def form(request: Request) -> str:
 @post("/json")
 async def json(request: Request) -> str:
     return call_of(request, (await read_json(request, SearchRequest)).client_id).client_id
+
+
+@post("/parts")
+async def parts(request: Request) -> None:
+    asked = await read_json(request, SearchRequest)
+    call_of(request, asked.client_id)
+    account = account_of(request.scope)
+    assert account is not None
+    account.owe_requests(len(asked.query or ()) - 1)
 
 
 @get("/waits")
@@ -103,7 +113,7 @@ def limiting(
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         yield
 
-    app = assemble(Settings(**settings), [quick, form, json, waits], lifespan, door=[known, limited])
+    app = assemble(Settings(**settings), [quick, form, json, parts, waits], lifespan, door=[known, limited])
     # What is observed is of no matter here, and takes the rest of the services.
     app.state.services = SimpleNamespace(terms=terms, metrics=_Metrics(), tracer=None)
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -237,6 +247,25 @@ def test_each_picture_of_a_form_counts_and_the_next_form_is_refused_before_it_is
         assert status(client, "first") == 200  # what brings no picture goes on
         clock.now += 10
         assert send(1).status_code == 201
+
+
+def test_a_query_counts_a_request_for_each_of_its_parts_which_the_next_requests_pay_for() -> None:
+    def send(count: int, **more: Any) -> Any:
+        body = {"query": [{"text": "red"}] * count, **more}
+        return client.post("/parts", json=body, headers={"X-API-Key": key})
+
+    key = "first"
+    with limiting(keys="requests=1/4", own={"named": "requests=1/2"}) as (client, clock, _):
+        assert '"requests";r=1' in send(3).headers["RateLimit"]
+        whole = send(16)  # one is left, and so it is let in whole
+        assert whole.status_code == 201
+        assert '"requests";r=0;t=16' in whole.headers["RateLimit"]
+        refused = send(1)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "16")
+        clock.now += 16
+        assert [send(1).status_code for _ in range(2)] == [201, 429]
+        key = ""  # where none is needed, the client that the body names pays
+        assert [send(3, clientId="named").status_code for _ in range(2)] == [201, 429]
 
 
 def test_bytes_count_as_they_come_over_a_day() -> None:

@@ -113,6 +113,29 @@ def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     assert len(sentences) == 1
 
 
+def test_the_parts_of_a_query_are_within_the_keys_bounds(keyed: Keyed) -> None:
+    key = derive_search_key(keyed.parent, filter={"attributes": {"category": "music"}}, limit=2)
+    words, violin, teapot = {"text": "tea"}, {"mediaId": keyed.media["violin"]}, {"mediaId": keyed.media["teapot"]}
+    matches = found(ask(keyed, {"query": [violin, words], "limit": 24}, key))
+    assert len(matches) == 2
+    assert set(matches) <= MUSIC
+    for weight in (1, -0.5):
+        hidden = ask(keyed, {"query": [violin, {**teapot, "weight": weight}]}, key)
+        assert (hidden.status_code, hidden.json()["code"]) == (404, "media_not_found")
+
+
+def test_a_query_of_several_parts_uses_up_as_much_of_the_keys_rate(keyed: Keyed) -> None:
+    words = [{"text": "tea"}, {"text": "music"}] * 8
+    waits = []
+    for parts in (words[:1], words):
+        key = derive_search_key(keyed.parent, rate=0.01, limit=len(parts))  # each is another key
+        assert ask(keyed, {"query": parts}, key).status_code == 200
+        refused = ask(keyed, {"text": "tea"}, key)
+        assert refused.status_code == 429
+        waits.append(int(refused.headers["Retry-After"]))
+    assert waits[0] <= 100 < 1000 < waits[1] <= 1600
+
+
 def test_a_product_whose_id_another_client_had_first_is_named_by_its_own_id(keyed: Keyed) -> None:
     """In the database it has another one, which no caller knows."""
     first = new_key(keyed.url, "read,write", "first").key

@@ -286,9 +286,9 @@ def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Do
     by_form, by_json = (body_of(schema, "search", kind)["properties"] for kind in (FORM, JSON))
     for fields in (by_form, by_json):
         assert repr(fields["limit"]["maximum"]) == "1000"  # whole, as the limit is
-    assert set(by_form) == {"file", "limit", "minSimilarity", "minGrade", "filter", "clientId"}
+    assert set(by_form) == {"file", "limit", "minSimilarity", "minGrade", "filter", "query", "clientId"}
     assert set(by_json) == {
-        "text", "mediaId", "embedding", "space", "limit", "minSimilarity", "minGrade", "filter", "clientId",
+        "text", "mediaId", "embedding", "space", "query", "limit", "minSimilarity", "minGrade", "filter", "clientId",
     }  # fmt: skip
     grades = resolved(schema, by_json["minGrade"])
     assert grades["enum"] == ["identical", "near-duplicate", "similar", "weak"]
@@ -299,27 +299,34 @@ def test_it_declares_how_long_a_text_may_be(schema: Document) -> None:
     assert body_of(schema, "embed", JSON)["properties"]["texts"]["items"]["maxLength"] == 10_000
 
 
-@pytest.mark.parametrize("name", ["embedImage", "searchByImage", "search", "addMedia", "putMedia"])
+@pytest.mark.parametrize("name", ["embedImage", "searchByImage", "addMedia", "putMedia"])
 def test_a_picture_in_a_form_is_binary(schema: Document, name: str) -> None:
     file = body_of(schema, name, FORM)["properties"]["file"]
     assert (file["type"], file["format"]) == ("string", "binary")
 
 
-def test_many_pictures_in_a_form_are_a_list_of_binaries(schema: Document) -> None:
-    files = body_of(schema, "embed", FORM)["properties"]["file"]
+@pytest.mark.parametrize("name", ["embed", "search"])
+def test_many_pictures_in_a_form_are_a_list_of_binaries(schema: Document, name: str) -> None:
+    files = body_of(schema, name, FORM)["properties"]["file"]
     assert (files["type"], files["items"]["format"]) == ("array", "binary")
 
 
 # --- that it is true --------------------------------------------------------------------------------------------------
 
 
+def filled(value: Any, known: dict[str, str]) -> Any:
+    """A value of JSON with what stands in the place of some texts."""
+    if isinstance(value, dict):
+        return {name: filled(one, known) for name, one in value.items()}
+    if isinstance(value, list):
+        return [filled(one, known) for one in value]
+    return known.get(value, value) if isinstance(value, str) else value
+
+
 def request_of(kind: str, value: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
     """An example's body as httpx sends it; `known`: what stands in the place of some values."""
     if kind in (JSON, MERGE_PATCH):
-        return {
-            "headers": {"Content-Type": kind},
-            "json": {name: known.get(str(one), one) if isinstance(one, str) else one for name, one in value.items()},
-        }
+        return {"headers": {"Content-Type": kind}, "json": filled(value, known)}
     assert kind == FORM
     files = value["file"] if isinstance(value["file"], list) else [value["file"]]
     assert set(files) == {examples.PICTURE}

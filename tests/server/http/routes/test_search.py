@@ -431,6 +431,9 @@ def test_a_model_without_a_text_tower_says_so_and_refuses_words(
         for path, body in (("/v1/search", {"text": "a keyboard"}), ("/v1/embeddings", {"texts": ["a keyboard"]})):
             response = client.post(path, json=body)
             assert (response.status_code, response.json()["code"]) == (422, "no_text_tower")
+        composed = {"query": '[{"file": 0}, {"text": "in red"}]'}
+        response = client.post("/v1/search", files={"file": KEYBOARD}, data=composed)
+        assert (response.status_code, response.json()["code"]) == (422, "no_text_tower")
         assert client.post("/embed-image", files={"file": KEYBOARD}).status_code == 200
 
 
