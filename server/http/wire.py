@@ -42,7 +42,8 @@ FilterText = Annotated[
     str,
     msgspec.Meta(
         description='What a match must be, as JSON: {"productIds": [...], "kind": "image", '
-        '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}.'
+        '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}. Beside gt, '
+        "gte, lt and lte, a condition has exists, not, contains, containsAny and containsAll."
     ),
 ]
 """A `Filter` as a form has it."""

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import operator
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -838,6 +838,10 @@ FILTERS: list[dict[str, Any]] = [
     {"attributes": {"rare": True}},
     {"attributes": {"tags": "odd"}, "kind": "image"},
     {"attributes": {"price": {"gt": 90}, "tags": ["even", "nothing"]}},
+    {"attributes": {"tags": {"containsAll": ["even", "all"]}, "price": {"not": {"lt": 400}}}},
+    {"attributes": {"shade": {"not": [1, 2]}, "nothing": {"exists": False}}},
+    {"attributes": {"rare": {"not": False}, "price": {"exists": True}}},
+    {"attributes": {"tags": {"contains": "odd"}, "added": {"gte": "2026-01-03", "lt": "2026-01-05"}}},
     {"attributes": {"nothing": "at all"}},
     {"productIds": ["large-000001", "large-000007", "small-000001", "nothing"]},
     {"kind": "video"},
@@ -847,14 +851,25 @@ FILTERS: list[dict[str, Any]] = [
 def passes(number: int, where: dict[str, Any]) -> bool:
     """Whether the product of this number, as the fixture makes it, is one that the filter lets through."""
     facts: dict[str, Any] = {
-        "shade": number % 5, "price": number, "rare": number % 50 == 0, "tags": ["even", "odd"][number % 2]
+        "shade": number % 5, "price": number, "rare": number % 50 == 0, "tags": ["all", ["even", "odd"][number % 2]],
+        "added": f"2026-01-{number % 9 + 1:02}",
     }  # fmt: skip
-    signs = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+    signs: dict[str, Callable[[Any, Any], bool]] = {
+        "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le,
+        "exists": lambda value, wanted: (value is not None) == wanted,
+        "contains": lambda value, wanted: wanted in value,
+        "containsAll": lambda value, wanted: {*wanted} <= {*value},
+    }  # fmt: skip
 
     def holds(key: str, wanted: Any) -> bool:
+        value = facts.get(key)
         if isinstance(wanted, dict):
-            return all(signs[sign](facts[key], bound) for sign, bound in wanted.items())
-        return facts.get(key) in (wanted if isinstance(wanted, list) else [wanted])
+            return all(
+                not holds(key, operand) if sign == "not" else signs[sign](value, operand)
+                for sign, operand in wanted.items()
+            )
+        has = value if isinstance(value, list) else [value]
+        return any(one in has for one in (wanted if isinstance(wanted, list) else [wanted]))
 
     return (
         where.get("kind") != "video"
@@ -870,7 +885,7 @@ def described(large: NDArray[np.float32], database_url: str) -> NDArray[np.float
         database_url,
         """
         UPDATE products SET attributes = jsonb_build_object('shade', number % 5, 'price', number,
-            'rare', number % 50 = 0,
+            'rare', number % 50 = 0, 'added', to_char(date '2026-01-01' + number % 9, 'YYYY-MM-DD'),
             'tags', jsonb_build_array(CASE number % 2 WHEN 0 THEN 'even' ELSE 'odd' END, 'all'))
         FROM (SELECT id AS key, substring(id from 7)::integer AS number FROM products WHERE "clientId" = 'large') n
         WHERE id = n.key

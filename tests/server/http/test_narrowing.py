@@ -82,6 +82,15 @@ def test_a_keys_filter_holds_for_pictures_also_for_the_very_file_that_is_searche
         ({"kind": "video"}, {"kind": "image"}, set()),
         ({"kind": "image"}, {"kind": "image", "productIds": ["violin"]}, {"violin"}),
         (None, {"attributes": {"category": 'music" || "1" == "1'}}, set()),
+        (None, {"attributes": {"category": {"not": ["music", "office"]}}}, {"teapot"}),
+        ({"attributes": {"category": {"not": "music"}}}, {"attributes": {"category": "music"}}, set()),
+        (
+            {"attributes": {"price": {"not": {"lt": 100}}}},
+            {"attributes": {"category": {"contains": "music"}}},
+            {"violin", "accordion"},
+        ),
+        ({"attributes": {"colour": {"exists": False}}}, {"attributes": {"category": "kitchen"}}, {"teapot"}),
+        (None, {"attributes": {"category": {"containsAll": ["music", "office"]}}}, set()),
     ],
 )
 def test_a_match_passes_the_keys_filter_and_the_requests_own(
