@@ -93,14 +93,18 @@ class Condition(
     not_: Scalar | Values | PlainCondition | None = msgspec.field(name="not", default=None)
 
 
+OfAttributes = Annotated[dict[Key, Scalar | Values | Condition], msgspec.Meta(max_length=MOST_ATTRIBUTES)]
+"""By the attribute's name: the value that it must equal, some of which it must equal one, or operators."""
+
+
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True, kw_only=True):
-    """What a match must be. Without conditions, every media matches."""
+    """What a match must be. Without conditions, every media of an active product matches."""
 
     product_ids: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_PRODUCTS)] | None = None
     kind: Kind | None = None
-    attributes: Annotated[dict[Key, Scalar | Values | Condition], msgspec.Meta(max_length=MOST_ATTRIBUTES)] | None = (
-        None
-    )
+    attributes: OfAttributes | None = None
+    is_active: Literal["any"] | None = None
+    """`any`: media of products that are not active match as well. It is for operators only."""
 
     @classmethod
     def read(cls, text: str) -> Filter:
@@ -124,7 +128,7 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
 
     @property
     def without_conditions(self) -> bool:
-        """Whether every media passes."""
+        """Whether it leaves no media out."""
         return self.product_ids is None and self.kind is None and not self.attributes
 
     @property
@@ -144,6 +148,8 @@ class Conditions:
     jsonpath: str | None
     contradictory: bool
     """Nothing can pass: the filters have no product, or no kind, in common."""
+    inactive: bool = False
+    """Media of products that are not active pass as well."""
 
     @classmethod
     def of(cls, *filters: Filter) -> Conditions:
@@ -157,12 +163,13 @@ class Conditions:
             min(kinds, default=None),
             " && ".join(paths) or None,
             contradictory=products == [] or len(kinds) > 1,
+            inactive=any(one.is_active == "any" for one in filters),
         )
 
     @property
     def any(self) -> bool:
-        """Whether every media passes."""
-        return self.product_ids is None and self.kind is None and self.jsonpath is None
+        """Whether every media of an active product passes, and no other."""
+        return self.product_ids is None and self.kind is None and self.jsonpath is None and not self.inactive
 
 
 _WITHIN = "within"

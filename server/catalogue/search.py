@@ -98,7 +98,7 @@ class Searcher:
         products = queries.composed("products_under_policy" if runner.role else "products_of_client")
         self._statements = {
             near: queries.composed("search", near=queries.composed(near, products=products)).as_bytes(None)
-            for near in ("near_exactly", "near_exactly_where", "near_by_index")
+            for near in ("near_exactly", "near_exactly_where", "near_exactly_of_any_state", "near_by_index")
         }
         self._known: Mapping[str, Index] = {}
         self._known_at = float("-inf")
@@ -123,8 +123,8 @@ class Searcher:
         if query.conditions.contradictory:
             return Found([], "exact")
         matches = None
-        # Few products have few media: comparing with each of those is quicker, and exact.
-        if parameters["product_ids"] is None:
+        # Few products have few media: comparing with each of those is quicker, and exact. An index has what is active.
+        if parameters["product_ids"] is None and not parameters["inactive"]:
             indexes = await self._known_indexes()
             if (index := indexes.get(self._indexes.name_of(query.client_id))) is not None:
                 matches = await self._search_by_index(query, parameters, index)
@@ -185,15 +185,21 @@ class Searcher:
             "product_ids": conditions.product_ids,
             "kind": conditions.kind,
             "attributes": conditions.jsonpath,
+            "inactive": conditions.inactive,
             "digest": query.digest,
             "media_id": query.media_id,
             "without_blank": query.without_blank,
         }
 
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
-        statement = self._statements["near_exactly" if query.conditions.any else "near_exactly_where"]
+        if parameters["inactive"]:
+            near = "near_exactly_of_any_state"
+        else:
+            near = "near_exactly" if query.conditions.any else "near_exactly_where"
         asked = {**parameters, "candidates": query.limit + MARGIN}
-        rows = await self._reads.fetch(statement, asked, _ranked_row, "search_exactly", client=query.client_id)
+        rows = await self._reads.fetch(
+            self._statements[near], asked, _ranked_row, "search_exactly", client=query.client_id
+        )
         return [row.match for row in rows]
 
     async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:

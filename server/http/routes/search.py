@@ -17,7 +17,7 @@ from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
 from server.http.leaving import while_here
-from server.http.narrowing import narrowed, require_found
+from server.http.narrowing import admit_filter, narrowed, require_found
 from server.http.openapi import PICTURE, TEXT, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.routes.embeddings import embed
@@ -72,7 +72,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 async def _by_form(request: Request, services: Services) -> Response[SearchAnswer]:
     form = await read_form(request)
     asked = form.read(SearchFields)
-    narrowed = Filter.read(asked.filter) if asked.filter is not None else Filter()
+    read = Filter.read(asked.filter) if asked.filter is not None else Filter()
+    admitted = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
     least = _least(asked.min_grade, services.grades)
     picture = await embed(request, call, services, form.file)
@@ -82,7 +83,7 @@ async def _by_form(request: Request, services: Services) -> Response[SearchAnswe
         limit=asked.limit,
         min_similarity=asked.min_similarity,
         min_cosine=least,
-        filter=narrowed,
+        filter=admitted,
         digest=picture.digest,
         without_blank=_the_same(asked.min_grade),
     )
@@ -91,6 +92,7 @@ async def _by_form(request: Request, services: Services) -> Response[SearchAnswe
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
     asked = await read_json(request, SearchRequest)
+    admitted = admit_filter(asked.filter or Filter(), principal_of(request.scope))
     call = call_of(request, asked.client_id)
     words = asked.text is not None
     grades = services.text_grades if words else services.grades
@@ -102,7 +104,7 @@ async def _by_json(request: Request, services: Services) -> Response[SearchAnswe
         limit=asked.limit,
         min_similarity=asked.min_similarity,
         min_cosine=least,
-        filter=asked.filter or Filter(),
+        filter=admitted,
         media_id=asked.media_id,
         without_blank=_the_same(asked.min_grade),
     )

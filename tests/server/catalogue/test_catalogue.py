@@ -663,7 +663,7 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     name = catalogue.searcher._indexes.name_of("large")
     parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
-    parameters |= {"product_ids": None, "kind": None, "attributes": None, "without_blank": False}
+    parameters |= {"product_ids": None, "kind": None, "attributes": None, "without_blank": False, "inactive": False}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
@@ -913,6 +913,31 @@ async def test_a_filter_never_shortens_the_list_while_enough_matches_exist(
             # An index of 600 vectors in 16 dimensions, at the effort that was measured, overlooks next to nothing.
             assert len(shared) >= (len(expected) - 1 if indexed else len(expected)), where
     assert plans == ({"exact", "index"} if indexed else {"exact"})
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])
+async def test_products_that_are_not_active_are_found_where_any_are_asked_for(
+    catalogue: Catalogue,
+    described: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    database_url: str,
+    indexed: bool,
+) -> None:
+    run_sql(database_url, """UPDATE products SET "isActive" = false WHERE attributes->>'shade' IN ('1', '2')""")
+    run_sql(database_url, """UPDATE media SET status = 'pending' WHERE id = 'large-000001'""")
+    if indexed:
+        await catalogue.maintain_indexes(threshold=200)
+    for more in ({}, {"attributes": {"shade": {"not": [0, 2]}}}, {"productIds": ["large-000001", "large-000006"]}):
+        ready = np.array([number != 1 and passes(number, more) for number in range(len(described))])
+        active = np.array([number % 5 not in (1, 2) for number in range(len(described))])
+        for state, allowed in (({"isActive": "any"}, ready), ({}, ready & active)):
+            cosines = np.where(allowed, brute_force(vectors[0], described), -2)
+            found = await catalogue.search(Query("large", vectors[0], limit=1000, filter=Filter.of({**more, **state})))
+            expected = np.argsort(-cosines)[: allowed.sum()].tolist()
+            assert {int(match.product_id[-6:]) for match in found.matches} == {*expected}
+            assert found.plan == "exact"
+            first = await catalogue.search(Query("large", vectors[0], limit=5, filter=Filter.of({**more, **state})))
+            assert first.plan == "exact" or not state
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])

@@ -224,6 +224,7 @@ def test_a_filter_goes_through_json_and_back() -> None:
         '{"attributes": {"price": {"gte": "3"}}}', '{"attributes": {"a": {"b": {"c": 1}}}}',
         '{"attributes": {"a": []}}', json.dumps({"attributes": {f"a{number}": 1 for number in range(101)}}),
         '{"attributes": {"price": {"gte": NaN}}}', '{"attributes": {"price": {"gte": 1e999}}}',
+        '{"isActive": "none"}', '{"isActive": true}',
         '{"attributes": {"a": {"not": {}}}}', '{"attributes": {"a": {"not": {"not": 1}}}}',
         '{"attributes": {"a": {"not": []}}}', '{"attributes": {"a": {"contains": ["b"]}}}',
         '{"attributes": {"a": {"containsAll": []}}}', '{"attributes": {"a": {"exists": "yes"}}}',
@@ -287,6 +288,10 @@ def test_filters_with_nothing_in_common_are_a_contradiction() -> None:
 
     assert conditions({}, {}).any
     assert not conditions({}, {"kind": "image"}).any
+    assert not conditions({}, {"isActive": "any"}).any
+    assert conditions({"isActive": "any"}, {}).inactive
+    assert not conditions({"kind": "image"}, {}).inactive
+    assert Filter.of({"isActive": "any"}).without_conditions
     assert conditions({"productIds": ["a", "b"]}, {}, {"productIds": ["b", "c"]}).product_ids == ["b"]
     assert not conditions({"productIds": ["a", "b"]}, {"productIds": ["b"]}).contradictory
     assert conditions({"productIds": ["a"]}, {"productIds": ["b"]}).contradictory

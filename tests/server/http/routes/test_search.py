@@ -159,6 +159,22 @@ def test_a_filter_that_makes_no_sense_is_422(api: Client, where: Any) -> None:
         assert (response.status_code, response.json()["code"]) == (422, "bad_parameter"), response.text
 
 
+def test_where_no_key_is_needed_everybody_may_ask_for_what_is_not_active(api: Client, shoes: str) -> None:
+    off = api.patch(f"/v1/products/{shoes}-red", params={"clientId": shoes}, json={"isActive": False})
+    assert off.status_code == 200
+    everything = {"red", "blue", "hat", "bare"}
+    for where, passing in (
+        ({}, everything - {"red"}),
+        ({"isActive": "any"}, everything),
+        ({"isActive": "any", "attributes": {"category": "shoes"}}, {"red", "blue"}),
+        ({"isActive": "any", "productIds": [f"{shoes}-red"]}, {"red"}),
+    ):
+        by_file = search(api, filter=json.dumps(where), clientId=shoes).json()
+        by_text = api.post("/v1/search", json={"clientId": shoes, "text": "a keyboard", "filter": where}).json()
+        for answer in (by_file, by_text):
+            assert {match["productName"] for match in answer["results"]} == passing
+
+
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
