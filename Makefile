@@ -13,21 +13,28 @@ EXTRA ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 SETTINGS := HOST PORT DATA MODEL PRECISION DEVICE WORKERS THREADS BATCH TENSORRT DECODER TARGET_RECALL CACHE DATABASE_URL DATABASE_URL_FILE OWNER_DATABASE_URL OWNER_DATABASE_URL_FILE DIRECT_DATABASE_URL DIRECT_DATABASE_URL_FILE POOLING READ_DATABASE_URL READ_DATABASE_URL_FILE MEDIA_URL MEDIA_URL_FILE DEADLINE MAX_UPLOAD BODY_MEMORY MAX_PIXELS MAX_PARTS MAX_JSON MAX_HEAD HEAD_SECONDS LIMITS KEY_LIMITS CLIENT_LIMITS URL_LIFETIME DEMO CORS_ORIGINS FETCH_HOSTS PROXIES AUDIT_DAYS LOG ACCESS_LOG TRUST_NETWORK
 GIVEN := $(foreach name,$(SETTINGS),$(if $(filter command,$(firstword $(origin $(name)))),TWINLENS_$(name)='$($(name))'))
 
-.PHONY: serve test slow bench fuzz audit-dependencies setup helm check format clean
+.PHONY: serve test slow test-all bench fuzz audit-dependencies setup helm check format clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.serve
 	@TWINLENS_DEMO=$${TWINLENS_DEMO:-on} $(GIVEN) exec $(BIN)/python -m server
 
-# All tests on two processes, each with a database of its own; with ARGS on one, which for a room is quicker:
-# ARGS=tests/server/catalogue. What is slow by nature is left to `make slow`.
-test: $(VENV)/.test
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+# Four processes, each with a PostgreSQL of its own, keep two cores busy: tests wait for processes that start and end.
+SPREAD := --numprocesses 4 --dist worksteal
 
-# On two processes, too, each file on one: its tests share what is made once. pytest ends with 5 where no test was chosen.
+# All tests; with ARGS on one process, which for a room is quicker: ARGS=tests/server/catalogue. What is slow by nature
+# is left to `make slow`.
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(or $(ARGS),$(SPREAD))
+
+# Each file on one process: its tests share what is made once. pytest ends with 5 where no test was chosen.
 slow: $(VENV)/.test
-	@$(BIN)/python -m pytest -m slow --timeout 1500 $(or $(ARGS),--numprocesses 2 --dist loadfile) || { \
+	@$(BIN)/python -m pytest -m slow $(or $(ARGS),--numprocesses 2 --dist loadfile) || { \
 		status=$$?; [ $$status -eq 5 ] || exit $$status; echo "No test here is marked as slow."; }
+
+# Both in one run, which is quicker: while one test waits, another works.
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -m "" $(SPREAD)
 
 # A server of its own under load, in under two minutes; ARGS has the last word: ARGS="--host ... --slo p95=200ms".
 bench: $(VENV)/.bench

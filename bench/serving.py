@@ -61,13 +61,13 @@ def serving(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     demo: bool = False,
-    program: Sequence[str] = _TWINLENS,
+    program: Sequence[str] | None = None,
 ) -> Iterator[Serving]:
     """Start a server with a catalogue that is empty but for the demo's products, if asked; stop it after the block.
 
     `arguments` go to its command line after ours, `environment` beside this process's variables without TWINLENS_
-    ones; `program` takes the flags of `python -m server`. Raises RuntimeError, with the end of its log, when it does
-    not become ready.
+    ones; `program`, which takes the flags of `python -m server`, stands in its place. Raises RuntimeError, with the end
+    of its log, when it does not become ready.
     """
     # Readable by all: under root, PostgreSQL runs as another user, which must reach its data in here.
     with tempfile.TemporaryDirectory(prefix="twinlens-bench-", ignore_cleanup_errors=True) as name:
@@ -79,7 +79,10 @@ def serving(
         variables = {key: value for key, value in os.environ.items() if not key.startswith("TWINLENS_")}
         with (home / "log").open("wb") as log:
             server = subprocess.Popen(  # noqa: S603 - our own server
-                [*program, *flags], cwd=pictures.ROOT, env=variables | dict(environment or {}), stderr=log
+                [*(program or _TWINLENS), *flags],
+                cwd=pictures.ROOT,
+                env=variables | dict(environment or {}),
+                stderr=log,
             )
         try:
             _await_ready(server, port, home / "log")

@@ -102,7 +102,7 @@ async def open_engine(
             read_jpeg=model.read_jpeg,
         )
         embedder.on_embedded = on_embedded
-        embedder.on_rejected = on_rejected
+        embedder.decoding.on_rejected = on_rejected
         stack.push_async_callback(asyncio.to_thread, embedder.close)
         longest = max(settings.deadline, _LEAST_STUCK_SECONDS)
         pulse = Pulse(embedder.towers, _samples(encoder, reader), longest)

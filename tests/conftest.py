@@ -15,10 +15,21 @@ from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
 from tests.support import artifacts, vectors
-from tests.support.databases import database_of, discard, fresh_database, postgres
+from tests.support.databases import ReadyCluster, database_of, discard, fresh_database, postgres
 from tests.support.picture_host import PictureHost, fetched_from, picture_host
 from tests.support.process import Process, Serve
 from tests.support.serving import Client, NewShop, Shop, serving
+
+SLOW_LIMIT = 1500
+"""Seconds for a test that is marked as slow, in place of the `timeout` of all others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow begins first: a long test that began last would run alone at the end."""
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    for item in slow:
+        item.add_marker(pytest.mark.timeout(SLOW_LIMIT))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture
@@ -138,12 +149,22 @@ def words_api(new_shop: NewShop, with_words: Path) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def ready_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadyCluster]:
+    """What a data folder with an embedded PostgreSQL can begin with."""
+    made = ReadyCluster(tmp_path_factory.mktemp("cluster") / "data")
+    yield made
+    made.discard()
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, ready_cluster: ReadyCluster) -> Iterator[Serve]:
     """Starts servers that are processes of their own; those that still run at the test's end are stopped."""
     started: list[Process] = []
 
-    def start(*flags: str, data: Path = tmp_path / "data", **options: Any) -> Process:
+    def start(*flags: str, data: Path = tmp_path / "data", from_nothing: bool = False, **options: Any) -> Process:
+        if not from_nothing and not data.exists() and "--database-url" not in flags:
+            ready_cluster.copy_to(data)
         started.append(Process(data, *flags, **options))
         return started[-1]
 

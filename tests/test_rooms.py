@@ -126,7 +126,8 @@ def test_the_server_never_imports_the_export_nor_what_only_the_export_needs() ->
         ("httpcore", ("server.ingest.fetch",)),
         ("granian", ("server.commands.serve", "server.commands.supervisor")),
         ("opentelemetry", ("server.operations.otel",)),
-        ("pyarrow", ("server.dump.", "server.ingest.feeds.parquet")),
+        ("pyarrow", ("server.dump.", "server.ingest.feeds.parquet", "server.bulk.on_ray.")),
+        ("ray", ("server.bulk.on_ray.",)),
     ],
 )
 def test_a_library_has_one_home(foreign: str, where: tuple[str, ...]) -> None:
@@ -183,7 +184,7 @@ LIGHT: Mapping[str, tuple[str, ...]] = {
     "server.http.wire": ("onnxruntime",),
     "server.ingest.feeds.opening": ("onnxruntime", "litestar", "pyarrow", "numpy"),
     "server.app": ("opentelemetry",),
-    "server.__main__": ("pyarrow",),
+    "server.__main__": ("pyarrow", "ray"),
     "twinlens": ("httpx", "msgspec"),
     "twinlens.client": ("PIL", "numpy", "argparse"),
 }

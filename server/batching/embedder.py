@@ -22,20 +22,16 @@ from PIL import Image
 from server.artifact.artifact import PreprocessingSpec, Tokens, Vectors
 from server.batching.admission import Admission
 from server.batching.batcher import Batcher, Lanes
+from server.batching.decoding import Decoding, Seen
 from server.batching.fair_queue import Caller, Lane
 from server.batching.threads import Pool
 from server.batching.vector_cache import Counted, VectorCache
 from server.batching.waiting import Waiting
-from server.errors import MediaRejected, NoTextTower, PictureTooLarge
-from server.preprocessing import media
+from server.errors import NoTextTower
 from server.preprocessing.blank import is_blank
-from server.preprocessing.formats import Format, name_of
-from server.preprocessing.readings import read_otherwise
+from server.preprocessing.formats import Format
 from server.preprocessing.text import Tokenizer
 from server.tracing import span
-
-# Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
-_LARGE_PIXELS = 16_000_000
 
 # Handing bytes to a thread and back costs about as much as hashing so many.
 _HASHED_AT_ONCE_BYTES = 200_000
@@ -91,27 +87,6 @@ class EmbeddedText(KnownText):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a picture is, without its vector: its width and height upright, and whether it is blank."""
-
-    width: int
-    height: int
-    blank: bool
-    otherwise: bool
-    """Its pixels are not those that the version of the readers gave that is asked about."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    pixels: media.Pixels
-    format: Format
-    width: int
-    height: int
-    thumbnail: bytes | None
-    timings: Timings
-
-
-@dataclass(frozen=True, slots=True)
 class Words:
     """What reads texts: a tokenizer, and the batcher of the text tower."""
 
@@ -153,15 +128,8 @@ class Embedder:
     ) -> None:
         """`max_pixels`: of one picture; `threads`: that decode; `words`: None where there is no text tower; `cache`:
         bytes of memory for vectors that may be asked for again; `read_jpeg`: as `media.decode` has it."""
-        self._read_jpeg = read_jpeg
         self._batcher = batcher
-        self._spec = spec
-        self._max_pixels = max_pixels
-        self._decoding: Mapping[Lane, Pool] = {
-            "interactive": Pool(threads, name="decode"),
-            "bulk": Pool(threads, name="decode-bulk", gives_way=True),
-        }
-        self._decoding_large = Pool(1, name="decode-large")
+        self.decoding = Decoding(spec, max_pixels=max_pixels, threads=threads, read_jpeg=read_jpeg)
         self._words = words
         self._tokenizing = Pool(1, name="tokenize")
         self.pictures = Admission("Picture")
@@ -173,8 +141,6 @@ class Embedder:
         """What each cache has counted: vectors found, joined and made."""
         self.on_embedded: Callable[[Tower, Timings], None] | None = None
         """Called with the timings of each picture and text that was embedded; not for one whose vector was kept."""
-        self.on_rejected: Callable[[str, MediaRejected], None] | None = None
-        """Called with the format of each picture that could not be decoded, and why; the format is as `name_of`."""
 
     @property
     def towers(self) -> Mapping[Tower, Batcher | Lanes]:
@@ -185,9 +151,7 @@ class Embedder:
     def queues(self) -> Mapping[tuple[str, Tower], Mapping[Lane, Waiting]]:
         """What waits before each stage of each tower."""
         found: dict[tuple[str, Tower], Mapping[Lane, Waiting]] = {
-            ("decode", "image"): {lane: pool.waits()[lane] for lane, pool in self._decoding.items()},
-            # Behind each other, of pictures that wait for nothing else.
-            ("decode-large", "image"): self._decoding_large.waits(),
+            (stage, "image"): waits for stage, waits in self.decoding.queues().items()
         }
         if self._words is not None:
             found["tokenize", "text"] = self._tokenizing.waits()
@@ -198,9 +162,7 @@ class Embedder:
         return self._words is not None
 
     def close(self) -> None:
-        for pool in self._decoding.values():
-            pool.close()
-        self._decoding_large.close()
+        self.decoding.close()
         self._tokenizing.close()
 
     async def embed(
@@ -270,11 +232,11 @@ class Embedder:
 
         Raises MediaRejected's kinds.
         """
-        return await self._in_turn(lambda: self._see(data, since), data, caller)
+        return await self.decoding.look(data, since, caller)
 
     async def thumbnail(self, data: bytes, caller: Caller = _ANYBODY) -> bytes:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
-        return await self._in_turn(lambda: self._shrink(data), data, caller)
+        return await self.decoding.thumbnail(data, caller)
 
     def _recall(self, digest: bytes, caller: Caller) -> Embedded | None:
         """A picture that was embedded for this client a moment ago, by the digest of its bytes."""
@@ -294,7 +256,7 @@ class Embedder:
             return await self._pictures.join(caller.client, key, lambda: self._make(data, digest, thumbnail, caller))
 
     async def _make(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
-        decoded = await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
+        decoded = await self.decoding.decode(data, caller, thumbnail=thumbnail)
         encoded = await self._batcher.encode(decoded.pixels, caller)
         timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
         self._report("image", timings)
@@ -325,67 +287,3 @@ class Embedder:
     def _report(self, tower: Tower, timings: Timings) -> None:
         if self.on_embedded is not None:
             self.on_embedded(tower, timings)
-
-    async def _in_turn(self, work: Callable[[], Made], data: bytes, caller: Caller) -> Made:
-        """Run what decodes a picture: large pictures one at a time, on a thread beside the others."""
-
-        def if_small() -> tuple[Made] | None:
-            width, height = media.measure(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
-            return (work(),) if width * height <= _LARGE_PIXELS else None
-
-        try:
-            if (made := await self._decoding[caller.lane].run(if_small, caller)) is not None:
-                return made[0]
-            return await self._decoding_large.run(work, caller)
-        except MediaRejected as exc:
-            if self.on_rejected is not None:
-                self.on_rejected(name_of(data), exc)
-            raise
-
-    def _decode(self, data: bytes, thumbnail: bool) -> _Decoded:
-        started = perf_counter()
-        with span("decode") as decoding:
-            picture = media.decode(
-                data,
-                max_pixels=self._max_pixels,
-                jpeg_at_least=self._spec.jpeg_at_least,
-                read_jpeg=self._read_jpeg,
-                alpha=self._spec.alpha,
-            )
-            decoding.set("twinlens.format", picture.format.extension)
-            decoding.set("twinlens.pixels", picture.width * picture.height)
-        decoded = perf_counter()
-        with span("resize"):
-            pixels = media.to_pixels(picture, self._spec)
-        timings = {"decode": decoded - started, "resize": perf_counter() - decoded}
-        small = None
-        if thumbnail:
-            with span("thumbnail"):
-                small = self._shrink(data, picture)
-        return _Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
-
-    def _see(self, data: bytes, since: int) -> Seen:
-        # Without another decoder of JPEG: it may differ from Pillow by 2 of 255, and that is no other reading.
-        picture = media.decode(
-            data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least, alpha=self._spec.alpha
-        )
-        pixels = media.to_pixels(picture, self._spec)
-        otherwise = read_otherwise(data, pixels, self._spec, since=since, max_pixels=self._max_pixels)
-        return Seen(picture.width, picture.height, is_blank(pixels), otherwise)
-
-    def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
-        """The thumbnail, from the decoded picture where that is large enough."""
-        if picture is None or not media.fills_thumbnail(picture):
-            try:
-                picture = media.decode(
-                    data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL, alpha=self._spec.alpha
-                )
-            except PictureTooLarge:
-                # It is within the bound at the scale for the model only, so that the thumbnail is less sharp.
-                picture = picture or media.decode(
-                    data,
-                    max_pixels=self._max_pixels,
-                    jpeg_at_least=self._spec.jpeg_at_least,
-                    alpha=self._spec.alpha,
-                )
-        return media.thumbnail(picture)

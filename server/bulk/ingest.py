@@ -18,7 +18,7 @@ from functools import partial
 from server.access.audit import record
 from server.artifact.artifact import Artifact
 from server.bulk import pruning
-from server.bulk.on_demand import OnDemand
+from server.bulk.bringing import Bring, Job, Run, here, pool_for
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.rows import SpaceRow
 from server.database import isolation, migrations
@@ -26,31 +26,23 @@ from server.database.advisory import held_if_free
 from server.database.connections import Direct, connect, direct_of
 from server.database.failures import translated
 from server.database.locks import LOCKS_OF_FEEDS
-from server.database.pool import Pool, open_pool
+from server.database.pool import Pool
 from server.database.runner import Runner
-from server.engine import open_engine
 from server.errors import IngestRefused, SessionNeeded
 from server.ingest.backups import backup_runs
 from server.ingest.failures import Failures
 from server.ingest.feed import Feed, Row, Wrong
 from server.ingest.feed_writer import FeedWriter
-from server.ingest.fetch import Fetcher
 from server.ingest.letting_go import LettingGo
-from server.ingest.mark import Standing, settle
-from server.ingest.pictures import Pictures
-from server.ingest.pipeline import Counts, Failed, Pipeline
+from server.ingest.mark import settle
+from server.ingest.pipeline import Counts, Failed
 from server.ingest.spool import Spool
 from server.ingest.storage import MediaStore
 from server.operations.progress import Progress
 from server.operations.stopping import Stop, stop_on_signals
 from server.settings import Settings, may_fetch_from_loopback
-from server.spaces.reembed import with_few_threads
 from server.spaces.spaces import SpaceDescription, open_space
 
-_MOST_PICTURES_AT_ONCE = 128
-_BATCHES_AT_ONCE = 4
-_CONNECTION_TIMEOUT_SECONDS = 30.0
-_STATEMENT_TIMEOUT_SECONDS = 3600.0
 _INDEXES_EACH_SECONDS = 2.0
 _MOST_CLIENTS_IN_THE_AUDIT = 100
 
@@ -101,9 +93,11 @@ async def ingest(
     failures: Failures,
     options: Options,
     *,
-    bucket: MediaStore | None = None,
+    bucket: str | None = None,
+    bring: Bring = here,
 ) -> Outcome:
-    """Bring the rows of the spool into the catalogue. `bucket`: where the keys of rows lead to, if not the store.
+    """Bring the rows of the spool into the catalogue. `bucket`: the URL of where the keys of rows lead to, if not the
+    store. `bring`: on this machine, or elsewhere.
 
     What a run has written stays, however it ends; the next one begins with the rest. Raises IngestRefused,
     ArtifactInvalid, DatabaseUnusable, SpaceNotLive, StoreRefused, CatalogueUnavailable's kinds, StorageFailed's kinds.
@@ -118,23 +112,53 @@ async def ingest(
     space = await asyncio.to_thread(open_space, url, SpaceDescription.of(artifact, settings.precision))
     serving_url = settings.current("database_url") or url
     role = (await asyncio.to_thread(isolation.find, serving_url)).role
-    settings = with_few_threads(settings)
+    job = Job(
+        settings=settings,
+        feed=options.name,
+        space=space,
+        standing=standing,
+        role=role,
+        bucket=bucket,
+        reread=options.reread,
+        loopback=may_fetch_from_loopback(os.environ),
+    )
     async with _only_run(direct, options.name), stop_on_signals() as stop:
-        async with _pool(settings, url, None) as owners, _pool(settings, serving_url, role) as clients:
+        async with pool_for(settings, url, None) as owners, pool_for(settings, serving_url, role) as clients:
             writer = FeedWriter(options.name, space, Runner(clients), Runner(owners))
             prune = options.prune and not failures.count
             if prune:
                 pruning.require(await pruning.look(writer, spool), options.prune_at_most)
             await asyncio.to_thread(_audit, url, options.name, spool.clients(_MOST_CLIENTS_IN_THE_AUDIT))
-            decoding = settings.threads or len(os.sched_getaffinity(0))
-            opened = partial(open_engine, settings, artifact, words=False, decoding=decoding, aside=True)
-            async with OnDemand(opened) as model, _fetcher(settings) as fetcher:
-                run = _Run(settings, store, standing, owners, model, writer, failures, stop)
-                outcome = Outcome(not_pruned=options.prune and not prune)
-                pictures = Pictures(most=settings.max_upload, bucket=bucket or store, fetcher=fetcher)
-                await run.bring(spool, outcome, pictures, reread=options.reread)
+            outcome = Outcome(not_pruned=options.prune and not prune)
+            # What remains when it lets objects go is swept later.
+            letting_go = LettingGo(store, own=standing.own, backup_runs=partial(backup_runs, owners))
+            progress = Progress(sys.stderr, spool.count, "rows")
+
+            def fail(failed: Failed) -> None:
+                progress.failed += 1
+                failures.failed(failed)
+
+            run = Run(
+                job=job,
+                artifact=artifact,
+                url=url,
+                serving_url=serving_url,
+                writer=writer,
+                store=store,
+                letting_go=letting_go,
+                stop=stop,
+                on_failed=fail,
+                on_done=progress.add,
+            )
+            async with bring(run) as bring_rows:
+                began = time.monotonic()
+                try:
+                    outcome.counts = await bring_rows(spool.placed(), spool.count)
+                finally:
+                    outcome.bringing_seconds = time.monotonic() - began - run.opening.seconds
+                    progress.close()
             if not stop.is_set():
-                await run.take_out(spool, outcome, prune=prune)
+                await _take_out(writer, spool, letting_go, outcome, prune=prune)
             if outcome.counts.added or outcome.pictures_removed:
                 await _tend(settings, owners, space, direct, stop)
         if stop.is_set():
@@ -143,67 +167,16 @@ async def ingest(
         return outcome
 
 
-class _Run:
-    """One run of a feed."""
+async def _take_out(writer: FeedWriter, spool: Spool, letting_go: LettingGo, outcome: Outcome, *, prune: bool) -> None:
+    """Remove the pictures that rows had before; with `prune`, also what has left the feed."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: MediaStore,
-        standing: Standing,
-        owners: Pool,
-        model: OnDemand,
-        writer: FeedWriter,
-        failures: Failures,
-        stop: Stop,
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        # What remains when it lets objects go is swept later.
-        self._letting_go = LettingGo(store, own=standing.own, backup_runs=partial(backup_runs, owners))
-        self._model = model
-        self._writer = writer
-        self._failures = failures
-        self._stop = stop
+    async def let_go(keys: Sequence[str]) -> None:
+        await letting_go.let_go(*keys)
 
-    async def bring(self, spool: Spool, outcome: Outcome, pictures: Pictures, *, reread: bool) -> None:
-        """Bring in the rows."""
-        progress = Progress(sys.stderr, spool.count, "rows")
-        at_once = min(_MOST_PICTURES_AT_ONCE, _BATCHES_AT_ONCE * (self._settings.batch or _MOST_PICTURES_AT_ONCE))
-
-        def fail(failed: Failed) -> None:
-            progress.failed += 1
-            self._failures.failed(failed)
-
-        pipeline = Pipeline(
-            writer=self._writer,
-            embedder=self._model,
-            store=self._store,
-            pictures=pictures,
-            let_go=self._let_go,
-            at_once=at_once,
-            stop=self._stop,
-            on_failed=fail,
-            on_done=progress.add,
-            reread=reread,
-        )
-        outcome.counts = pipeline.counts
-        began = time.monotonic()
-        try:
-            await pipeline.run(spool.placed())
-        finally:
-            outcome.bringing_seconds = time.monotonic() - began - self._model.seconds
-            progress.close()
-
-    async def take_out(self, spool: Spool, outcome: Outcome, *, prune: bool) -> None:
-        """Remove the pictures that rows had before; with `prune`, also what has left the feed."""
-        if prune:
-            outcome.products_removed, outcome.pictures_removed = await pruning.prune(self._writer, spool, self._let_go)
-        else:
-            outcome.pictures_removed = await pruning.clear(self._writer, self._let_go)
-
-    async def _let_go(self, keys: Sequence[str]) -> None:
-        await self._letting_go.let_go(*keys)
+    if prune:
+        outcome.products_removed, outcome.pictures_removed = await pruning.prune(writer, spool, let_go)
+    else:
+        outcome.pictures_removed = await pruning.clear(writer, let_go)
 
 
 def lock_of(name: str) -> tuple[int, int]:
@@ -221,23 +194,6 @@ def _make_ready(settings: Settings, url: str) -> None:
     else:
         migrations.migrate_directly(settings, url)
         isolation.arrange(url, settings.serving_url)
-
-
-def _pool(settings: Settings, url: str, role: str | None) -> Pool:
-    return open_pool(
-        url,
-        min_size=1,
-        max_size=3,
-        timeout=_CONNECTION_TIMEOUT_SECONDS,
-        longest=_STATEMENT_TIMEOUT_SECONDS,
-        pooling=settings.pooling,
-        role=role,
-    )
-
-
-def _fetcher(settings: Settings) -> Fetcher:
-    """What fetches pictures by URL."""
-    return Fetcher(settings.fetch_hosts, most=settings.max_upload, loopback=may_fetch_from_loopback(os.environ))
 
 
 def _audit(url: str, name: str, clients: Sequence[str]) -> None:

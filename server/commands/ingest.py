@@ -7,14 +7,16 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
 from server.access.clients import DEFAULT_CLIENT
+from server.bulk.bringing import Bring, here
 from server.bulk.ingest import Options, Outcome, ingest, read
+from server.commands.extras import require
 from server.commands.serve import open_database
 from server.errors import BadSetting, CatalogueUnavailable, StorageFailed
 from server.ingest.failures import Failures, require_writable
@@ -61,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the rows that fail there, as a feed that can be SOURCE again",
     )
     parser.add_argument("--reread", action="store_true", help="read also pictures that look unchanged")
+    parser.add_argument(
+        "--on", choices=["ray"], help="where the pictures are read and embedded: on Ray, on one machine or on many"
+    )
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="of the Ray cluster, such as 10.0.0.1:6379 (one on this machine alone)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, on the last line")
     how = parser.add_argument_group("how SOURCE is read")
     how.add_argument(
@@ -100,8 +108,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     name = os.fsencode(arguments.feed or _name_of(arguments.source)).decode("utf-8", "backslashreplace")
     if not 1 <= len(name) <= _LONGEST_NAME:
         raise BadSetting(f"The name of a feed has 1 to {_LONGEST_NAME} characters: give it one with --feed NAME.")
+    if arguments.address is not None and arguments.on is None:
+        raise BadSetting("--address is that of a Ray cluster: say --on ray as well.")
+    if arguments.on == "ray":
+        require("ray", "ray")
     feed = open_feed(arguments.source, _options(arguments))
-    bucket = feed.bucket if arguments.bucket is None else bucket_at(arguments.bucket)
+    bucket = _bucket(feed, arguments)
     if arguments.failures is not None:
         require_writable(arguments.failures)
     if arguments.dry_run:
@@ -111,10 +123,10 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         failed = Failures(spool)
         read(feed, spool, failed)
         _print_wrong(failed)
-        with open_database(settings, beside=True) as url:
+        with open_database(settings, beside=True) as url, _place(settings, arguments) as bring:
             lower_priority()  # not before: a PostgreSQL that is started here may come to serve others
             try:
-                outcome = asyncio.run(ingest(settings, url, spool, failed, options, bucket=bucket))
+                outcome = asyncio.run(ingest(settings, url, spool, failed, options, bucket=bucket, bring=bring))
             except (StorageFailed, CatalogueUnavailable):
                 print("What is written is kept, and the same command goes on from there.", file=sys.stderr)
                 raise
@@ -134,6 +146,28 @@ def share(text: str) -> float:
     if not 0 <= number <= 1:
         raise ValueError(text)
     return number
+
+
+@contextmanager
+def _place(settings: Settings, arguments: argparse.Namespace) -> Iterator[Bring]:
+    """Where the rows are brought in: here, or on a cluster, which is there as long as this block lasts."""
+    if arguments.on is None:
+        yield here
+        return
+    # Only now, since few have it.
+    from server.bulk.on_ray.cluster import cluster_at
+    from server.bulk.on_ray.run import on_cluster
+
+    with cluster_at(settings, arguments.address) as cluster:
+        yield on_cluster(cluster)
+
+
+def _bucket(feed: OpenedFeed, arguments: argparse.Namespace) -> str | None:
+    """The URL of where keys lead to, if not the store. Raises FeedUnreadable."""
+    if arguments.bucket is not None:
+        bucket_at(arguments.bucket)
+        return str(arguments.bucket)
+    return None if feed.bucket is None else str(arguments.source)
 
 
 def _name_of(source: str) -> str:

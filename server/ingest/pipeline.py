@@ -11,18 +11,17 @@ has written, and begins with the rest.
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Protocol
 
-from server.batching.embedder import Embedded, digest_of
+from server.batching.embedder import Embedded
 from server.batching.fair_queue import Caller
-from server.catalogue.rows import NewMedia
-from server.errors import EncoderFailed, FetchFailed, MediaRejected, TwinlensError, UrlRefused
-from server.ingest.feed_writer import FeedWriter, KnownPicture, KnownProduct, Ready, SameFile, Vector
-from server.ingest.pictures import Fetched, Mark, Pictures
+from server.errors import EncoderFailed, TwinlensError
+from server.ingest.feed_writer import FeedWriter, Vector
+from server.ingest.making import OF_THE_PICTURE, Made, Maker, Work, in_order, without_picture
+from server.ingest.pictures import Pictures
 from server.ingest.spool import Placed
 from server.ingest.storage import MediaStore
 
@@ -37,12 +36,8 @@ _BATCH_BYTES = 16_000_000
 _BATCH_SECONDS = 1.0
 _STORED_AHEAD = 2
 _BYTES_AT_ONCE = 128_000_000
-_SUPPOSED_BYTES = 2_000_000  # of a picture whose size is not known until it has come
 _EMBED_WITHIN_SECONDS = 600.0
 _TRIES = 3
-
-_OF_THE_PICTURE = (MediaRejected, UrlRefused, FetchFailed, EncoderFailed)
-"""What is the fault of one picture, or of the model with this one."""
 
 
 class Embeds(Protocol):
@@ -78,38 +73,6 @@ class Counts:
     failed: int = 0
 
 
-@dataclass(slots=True)
-class _Work:
-    """A row whose picture is to be fetched."""
-
-    placed: Placed
-    product: KnownProduct | None
-    picture: KnownPicture | None
-    size: int
-    """Bytes that the picture is supposed to have."""
-
-    def is_news(self, ready: Ready) -> bool:
-        """Whether there is anything to write, now that the picture was fetched."""
-        if self.product is None or not self.product.same or not self.product.brought:
-            return True
-        if self.picture is None or ready.vector is not None or ready.media_key != self.picture.media_key:
-            return True
-        return ready.mark != self.picture.mark
-
-
-@dataclass(slots=True)
-class _Made:
-    """A row that can be written once its objects are stored."""
-
-    ready: Ready
-    placed: Placed
-    objects: Mapping[str, bytes] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        return sum(map(len, self.objects.values()))
-
-
 class Pipeline:
     """Brings rows into the catalogue."""
 
@@ -134,18 +97,16 @@ class Pipeline:
         self._writer = writer
         self._embedder = embedder
         self._store = store
-        self._pictures = pictures
+        self._maker = Maker(writer, pictures, reread=reread)
         self._let_go = let_go
         self._at_once = at_once
         self._stop = stop
         self._on_failed = on_failed
         self._on_done = on_done
-        self._reread = reread
         self._room = _Room(_BYTES_AT_ONCE)
-        self._same = _Lookups(writer)
-        self._todo: asyncio.Queue[_Work | None] = asyncio.Queue(2 * at_once)
-        self._made: asyncio.Queue[_Made | None] = asyncio.Queue(2 * BATCH)
-        self._stored: asyncio.Queue[list[_Made] | None] = asyncio.Queue(_STORED_AHEAD)
+        self._todo: asyncio.Queue[Work | None] = asyncio.Queue(2 * at_once)
+        self._made: asyncio.Queue[Made | None] = asyncio.Queue(2 * BATCH)
+        self._stored: asyncio.Queue[list[Made] | None] = asyncio.Queue(_STORED_AHEAD)
 
     async def run(self, rows: Iterator[Placed]) -> Counts:
         """Bring in all rows; rows of a client, and of a product, follow one another.
@@ -174,42 +135,14 @@ class Pipeline:
         await self._todo.put(None)
 
     async def _plan(self, client_id: str, rows: Sequence[Placed]) -> None:
-        products = {one.product.id: one.product for one in rows}
-        known = await self._writer.known_products(client_id, list(products.values()))
-        places = [(known[one.product.id].key, one.place) for one in rows if one.place and one.product.id in known]
-        before = await self._writer.known_pictures(client_id, places) if places else {}
-        with_picture = [one for one in rows if one.row.picture is not None]
-        looks = await asyncio.to_thread(
-            self._pictures.look, [one.row.picture for one in with_picture if one.row.picture is not None]
-        )
-        seen = dict(zip((one.at for one in with_picture), looks, strict=True))
-        said: set[str] = set()
-        for one in rows:
-            product = known.get(one.product.id)
-            picture = before.get((product.key, one.place)) if product is not None else None
-            look = seen.get(one.at)
-            # What is said of the product is written with the first of its rows, also where nothing else is new.
-            due = (product is None or not product.same or not product.brought) and one.product.id not in said
-            if one.row.picture is not None and not self._is_same(picture, look):
-                size = look.size if look is not None else _SUPPOSED_BYTES
-                await self._todo.put(_Work(one, product, picture, size))
-            elif due:
-                said.add(one.product.id)
-                await self._made.put(_Made(self._ready(one, picture), one))
-            else:
-                self._done(unchanged=1)
-
-    def _is_same(self, picture: KnownPicture | None, look: Mark | None) -> bool:
-        """Whether the picture is sure to be the one that the row brought before, unread."""
-        if self._reread or picture is None or not picture.embedded or picture.stamp is None:
-            return False
-        return picture.mark == look
-
-    def _ready(self, placed: Placed, picture: KnownPicture | None) -> Ready:
-        ready = Ready(placed.product, placed.place)
-        if picture is not None:
-            ready.media_key, ready.mark = picture.media_key, picture.mark
-        return ready
+        for need in await self._maker.plan(client_id, rows):
+            match need:
+                case Work():
+                    await self._todo.put(need)
+                case Made():
+                    await self._made.put(need)
+                case Placed():
+                    self._done(unchanged=1)
 
     # --- fetching and embedding --------------------------------------------------------------------------------------
 
@@ -224,13 +157,14 @@ class Pipeline:
             if self._stop.is_set():
                 continue
             await self._room.take(work.size)
-            made: _Made | None = None
+            made: Made | None = None
             held = 0
             try:
                 made = await self._make(work)
                 held = made.bytes
-            except _OF_THE_PICTURE as exc:
-                made = self._without(work, exc)
+            except OF_THE_PICTURE as exc:
+                self._fail(work.placed, exc)
+                made = without_picture(work)
             finally:
                 await self._room.settle(work.size, held)
             if made is not None and work.is_news(made.ready):
@@ -239,59 +173,16 @@ class Pipeline:
                 self._done(unchanged=1)
         await self._todo.put(None)  # for the next of those who wait
 
-    def _without(self, work: _Work, error: TwinlensError) -> _Made | None:
-        """A row whose picture failed. What it says of its product is kept where there is the product: prices stay
-        right."""
-        self._fail(work.placed, error)
-        if work.product is None or work.product.same:
-            return None
-        return _Made(Ready(work.placed.product, 0, may_make=False), work.placed)
-
-    async def _make(self, work: _Work) -> _Made:
+    async def _make(self, work: Work) -> Made:
         """Raises what is the picture's fault, and StorageFailed's kinds."""
-        ready = self._ready(work.placed, work.picture)
-        if (picture := work.placed.row.picture) is None:
-            return _Made(ready, work.placed)
-        known = None if self._reread or work.picture is None or not work.picture.embedded else work.picture.mark
-        fetched = await self._pictures.fetch(picture, known)
-        return _Made(ready, work.placed) if fetched is None else await self._embed(work, ready, fetched)
-
-    async def _embed(self, work: _Work, ready: Ready, fetched: Fetched) -> _Made:
-        """What is to be written of a picture. Pictures that the product has already need no model."""
-        data, before = fetched.data, work.picture
-        ready.mark = fetched.mark
-        client_id = ready.product.client_id
-        digest = await digest_of(data)
-        there = SameFile("", digest, before.media_key, before.embedded) if before and before.digest == digest else None
-        if there is None and work.product is not None:
-            there = await self._same.find(client_id, work.product.key, digest)
-        ready.replaces = before is not None and before.digest != digest
-        ready.media_key = there.media_key if there is not None else None
-        if there is not None and there.embedded:
-            return _Made(ready, work.placed)
-        picture = await self._to_vector(client_id, data, digest)
+        taken = await self._maker.take(work)
+        if taken.data is None:
+            return taken.made
+        picture = await self._to_vector(work.placed.product.client_id, taken.data, taken.digest)
         self.counts.embedded += 1
-        ready.vector = Vector(picture.embedding, picture.blank)
-        if there is not None:
-            return _Made(ready, work.placed)
-        upload = uuid.uuid4().hex
-        ready.new = NewMedia(
-            id=upload,
-            product_id=ready.product.id,
-            client_id=client_id,
-            s3_key=f"media/{client_id}/{upload}.{picture.format.extension}",
-            thumbnail_key=f"thumbnails/{client_id}/{upload}.webp" if picture.thumbnail is not None else None,
-            content_type=picture.format.content_type,
-            bytes=len(data),
-            width=picture.width,
-            height=picture.height,
-            content_digest=digest,
-            upload=upload,
-        )
-        objects = {ready.new.s3_key: data}
-        if picture.thumbnail is not None and ready.new.thumbnail_key is not None:
-            objects[ready.new.thumbnail_key] = picture.thumbnail
-        return _Made(ready, work.placed, objects)
+        made = self._maker.complete(taken, picture)
+        made.ready.vector = Vector(picture.embedding, picture.blank)
+        return made
 
     async def _to_vector(self, client_id: str, data: bytes, digest: bytes) -> Embedded:
         for attempt in range(1, _TRIES + 1):
@@ -324,9 +215,9 @@ class Pipeline:
                 await self._stored.put(batch)
         await self._stored.put(None)
 
-    async def _gather(self) -> tuple[list[_Made], bool]:
+    async def _gather(self) -> tuple[list[Made], bool]:
         """The next batch, and whether more may come. A batch waits for its last row no longer than a second."""
-        batch: list[_Made] = []
+        batch: list[Made] = []
         size = 0
         loop = asyncio.get_running_loop()
         deadline: float | None = None
@@ -345,12 +236,10 @@ class Pipeline:
 
     async def _write_all(self) -> None:
         while (batch := await self._stored.get()) is not None:
-            # Clients in turn, and within one the products in order, in which everything locks them.
-            batch.sort(key=lambda one: (one.ready.product.client_id, one.ready.product.id, one.ready.place))
-            for client_id, many in groupby(batch, key=lambda one: one.ready.product.client_id):
+            for client_id, many in groupby(in_order(batch), key=lambda one: one.ready.product.client_id):
                 await self._write(client_id, list(many))
 
-    async def _write(self, client_id: str, batch: Sequence[_Made]) -> None:
+    async def _write(self, client_id: str, batch: Sequence[Made]) -> None:
         written = await self._writer.write(client_id, [one.ready for one in batch])
         failed = {id(ready): error for ready, error in written.failed}
         counts = self.counts
@@ -397,39 +286,6 @@ class _Room:
         async with self._news:
             self._taken += count - taken
             self._news.notify_all()
-
-
-class _Lookups:
-    """Asks the database for files that products have already: whatever is asked while one statement runs goes into the
-    next one."""
-
-    def __init__(self, writer: FeedWriter) -> None:
-        self._writer = writer
-        self._waiting: list[tuple[str, str, bytes, asyncio.Future[SameFile | None]]] = []
-        self._asking: asyncio.Task[None] | None = None
-
-    async def find(self, client_id: str, product_key: str, digest: bytes) -> SameFile | None:
-        answer: asyncio.Future[SameFile | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((client_id, product_key, digest, answer))
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        return await answer
-
-    async def _ask(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for client_id in {client_id for client_id, *_ in waiting}:
-                of_client = [(key, digest, answer) for client, key, digest, answer in waiting if client == client_id]
-                try:
-                    found = await self._writer.same_files(client_id, [(key, digest) for key, digest, _ in of_client])
-                except TwinlensError as exc:
-                    for *_, answer in of_client:
-                        if not answer.done():
-                            answer.set_exception(exc)
-                    continue
-                for key, digest, answer in of_client:
-                    if not answer.done():
-                        answer.set_result(found.get((key, digest)))
 
 
 def _innermost(error: BaseException) -> BaseException:

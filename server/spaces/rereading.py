@@ -19,7 +19,8 @@ import numpy as np
 from pgvector import HalfVector
 from psycopg.rows import AsyncRowFactory, class_row, scalar_row
 
-from server.batching.embedder import Embedded, Embedder, Seen, digest_of
+from server.batching.decoding import Seen
+from server.batching.embedder import Embedded, Embedder, digest_of
 from server.batching.fair_queue import Caller
 from server.catalogue.rows import SpaceRow
 from server.database.failures import translated

@@ -181,6 +181,8 @@ class Worker:
     async def _work(self, at: Seat) -> None:
         said = False
         while not self._stop.is_set():
+            if at.lost:  # it is what woke this: a database that has gone is not waited for in the pool first
+                raise CatalogueUnavailable
             at.news.clear()  # before looking: what is written from here on sets it again
             await self._pending.tidy()
             done = await self._pending.embed(at, stop=self._stop, on_done=self._count)

@@ -45,7 +45,7 @@ def run(
     """The command itself, as short as it can be, on a catalogue that is there already."""
     folder: Path = tmp_path_factory.mktemp("profile")
     svg, figures = folder / "where.svg", folder / "figures.json"
-    arguments = ["--model", str(STARTER), "--callers", "2", "--rounds", "1", "--seconds", "0.4", "--pictures", "16"]
+    arguments = ["--model", str(STARTER), "--callers", "2", "--rounds", "1", "--seconds", "1.5", "--pictures", "16"]
     with new_shop() as shop:
         where = ["--database-url", shop.database_url, "--data", str(shop.data)]
         server = shlex.join(["--threads", "1", "--batch", "4", *where])

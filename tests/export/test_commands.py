@@ -18,6 +18,7 @@ from export.artifacts.diff import diff
 from export.artifacts.listing import list_artifacts, show
 from export.artifacts.verify import graph_digests, verify
 from export.errors import ExportRefused
+from export.proof import parity
 from export.proof.gate import own_space
 from export.proof.speed import bench
 from server.artifact.artifact import Artifact, Space
@@ -29,6 +30,12 @@ from tests.support.artifacts import image_only, rewrite, with_words
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_words(tmp_path_factory.mktemp("artifacts") / "words")
+
+
+@pytest.fixture
+def small_gate(few_pictures_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pictures, where it is not the pictures that are in question."""
+    monkeypatch.setattr(parity, "PICTURES", few_pictures_folder)
 
 
 @pytest.fixture
@@ -81,6 +88,7 @@ def test_verify_proves_pictures_and_words_and_says_so(copy: Path, capsys: pytest
     assert "texts" in lines[3]
 
 
+@pytest.mark.usefixtures("small_gate")
 def test_verify_proves_every_precision_against_fp32(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(_stirred(copy, 0.01))
     out = capsys.readouterr().out
@@ -90,6 +98,7 @@ def test_verify_proves_every_precision_against_fp32(copy: Path, capsys: pytest.C
     assert "int8 on cpu uses text.fp32.onnx" in out
 
 
+@pytest.mark.usefixtures("small_gate")
 def test_a_precision_that_is_too_far_from_fp32_here_must_not_share_its_space(copy: Path) -> None:
     _stirred(copy, 0.5)
     with pytest.raises(ExportRefused, match="int8 shares the space of fp32, but on this machine"):

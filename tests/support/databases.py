@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, sql
 
+from server.postgres.cluster import place_cluster, write_note
 from server.postgres.server import LOCKS, EmbeddedPostgres
 
 _ATTEMPTS = 4
@@ -40,6 +42,26 @@ def discard(postgres: EmbeddedPostgres) -> None:
     shutil.rmtree(postgres.cluster, ignore_errors=True)
     for lock in LOCKS:
         postgres.cluster.with_name(postgres.cluster.name + lock).unlink(missing_ok=True)
+
+
+class ReadyCluster:
+    """A cluster that was made in `data`, and stopped. To copy it takes a tenth of what it takes to make another."""
+
+    def __init__(self, data: Path) -> None:
+        self._made = EmbeddedPostgres(data)
+        self._made.start()
+        self._made.close()
+
+    def copy_to(self, data: Path) -> None:
+        """Make the folder `data`, with the cluster where a server would have made it."""
+        data.mkdir(parents=True)
+        cluster, _ = place_cluster(data.resolve())
+        subprocess.run(["cp", "-a", self._made.cluster, cluster], check=True)
+        if cluster.parent != data.resolve():
+            write_note(data, cluster)
+
+    def discard(self) -> None:
+        discard(self._made)
 
 
 def in_database(url: str, name: str) -> str:

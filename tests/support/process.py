@@ -135,12 +135,16 @@ class Process:
 
 
 class Serve(Protocol):
-    """The type of the fixture `serve`: starts a server, with the test's own data folder unless another is given."""
+    """The type of the fixture `serve`: starts a server, with the test's own data folder unless another is given.
+
+    `from_nothing`: with no folder where there is none; else with a cluster that has just been made.
+    """
 
     def __call__(
         self,
         *flags: str,
         data: Path = ...,
+        from_nothing: bool = ...,
         model: Path = ...,
         port: int | None = ...,
         session: bool = ...,
@@ -159,6 +163,11 @@ def free_port() -> int:
 def until(condition: Callable[[], object]) -> None:
     """The processes' own doing is awaited, bounded by patience; no test passes because time went by."""
     deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # to ask without a pause would take a core from those who are awaited
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        assert now < deadline
+        # To ask all the time would take a core from those who are awaited: where asking is work, the pause is longer.
+        time.sleep(min(max(0.005, 2 * (now - asked)), 0.05))

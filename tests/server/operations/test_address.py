@@ -153,7 +153,7 @@ def taken(port: int) -> Iterator[int]:
 
 
 def test_a_start_on_a_busy_port_ends_before_anything_is_made(serve: Serve, taken: int, tmp_path: Path) -> None:
-    refused = serve(port=taken, data=tmp_path / "never")
+    refused = serve(port=taken, data=tmp_path / "never", from_nothing=True)
     assert refused.end() == 2
     said = "".join(refused.log)
     assert f"Something listens at 127.0.0.1:{taken} already" in said

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from PIL import Image
 
-from server.batching.embedder import Seen
+from server.batching.decoding import Seen
 from server.catalogue.rows import Media
 from server.errors import StoreUnavailable
 from server.ingest.storage import Mark
@@ -281,14 +281,14 @@ async def test_a_fault_of_ours_with_one_picture_stops_no_other(house: House, mon
     bad, _ = await house.add(picture(7))
     good, _ = await house.add(picture(8))
     as_read_before(house)
-    see = house.embedder._see
+    see = house.embedder.decoding._see
 
     def failing(data: bytes, since: int) -> Seen:
         if data == picture(7):
             raise MemoryError
         return see(data, since)
 
-    monkeypatch.setattr(house.embedder, "_see", failing)
+    monkeypatch.setattr(house.embedder.decoding, "_see", failing)
     assert await reread(house) == Reread(looked_at=2, corrected=1, failed=1)
     assert [await direction(house, media) for media in (bad, good)] == [MISREAD, 8]
     ((media, reason, _),) = unread(house)
