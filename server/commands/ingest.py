@@ -22,6 +22,7 @@ from server.errors import BadSetting, CatalogueUnavailable, StorageFailed
 from server.ingest.failures import Failures, require_writable
 from server.ingest.feed import Wrong
 from server.ingest.feeds.bucket import bucket_at
+from server.ingest.feeds.columns import listed
 from server.ingest.feeds.opening import open_feed
 from server.ingest.feeds.options import FORMATS, FeedOptions, columns_of, lists_of
 from server.ingest.feeds.whole import OpenedFeed
@@ -31,6 +32,7 @@ from server.spaces.reembed import lower_priority
 from server.wording import counted
 
 _LONGEST_NAME = 255
+_MOST_NAMES = 10  # in a sentence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +125,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         failed = Failures(spool)
         read(feed, spool, failed)
         _print_wrong(failed)
+        _print_like_numbers(feed)
         with open_database(settings, beside=True) as url, _place(settings, arguments) as bring:
             lower_priority()  # not before: a PostgreSQL that is started here may come to serve others
             try:
@@ -197,6 +200,7 @@ def _dry_run(feed: OpenedFeed, arguments: argparse.Namespace) -> int:
         if arguments.failures is not None:
             failed.write(arguments.failures)
     _print_wrong(failed)
+    _print_like_numbers(feed)
     print(
         f"{counted(checked.rows, 'row')} of {counted(checked.products, 'product')}, with "
         f"{counted(checked.pictures, 'picture')}; {counted(checked.wrong, 'line')} wrong. Nothing was written.",
@@ -225,6 +229,16 @@ def _print_wrong(failed: Failures) -> None:
     if failed.wrong_lines:
         print(f"Lines that are wrong: {failed.wrong_lines:,}.", file=sys.stderr)
         _print_reasons(failed.lines, failed.wrong_lines)
+
+
+def _print_like_numbers(feed: OpenedFeed) -> None:
+    if names := feed.like_numbers:
+        flags = shlex.join(word for name in names[:_MOST_NAMES] for word in ("--number", name))
+        print(
+            f"Texts that look like numbers in all rows: {listed(names, _MOST_NAMES)}. They stay texts, which no filter "
+            f"compares with numbers. To make them numbers: {flags}",
+            file=sys.stderr,
+        )
 
 
 def _print_reasons(first: Sequence[Wrong], count: int) -> None:
