@@ -14,7 +14,8 @@ must meet the condition.
 All conditions on attributes are one jsonpath, which PostgreSQL evaluates on what is stored. Each is an `exists(...)`,
 which is true or false and never unknown, whatever is stored: a value of another type, or a text that is no date, does
 not meet the condition. So `not` is exactly its opposite. The index on attributes (GIN, jsonb_path_ops) finds what must
-equal a value: values, lists of values, and the kinds of `contains`. For ranges, `exists` and `not` alone, the
+equal a value: values, lists of values, and the kinds of `contains`, unless the attribute is declared as numbers, dates
+or true and false, where a text may equal it as well. For ranges, `exists` and `not` alone, the
 attributes of each product of the client are looked at.
 """
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -35,6 +36,14 @@ from server.wording import explained
 Kind = Literal["image", "video"]
 Number = int | float
 Scalar = str | Number | bool
+
+AttributeType = Literal["number", "text", "boolean", "date", "list"]
+"""What an attribute is declared as. Only texts are then compared otherwise: as numbers, dates, true and false."""
+
+Types = Mapping[str, AttributeType]
+"""By the attribute's name, of those that are declared."""
+
+NO_TYPES: Types = {}
 
 MOST_PRODUCTS = 1000
 
@@ -132,11 +141,19 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
         return self.product_ids is None and self.kind is None and not self.attributes
 
     @property
-    def jsonpath(self) -> str | None:
-        """The conditions on attributes as PostgreSQL's jsonpath; None where there are none."""
+    def names(self) -> frozenset[str]:
+        """Of the attributes that it has conditions on."""
+        return frozenset(self.attributes or ())
+
+    def jsonpath(self, types: Types = NO_TYPES) -> str | None:
+        """The conditions on attributes as PostgreSQL's jsonpath; None where there are none.
+
+        `types`: what those attributes are declared as that are declared.
+        """
         if not self.attributes:
             return None
-        return " && ".join(f"({_condition(key, value)})" for key, value in sorted(self.attributes.items()))
+        conditions = sorted(self.attributes.items())
+        return " && ".join(f"({_condition(key, value, types.get(key))})" for key, value in conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +169,12 @@ class Conditions:
     """Media of products that are not active pass as well."""
 
     @classmethod
-    def of(cls, *filters: Filter) -> Conditions:
+    def of(cls, *filters: Filter, types: Types = NO_TYPES) -> Conditions:
         """All filters at once. Each may have a condition of its own on the same attribute: all of them hold."""
         kinds = {one.kind for one in filters if one.kind is not None}
         listed = [set(one.product_ids) for one in filters if one.product_ids is not None]
         products = sorted(set.intersection(*listed)) if listed else None
-        paths = [path for one in filters if (path := one.jsonpath) is not None]
+        paths = [path for one in filters if (path := one.jsonpath(types)) is not None]
         return cls(
             products,
             min(kinds, default=None),
@@ -190,19 +207,24 @@ def kept_filters(plain: Mapping[str, Any] | None) -> tuple[Filter, Filter]:
 
 
 def _moment(text: str) -> datetime:
-    """A date or a time with its zone (RFC 3339), in UTC; a date is the beginning of its day there.
+    """As `_moment_of`. Raises ValueError where it is none."""
+    found = _moment_of(text)
+    if found is None:
+        raise ValueError(
+            "a bound is a number, a date such as 2026-01-31, or a time with its zone such as 2026-01-31T09:30:00Z"
+        )
+    return found
 
-    Raises ValueError.
-    """
+
+def _moment_of(text: str) -> datetime | None:
+    """A date or a time with its zone (RFC 3339), in UTC; a date is the beginning of its day there. None for others."""
+    if not _RFC_3339.fullmatch(text):
+        return None
     try:
-        read = datetime.fromisoformat(text) if _RFC_3339.fullmatch(text) else None
-        if read is not None:
-            return read.replace(tzinfo=UTC) if len(text) == _LENGTH_OF_A_DATE else read.astimezone(UTC)
+        read = datetime.fromisoformat(text)
+        return read.replace(tzinfo=UTC) if len(text) == _LENGTH_OF_A_DATE else read.astimezone(UTC)
     except (ValueError, OverflowError):
-        pass
-    raise ValueError(
-        "a bound is a number, a date such as 2026-01-31, or a time with its zone such as 2026-01-31T09:30:00Z"
-    )
+        return None
 
 
 # No month and no day is 0: PostgreSQL would take 0000-00-00, which other databases write for none, as a date.
@@ -224,34 +246,62 @@ _DATE_FORMS = [(_DATE, "YYYY-MM-DD", False)] + [
 _BOUND_FORM = 'YYYY-MM-DD"T"HH24:MI:SS.US'
 
 
-def _condition(key: str, value: Scalar | tuple[Scalar, ...] | PlainCondition) -> str:
+# A text that is a number, wherever one is declared. The server's own feeds write no others.
+_NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?$"
+
+
+def _condition(key: str, value: Scalar | tuple[Scalar, ...] | PlainCondition, declared: AttributeType | None) -> str:
     at = f"$.{_literal(key)}"
     if not isinstance(value, PlainCondition):
-        return _one_equals(at, value if isinstance(value, tuple) else (value,))
+        return _one_equals(at, value if isinstance(value, tuple) else (value,), declared)
     held: list[str] = []
     if value.bounds:
-        held.append(f"exists({at} ? ({_within(value.bounds)}))")
+        held.append(f"exists({at} ? ({_within(value.bounds, declared)}))")
     if value.exists is not None:
         held.append(f"{'' if value.exists else '!'}exists({at} ? (@ != null))")
     if value.contains is not None:
-        held.append(_one_equals(at, (value.contains,)))
+        held.append(_one_equals(at, (value.contains,), declared))
     if value.contains_any is not None:
-        held.append(_one_equals(at, value.contains_any))
-    held += [_one_equals(at, (one,)) for one in value.contains_all or ()]
+        held.append(_one_equals(at, value.contains_any, declared))
+    held += [_one_equals(at, (one,), declared) for one in value.contains_all or ()]
     if isinstance(value, Condition) and value.not_ is not None:
-        held.append(f"!({_condition(key, value.not_)})")
+        held.append(f"!({_condition(key, value.not_, declared)})")
     return " && ".join(held)
 
 
-def _one_equals(at: str, values: tuple[Scalar, ...]) -> str:
-    return f"exists({at} ? ({' || '.join(f'@ == {_literal(one)}' for one in values)}))"
+def _one_equals(at: str, values: tuple[Scalar, ...], declared: AttributeType | None) -> str:
+    return f"exists({at} ? ({' || '.join(_equals(one, declared) for one in values)}))"
 
 
-def _within(bounds: list[tuple[str, Bound]]) -> str:
+def _equals(value: Scalar, declared: AttributeType | None) -> str:
+    plainly = f"@ == {_literal(value)}"
+    if isinstance(value, bool):
+        text = _literal(f"^{str(value).lower()}$")
+        return f'{plainly} || @ like_regex {text} flag "i"' if declared == "boolean" else plainly
+    if isinstance(value, str):
+        if declared == "date" and (day := _moment_of(value)) is not None:
+            return f"{plainly} || {_on_dates([('>=', day), ('<=', day)])}"
+        return plainly
+    return f"{plainly} || {_as_number([('==', value)])}" if declared == "number" else plainly
+
+
+def _within(bounds: list[tuple[str, Bound]], declared: AttributeType | None) -> str:
     dates = [(sign, _moment(bound)) for sign, bound in bounds if isinstance(bound, str)]
-    if not dates:
-        return " && ".join(f"@ {sign} {_literal(bound)}" for sign, bound in bounds)
-    return " || ".join(_within_dates(dates, *form) for form in _DATE_FORMS)
+    if dates:
+        return _on_dates(dates)
+    plainly = " && ".join(f"@ {sign} {_literal(bound)}" for sign, bound in bounds)
+    return f"({plainly}) || {_as_number(bounds)}" if declared == "number" else plainly
+
+
+def _as_number(bounds: Sequence[tuple[str, Bound]]) -> str:
+    """Whether a text is a number within the bounds. What is too large for a double is none."""
+    within = " && ".join(f"@.double() {sign} {_literal(bound)}" for sign, bound in bounds)
+    return f"(@ like_regex {_literal(_NUMBER)} && {within})"
+
+
+def _on_dates(bounds: list[tuple[str, datetime]]) -> str:
+    """Whether a text is a date within the bounds, however it is written."""
+    return " || ".join(_within_dates(bounds, *form) for form in _DATE_FORMS)
 
 
 def _within_dates(bounds: list[tuple[str, datetime]], pattern: str, template: str, zoned: bool) -> str:

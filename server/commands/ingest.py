@@ -7,7 +7,7 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT
 from server.bulk.bringing import Bring, here
 from server.bulk.ingest import Options, Outcome, ingest, read
+from server.catalogue.declared import declared_at
 from server.commands.extras import require
 from server.commands.serve import open_database
 from server.errors import BadSetting, CatalogueUnavailable, StorageFailed
@@ -125,7 +126,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         failed = Failures(spool)
         read(feed, spool, failed)
         _print_wrong(failed)
-        _print_like_numbers(feed)
         with open_database(settings, beside=True) as url, _place(settings, arguments) as bring:
             lower_priority()  # not before: a PostgreSQL that is started here may come to serve others
             try:
@@ -133,6 +133,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             except (StorageFailed, CatalogueUnavailable):
                 print("What is written is kept, and the same command goes on from there.", file=sys.stderr)
                 raise
+            _print_like_numbers(feed, declared_at(url, arguments.client))
         if arguments.failures is not None:
             failed.write(arguments.failures)
     _say(settings, arguments, name, outcome, failed)
@@ -231,12 +232,14 @@ def _print_wrong(failed: Failures) -> None:
         _print_reasons(failed.lines, failed.wrong_lines)
 
 
-def _print_like_numbers(feed: OpenedFeed) -> None:
-    if names := feed.like_numbers:
+def _print_like_numbers(feed: OpenedFeed, declared: Collection[str] = ()) -> None:
+    """`declared`: the attributes of which the client has said what they are."""
+    if names := [one for one in feed.like_numbers if one not in declared]:
         flags = shlex.join(word for name in names[:_MOST_NAMES] for word in ("--number", name))
         print(
             f"Texts that look like numbers in all rows: {listed(names, _MOST_NAMES)}. They stay texts, which no filter "
-            f"compares with numbers. To make them numbers: {flags}",
+            f"compares with numbers. To make them numbers: {flags}. To have filters read them as numbers: PUT "
+            "/v1/attributes.",
             file=sys.stderr,
         )
 

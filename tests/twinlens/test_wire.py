@@ -24,6 +24,7 @@ BODIES = {
     "SearchBody": "SearchRequest",
     "TextsBody": "TextsToEmbed",
     "ProductBody": "ProductRequest",
+    "AttributesBody": "AttributesRequest",
     "PatchBody": "ProductPatch",
     "UrlBody": "MediaByUrl",
     "Upsert": "UpsertItem",

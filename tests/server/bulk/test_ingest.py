@@ -155,6 +155,9 @@ def test_columns_that_look_like_numbers_are_named_once_and_stay_texts(database_u
     with psycopg.connect(database_url) as connection:
         stored = connection.execute("SELECT attributes->'price' FROM products ORDER BY id").fetchall()
     assert stored == [("12.50",), ("9",)]
+    run_sql(database_url, "INSERT INTO twinlens_attributes VALUES ('demo', 'price', 'number')")
+    _, err, code = run(table, tmp_path / "data", database_url)
+    assert (code, "in all rows: old price." in err) == (0, True)
     _, err, code = run(table, tmp_path / "data", database_url, "--number", "price", "--number", "old price")
     assert (code, "look like numbers" in err) == (0, False)
 

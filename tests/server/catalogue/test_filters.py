@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from server.catalogue.filters import Conditions, Filter, kept, kept_filters
+from server.catalogue.filters import AttributeType, Conditions, Filter, Types, kept, kept_filters
 from server.errors import BadParameter
 
 SHOE = {
@@ -165,7 +165,7 @@ def test_what_must_equal_a_value_is_found_by_the_index(database_url: str) -> Non
         connection.execute("SET enable_seqscan = off")
 
         def rows_of_the_index(attributes: dict[str, Any]) -> list[float]:
-            path = Filter.of({"attributes": attributes}).jsonpath
+            path = Filter.of({"attributes": attributes}).jsonpath()
             explained = "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM products WHERE attributes @@ %s::jsonpath"
             row = connection.execute(explained, (path,)).fetchone()
             assert row is not None
@@ -189,11 +189,66 @@ def test_what_must_equal_a_value_is_found_by_the_index(database_url: str) -> Non
             assert rows_of_the_index(attributes) == [rows], attributes
 
 
-def evaluated(url: str, stored: dict[str, Any], attributes: dict[str, Any], zone: str = "UTC") -> Any:
+@pytest.mark.parametrize(
+    ("declared", "stored", "condition", "passes"),
+    [
+        ("number", "39.9", 39.9, True),
+        ("number", "39.90", [1, 39.9], True),
+        ("number", "39.9", {"gt": 39, "lt": 40}, True),
+        ("number", "39.9", {"gt": 40}, False),
+        ("number", "9", {"lt": 39}, True),
+        ("number", "-1.5e1", {"lt": 0, "gte": -15}, True),
+        ("number", 39.9, {"gt": 39, "lt": 40}, True),
+        ("number", 2**53 + 1, 2**53 + 1, True),
+        ("number", ["x", "39.9", 3], {"gt": 39}, True),
+        ("number", ["1", "9"], {"gt": 2, "lt": 8}, False),
+        ("number", ["1", "2"], {"containsAll": [1, 2]}, True),
+        ("number", "39.9", "39.9", True),
+        ("number", "39.9", {"not": 39.9}, False),
+        ("number", "39.9", {"not": {"gt": 40}}, True),
+        ("boolean", "TRUE", True, True),
+        ("boolean", "false", [False, "x"], True),
+        ("boolean", "true", {"not": True}, False),
+        ("boolean", "yes", True, False),
+        ("boolean", True, True, True),
+        ("date", "2026-03-01T00:00:00Z", "2026-03-01", True),
+        ("date", "2026-03-01", "2026-03-01T02:00:00+02:00", True),
+        ("date", "2026-03-01", "2026-03-02", False),
+        ("date", "soon", "soon", True),
+        ("text", "39.9", 39.9, False),
+        ("list", "39.9", 39.9, False),
+        (None, "39.9", 39.9, False),
+        (None, "39.9", {"gt": 39}, False),
+        (None, "true", True, False),
+        (None, "2026-03-01T00:00:00Z", "2026-03-01", False),
+    ],
+)
+def test_texts_are_compared_as_what_the_attribute_is_declared(
+    postgres_url: str, declared: AttributeType | None, stored: Any, condition: Any, passes: bool
+) -> None:
+    types: Types = {} if declared is None else {"a": declared}
+    assert evaluated(postgres_url, {"a": stored}, {"a": condition}, types=types) is passes
+
+
+@pytest.mark.parametrize("declared", ["number", "boolean", "date"])
+def test_what_is_not_as_it_is_declared_matches_nothing_and_fails_no_search(
+    postgres_url: str, declared: AttributeType
+) -> None:
+    texts = ["", " ", "x", "39,9", "1 000", "0x1A", "NaN", "inf", "-", ".", "1e999", "1e", "12px", "\u0661", "9" * 400]
+    types: Types = {"a": declared}
+    for stored in [*texts, None, {}, {"b": 1}, []]:
+        for condition in (1, {"gt": -1e300}, {"lt": 1e300}, True, False, "2026-03-01", {"gt": "0001-01-01"}):
+            assert evaluated(postgres_url, {"a": stored}, {"a": condition}, types=types) is False, (stored, condition)
+            assert evaluated(postgres_url, {"a": stored}, {"a": {"not": condition}}, types=types) is True
+
+
+def evaluated(
+    url: str, stored: dict[str, Any], attributes: dict[str, Any], zone: str = "UTC", types: Types | None = None
+) -> Any:
     """What PostgreSQL says of a product with what is stored; None where it cannot say."""
     where = Filter.of({"attributes": attributes})
     with psycopg.connect(url, options=f"-c TimeZone={zone}") as connection:
-        row = connection.execute("SELECT %s @@ %s::jsonpath", (Jsonb(stored), where.jsonpath)).fetchone()
+        row = connection.execute("SELECT %s @@ %s::jsonpath", (Jsonb(stored), where.jsonpath(types or {}))).fetchone()
     assert row is not None
     return row[0]
 
@@ -213,7 +268,7 @@ def test_a_filter_goes_through_json_and_back() -> None:
     assert json.loads(json.dumps(where.plain)) == plain
     assert Filter.of(where.plain) == where
     assert Filter.of(None) == Filter()
-    assert (Filter().plain, Filter().jsonpath) == (None, None)
+    assert (Filter().plain, Filter().jsonpath()) == (None, None)
 
 
 @pytest.mark.parametrize(
