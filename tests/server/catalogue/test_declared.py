@@ -70,7 +70,12 @@ async def test_searches_and_lists_compare_as_is_declared(
         assert (await catalogue.maintain_indexes(threshold=200)).built == ("acme",)
     numbers = {f"acme-{number:06}" for number in range(0, 10, 2)}
     texts = {f"acme-{number:06}" for number in range(1, 10, 2)}
-    for declared, expected in (({}, numbers), ({"price": "number"}, numbers | texts), ({"price": "text"}, numbers)):
+    declarations: list[tuple[dict[str, AttributeType], set[str]]] = [
+        ({}, numbers),
+        ({"price": "number"}, numbers | texts),
+        ({"price": "text"}, numbers),
+    ]
+    for declared, expected in declarations:
         await catalogue.declarations.declare("acme", declared)
         for where in (Query("acme", vectors[0], filter=CHEAP), Query("acme", vectors[0], within=CHEAP)):
             assert {match.product_id for match in (await catalogue.search(where)).matches} == expected
