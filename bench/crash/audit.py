@@ -8,9 +8,9 @@ from bench import pictures
 from bench.crash.checks import FOREIGN, LOST, REMOVED, TRACEBACK, WRONG
 from bench.crash.database import Connection, states
 from bench.crash.keeper import Keeper
-from bench.crash.lanes import settle
 from bench.crash.operations import SLOTS, Filter, Operation
 from bench.crash.reads import read
+from bench.crash.settling import settle
 from bench.crash.waiting import until
 from bench.crash.world import World
 

@@ -29,6 +29,7 @@ class Keeper:
         self.data = data
         self.port = port
         self.log = home / "server.log"
+        self.feeds = home / "feeds"
         self.models = list(models)
         self.starts = 0
         self.refusals: list[str] = []

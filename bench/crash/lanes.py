@@ -9,10 +9,12 @@ from time import perf_counter
 
 from bench import pictures
 from bench.crash.checks import LATE, LOST, SERVER_ERROR, WRONG
-from bench.crash.database import Connection, states
-from bench.crash.model import UNKNOWN_ID, Entry
+from bench.crash.database import Connection
+from bench.crash.feeder import Feeder
+from bench.crash.model import Entry
 from bench.crash.operations import Operation, product_id
 from bench.crash.reads import read
+from bench.crash.settling import settle
 from bench.crash.talk import UNKNOWN, Answer, ask
 from bench.crash.world import SLACK, World
 
@@ -33,11 +35,14 @@ class Lane:
         operations: Iterator[Operation],
         url: str,
         wait: Callable[[Operation], Awaitable[None]] = _pause,
+        feeder: Feeder | None = None,
     ) -> None:
-        """`url`: of the database, with the rights of its owner. `wait`: what is awaited before each operation."""
+        """`url`: of the database, with the rights of its owner. `wait`: what is awaited before each operation.
+        `feeder`: brings the lane's feeds in; without one they are left out."""
         self._world = world
         self._wait = wait
         self._operations = operations
+        self._feeder = feeder
         self._database = Connection(url)
 
     async def run(self) -> None:
@@ -52,6 +57,10 @@ class Lane:
             await self._database.close()
 
     async def _one(self, operation: Operation) -> None:
+        if operation.feed is not None:
+            if self._feeder is not None:
+                await self._feeder.bring(operation, operation.feed, self._database)
+            return
         if not operation.writes:
             answer = await read(self._world, operation)
             self._judge(operation, answer)
@@ -151,32 +160,3 @@ class Lane:
             world.fault(SERVER_ERROR, f"{answer.label} to {operation.kind}: {answer.sentence}")
         if answer.seconds > world.deadline + SLACK and operation.kind != "switch by SQL":
             world.fault(LATE, f"{answer.label} to {operation.kind} after {answer.seconds:.1f} s")
-
-
-async def settle(database: Connection, world: World, client: str, product: int) -> bool:
-    """Read how a write of a product has ended; whether that could be read. What may still come must be over."""
-    catalogue = world.catalogues[client]
-    entry = catalogue.entries[product]
-    found = await states(database, world, client)
-    if found is None:
-        return False
-    there = found[0][product]
-    matching = {state for state in entry.possible if _agrees(state, there)}
-    if not matching and not entry.doubted:
-        world.fault(LOST, f"product {product} of {client} is {there}, and should be one of {set(entry.possible)}")
-    world.tally.settled += 1
-    if world.changing_space and there is not None:
-        catalogue.late |= {one for one in there.media if one is not None and one not in catalogue.media}
-    catalogue.set(product, [there])
-    entry.unsure_since, entry.pending, entry.doubted = None, None, False
-    return True
-
-
-def _agrees(state: object, there: object) -> bool:
-    """Whether this state is what was found, where the ids of some pictures were never told."""
-    if state is None or there is None:
-        return state is there
-    one, other = state, there
-    same = (one.name, one.active, one.category, one.price) == (other.name, other.active, other.category, other.price)  # type: ignore[attr-defined]
-    pairs = zip(one.media, other.media, strict=True)  # type: ignore[attr-defined]
-    return same and all(a == b or (a == UNKNOWN_ID and b is not None) for a, b in pairs)

@@ -70,6 +70,8 @@ class Entry:
     """Whether an answer has contradicted the model already: what is there then settles it, and is no second fault."""
     deleted: dict[int, str] = field(default_factory=dict)
     """The last picture that was deleted from each place."""
+    gone: int = 0
+    """How often it has become certain that there is no such product: what was there before is not what is there now."""
 
     @property
     def state(self) -> State:
@@ -113,6 +115,7 @@ class Catalogue:
         if not states:
             raise ValueError(f"product {product} of {self.client} is in no possible state")
         self.entries[product].possible = states
+        self.entries[product].gone += states == {None}
         for window in self._windows:
             window.seen[product] |= states
         for state in states:

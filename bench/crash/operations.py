@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 CLIENTS = ("alfa", "bravo", "charlie")
@@ -23,6 +23,7 @@ WRITES: dict[str, float] = {
     "delete picture": 6,
     "delete product": 3,
     "switch by SQL": 6,
+    "ingest": 0.25,
 }
 READS: dict[str, float] = {
     "get product": 8,
@@ -34,6 +35,11 @@ READS: dict[str, float] = {
 }
 _KINDS = {**WRITES, **READS}
 _LONGEST_PAUSE = 0.1
+
+# Of feeds: how many of a lane's products one has, how many of these say what they said before, how many runs prune, and
+# how many are ended before their time.
+_IN_THE_FEED, _AS_BEFORE, _PRUNED, _ENDED_EARLY = 0.6, 0.5, 0.5, 0.4
+_MOST_SECONDS_OF_LIFE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,33 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedRow:
+    """What a feed has of a product: its facts, and the places whose pictures it names, in order.
+
+    `number`: of the operation that drew the facts, by which the product is named.
+    """
+
+    product: int
+    number: int
+    active: bool
+    category: str
+    price: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A feed of a lane's products, brought in with `python -m server ingest`."""
+
+    rows: tuple[FeedRow, ...]
+    prune: bool
+    ended_after: float | None
+    """Seconds after which its first run is ended from outside, if it is."""
+    killed: bool
+    """Whether by SIGKILL, or else by SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One thing that a client does. Each has all fields; its kind says which of them it needs."""
 
@@ -83,6 +116,7 @@ class Operation:
     """Whether a search sends the very file, or one of other bytes and the same pixels."""
     pause: float
     """Seconds until the next one."""
+    feed: Feed | None = None
 
     @property
     def writes(self) -> bool:
@@ -91,7 +125,12 @@ class Operation:
     @property
     def name(self) -> str:
         """What a product is called that this operation puts: no other product is ever called so."""
-        return f"{self.client} product {self.product} v{self.number}"
+        return named(self.client, self.product, self.number)
+
+
+def named(client: str, product: int, number: int) -> str:
+    """What a product is called by the operation of this number."""
+    return f"{client} product {product} v{number}"
 
 
 def product_id(product: int) -> str:
@@ -109,7 +148,7 @@ def operations(seed: int, client: str, lane: int, lanes: int) -> Iterator[Operat
     chance = random.Random(f"{seed} {client} {lane}")  # noqa: S311 - a draw, no secret
     own = [product for product in range(PRODUCTS) if product % lanes == lane]
     names, weights = list(_KINDS), list(_KINDS.values())
-    number = lane
+    number, before = lane, dict[int, FeedRow]()
     while True:
         (kind,) = chance.choices(names, weights)
         some = tuple(sorted(chance.sample(range(PRODUCTS), 5)))
@@ -133,5 +172,26 @@ def operations(seed: int, client: str, lane: int, lanes: int) -> Iterator[Operat
             filter=narrowed,
             exact=chance.random() < 0.5,
             pause=chance.uniform(0, _LONGEST_PAUSE),
+            feed=_feed(chance, own, number, before) if kind == "ingest" else None,
         )
         number += lanes
+
+
+def _feed(chance: random.Random, own: Sequence[int], number: int, before: dict[int, FeedRow]) -> Feed:
+    """The next feed of a lane; `before`: what its feeds have said of each product so far."""
+    rows = []
+    for product in own:
+        if chance.random() >= _IN_THE_FEED:
+            continue
+        if product not in before or chance.random() >= _AS_BEFORE:
+            before[product] = FeedRow(
+                product,
+                number,
+                active=chance.random() < 0.75,
+                category=chance.choice(CATEGORIES),
+                price=chance.randrange(MOST_PRICE),
+                slots=tuple(chance.sample(range(SLOTS), chance.randrange(SLOTS))),
+            )
+        rows.append(before[product])
+    early = chance.uniform(0.3, _MOST_SECONDS_OF_LIFE) if chance.random() < _ENDED_EARLY else None
+    return Feed(tuple(rows), chance.random() < _PRUNED, early, killed=chance.random() < 0.75)

@@ -67,6 +67,7 @@ class Report:
             "repeated": tally.repeated,
             "skipped": tally.skipped,
             "settled": tally.settled,
+            "ingests": dict(sorted(tally.ingests.items())),
             "looked_up": self.looked_up,
             "broken": {kind: self._summary(kind) for kind in KINDS},
             "struck": [_finite(asdict(one)) for one in self.struck],
@@ -97,6 +98,7 @@ class Report:
             "",
             f"{reads:,} operations, {tally.acknowledged:,} writes acknowledged, {tally.unknown:,} of unknown outcome; "
             f"{self.looked_up:,} things looked up at the end",
+            f"runs of ingest: {', '.join(f'{count} {how}' for how, count in sorted(tally.ingests.items())) or 'none'}",
             f"{len(self.struck)} faults, {self.changes.done} changes of the space in {self.changes.tries} tries "
             f"({self.changes.killed} killed), {self.starts} starts of the server, {len(self.refusals)} of them refused",
             "",

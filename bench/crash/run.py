@@ -16,6 +16,7 @@ from bench.crash.change import change
 from bench.crash.checks import AWAY
 from bench.crash.disk import Disk
 from bench.crash.faults import Blow, schedule, space_changes
+from bench.crash.feeder import Feeder
 from bench.crash.keeper import Keeper
 from bench.crash.lanes import Lane
 from bench.crash.operations import CLIENTS, operations
@@ -29,6 +30,10 @@ from tests.support.artifacts import another_space
 
 # So that the write-ahead log fits on the small disk.
 _SETTINGS = ("ALTER SYSTEM SET max_wal_size = '128MB'", "ALTER SYSTEM SET min_wal_size = '64MB'")
+
+
+# Each has a model of its own to open.
+_INGESTS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,14 @@ async def run(plan: Plan, home: Path, disk: Disk | None, model: Path, journal: P
 
 async def _all_at_once(plan: Plan, stage: Stage, probe: Probe, report: Report) -> None:
     world, keeper = stage.world, stage.keeper
+    turns = asyncio.Semaphore(_INGESTS_AT_ONCE)
     lanes = [
-        Lane(world, operations(plan.seed, client, lane, plan.lanes), keeper.url)
+        Lane(
+            world,
+            operations(plan.seed, client, lane, plan.lanes),
+            keeper.url,
+            feeder=Feeder(world, keeper.feeds / f"{client}-{lane}", keeper.command, keeper.environment, turns),
+        )
         for client in CLIENTS
         for lane in range(plan.lanes)
     ]

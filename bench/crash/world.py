@@ -39,6 +39,8 @@ class Tally:
     """Writes of which the answer, or its absence, did not say whether they were made."""
     settled: int = 0
     """Products of which a later read showed how such a write had ended."""
+    ingests: Counter[str] = field(default_factory=Counter)
+    """Runs of `ingest`, by how each ended."""
     kinds: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
 

@@ -38,11 +38,11 @@ class Census:
         runner: Runner,
         space: SpaceRow,
         *,
-        on_counted: Callable[[str, Counts, Counts], None],
+        on_counted: Callable[[str, Counts, Counts, float], None],
         on_indexes: Callable[[Counts], None],
     ) -> None:
-        """`on_counted` is told the space's id, the sizes, and the pictures without a vector by why they have none;
-        `on_indexes`, how many indexes are in which state."""
+        """`on_counted` is told the space's id, the sizes, the pictures without a vector by why they have none, and for
+        how many seconds the oldest pending one has been due; `on_indexes`, how many indexes are in which state."""
         self._runner = runner
         self._space = space
         self._on_counted = on_counted
@@ -65,7 +65,8 @@ class Census:
                 sizes = await (await cursor.execute(self._queries["sizes"])).fetchone()
                 of_space = {"number": self._space.number}
                 without = await (await cursor.execute(self._queries["without_vector"], of_space)).fetchone()
-        self._on_counted(self._space.id, sizes or {}, without or {})
+                overdue = await (await cursor.execute(self._queries["overdue"])).fetchone()
+        self._on_counted(self._space.id, sizes or {}, without or {}, overdue["seconds"] if overdue else 0.0)
         return monotonic() - began
 
     async def run(self) -> None:

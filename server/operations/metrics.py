@@ -135,6 +135,11 @@ class Metrics:
             *("space", "why"),
             merged="livemostrecent",
         )
+        self._overdue = self._gauge(
+            "twinlens_pending_overdue_seconds",
+            "How long the picture has been due that has waited for a worker longest; 0 while none waits.",
+            merged="livemostrecent",
+        )
         self._counted_at = self._gauge(
             "twinlens_catalogue_counted_timestamp_seconds",
             "When that was last counted.",
@@ -159,12 +164,14 @@ class Metrics:
         """A picture of this format could not be decoded."""
         self._rejected.labels(form, code).inc()
 
-    def counted(self, space: str, sizes: Mapping[str, int], without_vector: Mapping[str, int]) -> None:
-        """The catalogue was counted: what it holds, and by why they have none its pictures without a vector."""
+    def counted(self, space: str, sizes: Mapping[str, int], without_vector: Mapping[str, int], overdue: float) -> None:
+        """The catalogue was counted: what it holds, by why they have none its pictures without a vector, and for how
+        many seconds the oldest pending one has been due."""
         for what, count in sizes.items():
             self._catalogue.labels(what).set(count)
         for why, count in without_vector.items():
             self._without_vector.labels(space, why).set(count)
+        self._overdue.set(overdue)
         self._counted_at.labels(space).set(time.time())
 
     def indexes_seen(self, states: Mapping[str, int]) -> None:

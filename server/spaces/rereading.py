@@ -27,7 +27,7 @@ from server.database.failures import translated
 from server.database.pool import Pool
 from server.database.queries import Queries
 from server.errors import BytesMissing, EncoderFailed, MediaRejected, StorageFailed, TwinlensError
-from server.ingest.storage import MediaStore
+from server.ingest.storage import MediaStore, is_ours
 from server.preprocessing.readings import READING
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
@@ -93,8 +93,8 @@ class _Earlier:
     @property
     def own_thumbnail_key(self) -> str | None:
         """The key of a thumbnail that is ours to write: not that of one which another application has made."""
-        ours = f"thumbnails/{self.client_id}/{self.id}.webp"
-        return ours if self.thumbnail_key == ours else None
+        key = self.thumbnail_key
+        return key if key is not None and is_ours(key) and key.startswith(f"thumbnails/{self.client_id}/") else None
 
 
 @dataclass
@@ -237,7 +237,7 @@ class Rereading:
         return True
 
     async def _correct(self, media: _Earlier, seen: Seen, picture: Embedded | None) -> None:
-        """Write what the picture is read as now. A media that was deleted meanwhile gets nothing."""
+        """Write what the picture is read as now. A media that was deleted or replaced meanwhile gets nothing."""
         key = media.own_thumbnail_key if self._thumbnails and picture is not None else None
         if picture is not None and picture.thumbnail is not None and key is not None:
             # First: a vector that is right already would not be looked at again for its thumbnail's sake.
@@ -260,8 +260,10 @@ class Rereading:
                 await connection.execute(self._queries["correct_size"], parameters)
                 there = (await connection.execute(self._queries["correct_vector"], parameters)).rowcount
                 await connection.execute(self._queries["forget_unread"], parameters)
-        if not there and key is not None and not await self._read("exists", {"media_id": media.id}, row=scalar_row):
-            await self._store.delete(key)
+        if not there and key is not None:
+            named = {"media_id": media.id, "thumbnail_key": key}
+            if not await self._read("names_thumbnail", named, row=scalar_row):
+                await self._store.delete(key)
 
     async def _note(self, media: _Earlier, reason: str) -> None:
         _log.warning("The media %s (%s) cannot be looked at again: %s", media.id, media.s3_key, reason)

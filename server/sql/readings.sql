@@ -95,6 +95,6 @@ WHERE space = %(number)s AND at < now() - least(interval '1 minute' * 4 ^ least(
 ORDER BY at
 LIMIT %(most)s
 
--- exists --
--- Whether the media is there.
-SELECT id FROM media WHERE id = %(media_id)s
+-- names_thumbnail --
+-- Whether the media is there, and still has this thumbnail.
+SELECT id FROM media WHERE id = %(media_id)s AND "thumbnailKey" = %(thumbnail_key)s

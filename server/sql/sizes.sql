@@ -30,6 +30,11 @@ FROM media m
 LEFT JOIN twinlens_unreadable u ON u."mediaId" = m.id AND u.space = %(number)s
 WHERE m.status = 'ready' AND m.kind = 'image' AND NOT EXISTS (SELECT FROM {space} v WHERE v."mediaId" = m.id)
 
+-- overdue --
+-- For how many seconds the picture has been due that has waited for a worker longest; 0 where none waits.
+SELECT coalesce(extract(epoch FROM now() - min("nextAt")), 0)::float8 AS seconds
+FROM twinlens_pending WHERE "nextAt" <= now()
+
 -- index_states --
 -- The space's HNSW indexes: those that searches may use, those that some session is building, and those that an
 -- interrupted build has left.

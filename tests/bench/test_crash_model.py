@@ -71,7 +71,7 @@ def test_lanes_write_different_products_and_all_kinds_are_drawn() -> None:
     written = [{one.product for one in islice(operations(1, "alfa", lane, 2), 2000) if one.writes} for lane in range(2)]
     assert written[0] | written[1] == set(range(PRODUCTS))
     assert not written[0] & written[1]
-    assert len({one.kind for one in islice(operations(1, "alfa", 0, 2), 2000)}) == 11
+    assert len({one.kind for one in islice(operations(1, "alfa", 0, 2), 2000)}) == 12
 
 
 def test_each_kind_of_fault_comes_about_as_often() -> None:

@@ -45,6 +45,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "priorityClassName": "high",
         "runtimeClassName": "nvidia",
         "resources": {"limits": {"nvidia.com/gpu": 1}},
+        "worker": {"enabled": True, "replicas": 3, "resources": {"limits": {"nvidia.com/gpu": 1}}},
     },
     "keda, pictures in a claim": {
         "settings": {"MEDIA_URL": None},
@@ -113,6 +114,8 @@ def test_helm_finds_nothing_to_complain_of() -> None:
         ({"settings": {"DEDALINE": "3"}}, "DEDALINE"),
         ({"autoscaling": {"kind": "hap"}}, "/autoscaling/kind"),
         ({"replica": 3}, "replica"),
+        ({"worker": {"enable": True}}, "enable"),
+        ({"worker": {"replicas": -1}}, "/worker/replicas"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
@@ -137,7 +140,7 @@ def test_the_chart_is_of_this_version() -> None:
     assert chart["appVersion"] == twinlens.__version__
 
 
-@pytest.mark.parametrize("component", ["server", "toolbox"])
+@pytest.mark.parametrize("component", ["server", "toolbox", "worker"])
 def test_the_server_reads_the_settings_that_a_pod_is_given(component: str, tmp_path: Path) -> None:
     (container,) = of_kind(rendered(VALUES["everything"]), "Deployment", component)["spec"]["template"]["spec"][
         "containers"
@@ -174,10 +177,10 @@ def test_a_pod_has_the_time_that_its_drain_and_its_requests_need(deadline: str |
     assert pod["terminationGracePeriodSeconds"] >= 10 + least
 
 
-@pytest.mark.parametrize("component", ["server", "toolbox"])
+@pytest.mark.parametrize("component", ["server", "toolbox", "worker"])
 def test_a_pod_keeps_the_restricted_pod_security_standard(objects: list[dict[str, Any]], component: str) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root file system."""
-    if component == "toolbox" and not any("toolbox" in one["metadata"]["name"] for one in objects):
+    if component != "server" and not any(component in one["metadata"]["name"] for one in objects):
         return
     pod = of_kind(objects, "Deployment", component)["spec"]["template"]["spec"]
     whole = pod["securityContext"]
@@ -216,6 +219,21 @@ def test_a_network_policy_lets_in_callers_of_the_port_and_out_what_is_needed(sta
     claim = rendered(VALUES["keda, pictures in a claim"])
     out = {port["port"] for rule in of_kind(claim, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]}
     assert out == {53, 5432}, "without a remote store nothing else is called"
+
+
+def test_a_worker_runs_where_it_is_asked_for_and_nobody_calls_it(standard: list[dict[str, Any]]) -> None:
+    assert not [one for one in standard if one["metadata"]["labels"]["app.kubernetes.io/component"] == "worker"]
+    objects = rendered({"worker": {"enabled": True, "replicas": 2}})
+    worker = of_kind(objects, "Deployment", "worker")["spec"]
+    (container,) = worker["template"]["spec"]["containers"]
+    assert (worker["replicas"], container["command"]) == (2, ["python", "-m", "server", "worker"])
+    (server,) = of_kind(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {name: container[name] for name in ("image", "env", "volumeMounts")} == {
+        name: server[name] for name in ("image", "env", "volumeMounts")
+    }
+    policy = of_kind(objects, "NetworkPolicy", "worker")["spec"]
+    assert policy["ingress"] == []
+    assert policy["egress"] == of_kind(objects, "NetworkPolicy")["spec"]["egress"]
 
 
 @pytest.mark.parametrize("component", ["server", "toolbox"])

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -81,9 +82,13 @@ def two_machines() -> Iterator[Machines]:
 
 
 def main() -> None:
-    from ray.cluster_utils import Cluster
-
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder  # in whose subfolder `ray` the address is kept, also where it lies elsewhere
+        (Path(folder) / "ray").mkdir()
+
+        # Only now, when what it reads of the environment is there.
+        from ray.cluster_utils import Cluster
+
         machine = {"num_cpus": 1, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         out = os.dup(1)
         os.dup2(2, 1)  # what Ray prints is not the address

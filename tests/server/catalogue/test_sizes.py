@@ -26,7 +26,7 @@ class Counted:
     """What a census has told."""
 
     def __init__(self) -> None:
-        self.sizes: list[tuple[str, Mapping[str, int], Mapping[str, int]]] = []
+        self.sizes: list[tuple[str, Mapping[str, int], Mapping[str, int], float]] = []
         self.indexes: list[Mapping[str, int]] = []
 
     def of(self, runner: Runner, space: SpaceRow) -> Census:
@@ -44,6 +44,7 @@ async def test_it_counts_all_clients_and_what_has_no_vector(database_url: str) -
         census = told.of(Runner(pool), space)
         await census.count()
         assert set(told.sizes[-1][1].values()) == {0}
+        assert told.sizes[-1][3] == 0.0
         fill(database_url, space, "acme", unit_vectors(5, D, 1))
         fill(database_url, space, "zoo", unit_vectors(3, D, 2))
         run_sql(
@@ -60,7 +61,7 @@ async def test_it_counts_all_clients_and_what_has_no_vector(database_url: str) -
             """,
         )
         assert await census.count() > 0
-    assert told.sizes[-1] == (
+    assert told.sizes[-1][:3] == (
         space.id,
         {
             "clients": 3,
@@ -74,6 +75,30 @@ async def test_it_counts_all_clients_and_what_has_no_vector(database_url: str) -
         },
         {"untried": 1, "failed": 1},
     )
+
+
+async def test_it_says_how_long_a_pending_picture_has_been_due(database_url: str) -> None:
+    space, told = open_test_space(database_url), Counted()
+    run_sql(
+        database_url,
+        """
+        INSERT INTO products (id, "clientId", name) VALUES ('p', 'acme', 'A thing');
+        INSERT INTO media (id, "productId", "clientId", "s3Key", status) VALUES
+            ('late', 'p', 'acme', 'k', 'pending'), ('later', 'p', 'acme', 'k', 'pending'),
+            ('put-off', 'p', 'acme', 'k', 'pending'), ('aside', 'p', 'acme', 'k', 'pending');
+        UPDATE twinlens_pending SET "nextAt" = now() - interval '2 hours' WHERE "mediaId" = 'late';
+        UPDATE twinlens_pending SET "nextAt" = now() + interval '2 hours' WHERE "mediaId" = 'put-off';
+        UPDATE twinlens_pending SET "nextAt" = NULL, code = 'not_a_picture' WHERE "mediaId" = 'aside'
+        """,
+    )
+    async with open_pool(database_url, min_size=1, max_size=2, timeout=30) as pool:
+        census = told.of(Runner(pool), space)
+        await census.count()
+        assert 7200 <= told.sizes[-1][3] < 10_800
+        # What is not due yet has waited for nobody.
+        run_sql(database_url, """DELETE FROM twinlens_pending WHERE "nextAt" <= now()""")
+        await census.count()
+    assert told.sizes[-1][3] == 0.0
 
 
 async def test_it_sees_indexes_that_are_ready_that_are_being_built_and_that_were_left_half_made(

@@ -136,6 +136,40 @@ def test_it_may_not_read_what_servers_do_not_read_for_a_client(database_url: str
         seen(database_url, SERVING_ROLE, "ours", table)
 
 
+SECRET = 'SELECT "urlSecret" FROM twinlens_access'
+
+
+def test_it_may_not_read_what_signs_addresses_of_pictures(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"SET ROLE {SERVING_ROLE}".encode())
+        assert connection.execute('SELECT "servingRoles" FROM twinlens_access').fetchall() == [([SERVING_ROLE],)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(SECRET.encode())
+
+
+def test_a_role_that_served_before_loses_the_right_to_read_it_and_goes_on(
+    bare_database_url: str, tmp_path: Path
+) -> None:
+    for one in load_migrations():
+        if one.number < 17:
+            (tmp_path / f"{one.name}.sql").write_text(one.text, encoding="utf-8")
+    migrate(bare_database_url, tmp_path)
+    with login(bare_database_url) as serving_url:
+        assert arrange(bare_database_url, serving_url).role == name_in(serving_url)
+        assert len(run_sql(serving_url, SECRET)) == 1
+        migrate(bare_database_url)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            run_sql(serving_url, SECRET)
+        assert find(serving_url).role == name_in(serving_url)
+        assert run_sql(bare_database_url, "SELECT name FROM twinlens_open_tables()") == []
+
+
+def test_a_right_on_a_column_that_is_lost_is_noticed_and_mended(database_url: str) -> None:
+    run_sql(database_url, f'REVOKE SELECT ("servingRoles") ON twinlens_access FROM {SERVING_ROLE}')
+    assert find(database_url).reason == "the table twinlens_access lacks its policies, or rights on it"
+    assert arrange(database_url).role == SERVING_ROLE
+
+
 # --- the door --------------------------------------------------------------------------------------------------------
 
 

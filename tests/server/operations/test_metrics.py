@@ -193,10 +193,11 @@ def test_queues_have_their_depth_and_age() -> None:
 
 def test_what_was_counted_of_the_catalogue_says_when(tmp_path: Path) -> None:
     metrics = Metrics()
-    metrics.counted("s", {"media": 3}, {"untried": 1, "failed": 0})
+    metrics.counted("s", {"media": 3}, {"untried": 1, "failed": 0}, 12.5)
     metrics.indexes_seen({"ready": 2, "building": 1, "incomplete": 0})
     found = list(samples(metrics.render().decode()))
     assert value(found, "twinlens_catalogue_size", what="media") == 3
     assert value(found, "twinlens_media_without_vector", space="s", why="untried") == 1
     assert value(found, "twinlens_indexes", state="building") == 1
+    assert value(found, "twinlens_pending_overdue_seconds") == 12.5
     assert value(found, "twinlens_catalogue_counted_timestamp_seconds", space="s") > 1_700_000_000

@@ -15,14 +15,18 @@ from PIL import Image
 
 from server.batching.decoding import Seen
 from server.catalogue.rows import Media
+from server.database.locks import LOCKS_OF_EMBEDDING
+from server.database.queries import Queries
+from server.database.seats import seat
 from server.errors import StoreUnavailable
 from server.ingest.storage import Mark
 from server.preprocessing.readings import READING
+from server.spaces.pending import Pending
 from server.spaces.rereading import Reread, Rereading
 from tests.support import pngs
 from tests.support.catalogue import D
 from tests.support.databases import run_sql
-from tests.support.house import House, open_house
+from tests.support.house import LONG, House, open_house
 from tests.support.pictures import in_format
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +99,59 @@ async def test_a_misread_picture_gets_its_vector_its_size_and_its_thumbnail_anew
     assert thumbnail.read_bytes() == right
     assert run_sql(house.url, f"SELECT reading FROM {house.catalogue.space.table}") == [(READING,)]
     assert await reread(house) == Reread()
+    assert house.consistent
+
+
+async def test_the_thumbnail_of_a_picture_under_an_id_of_the_callers_is_made_anew(house: House) -> None:
+    await house.librarian.put("acme", "front", "p", picture(5, "PNG"), within=LONG)
+    media, made = await house.librarian.put("acme", "front", "p", picture(7), within=LONG)
+    assert not made
+    as_read_before(house)
+    thumbnail = house.folder / str(media.thumbnail_key)
+    right = thumbnail.read_bytes()
+    thumbnail.write_bytes(b"a thumbnail of what was misread")
+    assert await reread(house) == Reread(looked_at=1, corrected=1)
+    assert thumbnail.read_bytes() == right
+    assert house.consistent
+
+
+async def test_the_thumbnail_of_a_picture_that_a_worker_embedded_is_made_anew(house: House) -> None:
+    """Its row and its bytes come from another system, and the thumbnail alone is ours."""
+    (house.folder / "uploads").mkdir()
+    (house.folder / "uploads" / "front").write_bytes(picture(7))
+    run_sql(
+        house.url,
+        """INSERT INTO media (id, "productId", "clientId", "s3Key", status)
+        VALUES ('front', 'p', 'acme', 'uploads/front', 'pending')""",
+    )
+    pending = Pending(house.pool, house.catalogue.space, house.embedder, house.store, at_once=1, most_bytes=10**6)
+    async with seat(house.url, LOCKS_OF_EMBEDDING, Queries.read("pending.sql")["listen"]) as at:
+        done = await pending.embed(at, stop=asyncio.Event())
+    assert done.embedded == 1
+    media = await house.catalogue.get_media("acme", "front")
+    as_read_before(house)
+    thumbnail = house.folder / str(media.thumbnail_key)
+    right = thumbnail.read_bytes()
+    thumbnail.write_bytes(b"a thumbnail of what was misread")
+    assert await reread(house) == Reread(looked_at=1, corrected=1)
+    assert thumbnail.read_bytes() == right
+
+
+async def test_a_thumbnail_that_is_replaced_meanwhile_leaves_nothing_behind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.librarian.put("acme", "front", "p", picture(7), within=LONG)
+    as_read_before(house)
+    put = house.store.put
+
+    async def replaced_first(key: str, data: bytes) -> None:
+        monkeypatch.setattr(house.store, "put", put)
+        await house.librarian.put("acme", "front", "p", picture(8), within=LONG)
+        await put(key, data)
+
+    monkeypatch.setattr(house.store, "put", replaced_first)
+    await reread(house)
+    assert await direction(house, await house.catalogue.get_media("acme", "front")) == 8
     assert house.consistent
 
 

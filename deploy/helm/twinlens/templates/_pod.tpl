@@ -1,4 +1,4 @@
-{{/* What the pods of the server and of the toolbox share, so that commands run on what is served. */}}
+{{/* What the pods of the server, the toolbox and the worker share, so that all of them run on what is served. */}}
 
 {{- define "twinlens.podSecurityContext" -}}
 runAsNonRoot: true
