@@ -8,12 +8,28 @@ CREATE TABLE twinlens_attributes (
 );
 
 
--- As before, whatever that was, with the new table.
-ALTER FUNCTION twinlens_serving_rights() RENAME TO twinlens_serving_rights_before_attributes;
-
-CREATE FUNCTION twinlens_serving_rights() RETURNS TABLE (name text, rights text, "byClient" boolean)
+-- As before, with the new table.
+CREATE OR REPLACE FUNCTION twinlens_serving_rights() RETURNS TABLE (name text, rights text, "byClient" boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    SELECT * FROM twinlens_serving_rights_before_attributes()
+    VALUES ('products', 'SELECT, INSERT, UPDATE, DELETE', true),
+        ('media', 'SELECT, INSERT, UPDATE, DELETE', true),
+        ('twinlens_client_products', 'SELECT', false),
+        ('twinlens_spaces', 'SELECT', false),
+        ('twinlens_indexes', 'SELECT', false),
+        ('twinlens_swept', 'SELECT', false),
+        ('twinlens_access', 'SELECT ("servingRoles")', false),
+        ('twinlens_rates', 'SELECT, INSERT, UPDATE, DELETE', false),
+        ('twinlens_audit', 'INSERT', false),
+        ('twinlens_feed_rows', 'SELECT, INSERT, UPDATE, DELETE', true),
+        ('twinlens_idempotency', 'SELECT, INSERT, UPDATE, DELETE', true),
+        ('twinlens_attributes', 'SELECT, INSERT, UPDATE, DELETE', true)
     UNION ALL
-    VALUES ('twinlens_attributes', 'SELECT, INSERT, UPDATE, DELETE', true)
+    SELECT 'twinlens_space_' || number, 'SELECT, INSERT', true FROM twinlens_spaces
 $$;
+
+
+-- Those that serve already have their rights on it, and are held to one client there, from now on.
+DO $$
+BEGIN
+    PERFORM twinlens_isolate_clients();
+END $$;
