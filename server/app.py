@@ -30,6 +30,7 @@ from server.http.middleware import in_time, observed
 from server.http.overdue import Overdue
 from server.http.paths import by_raw_path, with_ids
 from server.http.routes import (
+    attributes,
     embeddings,
     health,
     media,
@@ -61,6 +62,8 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     products.delete_product,
     product_lists.list_media,
     product_batch.batch_products,
+    attributes.get_attributes,
+    attributes.put_attributes,
     media.add_media,
     media_placing.put_media,
     media_placing.patch_media,

@@ -30,8 +30,10 @@ from twinlens.request import (
     parameters,
 )
 from twinlens.wire import (
+    AttributesBody,
     BatchAnswer,
     BatchBody,
+    DeclaredAttributes,
     Delete,
     Duplicates,
     Embeddings,
@@ -69,6 +71,7 @@ _read_product_with_media = decoded(ProductWithMedia)
 _product_page = page_of(lambda page: page.products, ProductPage)
 _media_page = page_of(lambda page: page.media, MediaPage)
 _batch = decoded(BatchAnswer)
+_declared = decoded(DeclaredAttributes)
 _media = decoded(Media)
 _readiness = decoded(Readiness)
 _health = decoded(Health)
@@ -227,6 +230,20 @@ class Calls:
         """
         body = Document(BatchBody(items=list(items), atomic=atomic))
         return Request("POST", "/v1/products:batch", _batch, body=body, once=True)
+
+    @call
+    def get_attributes(self) -> Request[DeclaredAttributes]:
+        """What the client's attributes are declared as; those that are not are compared as they are stored."""
+        return Request("GET", "/v1/attributes", _declared)
+
+    @call
+    def put_attributes(self, attributes: Mapping[str, str]) -> Request[DeclaredAttributes]:
+        """Declare what the client's attributes are, in place of all that was declared: `number`, `text`, `boolean`,
+        `date` or `list` by their names.
+
+        It changes no product. Filters then compare texts that are numbers, dates, or true and false as what they are.
+        """
+        return Request("PUT", "/v1/attributes", _declared, body=Document(AttributesBody(attributes=attributes)))
 
     @listing
     def list_products(

@@ -46,6 +46,8 @@ _ORIGIN = re.compile(
 _USUAL_PORTS = {"http": "80", "https": "443"}
 _MOST_ATTRIBUTES = 100
 _BOUNDS = {"gt", "gte", "lt", "lte"}
+_LISTS = {"containsAny", "containsAll"}
+_OPERATORS = _BOUNDS | _LISTS | {"contains", "exists", "not"}
 
 
 def derive_search_key(
@@ -178,21 +180,51 @@ def _texts(ids: Any) -> list[str]:
 
 
 def _condition(name: Any, value: Any) -> Any:
-    """A value, a list of values, or a range, as JSON has it."""
+    """A value, a list of values, or operators, as JSON has them."""
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
         raise ValueError("The name of an attribute must be a text of 1 to 100 characters.")
-    if isinstance(value, Mapping):
-        bounds = {bound: limit for bound, limit in value.items() if limit is not None}
-        if not bounds or set(bounds) - _BOUNDS or not all(map(_is_number, bounds.values())):
-            raise ValueError(f"A range has numbers as gt, gte, lt or lte, at least one; that of {name!r} has not.")
-        return bounds
-    values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+    return _operators(name, value) if isinstance(value, Mapping) else _equals(name, value)
+
+
+def _operators(name: str, operators: Mapping[str, Any], *, negated: bool = False) -> dict[str, Any]:
+    """`negated`: these stand behind a `not`, where no other one may stand."""
+    given = {operator: operand for operator, operand in operators.items() if operand is not None}
+    known = _OPERATORS - {"not"} if negated else _OPERATORS
+    if not given or set(given) - known:
+        raise ValueError(
+            f"A condition has at least one of {', '.join(sorted(known))}; that of {name!r} has others or none."
+        )
+    bounds = [operand for operator, operand in given.items() if operator in _BOUNDS]
+    # Whether a text is a date, the server says.
+    if not (all(map(_is_number, bounds)) or all(isinstance(bound, str) for bound in bounds)):
+        raise ValueError(f"A range has numbers or dates as gt, gte, lt or lte, and not both; that of {name!r} has not.")
+    if not isinstance(given.get("exists", True), bool):
+        raise ValueError(f"exists is true or false; that of {name!r} is neither.")  # noqa: TRY004  # as the others
+    for operator in given.keys() & (_LISTS | {"contains"}):
+        if _is_list(given[operator]) != (operator in _LISTS):
+            raise ValueError(
+                f"contains has a value, containsAny and containsAll have a list; {name!r} has it otherwise."
+            )
+        given[operator] = _equals(name, given[operator])
+    if "not" in given:
+        opposite = given["not"]
+        isolated = isinstance(opposite, Mapping)
+        given["not"] = _operators(name, opposite, negated=True) if isolated else _equals(name, opposite)
+    return given
+
+
+def _equals(name: str, value: Any) -> Any:
+    values = list(value) if _is_list(value) else [value]
     if not 1 <= len(values) <= 100 or not all(isinstance(one, str | bool) or _is_number(one) for one in values):
         raise ValueError(
             f"An attribute equals a text, a number, true or false, or one of a list of 1 to 100 of these; {name!r} "
             "has something else."
         )
-    return values if isinstance(value, list | tuple | set | frozenset) else value
+    return values if _is_list(value) else value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset)
 
 
 def _is_number(value: Any) -> bool:

@@ -164,6 +164,18 @@ class ProductWithMedia(Product, frozen=True, kw_only=True):
     """Not None where there are more: then `list_media` gives all of them."""
 
 
+class AttributesBody(_Body, frozen=True, kw_only=True):
+    """What attributes are declared as, by their names."""
+
+    attributes: Mapping[str, str]
+
+
+class DeclaredAttributes(_Answer, frozen=True, kw_only=True):
+    """What attributes are declared as, by their names: `number`, `text`, `boolean`, `date` or `list`."""
+
+    attributes: dict[str, str]
+
+
 class UrlBody(_Body, frozen=True, kw_only=True):
     """A picture that the server fetches."""
 

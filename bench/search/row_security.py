@@ -21,7 +21,7 @@ from bench.search.fill import QUERIES, client_id
 from bench.search.workload import LIMIT, Workload
 from bench.search.workload import Query as Asked
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.filters import Filter, Range
+from server.catalogue.filters import Condition, Filter
 from server.catalogue.rows import Match, Query, SpaceRow
 from server.database.isolation import arrange
 from server.database.migrations import migrate
@@ -32,7 +32,7 @@ FILTERS: dict[str, Filter | None] = {
     "all": None,
     "1 of 100 products": Filter(attributes={"hundredth": 7}),
     "1 of 10 products": Filter(attributes={"tenth": 7}),
-    "half of the products": Filter(attributes={"price": Range(lt=50)}),
+    "half of the products": Filter(attributes={"price": Condition(lt=50)}),
     "products by id": Filter(product_ids=()),  # those of the client, put in for each query
 }
 MOST_RATIO, MOST_RATIO_FILTERED = 1.05, 1.2

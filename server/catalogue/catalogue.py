@@ -18,6 +18,7 @@ from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from server.catalogue.batches import Batches
+from server.catalogue.declared import Declarations, types_of
 from server.catalogue.filters import MOST_ATTRIBUTES, Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
@@ -94,6 +95,7 @@ class Catalogue:
         queries = queries.including("product_api_id", "media_api_id")
         self._queries = queries.including("product_columns", "media_columns", "match_columns")
         self.lists = Lists(self._runner, self._queries)
+        self.declarations = Declarations(self._runner)
         self.placing = Placing(self._queries, self._runner, self._turns, space)
         self.batches = Batches(self._queries, self._runner)
         self.searcher = Searcher(
@@ -300,7 +302,7 @@ class Catalogue:
 
     async def could_find(self, client_id: str, media_id: str, within: Filter) -> bool:
         """Whether a search of the client's among what passes this filter could find the media."""
-        conditions = Conditions.of(within)
+        conditions = Conditions.of(within, types=await types_of(self._runner, client_id, within.names))
         parameters = {
             "client_id": client_id,
             "media_id": media_id,

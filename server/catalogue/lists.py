@@ -19,6 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from psycopg import AsyncConnection, sql
 from psycopg.rows import BaseRowFactory, TupleRow, class_row, kwargs_row
 
+from server.catalogue.declared import types_of
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Media, Product
 from server.database.locks import LOCKS_OF_PRODUCTS
@@ -102,6 +103,7 @@ class Lists:
         self, client_id: str, which: ProductFilter, *, after: Position | None = None, limit: int = DEFAULT_PAGE
     ) -> Page[Product]:
         """A page of the client's products: by id, or by `updated_at` and id with `updated_since`."""
+        types = await types_of(self._runner, client_id, which.attributes.names)
         name = "products_by_id" if which.updated_since is None else "products_by_change"
         parameters: dict[str, Any] = {
             "client_id": client_id,
@@ -110,7 +112,7 @@ class Lists:
             "since": which.updated_since,
             "is_active": which.is_active,
             "sku": which.sku,
-            "attributes": which.attributes.jsonpath,
+            "attributes": which.attributes.jsonpath(types),
             "limit": limit + 1,
             "scanned": limit + 1,
             "bytes": _BYTES,

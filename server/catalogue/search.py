@@ -12,7 +12,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import RowMaker, TupleRow, no_result
 from psycopg.types.json import Jsonb
 
-from server.catalogue.filters import kept
+from server.catalogue.declared import types_of
+from server.catalogue.filters import NO_TYPES, Conditions, Types, kept
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
 from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import similarity
@@ -98,7 +99,7 @@ class Searcher:
         products = queries.composed("products_under_policy" if runner.role else "products_of_client")
         self._statements = {
             near: queries.composed("search", near=queries.composed(near, products=products)).as_bytes(None)
-            for near in ("near_exactly", "near_exactly_where", "near_by_index")
+            for near in ("near_exactly", "near_exactly_where", "near_exactly_of_any_state", "near_by_index")
         }
         self._known: Mapping[str, Index] = {}
         self._known_at = float("-inf")
@@ -119,12 +120,12 @@ class Searcher:
             return found
 
     async def _search(self, query: Query) -> Found:
-        parameters = self._parameters(query)
         if query.conditions.contradictory:
             return Found([], "exact")
+        parameters = self._parameters(query, await self._types(query))
         matches = None
-        # Few products have few media: comparing with each of those is quicker, and exact.
-        if parameters["product_ids"] is None:
+        # Few products have few media: comparing with each of those is quicker, and exact. An index has what is active.
+        if parameters["product_ids"] is None and not parameters["inactive"]:
             indexes = await self._known_indexes()
             if (index := indexes.get(self._indexes.name_of(query.client_id))) is not None:
                 matches = await self._search_by_index(query, parameters, index)
@@ -144,7 +145,8 @@ class Searcher:
     async def search_again(self, query: Query) -> list[float]:
         """The cosines of what an exact search for the query's vector finds, best first."""
         by_vector = replace(query, digest=None, media_id=None)
-        return [match.cosine for match in await self._search_exactly(by_vector, self._parameters(by_vector))]
+        parameters = self._parameters(by_vector, await self._types(by_vector))
+        return [match.cosine for match in await self._search_exactly(by_vector, parameters)]
 
     async def compare(self, answer: IndexAnswer) -> float:
         """The share of an exact search's matches that the index gave; it is kept in the database beside the query."""
@@ -173,11 +175,15 @@ class Searcher:
 
     # --- the two plans -----------------------------------------------------------------------------------------------
 
-    def _parameters(self, query: Query) -> dict[str, Any]:
+    async def _types(self, query: Query) -> Types:
+        """What the attributes that the query's filters name are declared as."""
+        return await types_of(self._reads, query.client_id, query.filter.names | query.within.names)
+
+    def _parameters(self, query: Query, types: Types = NO_TYPES) -> dict[str, Any]:
         """The parameters of the statement `search`, but for the number of candidates."""
         if not 1 <= query.limit <= MOST_MATCHES:
             raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
-        conditions = query.conditions
+        conditions = Conditions.of(query.filter, query.within, types=types)
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
@@ -185,15 +191,21 @@ class Searcher:
             "product_ids": conditions.product_ids,
             "kind": conditions.kind,
             "attributes": conditions.jsonpath,
+            "inactive": conditions.inactive,
             "digest": query.digest,
             "media_id": query.media_id,
             "without_blank": query.without_blank,
         }
 
     async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
-        statement = self._statements["near_exactly" if query.conditions.any else "near_exactly_where"]
+        if parameters["inactive"]:
+            near = "near_exactly_of_any_state"
+        else:
+            near = "near_exactly" if query.conditions.any else "near_exactly_where"
         asked = {**parameters, "candidates": query.limit + MARGIN}
-        rows = await self._reads.fetch(statement, asked, _ranked_row, "search_exactly", client=query.client_id)
+        rows = await self._reads.fetch(
+            self._statements[near], asked, _ranked_row, "search_exactly", client=query.client_id
+        )
         return [row.match for row in rows]
 
     async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,12 +16,14 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT
 from server.bulk.bringing import Bring, here
 from server.bulk.ingest import Options, Outcome, ingest, read
+from server.catalogue.declared import declared_at
 from server.commands.extras import require
 from server.commands.serve import open_database
 from server.errors import BadSetting, CatalogueUnavailable, StorageFailed
 from server.ingest.failures import Failures, require_writable
 from server.ingest.feed import Wrong
 from server.ingest.feeds.bucket import bucket_at
+from server.ingest.feeds.columns import listed
 from server.ingest.feeds.opening import open_feed
 from server.ingest.feeds.options import FORMATS, FeedOptions, columns_of, lists_of
 from server.ingest.feeds.whole import OpenedFeed
@@ -31,6 +33,7 @@ from server.spaces.reembed import lower_priority
 from server.wording import counted
 
 _LONGEST_NAME = 255
+_MOST_NAMES = 10  # in a sentence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +133,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             except (StorageFailed, CatalogueUnavailable):
                 print("What is written is kept, and the same command goes on from there.", file=sys.stderr)
                 raise
+            _print_like_numbers(feed, declared_at(url, arguments.client))
         if arguments.failures is not None:
             failed.write(arguments.failures)
     _say(settings, arguments, name, outcome, failed)
@@ -197,6 +201,7 @@ def _dry_run(feed: OpenedFeed, arguments: argparse.Namespace) -> int:
         if arguments.failures is not None:
             failed.write(arguments.failures)
     _print_wrong(failed)
+    _print_like_numbers(feed)
     print(
         f"{counted(checked.rows, 'row')} of {counted(checked.products, 'product')}, with "
         f"{counted(checked.pictures, 'picture')}; {counted(checked.wrong, 'line')} wrong. Nothing was written.",
@@ -225,6 +230,18 @@ def _print_wrong(failed: Failures) -> None:
     if failed.wrong_lines:
         print(f"Lines that are wrong: {failed.wrong_lines:,}.", file=sys.stderr)
         _print_reasons(failed.lines, failed.wrong_lines)
+
+
+def _print_like_numbers(feed: OpenedFeed, declared: Collection[str] = ()) -> None:
+    """`declared`: the attributes of which the client has said what they are."""
+    if names := [one for one in feed.like_numbers if one not in declared]:
+        flags = shlex.join(word for name in names[:_MOST_NAMES] for word in ("--number", name))
+        print(
+            f"Texts that look like numbers in all rows: {listed(names, _MOST_NAMES)}. They stay texts, which no filter "
+            f"compares with numbers. To make them numbers: {flags}. To have filters read them as numbers: PUT "
+            "/v1/attributes.",
+            file=sys.stderr,
+        )
 
 
 def _print_reasons(first: Sequence[Wrong], count: int) -> None:

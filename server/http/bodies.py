@@ -23,7 +23,7 @@ from server.http.idempotency import digest_of_form, has_key, note_body
 from server.http.memory import room_of
 from server.http.request import Request
 from server.http.timing import note_read
-from server.wording import plainly
+from server.wording import explained, plainly
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -226,7 +226,7 @@ def decoded_json(text: bytearray, kind: type[Fields], large: Callable[[Fields], 
         _refuse_two_clients(text if large is None else text.replace(memoryview(large(decoded)), b"0", 1))
         return decoded
     except msgspec.ValidationError as exc:
-        raise BadParameter(plainly(str(exc))) from exc
+        raise BadParameter(explained(exc, text, kind)) from exc
     except (msgspec.DecodeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MalformedRequest(f"The body is not JSON that can be read: {exc}.") from exc
 
@@ -236,7 +236,7 @@ def converted(text: msgspec.Raw, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as exc:
-        raise BadParameter(plainly(str(exc))) from exc
+        raise BadParameter(explained(exc, text, kind)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadParameter(f"It is not JSON that can be read: {exc}.") from exc
 

@@ -135,6 +135,14 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             ),
         }
     },
+    "putAttributes": {
+        JSON: {
+            "types": Example(
+                "Prices that came as texts are numbers",
+                {"attributes": {"price": "number", "added": "date"}, "clientId": CLIENT},
+            )
+        }
+    },
     "addMedia": {
         MULTIPART: {"picture": Example("A picture", {"file": PICTURE, "clientId": CLIENT})},
         JSON: {"url": Example("A picture that the server fetches", {"url": PICTURE_URL, "clientId": CLIENT})},
@@ -210,6 +218,9 @@ _FOUND = wire.SearchAnswer(
 _VECTOR = [0.6, 0.0, -0.8]
 
 
+_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"})
+
+
 def _answer(summary: str, value: msgspec.Struct) -> Example:
     return Example(summary, msgspec.to_builtins(value))
 
@@ -244,6 +255,8 @@ ANSWERS: Mapping[str, Example] = {
             ]
         ),
     ),
+    "getAttributes": _answer("One that is declared", _DECLARED),
+    "putAttributes": _answer("One that is declared", _DECLARED),
     "addMedia": _answer("The media", _MEDIA),
     "putMedia": _answer("The media", _MEDIA),
     "patchMedia": _answer("The media", _MEDIA),

@@ -1,4 +1,4 @@
-"""What search keys may do: a part of the searches of their client, from some pages."""
+"""What search keys may do: a part of the searches of their client, from some pages; and what operators alone ask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.access.scopes import Narrowing, Principal
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Query
-from server.errors import BadParameter, KeyInvalid, MediaNotFound, OriginRefused, SearchesOnly
+from server.errors import BadParameter, KeyInvalid, MediaNotFound, OriginRefused, ScopeMissing, SearchesOnly
 from server.http.rules import Rule
 
 
@@ -25,6 +25,16 @@ def admit_search_key(narrowing: Narrowing, rule: Rule, scope: Scope) -> None:
             raise OriginRefused("The search key may not be used by the page that this request comes from.")
     if narrowing.filter is not None and _filter_of(narrowing).without_conditions:
         raise KeyInvalid("The search key's filter has no conditions, and so would restrict nothing.")
+
+
+def admit_filter(asked: Filter, principal: Principal) -> Filter:
+    """The filter of a request. Raises ScopeMissing where it asks for what is not active, and the caller is no operator.
+
+    Where no key is needed, everybody is one.
+    """
+    if asked.is_active is not None and "admin" not in principal.scopes:
+        raise ScopeMissing("admin")
+    return asked
 
 
 def narrowed(query: Query, principal: Principal) -> Query:
@@ -47,6 +57,9 @@ async def require_found(catalogue: Catalogue, client_id: str, media_id: str, pri
 
 def _filter_of(narrowing: Narrowing) -> Filter:
     try:
-        return Filter.of(narrowing.filter)
+        found = Filter.of(narrowing.filter)
     except BadParameter as exc:
         raise KeyInvalid(f"The search key's filter makes no sense. {exc.sentence}") from exc
+    if found.is_active is not None:
+        raise KeyInvalid("The search key's filter names isActive: a search key never shows what is not active.")
+    return found

@@ -55,6 +55,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/v1/products/{product_id}"): _READ,
     ("DELETE", "/v1/products/{product_id}"): _WRITE,
     ("POST", "/v1/products:batch"): _WRITE,
+    ("GET", "/v1/attributes"): _READ,
+    ("PUT", "/v1/attributes"): _WRITE,
     ("POST", "/v1/products/{product_id}/media"): _WRITE,
     ("GET", "/v1/products/{product_id}/media"): _READ,
     ("PUT", "/v1/media/{media_id}"): _WRITE,

@@ -14,7 +14,7 @@ from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
-from server.catalogue.filters import MOST_ATTRIBUTES, Filter
+from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
 from server.catalogue.similarity import clamp, score, similarity
 from server.errors import TwinlensError
@@ -43,7 +43,8 @@ FilterText = Annotated[
     str,
     msgspec.Meta(
         description='What a match must be, as JSON: {"productIds": [...], "kind": "image", '
-        '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}.'
+        '"attributes": {"category": "shoes", "colour": ["red", "blue"], "price": {"gte": 10, "lt": 50}}}. Beside gt, '
+        "gte, lt and lte, a condition has exists, not, contains, containsAny and containsAll."
     ),
 ]
 """A `Filter` as a form has it."""
@@ -386,6 +387,19 @@ class ProductPatch(_Request, frozen=True):
             removed=tuple(name for name, value in named.items() if value is None),
             no_attributes=self.attributes is None,
         )
+
+
+class AttributesRequest(_Request, frozen=True):
+    """What attributes are declared as, by their names: what their texts are compared as. No others are declared."""
+
+    attributes: Annotated[dict[AttributeName, AttributeType], msgspec.Meta(max_length=1000)]
+    client_id: ClientId | None = None
+
+
+class DeclaredAttributes(_Body, frozen=True):
+    """What attributes are declared as, by their names."""
+
+    attributes: dict[str, AttributeType]
 
 
 class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):

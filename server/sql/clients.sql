@@ -60,9 +60,11 @@ WHERE id IN (
 )
 
 -- forget --
--- Forget what else is kept of the client: answers to its writes, and comparisons of its searches.
+-- Forget what else is kept of the client: answers to its writes, what it declared, and comparisons of its searches.
 WITH answers AS (
     DELETE FROM twinlens_idempotency WHERE "clientId" = %(client_id)s
+), declared AS (
+    DELETE FROM twinlens_attributes WHERE "clientId" = %(client_id)s
 )
 DELETE FROM twinlens_recall WHERE "clientId" = %(client_id)s
 

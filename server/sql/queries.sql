@@ -304,6 +304,21 @@ WHERE m."clientId" = %(client_id)s
 ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
 LIMIT %(candidates)s
 
+-- near_exactly_of_any_state --
+-- The same where products that are not active pass, too. A vector's own mark says whether product and media are active
+-- together, so the media is asked here what it is.
+SELECT v."mediaId", v.embedding, v.blank
+FROM {products} p
+JOIN media m ON m."productId" = p.id
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image'
+    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
+    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+    AND NOT (%(without_blank)s AND v.blank)
+ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
+LIMIT %(candidates)s
+
 -- near_by_index --
 -- The nearest through the client's own HNSW index. PostgreSQL uses the index because these conditions on the client and
 -- on active are those of the index itself. A filter is applied afterwards to these candidates, and may leave too few.
@@ -326,7 +341,7 @@ WITH near AS MATERIALIZED (
     JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
     LEFT JOIN {space} v ON v."mediaId" = m.id
     WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR {media_api_id} = %(media_id)s)
-        AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+        AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
         AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
     -- No index has this order. A search through an index is planned with sorting switched off: for the order of m.id
     -- alone, PostgreSQL would read the index on the ids of all media from end to end.
@@ -347,7 +362,7 @@ SELECT {match_columns},
 FROM candidates c
 JOIN media m ON m.id = c."mediaId"
 JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-WHERE p."clientId" = %(client_id)s AND p."isActive" AND m.status = 'ready' AND m.kind = 'image'
+WHERE p."clientId" = %(client_id)s AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
     AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)

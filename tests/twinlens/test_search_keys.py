@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from server.access.keys import new_key
+from server.catalogue.filters import Filter
 from twinlens import derive_search_key
 
 KEY_ID, KEY = new_key()
@@ -43,6 +44,23 @@ def test_a_search_key_says_what_it_allows_and_nothing_else() -> None:
         "rate": 2.5,
     }
     assert "=" not in narrow
+
+
+def test_a_search_keys_filter_has_all_operators() -> None:
+    attributes = {
+        "tags": {"containsAll": ("new", "sale"), "containsAny": ["red"], "contains": "new", "exists": True},
+        "added": {"gte": "2026-01-01", "lt": None, "not": {"gt": "2026-05-01T00:00:00Z"}},
+        "brand": {"not": ["Acme", 1]},
+        "price": {"not": 3},
+    }
+    narrow = said(derive_search_key(KEY, filter={"attributes": attributes}))["filter"]["attributes"]
+    assert narrow == {
+        "tags": {"containsAll": ["new", "sale"], "containsAny": ["red"], "contains": "new", "exists": True},
+        "added": {"gte": "2026-01-01", "not": {"gt": "2026-05-01T00:00:00Z"}},
+        "brand": {"not": ["Acme", 1]},
+        "price": {"not": 3},
+    }
+    assert json.loads(json.dumps(Filter.of({"attributes": narrow}).plain)) == {"attributes": narrow}
     assert KEY not in narrow
     assert derive_search_key(KEY, limit=3) == derive_search_key(KEY, limit=3)
 
@@ -87,8 +105,17 @@ def test_an_expiry_may_be_a_time_from_now() -> None:
         ({"filter": {"productIds": "p-1"}}, "productIds"),
         ({"filter": {"attributes": {"": 1}}}, "name of an attribute"),
         ({"filter": {"attributes": {f"a{number}": 1 for number in range(101)}}}, "100 attributes"),
-        ({"filter": {"attributes": {"price": {"above": 1}}}}, "range"),
-        ({"filter": {"attributes": {"price": {}}}}, "range"),
+        ({"filter": {"attributes": {"price": {"above": 1}}}}, "at least one of"),
+        ({"filter": {"attributes": {"price": {}}}}, "at least one of"),
+        ({"filter": {"attributes": {"price": {"gt": True}}}}, "range"),
+        ({"filter": {"attributes": {"price": {"gt": 1, "lt": "2026-01-01"}}}}, "range"),
+        ({"filter": {"attributes": {"price": {"exists": "yes"}}}}, "exists"),
+        ({"filter": {"attributes": {"tags": {"contains": ["a"]}}}}, "contains"),
+        ({"filter": {"attributes": {"tags": {"containsAll": "a"}}}}, "contains"),
+        ({"filter": {"attributes": {"tags": {"containsAny": []}}}}, "list"),
+        ({"filter": {"attributes": {"tags": {"not": {"not": "a"}}}}}, "at least one of"),
+        ({"filter": {"attributes": {"tags": {"not": {}}}}}, "at least one of"),
+        ({"filter": {"attributes": {"tags": {"not": []}}}}, "list"),
         ({"filter": {"attributes": {"price": []}}}, "list"),
         ({"filter": {"attributes": {"price": None}}}, "price"),
         ({"filter": {"attributes": {"price": float("nan")}}}, "price"),

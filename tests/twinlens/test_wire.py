@@ -25,6 +25,7 @@ BODIES = {
     "QueryPart": "QueryPart",
     "TextsBody": "TextsToEmbed",
     "ProductBody": "ProductRequest",
+    "AttributesBody": "AttributesRequest",
     "PatchBody": "ProductPatch",
     "UrlBody": "MediaByUrl",
     "Upsert": "UpsertItem",

@@ -12,7 +12,7 @@ from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
-from server.http.narrowing import narrowed
+from server.http.narrowing import admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
@@ -73,7 +73,8 @@ async def _by_form(request: Request, services: Services, kind: type[SearchFields
     """`kind`: the fields of the call, which may have a `query`."""
     form = await read_form(request)
     asked = form.read(kind)
-    among = Filter.read(asked.filter) if asked.filter is not None else Filter()
+    read = Filter.read(asked.filter) if asked.filter is not None else Filter()
+    among = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
     query = asked.query if isinstance(asked, ComposedFields) else None
     aim = Aim([QueryPart(file=0)], [form.file]) if query is None else aim_of_form(query, form.pictures)
@@ -82,8 +83,9 @@ async def _by_form(request: Request, services: Services, kind: type[SearchFields
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
     asked = await read_json(request, SearchRequest)
+    among = admit_filter(asked.filter or Filter(), principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    return await _search(request, call, services, asked, aim_of_json(asked), asked.filter or Filter())
+    return await _search(request, call, services, asked, aim_of_json(asked), among)
 
 
 async def _search(

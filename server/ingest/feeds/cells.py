@@ -26,6 +26,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # Thousands are set apart by dots in groups of three, or not at all.
 _COMMA_NUMBER = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)?(,\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+# Digits that are no number: with a zero before them, or as many as an EAN has.
+_CODE = re.compile(r"0\d+|\d{8,}", re.ASCII)
 
 # Above it, floats skip whole numbers.
 _LARGEST_WHOLE_FLOAT = 2**53
@@ -83,6 +85,17 @@ def number_of(what: str, value: Any, *, decimal_comma: bool = False) -> int | fl
         hint = "" if decimal_comma or "," not in text else " With --decimal-comma, 12,50 is one."
         raise BadParameter(f"{what} must be a number such as 12.50, and is {shown(value)}.{hint}")
     return int(text) if _WHOLE.fullmatch(text) else number
+
+
+def looks_like_number(text: str, *, decimal_comma: bool = False) -> bool:
+    """Whether `number_of` would read it, and it does not look like a code."""
+    text = text.strip()
+    if not text or _CODE.fullmatch(text):
+        return False
+    try:
+        return number_of("", text, decimal_comma=decimal_comma) is not None
+    except BadParameter:
+        return False
 
 
 def list_of(value: Any, separator: str) -> Any:

@@ -37,6 +37,11 @@ class OwnTable:
     def read(self) -> Iterator[Row | Wrong]:
         return self._manifest.rows(self._table.records(self._columns))
 
+    @property
+    def like_numbers(self) -> tuple[str, ...]:
+        """As the Manifest's."""
+        return self._manifest.like_numbers
+
 
 class OwnLines:
     """Lines of JSON with our own names."""
@@ -49,6 +54,11 @@ class OwnLines:
 
     def read(self) -> Iterator[Row | Wrong]:
         return self._manifest.rows(self._lines.records(self._columns))
+
+    @property
+    def like_numbers(self) -> tuple[str, ...]:
+        """As the Manifest's."""
+        return self._manifest.like_numbers
 
 
 class ShopifyTable:

@@ -11,6 +11,7 @@ from server.errors import BadParameter
 from server.ingest.feed import Row, Wrong
 from server.ingest.feeds import cells
 from server.ingest.feeds.columns import FIELDS
+from server.ingest.feeds.like_numbers import LikeNumbers
 from server.ingest.feeds.options import FeedOptions
 from server.ingest.feeds.records import Record, Records, each
 
@@ -24,7 +25,8 @@ class Manifest:
         """`folder`: where relative files lie."""
         self._client = options.client
         self._folder = folder
-        comma = options.decimal_comma
+        self._comma = comma = options.decimal_comma
+        self._like_numbers = LikeNumbers(decimal_comma=comma)
         self._readings: dict[str, Callable[[Any], Any]] = {
             **{name: partial(cells.number_of, name, decimal_comma=comma) for name in options.numbers},
             **{name: partial(cells.boolean_of, name) for name in options.booleans},
@@ -32,7 +34,13 @@ class Manifest:
         }
 
     def rows(self, records: Records) -> Iterator[Row | Wrong]:
+        self._like_numbers = LikeNumbers(decimal_comma=self._comma)
         return each(records, self._row)
+
+    @property
+    def like_numbers(self) -> tuple[str, ...]:
+        """The columns of texts that looked like numbers in all rows of the last reading."""
+        return self._like_numbers.names
 
     def _row(self, record: Record) -> Row:
         has = record.cells
@@ -63,6 +71,8 @@ class Manifest:
                 value = reading(value)
             elif isinstance(value, str):
                 value = value.strip()
+            if reading is None and value is not None and value != "":
+                self._like_numbers.take(name, value)
             if value is not None and value != "":
                 found[name] = value
         given = cells.object_of("attributes", record.cells.get("attributes"))

@@ -53,6 +53,12 @@ class OpenedFeed:
         self.bucket = bucket
         """Where the pictures that are named by a key lie, if the source says so; None: in the media store."""
 
+    @property
+    def like_numbers(self) -> tuple[str, ...]:
+        """Columns of texts that looked like numbers in all rows of the last reading, and that nobody said are."""
+        names: tuple[str, ...] = getattr(self._reading, "like_numbers", ())
+        return names
+
     def read(self) -> Iterator[Row | Wrong]:
         """Raises FeedUnreadable."""
         with agreement() as seen:

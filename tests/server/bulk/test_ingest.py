@@ -144,6 +144,24 @@ def test_wrong_lines_are_named_and_the_others_are_brought_in(database_url: str, 
     assert "Nothing was taken out, since lines are wrong" in err
 
 
+def test_columns_that_look_like_numbers_are_named_once_and_stay_texts(database_url: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("productId,name,price,old price,size\na,A,12.50,13,38\nb,B,9,,L\n")
+    said = "Texts that look like numbers in all rows: old price, price."
+    flags = "--number 'old price' --number price"
+    for dry in (("--dry-run",), ()):
+        report, err, code = run(table, tmp_path / "data", database_url, *dry)
+        assert (code, report["rows"], err.count(said), err.count(flags)) == (0, 2, 1, 1), err
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute("SELECT attributes->'price' FROM products ORDER BY id").fetchall()
+    assert stored == [("12.50",), ("9",)]
+    run_sql(database_url, "INSERT INTO twinlens_attributes VALUES ('demo', 'price', 'number')")
+    _, err, code = run(table, tmp_path / "data", database_url)
+    assert (code, "in all rows: old price." in err) == (0, True)
+    _, err, code = run(table, tmp_path / "data", database_url, "--number", "price", "--number", "old price")
+    assert (code, "look like numbers" in err) == (0, False)
+
+
 def test_a_night_in_which_only_prices_change_opens_no_model(database_url: str, tmp_path: Path) -> None:
     """With a model that is the same by all that its manifest says, and whose graph nothing can load."""
     folder_of(tmp_path, 3)

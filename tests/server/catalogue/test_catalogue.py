@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import operator
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -663,7 +663,7 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     name = catalogue.searcher._indexes.name_of("large")
     parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
-    parameters |= {"product_ids": None, "kind": None, "attributes": None, "without_blank": False}
+    parameters |= {"product_ids": None, "kind": None, "attributes": None, "without_blank": False, "inactive": False}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
@@ -838,6 +838,10 @@ FILTERS: list[dict[str, Any]] = [
     {"attributes": {"rare": True}},
     {"attributes": {"tags": "odd"}, "kind": "image"},
     {"attributes": {"price": {"gt": 90}, "tags": ["even", "nothing"]}},
+    {"attributes": {"tags": {"containsAll": ["even", "all"]}, "price": {"not": {"lt": 400}}}},
+    {"attributes": {"shade": {"not": [1, 2]}, "nothing": {"exists": False}}},
+    {"attributes": {"rare": {"not": False}, "price": {"exists": True}}},
+    {"attributes": {"tags": {"contains": "odd"}, "added": {"gte": "2026-01-03", "lt": "2026-01-05"}}},
     {"attributes": {"nothing": "at all"}},
     {"productIds": ["large-000001", "large-000007", "small-000001", "nothing"]},
     {"kind": "video"},
@@ -847,14 +851,25 @@ FILTERS: list[dict[str, Any]] = [
 def passes(number: int, where: dict[str, Any]) -> bool:
     """Whether the product of this number, as the fixture makes it, is one that the filter lets through."""
     facts: dict[str, Any] = {
-        "shade": number % 5, "price": number, "rare": number % 50 == 0, "tags": ["even", "odd"][number % 2]
+        "shade": number % 5, "price": number, "rare": number % 50 == 0, "tags": ["all", ["even", "odd"][number % 2]],
+        "added": f"2026-01-{number % 9 + 1:02}",
     }  # fmt: skip
-    signs = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+    signs: dict[str, Callable[[Any, Any], bool]] = {
+        "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le,
+        "exists": lambda value, wanted: (value is not None) == wanted,
+        "contains": lambda value, wanted: wanted in value,
+        "containsAll": lambda value, wanted: {*wanted} <= {*value},
+    }  # fmt: skip
 
     def holds(key: str, wanted: Any) -> bool:
+        value = facts.get(key)
         if isinstance(wanted, dict):
-            return all(signs[sign](facts[key], bound) for sign, bound in wanted.items())
-        return facts.get(key) in (wanted if isinstance(wanted, list) else [wanted])
+            return all(
+                not holds(key, operand) if sign == "not" else signs[sign](value, operand)
+                for sign, operand in wanted.items()
+            )
+        has = value if isinstance(value, list) else [value]
+        return any(one in has for one in (wanted if isinstance(wanted, list) else [wanted]))
 
     return (
         where.get("kind") != "video"
@@ -870,7 +885,7 @@ def described(large: NDArray[np.float32], database_url: str) -> NDArray[np.float
         database_url,
         """
         UPDATE products SET attributes = jsonb_build_object('shade', number % 5, 'price', number,
-            'rare', number % 50 = 0,
+            'rare', number % 50 = 0, 'added', to_char(date '2026-01-01' + number % 9, 'YYYY-MM-DD'),
             'tags', jsonb_build_array(CASE number % 2 WHEN 0 THEN 'even' ELSE 'odd' END, 'all'))
         FROM (SELECT id AS key, substring(id from 7)::integer AS number FROM products WHERE "clientId" = 'large') n
         WHERE id = n.key
@@ -898,6 +913,31 @@ async def test_a_filter_never_shortens_the_list_while_enough_matches_exist(
             # An index of 600 vectors in 16 dimensions, at the effort that was measured, overlooks next to nothing.
             assert len(shared) >= (len(expected) - 1 if indexed else len(expected)), where
     assert plans == ({"exact", "index"} if indexed else {"exact"})
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])
+async def test_products_that_are_not_active_are_found_where_any_are_asked_for(
+    catalogue: Catalogue,
+    described: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    database_url: str,
+    indexed: bool,
+) -> None:
+    run_sql(database_url, """UPDATE products SET "isActive" = false WHERE attributes->>'shade' IN ('1', '2')""")
+    run_sql(database_url, """UPDATE media SET status = 'pending' WHERE id = 'large-000001'""")
+    if indexed:
+        await catalogue.maintain_indexes(threshold=200)
+    for more in ({}, {"attributes": {"shade": {"not": [0, 2]}}}, {"productIds": ["large-000001", "large-000006"]}):
+        ready = np.array([number != 1 and passes(number, more) for number in range(len(described))])
+        active = np.array([number % 5 not in (1, 2) for number in range(len(described))])
+        for state, allowed in (({"isActive": "any"}, ready), ({}, ready & active)):
+            cosines = np.where(allowed, brute_force(vectors[0], described), -2)
+            found = await catalogue.search(Query("large", vectors[0], limit=1000, filter=Filter.of({**more, **state})))
+            expected = np.argsort(-cosines)[: allowed.sum()].tolist()
+            assert {int(match.product_id[-6:]) for match in found.matches} == {*expected}
+            assert found.plan == "exact"
+            first = await catalogue.search(Query("large", vectors[0], limit=5, filter=Filter.of({**more, **state})))
+            assert first.plan == "exact" or not state
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "by-index"])

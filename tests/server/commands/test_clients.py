@@ -26,7 +26,7 @@ from tests.support.serving import serving
 
 PICTURES = 3
 KEPT = ("products", "media", "twinlens_space_1", "twinlens_keys", "twinlens_limits", "twinlens_recall")
-KEPT_TOO = ("twinlens_idempotency", "twinlens_indexes")
+KEPT_TOO = ("twinlens_idempotency", "twinlens_indexes", "twinlens_attributes")
 
 
 @dataclass
@@ -66,6 +66,7 @@ def place(database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             once = {"Idempotency-Key": "first"}
             assert api.put("/v1/products/p", params=query, json={"name": client_id}, headers=once).status_code == 201
             api.put("/v1/products/empty", params=query, json={"name": "Nothing"})
+            assert api.put("/v1/attributes", params=query, json={"attributes": {"price": "number"}}).status_code == 200
             for _ in range(PICTURES):
                 answer = api.post("/v1/products/p/media", params=query, files={"file": unseen(KEYBOARD)})
                 assert answer.status_code == 201

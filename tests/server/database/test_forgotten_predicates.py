@@ -27,7 +27,8 @@ from tests.support.databases import fresh_database, run_sql
 IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns")
 PARTS = {*IDS, *COLUMNS, "products_of_client", "products_under_policy"}
 LISTS = ("products_by_id", "products_by_change", "has_product", "media_of_product", "with_attributes", "within_bytes")
-NEAR = ("near_exactly", "near_exactly_where", "near_by_index")
+WHERE = ("near_exactly_where", "near_exactly_of_any_state")
+NEAR = ("near_exactly", *WHERE, "near_by_index")
 DIGEST = hashlib.sha256(b"the same file").digest()
 VECTOR = HalfVector([1.0] + [0.0] * (D - 1))
 
@@ -75,13 +76,14 @@ def shops(postgres_url: str, template_database: str) -> Iterator[Shops]:
 
 def statements() -> Iterator[tuple[str, str]]:
     """Each statement, and those parts of `search` that it is made with."""
-    for name in sorted(Queries.read("queries.sql").names - PARTS - {"search", "near_exactly_where", "analyse"}):
+    for name in sorted(Queries.read("queries.sql").names - PARTS - {"search", *WHERE, "analyse"}):
         yield name, ""
     for products in ("products_of_client", "products_under_policy"):
-        yield "near_exactly_where", products
+        yield from ((near, products) for near in WHERE)
         yield "search", products
     yield "search", "near_exactly"
     yield "search", "near_by_index"
+    yield "search", "near_exactly_of_any_state"
     yield from ((name, "") for name in LISTS)
     for name in ("products_by_id", "products_by_change"):
         for products in ("products_of_client", "products_under_policy"):
@@ -93,7 +95,7 @@ def text_of(name: str, part: str, space: SpaceRow) -> str:
     if name in LISTS:
         return list_of(name, part, queries)
     parts: dict[str, sql.Composable] = {}
-    if name == "near_exactly_where":
+    if name in WHERE:
         parts["products"] = queries.composed(part)
     elif name == "search":
         products = queries.composed(part if part.startswith("products") else "products_of_client")
@@ -126,6 +128,7 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "name": "taken over",
         "sku": "another",
         "is_active": False,
+        "inactive": True,
         "attributes": '$.colour == "red"',
         "locks": LOCKS_OF_MEDIA,
         "kind": "image",
@@ -243,13 +246,13 @@ def test_without_row_level_security_they_would(shops: Shops) -> None:
     assert leaking >= {
         *("put_product", "get_product", "delete_product_media", "find_media_by_digest", "get_media", "delete_media"),
         *("products_by_id", "products_by_change", "media_of_product", "with_attributes", "patch_product"),
-        *("same_files", "digests", "near_exactly", "near_exactly_where", "near_by_index", "search"),
+        *("same_files", "digests", "near_exactly", *WHERE, "near_by_index", "search"),
     }
     assert changing >= {"put_product", "patch_product", "delete_product_media", "delete_product", "delete_media"}
 
 
 def test_the_role_finds_what_the_owner_finds(shops: Shops) -> None:
-    telling = {"search", "near_exactly", "near_exactly_where", "get_product", "same_files", "digests", *LISTS}
+    telling = {"search", "near_exactly", *WHERE, "get_product", "same_files", "digests", *LISTS}
     for name, part in statements():
         if name not in telling - {"has_product"}:
             continue

@@ -212,6 +212,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/products/{product_id}"): {"json": {"name": "Shoe"}},
     ("PATCH", "/v1/products/{product_id}"): {"json": {"isActive": True}},
     ("POST", "/v1/products:batch"): {"json": {"items": [{"op": "delete", "id": "none"}]}},
+    ("PUT", "/v1/attributes"): {"json": {"attributes": {"price": "number"}}},
     ("POST", "/v1/products/{product_id}/media"): FORM,
     ("PUT", "/v1/media/{media_id}"): {**FORM, "data": {"productId": "shoe"}},
     ("PATCH", "/v1/media/{media_id}"): {"json": {"productId": "shoe"}},

@@ -115,7 +115,7 @@ def test_the_client_of_openapi_python_client_uploads_searches_and_reads_errors(
         assert found.results[0].grade is models.Grade.IDENTICAL
         assert found.plan is models.SearchAnswerPlan.EXACT
 
-        price = models.Range(gte=20, lt=60)
+        price = models.Condition(gte=20, lt=60)
         narrowed = models.Filter(attributes=models.FilterAttributes.from_dict({"price": price.to_dict()}))
         by_media = models.SearchRequest(media_id=media.id, client_id="python", filter_=narrowed)
         status, found = call("search", "search", body=by_media, twinlens_deadline=60.0)

@@ -82,6 +82,15 @@ def test_a_keys_filter_holds_for_pictures_also_for_the_very_file_that_is_searche
         ({"kind": "video"}, {"kind": "image"}, set()),
         ({"kind": "image"}, {"kind": "image", "productIds": ["violin"]}, {"violin"}),
         (None, {"attributes": {"category": 'music" || "1" == "1'}}, set()),
+        (None, {"attributes": {"category": {"not": ["music", "office"]}}}, {"teapot"}),
+        ({"attributes": {"category": {"not": "music"}}}, {"attributes": {"category": "music"}}, set()),
+        (
+            {"attributes": {"price": {"not": {"lt": 100}}}},
+            {"attributes": {"category": {"contains": "music"}}},
+            {"violin", "accordion"},
+        ),
+        ({"attributes": {"colour": {"exists": False}}}, {"attributes": {"category": "kitchen"}}, {"teapot"}),
+        (None, {"attributes": {"category": {"containsAll": ["music", "office"]}}}, set()),
     ],
 )
 def test_a_match_passes_the_keys_filter_and_the_requests_own(
@@ -172,6 +181,42 @@ def test_a_product_that_is_switched_off_shows_nothing_to_a_search_key(keyed: Key
     finally:
         keyed.client.put("/v1/products/drum", json=put, headers=write).raise_for_status()
     assert keyed.client.get(address, headers={"X-API-Key": key}).status_code == 200
+
+
+def test_only_an_operators_key_finds_what_is_not_active(keyed: Keyed) -> None:
+    write, admin = {"X-API-Key": keyed.write}, new_key(keyed.url, "admin", None).key
+    put = {"name": "Drum", "attributes": CATALOGUE["drum"]}
+    keyed.client.put("/v1/products/drum", json={**put, "isActive": False}, headers=write).raise_for_status()
+    body = {"text": "thing", "clientId": "acme", "filter": {"isActive": "any"}}
+    asked_for = {"filter": '{"isActive": "any"}', "clientId": "acme"}
+    derived = [derive_search_key(keyed.parent), derive_search_key(admin, client="acme")]
+    try:
+        until(lambda: ask(keyed, body, admin).status_code != 401)
+        assert set(found(ask(keyed, body, admin))) == set(CATALOGUE)
+        assert set(found(ask(keyed, {**body, "filter": {}}, admin))) == set(CATALOGUE) - {"drum"}
+        for path in ("/v1/search", "/api/search/by-image"):
+            for key in (keyed.parent, *derived):
+                answers = [
+                    keyed.client.post(
+                        path, files={"file": picture("drum")}, data=asked_for, headers={"X-API-Key": key}
+                    ),
+                    ask(keyed, body, key),
+                ]
+                assert [(one.status_code, one.json()["code"]) for one in answers] == [(403, "scope_missing")] * 2
+    finally:
+        keyed.client.put("/v1/products/drum", json=put, headers=write).raise_for_status()
+
+
+@pytest.mark.parametrize("where", [{"isActive": "any"}, {"isActive": "any", "attributes": {"category": "music"}}])
+def test_a_search_keys_filter_never_names_what_is_not_active(keyed: Keyed, where: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="isActive"):
+        derive_search_key(keyed.parent, filter=where)
+    by_hand = signed(keyed.parent, {"version": 1, "key": id_of(keyed.parent), "filter": where})
+    answers = [
+        ask(keyed, {"text": "thing"}, by_hand),
+        keyed.client.get(f"/v1/media/{keyed.media['drum']}/thumbnail", headers={"X-API-Key": by_hand}),
+    ]
+    assert [(one.status_code, one.json()["code"]) for one in answers] == [(401, "key_invalid")] * 2
 
 
 @pytest.mark.parametrize(

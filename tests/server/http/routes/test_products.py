@@ -113,6 +113,11 @@ def test_attributes_that_no_filter_could_ask_for_are_422(shop: Shop, attributes:
     assert shop.get(f"/v1/products/{shop.client_id}-1").status_code == 404
 
 
+def test_what_is_wrong_with_an_attribute_names_it(shop: Shop) -> None:
+    response = shop.put(f"{shop.client_id}-1", attributes={"colour": "red", "size": {"eu": 42}, "price": 3})
+    assert response.json()["error"].startswith("attributes.size: expected")
+
+
 def test_a_sku_is_one_products_only(shop: Shop) -> None:
     shop.put(f"{shop.client_id}-1", sku="S")
     response = shop.put(f"{shop.client_id}-2", sku="S")

@@ -89,6 +89,8 @@ def test_it_names_every_call_as_generators_like_it(schema: Document) -> None:
         "deleteProduct": "delete /v1/products/{productId}",
         "listMedia": "get /v1/products/{productId}/media",
         "batchProducts": "post /v1/products:batch",
+        "getAttributes": "get /v1/attributes",
+        "putAttributes": "put /v1/attributes",
         "addMedia": "post /v1/products/{productId}/media",
         "putMedia": "put /v1/media/{mediaId}",
         "patchMedia": "patch /v1/media/{mediaId}",
@@ -167,6 +169,7 @@ WRITES = (
     "patchProduct",
     "deleteProduct",
     "batchProducts",
+    "putAttributes",
     "addMedia",
     "putMedia",
     "patchMedia",
@@ -227,6 +230,8 @@ ANSWERS = {
     "listMedia": {"200": {JSON: "MediaPage"}},
     "addMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
     "batchProducts": {"200": {JSON: "BatchAnswer"}},
+    "getAttributes": {"200": {JSON: "DeclaredAttributes"}},
+    "putAttributes": {"200": {JSON: "DeclaredAttributes"}},
     "putMedia": {"200": {JSON: "Media"}, "201": {JSON: "Media"}},
     "patchMedia": {"200": {JSON: "Media"}},
     "getMedia": {"200": {JSON: "Media"}},
@@ -395,6 +400,8 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
     media_id = [response.json()["id"] for response in every_example("addMedia")][-1]
     first_and_again("putMedia")
     first_and_again("patchMedia")
+    for response in every_example("putAttributes"):
+        assert response.json()["attributes"]
     for response in every_example("batchProducts"):
         assert {one["status"] for one in response.json()["items"]} <= {200, 201, 404}
     for name in ("embedImage", "embed", "searchByImage", "search"):
@@ -402,6 +409,7 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
             found = response.json().get("results", [])
             assert "embed" in name or found == [] or found[0]["productId"] == examples.PRODUCT
     for name in (
+        "getAttributes",
         "listProducts",
         "getProduct",
         "listMedia",

@@ -93,7 +93,7 @@ def shoes(api: Client, client_id: str) -> str:
     """A client whose products differ in their attributes alone: one picture each, and all the same."""
     described = {
         "red": {"category": "shoes", "price": 49.9, "tags": ["new", "red"]},
-        "blue": {"category": "shoes", "price": 80},
+        "blue": {"category": "shoes", "price": 80, "since": "2026-01-31T23:30:00Z"},
         "hat": {"category": "hats", "price": 20, "emoji": "🎩"},
         "bare": {},
     }
@@ -116,6 +116,12 @@ def shoes(api: Client, client_id: str) -> str:
         ({"attributes": {"tags": "new"}}, {"red"}),
         ({"attributes": {"emoji": "🎩"}}, {"hat"}),
         ({"attributes": {"price": "20"}}, set()),
+        ({"attributes": {"price": {"exists": False}}}, {"bare"}),
+        ({"attributes": {"category": {"not": "shoes"}}}, {"hat", "bare"}),
+        ({"attributes": {"category": {"not": "shoes", "exists": True}}}, {"hat"}),
+        ({"attributes": {"tags": {"containsAll": ["red", "new"]}}}, {"red"}),
+        ({"attributes": {"tags": {"not": {"containsAny": ["red", "sale"]}}}}, {"blue", "hat", "bare"}),
+        ({"attributes": {"since": {"lt": "2026-02-01"}}}, {"blue"}),
         ({"productIds": ["{client}-blue"], "attributes": {"category": "hats"}}, set()),
     ],
 )
@@ -151,6 +157,39 @@ def test_a_filter_that_makes_no_sense_is_422(api: Client, where: Any) -> None:
     as_field = search(api, filter=json.dumps(where))
     for response in (as_json, as_field):
         assert (response.status_code, response.json()["code"]) == (422, "bad_parameter"), response.text
+
+
+def test_where_no_key_is_needed_everybody_may_ask_for_what_is_not_active(api: Client, shoes: str) -> None:
+    off = api.patch(f"/v1/products/{shoes}-red", params={"clientId": shoes}, json={"isActive": False})
+    assert off.status_code == 200
+    everything = {"red", "blue", "hat", "bare"}
+    for where, passing in (
+        ({}, everything - {"red"}),
+        ({"isActive": "any"}, everything),
+        ({"isActive": "any", "attributes": {"category": "shoes"}}, {"red", "blue"}),
+        ({"isActive": "any", "productIds": [f"{shoes}-red"]}, {"red"}),
+    ):
+        by_file = search(api, filter=json.dumps(where), clientId=shoes).json()
+        by_text = api.post("/v1/search", json={"clientId": shoes, "text": "a keyboard", "filter": where}).json()
+        for answer in (by_file, by_text):
+            assert {match["productName"] for match in answer["results"]} == passing
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ({"gt": "cheap"}, "filter.attributes.price: a bound is a number, a date such as 2026-01-31,"),
+        ({"lower": 3}, "filter.attributes.price: object contains unknown field lower."),
+        ({"not": {"gt": []}}, "filter.attributes.price.not.gt: expected"),
+    ],
+)
+def test_what_is_wrong_with_a_filter_names_the_attribute(api: Client, condition: Any, said: str) -> None:
+    where = {"attributes": {"category": "shoes", "price": condition, "colour": ["red"]}}
+    as_json = api.post("/v1/search", json={"text": "a keyboard", "filter": where}).json()["error"]
+    assert as_json.startswith(said)
+    listed = api.get("/v1/products", params={"attributes": json.dumps(where["attributes"])}).json()["error"]
+    for sentence in (search(api, filter=json.dumps(where)).json()["error"], listed):
+        assert sentence.startswith(f"The filter cannot be read: {said.removeprefix('filter.')}")
 
 
 def test_a_filter_that_is_no_json_is_422(api: Client) -> None:
