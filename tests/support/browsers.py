@@ -8,9 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support.process import until
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -42,3 +45,11 @@ def launched() -> Iterator[Browser]:
         # Playwright leaves the pipes to its driver to the garbage collector; later they would fail some other test.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+def wait_until(page: Page, expression: str, argument: Any = None) -> None:
+    """Until this JavaScript, a function where there is an argument, says yes.
+
+    Playwright's own `wait_for_function` asks again from within the page, by `eval`, which our page forbids.
+    """
+    until(lambda: page.evaluate(expression, argument))

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests import DEMO_PICTURES, PHOTOGRAPHS
-from tests.support.browsers import launched, needs_chromium
+from tests.support.browsers import launched, needs_chromium, wait_until
 from tests.support.prefix_proxy import proxied
 from tests.support.process import Process, Serve
 from tests.support.serving import NewShop
@@ -113,7 +113,7 @@ def test_a_picture_is_searched_and_its_matches_are_shown(page: Page, tmp_path: P
     expect(page.get_by_test_id("query-picture")).to_be_visible()
     thumbnail = page.get_by_test_id("result-thumbnail").first
     expect(thumbnail).to_be_visible()
-    page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+    wait_until(page, "image => image.complete && image.naturalWidth === 256", thumbnail.element_handle())
     no_sideways_scrolling(page)
 
     # A match is a way on: the pictures that are like it.
@@ -296,7 +296,7 @@ def test_below_a_prefix_a_picture_finds_its_matches_with_their_thumbnails(
         search_state(page, "done")
         expect(page.get_by_test_id("result")).to_have_count(24)
         thumbnail = page.get_by_test_id("result-thumbnail").first
-        page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+        wait_until(page, "image => image.complete && image.naturalWidth === 256", thumbnail.element_handle())
 
         # A match is a page of its own, also in a new tab and after a reload.
         link = page.get_by_test_id("result").nth(1).get_by_role("link").evaluate("link => link.href")

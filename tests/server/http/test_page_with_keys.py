@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FilePayload, Page, expect
 
 from tests.support.access import fill, picture
-from tests.support.browsers import launched, needs_chromium
+from tests.support.browsers import launched, needs_chromium, wait_until
 from tests.support.databases import fresh_database
 from tests.support.keys import new_key
 from tests.support.prefix_proxy import proxied
@@ -110,16 +110,16 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_forgotten(keyed: Keyed, browser
         page.get_by_test_id("file-input").set_input_files(VIOLIN)
         matches_first(page, "violin")
         thumbnail = page.get_by_test_id("result-thumbnail").first
-        page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+        wait_until(page, "image => image.complete && image.naturalWidth === 256", thumbnail.element_handle())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
         # A match is a way on, with the picture that is searched with; and a reload needs no key.
         page.get_by_test_id("result").nth(1).click()
         expect(page.get_by_test_id("query-picture")).to_be_visible(timeout=PATIENCE)
-        page.wait_for_function("document.getElementById('query-picture').naturalWidth === 256")
+        wait_until(page, "document.getElementById('query-picture').naturalWidth === 256")
         page.reload()
         expect(page.get_by_test_id("result")).to_have_count(6, timeout=PATIENCE)
-        page.wait_for_function("document.getElementById('query-picture').naturalWidth === 256")
+        wait_until(page, "document.getElementById('query-picture').naturalWidth === 256")
         expect(panel).to_be_hidden()
 
         # Forgotten, nothing of the catalogue is left on the page.
@@ -166,7 +166,7 @@ def test_a_search_key_narrows_the_page_too(keyed: Keyed, browser: Browser) -> No
         page.get_by_test_id("file-input").set_input_files(VIOLIN)
         matches_first(page, "violin")
         expect(page.get_by_test_id("result")).to_have_count(2)
-        page.wait_for_function("[...document.querySelectorAll('.result img')].every((one) => one.naturalWidth === 256)")
+        wait_until(page, "[...document.querySelectorAll('.result img')].every((one) => one.naturalWidth === 256)")
 
 
 def test_below_a_prefix_the_key_is_asked_for_as_well(keyed: Keyed, browser: Browser) -> None:
@@ -178,5 +178,5 @@ def test_below_a_prefix_the_key_is_asked_for_as_well(keyed: Keyed, browser: Brow
         page.get_by_test_id("file-input").set_input_files(VIOLIN)
         matches_first(page, "violin")
         thumbnail = page.get_by_test_id("result-thumbnail").first
-        page.wait_for_function("image => image.complete && image.naturalWidth === 256", arg=thumbnail.element_handle())
+        wait_until(page, "image => image.complete && image.naturalWidth === 256", thumbnail.element_handle())
         assert proxy.strays == []
