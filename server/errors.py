@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 # Characters: what an object store says of a failure may be a page.
 _LONGEST_CAUSE = 300
@@ -35,6 +36,21 @@ class TwinlensError(Exception):
             causes.append(f"{type(cause).__name__}: {text[:_LONGEST_CAUSE]}")
             cause = cause.__cause__
         return " Cause: ".join("".join(one if one.isprintable() else "?" for one in text) for text in causes)
+
+
+@contextmanager
+def first_of_ours() -> Iterator[None]:
+    """Raises the first error of ours in place of a group of errors, such as a TaskGroup raises. Others pass as they
+    are."""
+    try:
+        yield
+    except ExceptionGroup as exc:
+        if (ours := exc.subgroup(TwinlensError)) is None:
+            raise
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from error.__cause__ or exc
 
 
 # --- media: the bytes of an upload are not a picture that we can use ------------------------------------------------

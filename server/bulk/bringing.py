@@ -64,6 +64,13 @@ class Job:
         return Fetcher(self.settings.fetch_hosts, most=self.settings.max_upload, loopback=self.loopback)
 
 
+@dataclass(slots=True)
+class Opening:
+    """What opening the model took while rows were brought in."""
+
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What bringing in the rows works with in the process of the command."""
@@ -79,15 +86,7 @@ class Run:
     stop: Stop
     on_failed: Callable[[Failed], None]
     on_done: Callable[[int], None]
-
-    opening: Opening = field(default_factory=lambda: Opening())
-
-
-@dataclass(slots=True)
-class Opening:
-    """What opening the model took while rows were brought in."""
-
-    seconds: float = 0.0
+    opening: Opening = field(default_factory=Opening)
 
 
 BringRows = Callable[[Iterator[Placed], int], Awaitable[Counts]]

@@ -237,7 +237,8 @@ _RFC_3339 = re.compile(f"{_DATE}({_TIME}({_FRACTION})?(Z|{_OFFSET}))?")
 
 # How a stored text may be written that is a date: a regular expression, and PostgreSQL's template for the same. Only
 # what matches the expression is read by the template: with a type that needs the session's time zone, PostgreSQL would
-# fail instead of saying that it does not match. Times without a zone, as feeds may have them, are taken as UTC.
+# fail instead of saying that it does not match (findings/postgresql-jsonpath-dates.sh). Times without a zone, as feeds
+# may have them, are taken as UTC.
 _DATE_FORMS = [(_DATE, "YYYY-MM-DD", False)] + [
     (f"{_DATE}{_TIME}{fraction}{zone}", f'YYYY-MM-DD"T"HH24:MI:SS{us}{template}', zone == _OFFSET)
     for fraction, us in (("", ""), (_FRACTION, ".US"))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
-from server.catalogue.filters import Conditions, Filter
+from server.catalogue.filters import Filter
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,6 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
-
-    @property
-    def conditions(self) -> Conditions:
-        """All that a match must be beyond the client's."""
-        return Conditions.of(self.filter, self.within)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from psycopg.rows import RowMaker, TupleRow, no_result
 from psycopg.types.json import Jsonb
 
 from server.catalogue.declared import types_of
-from server.catalogue.filters import NO_TYPES, Conditions, Types, kept
+from server.catalogue.filters import Conditions, kept
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
 from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import similarity
@@ -120,20 +120,21 @@ class Searcher:
             return found
 
     async def _search(self, query: Query) -> Found:
-        if query.conditions.contradictory:
+        conditions = await self._conditions(query)
+        if conditions.contradictory:
             return Found([], "exact")
-        parameters = self._parameters(query, await self._types(query))
+        parameters = self._parameters(query, conditions)
         matches = None
         # Few products have few media: comparing with each of those is quicker, and exact. An index has what is active.
-        if parameters["product_ids"] is None and not parameters["inactive"]:
+        if conditions.product_ids is None and not conditions.inactive:
             indexes = await self._known_indexes()
             if (index := indexes.get(self._indexes.name_of(query.client_id))) is not None:
-                matches = await self._search_by_index(query, parameters, index)
+                matches = await self._search_by_index(query, conditions, parameters, index)
             if matches is not None and self.on_index_answer is not None:
                 self.on_index_answer(IndexAnswer(query, tuple(match.cosine for match in matches)))
         plan: Plan = "exact" if matches is None else "index"
         if matches is None:
-            matches = await self._search_exactly(query, parameters)
+            matches = await self._search_exactly(query, conditions, parameters)
         if query.min_similarity is not None:
             matches = [match for match in matches if similarity(match.cosine) >= query.min_similarity]
         if query.min_cosine is not None:
@@ -145,8 +146,9 @@ class Searcher:
     async def search_again(self, query: Query) -> list[float]:
         """The cosines of what an exact search for the query's vector finds, best first."""
         by_vector = replace(query, digest=None, media_id=None)
-        parameters = self._parameters(by_vector, await self._types(by_vector))
-        return [match.cosine for match in await self._search_exactly(by_vector, parameters)]
+        conditions = await self._conditions(by_vector)
+        parameters = self._parameters(by_vector, conditions)
+        return [match.cosine for match in await self._search_exactly(by_vector, conditions, parameters)]
 
     async def compare(self, answer: IndexAnswer) -> float:
         """The share of an exact search's matches that the index gave; it is kept in the database beside the query."""
@@ -175,15 +177,15 @@ class Searcher:
 
     # --- the two plans -----------------------------------------------------------------------------------------------
 
-    async def _types(self, query: Query) -> Types:
-        """What the attributes that the query's filters name are declared as."""
-        return await types_of(self._reads, query.client_id, query.filter.names | query.within.names)
+    async def _conditions(self, query: Query) -> Conditions:
+        """All that a match must be beyond the client's, with attributes compared as what they are declared as."""
+        types = await types_of(self._reads, query.client_id, query.filter.names | query.within.names)
+        return Conditions.of(query.filter, query.within, types=types)
 
-    def _parameters(self, query: Query, types: Types = NO_TYPES) -> dict[str, Any]:
+    def _parameters(self, query: Query, conditions: Conditions) -> dict[str, Any]:
         """The parameters of the statement `search`, but for the number of candidates."""
         if not 1 <= query.limit <= MOST_MATCHES:
             raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
-        conditions = Conditions.of(query.filter, query.within, types=types)
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
@@ -197,21 +199,23 @@ class Searcher:
             "without_blank": query.without_blank,
         }
 
-    async def _search_exactly(self, query: Query, parameters: Mapping[str, Any]) -> list[Match]:
-        if parameters["inactive"]:
+    async def _search_exactly(self, query: Query, conditions: Conditions, parameters: Mapping[str, Any]) -> list[Match]:
+        if conditions.inactive:
             near = "near_exactly_of_any_state"
         else:
-            near = "near_exactly" if query.conditions.any else "near_exactly_where"
+            near = "near_exactly" if conditions.any else "near_exactly_where"
         asked = {**parameters, "candidates": query.limit + MARGIN}
         rows = await self._reads.fetch(
             self._statements[near], asked, _ranked_row, "search_exactly", client=query.client_id
         )
         return [row.match for row in rows]
 
-    async def _search_by_index(self, query: Query, parameters: Mapping[str, Any], index: Index) -> list[Match] | None:
+    async def _search_by_index(
+        self, query: Query, conditions: Conditions, parameters: Mapping[str, Any], index: Index
+    ) -> list[Match] | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
         candidates = query.limit + MARGIN
-        if query.conditions.any:
+        if conditions.any:
             if 2 * query.limit > MOST_EF_SEARCH:
                 return None
             given = await self._through(index, query.limit, candidates, parameters)

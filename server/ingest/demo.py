@@ -11,7 +11,7 @@ import msgspec
 from server.access.clients import DEFAULT_CLIENT
 from server.batching.embedder import digest_of
 from server.catalogue.catalogue import Catalogue
-from server.errors import CatalogueConflict, ProductNotFound, StartRefused, TwinlensError
+from server.errors import CatalogueConflict, ProductNotFound, StartRefused, TwinlensError, first_of_ours
 from server.ingest.librarian import Librarian
 
 FOLDER = Path(__file__).parent / "demo_catalogue"
@@ -70,12 +70,11 @@ async def load(catalogue: Catalogue, librarian: Librarian) -> int:
             return created
 
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(add(product)) for product in products()]
-    except ExceptionGroup as exc:
-        if (ours := exc.subgroup(TwinlensError)) is None:
-            raise
-        raise StartRefused(f"The demo catalogue cannot be loaded: {ours.exceptions[0]}") from exc
+        with first_of_ours():
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(add(product)) for product in products()]
+    except TwinlensError as exc:
+        raise StartRefused(f"The demo catalogue cannot be loaded: {exc}") from exc
     added = sum(task.result() for task in tasks)
     if added:
         await catalogue.analyse()

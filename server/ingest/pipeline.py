@@ -18,7 +18,7 @@ from typing import Protocol
 
 from server.batching.embedder import Embedded
 from server.batching.fair_queue import Caller
-from server.errors import EncoderFailed, TwinlensError
+from server.errors import EncoderFailed, TwinlensError, first_of_ours
 from server.ingest.feed_writer import FeedWriter, Vector
 from server.ingest.making import OF_THE_PICTURE, Made, Maker, Work, in_order, without_picture
 from server.ingest.pictures import Pictures
@@ -114,16 +114,12 @@ class Pipeline:
         Raises what is no single row's fault: StorageFailed's kinds, CatalogueUnavailable's, IngestRefused. What is
         written by then stays.
         """
-        try:
+        with first_of_ours():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._plan_all(rows))
                 group.create_task(self._make_all())
                 group.create_task(self._store_all())
                 group.create_task(self._write_all())
-        except ExceptionGroup as exc:
-            if (ours := exc.subgroup(TwinlensError)) is None:
-                raise
-            raise _innermost(ours) from exc
         return self.counts
 
     # --- which rows need anything ------------------------------------------------------------------------------------
@@ -286,9 +282,3 @@ class _Room:
         async with self._news:
             self._taken += count - taken
             self._news.notify_all()
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -30,6 +30,7 @@ from server.errors import (
     MediaRejected,
     StorageFailed,
     TwinlensError,
+    first_of_ours,
 )
 from server.ingest.storage import MediaStore
 from server.preprocessing.readings import READING
@@ -189,13 +190,10 @@ class Backfill:
                     await write(BATCH)
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._at_once):
-                    group.create_task(work())
-        except ExceptionGroup as exc:
-            if (ours := exc.subgroup(TwinlensError)) is None:
-                raise
-            raise ours.exceptions[0] from exc
+            with first_of_ours():
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(self._at_once):
+                        group.create_task(work())
         finally:
             await write(1)
         return filled

@@ -42,6 +42,7 @@ from server.errors import (
     StoreUnavailable,
     TwinlensError,
     UploadTooLarge,
+    first_of_ours,
 )
 from server.ingest.storage import MediaStore, is_ours
 from server.preprocessing.readings import READING
@@ -235,13 +236,10 @@ class Pending:
             await write(1)  # nothing is left to begin, so nobody waits for a full batch
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(1 if alone else self._at_once):
-                    group.create_task(work())
-        except ExceptionGroup as exc:
-            if (ours := exc.subgroup(TwinlensError)) is None:
-                raise
-            raise ours.exceptions[0] from exc
+            with first_of_ours():
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(1 if alone else self._at_once):
+                        group.create_task(work())
         finally:
             # Where that cannot be done now, whoever began this gives back what is left, once the database is there.
             with contextlib.suppress(TwinlensError):

@@ -26,7 +26,7 @@ from server.catalogue.rows import SpaceRow
 from server.database.failures import translated
 from server.database.pool import Pool
 from server.database.queries import Queries
-from server.errors import BytesMissing, EncoderFailed, MediaRejected, StorageFailed, TwinlensError
+from server.errors import BytesMissing, EncoderFailed, MediaRejected, StorageFailed, TwinlensError, first_of_ours
 from server.ingest.storage import MediaStore, is_ours
 from server.preprocessing.readings import READING
 
@@ -203,14 +203,10 @@ class Rereading:
                 else:
                     done.corrected += corrected
 
-        try:
+        with first_of_ours():
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._at_once):
                     group.create_task(work())
-        except ExceptionGroup as exc:
-            if (ours := exc.subgroup(TwinlensError)) is None:
-                raise
-            raise ours.exceptions[0] from exc
         if gone := [*{*ids} - {media.id for media in described}]:
             await self._write("forget_unread", {"ids": gone})
         return done

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -44,7 +45,7 @@ from server.bulk.on_ray.supply import unpacked
 from server.database.pool import Pool
 from server.database.runner import Runner
 from server.engine import open_engine
-from server.errors import EncoderFailed, IngestRefused, TwinlensError
+from server.errors import EncoderFailed, IngestRefused, TwinlensError, first_of_ours
 from server.ingest.backups import backup_runs
 from server.ingest.feed_writer import FeedWriter, Vector
 from server.ingest.letting_go import LettingGo
@@ -104,7 +105,7 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-class Stage:
+class Stage(ABC):
     """What the stages have in common."""
 
     name = ""
@@ -147,12 +148,13 @@ class Stage:
         await self._open(self._stack)
         self._opened = True
 
+    @abstractmethod
     async def _open(self, stack: AsyncExitStack) -> None:
-        raise NotImplementedError
+        """Open what the stage works with. Raises what is no row's fault."""
 
+    @abstractmethod
     async def _do(self, batch: Batch, record: pa.Table) -> tuple[Batch, NDArray[np.uint8] | None]:
         """The batch as it goes on, with the pixels of its pictures. Raises what is no row's fault."""
-        raise NotImplementedError
 
     def _writer(self, clients: Pool, owners: Pool) -> FeedWriter:
         return FeedWriter(self._job.feed, self._job.space, Runner(clients), Runner(owners))
@@ -215,9 +217,10 @@ class Decode(Stage):
                 else:
                     batch.told.append(Told(one.placed.at, "unchanged"))
 
-        async with _first_error(), asyncio.TaskGroup() as group:
-            for _ in range(_PICTURES_AT_ONCE):
-                group.create_task(some())
+        with first_of_ours():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_PICTURES_AT_ONCE):
+                    group.create_task(some())
         return pixels
 
     async def _make(self, work: Work) -> tuple[Made, Decoded | None]:
@@ -258,9 +261,10 @@ class Encode(Stage):
         if not batch.to_embed:
             return batch, None
         pixels = pixels_of(record, len(batch.to_embed), self._size)
-        async with _first_error(), asyncio.TaskGroup() as group:
-            for one, its in zip(batch.to_embed, pixels, strict=True):
-                group.create_task(self._embed(batch, one, its))
+        with first_of_ours():
+            async with asyncio.TaskGroup() as group:
+                for one, its in zip(batch.to_embed, pixels, strict=True):
+                    group.create_task(self._embed(batch, one, its))
         batch.to_embed = []
         return batch, None
 
@@ -324,17 +328,3 @@ class Write(Stage):
             else:
                 told = Told(at, "written", embedded, added=id(one.ready) in added, replaced=one.ready.replaces)
                 batch.told.append(told)
-
-
-@asynccontextmanager
-async def _first_error() -> AsyncIterator[None]:
-    """Raises the first error of ours in place of a group of them."""
-    try:
-        yield
-    except ExceptionGroup as exc:
-        if (ours := exc.subgroup(TwinlensError)) is None:
-            raise
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from exc

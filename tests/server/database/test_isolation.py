@@ -326,7 +326,9 @@ async def test_a_filter_by_attributes_uses_its_index_under_the_role(
             async with connection.transaction():
                 cursor = connection.cursor(row_factory=scalar_row)
                 statement = b"EXPLAIN " + searcher._statements["near_exactly_where"]
-                await cursor.execute(statement, {**searcher._parameters(asked), "candidates": 40})
+                await cursor.execute(
+                    statement, {**searcher._parameters(asked, await searcher._conditions(asked)), "candidates": 40}
+                )
                 return await cursor.fetchall()
 
         lines = await Runner(pool).read(plan, client="many")
