@@ -320,15 +320,14 @@ async def test_a_filter_by_attributes_uses_its_index_under_the_role(
         searcher = Catalogue(pool, space).searcher
         red = Filter(attributes={"colour": "colour of many-000007"})
         asked = Query("many", [1.0] + [0.0] * (D - 1), filter=red)
+        parameters = searcher._parameters(asked, await searcher._conditions(asked))
         assert [match.media_id for match in (await searcher.search(asked)).matches] == ["many-000007"]
 
         async def plan(connection: psycopg.AsyncConnection[Any]) -> list[str]:
             async with connection.transaction():
                 cursor = connection.cursor(row_factory=scalar_row)
                 statement = b"EXPLAIN " + searcher._statements["near_exactly_where"]
-                await cursor.execute(
-                    statement, {**searcher._parameters(asked, await searcher._conditions(asked)), "candidates": 40}
-                )
+                await cursor.execute(statement, {**parameters, "candidates": 40})
                 return await cursor.fetchall()
 
         lines = await Runner(pool).read(plan, client="many")
