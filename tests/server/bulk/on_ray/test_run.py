@@ -59,7 +59,9 @@ def bring(machines: Machines, source: Path, data: Path, url: str, *more: str) ->
 
 
 def objects(data: Path) -> list[Path]:
-    return [path for path in (data / "media").rglob("*") if path.is_file() and path.name != MARK]
+    """Without what a killed worker had begun to write, which no listing has and `sweep` removes."""
+    found = (path for path in (data / "media").rglob("*") if path.is_file() and path.name != MARK)
+    return [path for path in found if "#" not in path.name]
 
 
 def pictures_and_thumbnails(url: str, data: Path) -> dict[bytes, tuple[bytes, bytes]]:
