@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -97,6 +98,8 @@ class Calls:
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
+        facets: Sequence[str | Mapping[str, Any]] | None = None,
+        facets_over: Literal["filter", "matches"] | None = None,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
@@ -109,7 +112,10 @@ class Calls:
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
-        60}}}`; also `productIds` and `kind`.
+        60}}}`; also `productIds` and `kind`. `facets`: attributes whose values are counted beside, such as
+        `["category", {"attribute": "price", "ranges": [{"lt": 20}, {"gte": 20}]}]`; `facets_over`: among all that
+        passes the filter (`filter`, the server's default), or of that among what reaches `min_similarity` and
+        `min_grade` (`matches`).
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -129,7 +135,11 @@ class Calls:
         if picture is not None or url is not None:
             files = [file_of(picture, url)]
         if files:
-            fields = parameters(limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter)
+            fields = parameters(
+                limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter, facets_over=facets_over
+            )
+            if facets is not None:
+                fields["facets"] = msgspec.json.encode(list(facets)).decode()
             if parts:
                 fields["query"] = query_text(parts)
             return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
@@ -143,6 +153,8 @@ class Calls:
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
+            facets=None if facets is None else list(facets),
+            facets_over=facets_over,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 

@@ -270,6 +270,35 @@ def _condition(key: str, value: Scalar | tuple[Scalar, ...] | PlainCondition, de
     return " && ".join(held)
 
 
+# --- the same of a value that is at hand, for those who count values -------------------------------------------------
+
+
+def lies_within(range_: PlainCondition, declared: AttributeType | None) -> str:
+    """A jsonpath: whether a value, or one of a list of values, lies within the bounds of this condition."""
+    return f"exists($ ? ({_within(range_.bounds, declared)}))"
+
+
+def is_equal(value: Scalar, declared: AttributeType | None) -> str:
+    """A jsonpath: whether a value equals this one, as a filter has it."""
+    return _one_equals("$", (value,), declared)
+
+
+def as_number() -> str:
+    """A jsonpath: the number that a text is where numbers are declared. It fails for one that is too large."""
+    return f"$ ? (@ like_regex {_literal(_NUMBER)}).double()"
+
+
+def as_dates() -> list[str]:
+    """Jsonpaths, one for each form of a date: the date that a text of this form is. They fail for one that is none."""
+    return [
+        f"$ ? (@ like_regex {_literal(f'^{pattern}$')}).datetime({_literal(template)})"
+        for pattern, template, _ in _DATE_FORMS
+    ]
+
+
+# --- from conditions to jsonpath -------------------------------------------------------------------------------------
+
+
 def _one_equals(at: str, values: tuple[Scalar, ...], declared: AttributeType | None) -> str:
     return f"exists({at} ? ({' || '.join(_equals(one, declared) for one in values)}))"
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 from litestar import Response, post
 from litestar.di import NamedDependency
 
 from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.catalogue.facets import Asked
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
+from server.http.counting import counted_beside, counts_asked
+from server.http.leaving import while_here
 from server.http.narrowing import admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
@@ -60,7 +61,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 
     Several are the parts of a `query`, each with its weight: the search is for the weighted sum of their vectors, and a
     weight below 0 means less like that. What a match of it has in `similarity` ranks it, and is no likeness; it has no
-    `grade`.
+    `grade`. `facets` are counts beside the matches: how many of all that passes the filter have which value of an
+    attribute.
     """
     if content_type(request) == MULTIPART:
         return await _by_form(request, services, ComposedFields)
@@ -97,6 +99,7 @@ async def _search(
     among: Filter,
 ) -> Response[SearchAnswer]:
     """The matches of what the search is for, among what passes the filter."""
+    counting = counts_asked(asked)
     grades = _grades(services, aim)
     least = _least(asked.min_grade, grades, aim)
     sought = await seek(request, call, services, aim)
@@ -111,7 +114,7 @@ async def _search(
         media_id=sought.media_id,
         without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, call, services, query, grades, sought)
+    return await _answer(request, call, services, query, grades, sought, counting)
 
 
 def _grades(services: Services, aim: Aim) -> Grades | None:
@@ -143,21 +146,32 @@ def _the_same(min_grade: str | None) -> bool:
 
 
 async def _answer(
-    request: Request, call: Call, services: Services, query: Query, grades: Grades | None, sought: Sought
+    request: Request,
+    call: Call,
+    services: Services,
+    query: Query,
+    grades: Grades | None,
+    sought: Sought,
+    counting: Asked | None,
 ) -> Response[SearchAnswer]:
-    """The matches with their grades."""
+    """The matches with their grades, and what is counted."""
     query = narrowed(query, principal_of(request.scope))
-    started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
-    found = Found([], "exact") if sought.blank and query.without_blank else await services.catalogue.search(query)
-    seconds = perf_counter() - started
-    services.metrics.searched(seconds, found.plan)
-    note(request.scope, {"search": seconds})
+    nothing = sought.blank and query.without_blank
+    searching = _none() if nothing else services.catalogue.search(query)
+    work = counted_beside(searching, services.catalogue, query, counting, nothing=nothing)
+    found, counts, seconds = await (work if counting is None else while_here(request, work))
+    services.metrics.searched(seconds["search"], found.plan)
+    note(request.scope, seconds)
     at = addressing(request, services, call)
     answer = SearchAnswer(
         results=[Match.of(match, grades, at.of(match.media_id), blank=sought.blank) for match in found.matches],
         space=services.encoder.space.id,
         plan=found.plan,
-        timings={stage: ms(value) for stage, value in {**sought.timings, "search": seconds}.items()},
+        timings={stage: ms(value) for stage, value in {**sought.timings, **seconds}.items()},
     )
-    return Response(answer)
+    return Response(answer if counts is None else answer.counting(counts))
+
+
+async def _none() -> Found:
+    return Found([], "exact")

@@ -106,6 +106,25 @@ def test_a_limit_above_the_keys_is_lowered_to_it(keyed: Keyed) -> None:
     assert len(found(send(keyed, limit=1))) == 1
 
 
+def test_counts_are_of_what_the_keys_filter_passes_and_no_more(keyed: Keyed) -> None:
+    music = {"attributes": {"category": "music"}}
+    cheap = {"attributes": {"price": {"lt": 600}}}
+    asked: dict[str, Any] = {
+        "text": "thing",
+        "facets": ["category", {"attribute": "price", "ranges": [{"gt": 0}], "stats": True}],
+    }
+    whole = ask(keyed, asked).raise_for_status().json()
+    assert (whole["total"], len(whole["facets"]["category"])) == (len(CATALOGUE), 3)
+    for own, passing in (({}, MUSIC), (cheap, {"violin", "drum"}), ({"attributes": {"category": "office"}}, set())):
+        answer = ask(keyed, {**asked, "filter": own}, filter=music, limit=1).raise_for_status().json()
+        assert answer["total"] == len(passing)
+        assert answer["facets"]["category"] == ([{"value": "music", "count": len(passing)}] if passing else [])
+        assert answer["facets"]["price"] == [{"gt": 0, "count": len(passing)}]
+        assert answer["facetStats"]["price"]["count"] == len(passing)
+    over = {**asked, "facetsOver": "matches", "minSimilarity": 0}
+    assert ask(keyed, over, filter=music).raise_for_status().json()["total"] == len(MUSIC)
+
+
 def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     music = {"attributes": {"category": "music"}}
     key = derive_search_key(keyed.parent, filter=music)

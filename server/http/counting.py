@@ -1,0 +1,71 @@
+"""What a search is to count beside its matches: from a request's fields to what the catalogue is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from server.catalogue.catalogue import Catalogue
+from server.catalogue.facets import NO_LEAST, Asked, Counts, Facet, none_of
+from server.catalogue.rows import Found, Query
+from server.errors import BadParameter, first_of_ours
+from server.http.wire import ComposedFields, Facets, SearchFields, SearchRequest
+from server.wording import plainly
+
+
+def counts_asked(asked: SearchFields | SearchRequest) -> Asked | None:
+    """What a request would have counted; None where it names no facets. Raises BadParameter."""
+    if not isinstance(asked, ComposedFields | SearchRequest):
+        return None
+    facets = _of_form(asked.facets) if isinstance(asked, ComposedFields) else asked.facets
+    if facets is None:
+        if asked.facets_over is not None:
+            raise BadParameter("facetsOver says what facets are counted over: give facets beside it.")
+        return None
+    if asked.facets_over == "matches" and asked.min_similarity is None and asked.min_grade is None:
+        raise BadParameter(NO_LEAST)
+    named = [Facet(attribute=one) if isinstance(one, str) else one for one in facets]
+    return Asked(named, asked.facets_over or "filter")
+
+
+def _of_form(text: str | None) -> Sequence[str | Facet] | None:
+    if text is None:
+        return None
+    try:
+        found: Sequence[str | Facet] = msgspec.json.decode(text, type=Facets)
+    except msgspec.ValidationError as exc:
+        raise BadParameter(f"facets: {plainly(str(exc))}") from exc
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise BadParameter(f"facets is not JSON that can be read: {exc}.") from exc
+    return found
+
+
+async def counted_beside(
+    searching: Coroutine[Any, Any, Found], catalogue: Catalogue, query: Query, asked: Asked | None, *, nothing: bool
+) -> tuple[Found, Counts | None, dict[str, float]]:
+    """What a search finds and what is counted, side by side; and the seconds that each took.
+
+    `nothing`: nothing can match. Each of the two asks for a connection of its own and gives it back when it is done.
+    Neither holds one while it waits for another, so that they cannot keep each other waiting for ever.
+    """
+    seconds: dict[str, float] = {}
+
+    async def timed(stage: str, work: Coroutine[Any, Any, Any]) -> Any:
+        started = perf_counter()
+        made = await work
+        seconds[stage] = perf_counter() - started
+        return made
+
+    if asked is None:
+        return await timed("search", searching), None, seconds
+    if nothing and asked.over == "matches":
+        return await timed("search", searching), none_of(asked), seconds
+    with first_of_ours():
+        async with asyncio.TaskGroup() as group:
+            counting = group.create_task(timed("facets", catalogue.count(query, asked)))
+            found = await timed("search", searching)
+    return found, counting.result(), {stage: seconds[stage] for stage in ("search", "facets")}
