@@ -49,6 +49,9 @@ DEFAULT_LIMIT = 24
 
 MOST_MATCHES = 1000
 
+MOST_BONUSES = 1000
+"""Products that one search may give a bonus."""
+
 Plan = Literal["exact", "index"]
 """How a search was answered: by comparing with each media of the client, or through the client's own HNSW index."""
 
@@ -171,6 +174,16 @@ class ProductFile(NamedTuple):
     digest: Digest
 
 
+class Key(NamedTuple):
+    """The place of a match in the one order of a search: best first, then the query's own media and file, then the ids."""
+
+    rank: int
+    """What it is ranked by, in millionths: its cosine, and what its product has besides."""
+    own_media: bool
+    own_file: bool
+    media_id: str
+
+
 @dataclass(frozen=True, eq=False)
 class Query:
     """A search of one client's pictures: what for, and which matches to give."""
@@ -195,6 +208,14 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
+    bonuses: Mapping[str, float] = field(default_factory=dict)
+    """By the product's id: what is added to the cosine of each of its media, to rank by; up to MOST_BONUSES of them.
+
+    All active media of these products that pass the filter are candidates, whatever an index gives and however far
+    they are from the query. So a product with a bonus above 2 comes before all without, and among several the higher
+    bonus decides before the picture does where they are further apart than 2. What there is no product of is ignored.
+    A match's `cosine` stays that of the picture, and its `ranking` has both. min_similarity and min_cosine ask for the
+    cosine; they leave out matches, and never shorten the list while enough others pass."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +229,8 @@ class Match:
     width: int | None
     height: int | None
     cosine: float
+    ranking: float
+    """What it is ranked by: the cosine, and what its product has besides; to the sixth decimal."""
     blank: bool
     """One colour throughout, in the space that was searched; False also for a media that has no vector there yet."""
 
@@ -218,6 +241,8 @@ class Found:
 
     matches: list[Match]
     plan: Plan
+    end: Key | None = None
+    """The place of the last match, where others follow it."""
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.rows import RowMaker, TupleRow, no_result
+from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from server.catalogue.declared import types_of
 from server.catalogue.filters import Conditions, kept
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
-from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
-from server.catalogue.similarity import similarity
+from server.catalogue.ranking import Given, Ranked, Row, ranked_row
+from server.catalogue.rows import MOST_BONUSES, MOST_MATCHES, Found, IndexAnswer, Plan, Query, SpaceRow
+from server.catalogue.similarity import least_cosine
+from server.catalogue.statements import Statements
 from server.catalogue.vectors import halves
 from server.database.connections import Direct
 from server.database.failures import translated
@@ -27,7 +28,10 @@ from server.database.session import pipeline_with
 from server.errors import BadParameter
 from server.tracing import span
 
-MARGIN = 16  # candidates beyond the limit: inner products of halves rank a little differently than their cosines
+MARGIN = (
+    16  # candidates beyond the limit: so many equals may lie at its end, and inner products rank a little otherwise
+)
+WIDER = 4  # times as many candidates, where those before were too few
 UNMEASURED_EF_SEARCH = 200  # for an index that was not measured yet: recall 0.993 on 50,000 vectors
 INDEXES_KNOWN_FOR = 30.0  # seconds
 COMPARISONS_KEPT = 1_000  # in each space: hours of them
@@ -38,36 +42,13 @@ FILTER_FACTOR = 4
 MOST_FILTERED = MOST_EF_SEARCH // 2
 
 
-class _Ranked(NamedTuple):
-    """A row of the answer: a match, and what the statement says of all candidates."""
-
-    match: Match
-    candidates: int
-    """How many candidates there were."""
-    edge: float | None
-    """The lowest cosine among the candidates; None where there were none."""
-
-
-def _ranked_row(cursor: Any) -> RowMaker[_Ranked]:
-    """A row factory of psycopg: rows by the names of their columns, which are looked up once for all rows of an answer.
-
-    Every search makes its rows here, and a dictionary for each row would double their time.
-    """
-    if cursor.description is None:
-        return no_result
-    places = {column.name: place for place, column in enumerate(cursor.description)}
-    of_match = itemgetter(*(places[field.name] for field in fields(Match)))
-    candidates, edge = places["candidates"], places["edge"]
-    return lambda values: _Ranked(Match(*of_match(values)), values[candidates], values[edge])
-
-
 @dataclass(frozen=True, slots=True)
-class _FromIndex:
-    """What an index gave."""
+class _Listed:
+    """As many matches as were asked for, and one more where there is one; or fewer, where there are no more."""
 
-    matches: list[Match]
-    certain: bool
-    """Whether as many matches came as were asked for, and no candidate that was cut off is as near as the last."""
+    ranked: Sequence[Ranked]
+    more: bool
+    """Whether others may follow those that are here."""
 
 
 class Searcher:
@@ -97,10 +78,7 @@ class Searcher:
         self._indexes = Indexes(space, recall)
         self._direct = direct
         products = queries.composed("products_under_policy" if runner.role else "products_of_client")
-        self._statements = {
-            near: queries.composed("search", near=queries.composed(near, products=products)).as_bytes(None)
-            for near in ("near_exactly", "near_exactly_where", "near_exactly_of_any_state", "near_by_index")
-        }
+        self._statements = Statements(queries, products)
         self._known: Mapping[str, Index] = {}
         self._known_at = float("-inf")
 
@@ -124,22 +102,25 @@ class Searcher:
         if conditions.contradictory:
             return Found([], "exact")
         parameters = self._parameters(query, conditions)
-        matches = None
+        listed = None
         # Few products have few media: comparing with each of those is quicker, and exact. An index has what is active.
         if conditions.product_ids is None and not conditions.inactive:
             indexes = await self._known_indexes()
             if (index := indexes.get(self._indexes.name_of(query.client_id))) is not None:
-                matches = await self._search_by_index(query, conditions, parameters, index)
-            if matches is not None and self.on_index_answer is not None:
-                self.on_index_answer(IndexAnswer(query, tuple(match.cosine for match in matches)))
-        plan: Plan = "exact" if matches is None else "index"
-        if matches is None:
-            matches = await self._search_exactly(query, conditions, parameters)
-        if query.min_similarity is not None:
-            matches = [match for match in matches if similarity(match.cosine) >= query.min_similarity]
-        if query.min_cosine is not None:
-            matches = [match for match in matches if match.cosine >= query.min_cosine]
-        return Found(matches, plan)
+                listed = await self._list_by_index(query, conditions, parameters, index)
+            if listed is not None and self.on_index_answer is not None and not query.bonuses:
+                cosines = tuple(one.match.cosine for one in listed.ranked[: query.limit])
+                self.on_index_answer(IndexAnswer(query, cosines))
+        plan: Plan = "exact" if listed is None else "index"
+        if listed is None:
+            listed = await self._list_exactly(query, conditions, parameters)
+        ranked = listed.ranked[: query.limit]
+        more = listed.more or len(listed.ranked) > query.limit
+        least = least_cosine(query.min_similarity, query.min_cosine)
+        near = [one for one in ranked if least is None or one.match.cosine >= least]
+        # Without bonuses the order is that of the cosines: what follows a match that is too far is too far as well.
+        more = more and len(near) == len(ranked)
+        return Found([one.match for one in near], plan, near[-1].key if more and near else None)
 
     # --- exact searches beside those of an index ---------------------------------------------------------------------
 
@@ -148,7 +129,8 @@ class Searcher:
         by_vector = replace(query, digest=None, media_id=None)
         conditions = await self._conditions(by_vector)
         parameters = self._parameters(by_vector, conditions)
-        return [match.cosine for match in await self._search_exactly(by_vector, conditions, parameters)]
+        listed = await self._list_exactly(by_vector, conditions, parameters)
+        return [one.match.cosine for one in listed.ranked[: query.limit]]
 
     async def compare(self, answer: IndexAnswer) -> float:
         """The share of an exact search's matches that the index gave; it is kept in the database beside the query."""
@@ -186,10 +168,22 @@ class Searcher:
         """The parameters of the statement `search`, but for the number of candidates."""
         if not 1 <= query.limit <= MOST_MATCHES:
             raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
+        if len(query.bonuses) > MOST_BONUSES:
+            raise BadParameter(f"At most {MOST_BONUSES:,} products can have a bonus in one search.")
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
-            "limit": query.limit,
+            "rows": query.limit + 1,
+            "same": query.limit + 1,
+            "upto": None,
+            "after_rank": None,
+            "after_own_media": None,
+            "after_own_file": None,
+            "after_id": None,
+            # Where bonuses change the order, what is too far lies between what is near enough.
+            "least": least_cosine(query.min_similarity, query.min_cosine) if query.bonuses else None,
+            "named": [*query.bonuses],
+            "bonuses": [*query.bonuses.values()],
             "product_ids": conditions.product_ids,
             "kind": conditions.kind,
             "attributes": conditions.jsonpath,
@@ -199,60 +193,64 @@ class Searcher:
             "without_blank": query.without_blank,
         }
 
-    async def _search_exactly(self, query: Query, conditions: Conditions, parameters: Mapping[str, Any]) -> list[Match]:
-        if conditions.inactive:
-            near = "near_exactly_of_any_state"
-        else:
-            near = "near_exactly" if conditions.any else "near_exactly_where"
-        asked = {**parameters, "candidates": query.limit + MARGIN}
-        rows = await self._reads.fetch(
-            self._statements[near], asked, _ranked_row, "search_exactly", client=query.client_id
-        )
-        return [row.match for row in rows]
+    async def _list_exactly(self, query: Query, conditions: Conditions, parameters: Mapping[str, Any]) -> _Listed:
+        """The matches by comparing with all media that pass."""
+        among = "of_any_state" if conditions.inactive else "active" if conditions.any else "active_where"
+        asked = query.limit + MARGIN
+        given = await self._exactly(query, "near_exactly", among, asked, parameters)
+        while len(sure := given.sure) < query.limit and not given.all:
+            # Too many are equal, or rank lower than what their cosine gives.
+            asked *= WIDER
+            given = await self._exactly(query, "level_exactly", among, asked, parameters)
+        return _Listed(sure, more=len(sure) > query.limit or not given.all)
 
-    async def _search_by_index(
+    async def _exactly(self, query: Query, near: str, among: str, asked: int, parameters: Mapping[str, Any]) -> Given:
+        statement = self._statements.get(near, among, named=bool(query.bonuses))
+        rows = await self._reads.fetch(
+            statement, {**parameters, "candidates": asked}, ranked_row, "search_exactly", client=query.client_id
+        )
+        return Given.of(rows, asked, whole=near == "level_exactly")
+
+    async def _list_by_index(
         self, query: Query, conditions: Conditions, parameters: Mapping[str, Any], index: Index
-    ) -> list[Match] | None:
+    ) -> _Listed | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
         candidates = query.limit + MARGIN
         if conditions.any:
             if 2 * query.limit > MOST_EF_SEARCH:
                 return None
-            given = await self._through(index, query.limit, candidates, parameters)
-            return given.matches if given.certain else None
+            given = await self._through(query, index, candidates, parameters)
+            return _Listed(sure, more=True) if len(sure := given.sure) >= query.limit else None
         # How many candidates pass the filter is not known: near the query it may be all or none. The first ones show.
         asked = min(FILTER_FACTOR * candidates, MOST_FILTERED)
         while asked > query.limit:
-            given = await self._through(index, query.limit, asked, parameters)
-            if given.certain:
-                return given.matches
-            if not given.matches or asked >= MOST_FILTERED:
+            given = await self._through(query, index, asked, parameters)
+            if len(sure := given.sure) >= query.limit:
+                return _Listed(sure, more=True)
+            if not given.ranked or asked >= MOST_FILTERED:
                 return None
-            needed = round(1.3 * asked * candidates / len(given.matches))
+            needed = round(1.3 * asked * candidates / min(len(given.ranked), query.limit))
             if needed > MOST_FILTERED:
                 return None
             asked = max(needed, asked + 1)
         return None
 
-    async def _through(self, index: Index, limit: int, candidates: int, parameters: Mapping[str, Any]) -> _FromIndex:
-        """The matches among so many candidates from the index, at most `limit`."""
+    async def _through(self, query: Query, index: Index, candidates: int, parameters: Mapping[str, Any]) -> Given:
+        """What so many candidates from the index give."""
         settings = effort(min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH))
         asked = {**parameters, "candidates": candidates}
+        statement = self._statements.get("near_by_index", named=bool(query.bonuses))
 
-        async def search(connection: AsyncConnection[TupleRow]) -> list[_Ranked]:
+        async def search(connection: AsyncConnection[TupleRow]) -> list[Row]:
             # A pipeline is one transaction and one round trip: begin and commit would be two more round trips.
             async with pipeline_with(settings, connection):
-                cursor = connection.cursor(row_factory=_ranked_row)
-                await cursor.execute(self._statements["near_by_index"], asked)
+                cursor = connection.cursor(row_factory=ranked_row)
+                await cursor.execute(statement, asked)
             return await cursor.fetchall()
 
         rows = await self._reads.read(search, "search_by_index", client=parameters["client_id"])
-        matches = [row.match for row in rows]
-        if len(rows) < limit:
-            return _FromIndex(matches, certain=False)
         # What the index cut off is no nearer than its farthest candidate.
-        last = rows[-1]
-        return _FromIndex(matches, last.candidates < candidates or last.edge is None or last.match.cosine > last.edge)
+        return Given.of(rows, candidates)
 
     # --- indexes -----------------------------------------------------------------------------------------------------
 

@@ -326,7 +326,7 @@ async def test_a_filter_by_attributes_uses_its_index_under_the_role(
         async def plan(connection: psycopg.AsyncConnection[Any]) -> list[str]:
             async with connection.transaction():
                 cursor = connection.cursor(row_factory=scalar_row)
-                statement = b"EXPLAIN " + searcher._statements["near_exactly_where"]
+                statement = b"EXPLAIN " + searcher._statements.made["near_exactly active_where"]
                 await cursor.execute(statement, {**parameters, "candidates": 40})
                 return await cursor.fetchall()
 
