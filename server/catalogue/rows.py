@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
+from server.catalogue.cards import NOTHING, Shown
 from server.catalogue.filters import Filter
 
 
@@ -195,6 +196,8 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
+    shown: Shown = NOTHING
+    """What of their products the matches have, beyond the name."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,12 @@ class Match:
     cosine: float
     blank: bool
     """One colour throughout, in the space that was searched; False also for a media that has no vector there yet."""
+    sku: str | None = None
+    is_active: bool = True
+    url: str | None = None
+    """The attribute of this name where the query shows it, whatever it is; `cards.address_of` reads it."""
+    attributes: Mapping[str, Any] | None = None
+    """Those that the query shows; None where it shows none."""
 
 
 @dataclass(frozen=True)

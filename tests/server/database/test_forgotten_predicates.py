@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from server.catalogue.cards import Shown
 from server.catalogue.rows import SpaceRow
 from server.database.isolation import SERVING_ROLE
 from server.database.locks import LOCKS_OF_MEDIA
@@ -24,7 +25,7 @@ from server.database.queries import Queries
 from tests.support.catalogue import D, open_test_space
 from tests.support.databases import fresh_database, run_sql
 
-IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns")
+IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns", "card_columns")
 PARTS = {*IDS, *COLUMNS, "products_of_client", "products_under_policy"}
 LISTS = ("products_by_id", "products_by_change", "has_product", "media_of_product", "with_attributes", "within_bytes")
 WHERE = ("near_exactly_where", "near_exactly_of_any_state")
@@ -130,6 +131,7 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "is_active": False,
         "inactive": True,
         "attributes": '$.colour == "red"',
+        "ids": ["theirs-product"],
         "locks": LOCKS_OF_MEDIA,
         "kind": "image",
         "s3_key": "taken over",
@@ -147,6 +149,7 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "limit": 24,
         "candidates": 40,
         "without_blank": False,
+        **Shown.read(["url", "attributes"]).parameters,
         "product_ids": None,
         "where": None,
         "expected": 1,
