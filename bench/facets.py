@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import psycopg
@@ -48,18 +49,29 @@ def _ranges(name: str, step: int) -> list[Facet]:
 ONE_CATEGORY = Filter.of({"attributes": {"category": "category 3"}})
 HALF_OF_THE_PRICES = Filter.of({"attributes": {"price": {"lt": 250}}})
 
-LINES: Sequence[tuple[str, Asked, Filter]] = (
-    ("the total alone", Asked([]), Filter()),
-    ("one attribute", Asked(_facets("category")), Filter()),
-    ("five attributes", Asked(_facets(*FIVE)), Filter()),
-    ("ten attributes", Asked(_facets(*TEN)), Filter()),
-    ("five attributes, by product", Asked(_facets(*FIVE), products=True), Filter()),
-    ("ten ranges, with stats", Asked(_ranges("price", 50)), Filter()),
-    ("ten ranges of numbers as texts, with stats", Asked(_ranges("weight", 10)), Filter()),
-    ("five attributes, filter: one category", Asked(_facets(*FIVE)), ONE_CATEGORY),
-    ("five attributes, filter: half of the prices", Asked(_facets(*FIVE)), HALF_OF_THE_PRICES),
-    ("one attribute, over matches", Asked(_facets("category"), "matches"), Filter()),
-    ("five attributes, over matches", Asked(_facets(*FIVE), "matches"), Filter()),
+
+
+class Line(NamedTuple):
+    """What is counted, and among what."""
+
+    name: str
+    asked: Asked
+    among: Filter = Filter()
+    grouped: bool = False
+
+
+LINES = (
+    Line("the total alone", Asked([])),
+    Line("one attribute", Asked(_facets("category"))),
+    Line("five attributes", Asked(_facets(*FIVE))),
+    Line("ten attributes", Asked(_facets(*TEN))),
+    Line("five attributes, by product", Asked(_facets(*FIVE)), grouped=True),
+    Line("ten ranges, with stats", Asked(_ranges("price", 50))),
+    Line("ten ranges of numbers as texts, with stats", Asked(_ranges("weight", 10))),
+    Line("five attributes, filter: one category", Asked(_facets(*FIVE)), ONE_CATEGORY),
+    Line("five attributes, filter: half of the prices", Asked(_facets(*FIVE)), HALF_OF_THE_PRICES),
+    Line("one attribute, over matches", Asked(_facets("category"), "matches")),
+    Line("five attributes, over matches", Asked(_facets(*FIVE), "matches")),
 )
 
 
@@ -95,13 +107,13 @@ async def measure(url: str, space: SpaceRow, times: int) -> list[str]:
     async with open_pool(url, min_size=1, max_size=2, timeout=30, longest=600, role=SERVING_ROLE) as pool:
         catalogue = Catalogue(pool, space)
         await catalogue.declarations.declare(CLIENT, DECLARED)
-        for name, asked, among in LINES:
-            query = Query(CLIENT, vector, min_similarity=51.5, filter=among)
+        for one in LINES:
+            query = Query(CLIENT, vector, min_similarity=51.5, filter=one.among, grouped=one.grouped)
 
-            async def count(query: Query = query, asked: Asked = asked) -> int:
+            async def count(query: Query = query, asked: Asked = one.asked) -> int:
                 return (await catalogue.count(query, asked)).total
 
-            await line(name, count)
+            await line(one.name, count)
 
         async def search() -> int:
             return len((await catalogue.search(Query(CLIENT, vector))).matches)

@@ -100,6 +100,7 @@ class Calls:
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
         facets: Sequence[str | Mapping[str, Any]] | None = None,
         facets_over: Literal["filter", "matches"] | None = None,
+        fields: Sequence[str] | None = None,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
@@ -112,10 +113,11 @@ class Calls:
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
-        60}}}`; also `productIds` and `kind`. `facets`: attributes whose values are counted beside, such as
-        `["category", {"attribute": "price", "ranges": [{"lt": 20}, {"gte": 20}]}]`; `facets_over`: among all that
-        passes the filter (`filter`, the server's default), or of that among what reaches `min_similarity` and
-        `min_grade` (`matches`).
+        60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
+        `isActive`, `attributes` (all of them) or `attributes.NAME`. `facets`: attributes whose values are counted
+        beside, such as `["category", {"attribute": "price", "ranges": [{"lt": 20}, {"gte": 20}]}]`; `facets_over`:
+        among all that passes the filter (`filter`, the server's default), or of that among what reaches
+        `min_similarity` and `min_grade` (`matches`).
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -131,18 +133,26 @@ class Calls:
         lanes = {} if lane is None else {_LANE_HEADER: lane}
         if space is not None and embedding is None:
             raise ValueError("space goes with embedding.")
+        if isinstance(fields, str):
+            raise TypeError("fields is a list of names.")
+        named = None if fields is None else list(fields)
         parts, files = parts_of(query or ())
         if picture is not None or url is not None:
             files = [file_of(picture, url)]
         if files:
-            fields = parameters(
-                limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter, facets_over=facets_over
+            form = parameters(
+                limit=limit,
+                min_similarity=min_similarity,
+                min_grade=min_grade,
+                filter=filter,
+                fields=named,
+                facets_over=facets_over,
             )
             if facets is not None:
-                fields["facets"] = msgspec.json.encode(list(facets)).decode()
+                form["facets"] = msgspec.json.encode(list(facets)).decode()
             if parts:
-                fields["query"] = query_text(parts)
-            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
+                form["query"] = query_text(parts)
+            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))
         body = SearchBody(
             text=text,
             media_id=media_id,
@@ -155,6 +165,7 @@ class Calls:
             min_grade=min_grade,
             facets=None if facets is None else list(facets),
             facets_over=facets_over,
+            fields=named,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 

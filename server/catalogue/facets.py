@@ -99,8 +99,6 @@ class Asked:
 
     facets: Sequence[Facet]
     over: FacetsOver = "filter"
-    products: bool = False
-    """Count products in place of media."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -172,7 +170,7 @@ class FacetCounter:
         """Count what `Searcher.search` with this query could list, were its limit high enough.
 
         That is each media with a vector that passes both of the query's filters and, over matches, reaches its least
-        similarity and cosine; or each product that has such a media. Raises BadParameter, VectorRefused.
+        similarity and cosine; or, of a grouped query, each product that has such a media. Raises BadParameter, VectorRefused.
         """
         named = query.filter.names | query.within.names | {facet.attribute for facet in asked.facets}
         async with self._turns:
@@ -195,7 +193,7 @@ class FacetCounter:
             "kind": conditions.kind,
             "attributes": conditions.jsonpath,
             "inactive": conditions.inactive,
-            "grouped": asked.products,
+            "grouped": query.grouped,
             "least": _least(query) if matches else None,
             "without_blank": matches and query.without_blank,
         }

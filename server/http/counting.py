@@ -7,21 +7,23 @@ from collections.abc import Coroutine, Sequence
 from time import perf_counter
 from typing import Any
 
-import msgspec
-
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.facets import NO_LEAST, Asked, Counts, Facet, none_of
 from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, first_of_ours
+from server.http.bodies import decoded_field
 from server.http.wire import ComposedFields, Facets, SearchFields, SearchRequest
-from server.wording import plainly
 
 
 def counts_asked(asked: SearchFields | SearchRequest) -> Asked | None:
     """What a request would have counted; None where it names no facets. Raises BadParameter."""
     if not isinstance(asked, ComposedFields | SearchRequest):
         return None
-    facets = _of_form(asked.facets) if isinstance(asked, ComposedFields) else asked.facets
+    facets: Sequence[str | Facet] | None
+    if isinstance(asked, ComposedFields):
+        facets = None if asked.facets is None else decoded_field("facets", asked.facets, Facets)
+    else:
+        facets = asked.facets
     if facets is None:
         if asked.facets_over is not None:
             raise BadParameter("facetsOver says what facets are counted over: give facets beside it.")
@@ -30,18 +32,6 @@ def counts_asked(asked: SearchFields | SearchRequest) -> Asked | None:
         raise BadParameter(NO_LEAST)
     named = [Facet(attribute=one) if isinstance(one, str) else one for one in facets]
     return Asked(named, asked.facets_over or "filter")
-
-
-def _of_form(text: str | None) -> Sequence[str | Facet] | None:
-    if text is None:
-        return None
-    try:
-        found: Sequence[str | Facet] = msgspec.json.decode(text, type=Facets)
-    except msgspec.ValidationError as exc:
-        raise BadParameter(f"facets: {plainly(str(exc))}") from exc
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise BadParameter(f"facets is not JSON that can be read: {exc}.") from exc
-    return found
 
 
 async def counted_beside(

@@ -217,7 +217,7 @@ def cosine(item: Item) -> float:
 async def test_values_are_counted_as_in_python(catalogue: Catalogue, declared: bool, products: bool) -> None:
     types = DECLARED if declared else {}
     await catalogue.declarations.declare("acme", types)
-    counts = await catalogue.count(Query("acme", VECTOR), asking(products=products))
+    counts = await catalogue.count(Query("acme", VECTOR, grouped=products), asking())
     assert (
         counts.total == total_of(SHOWN, products) == (len({one.product for one in SHOWN}) if products else len(SHOWN))
     )
@@ -299,8 +299,8 @@ RANGES: dict[str, list[Range]] = {
 @pytest.mark.parametrize("products", [False, True], ids=["media", "products"])
 async def test_a_range_counts_what_the_same_condition_passes(catalogue: Catalogue, products: bool) -> None:
     await catalogue.declarations.declare("acme", DECLARED)
-    asked = asking(*(Facet(attribute=name, ranges=tuple(some)) for name, some in RANGES.items()), products=products)
-    counts = await catalogue.count(Query("acme", VECTOR), asked)
+    asked = asking(*(Facet(attribute=name, ranges=tuple(some)) for name, some in RANGES.items()))
+    counts = await catalogue.count(Query("acme", VECTOR, grouped=products), asked)
     for name, ranges in RANGES.items():
         for one, found in zip(ranges, counts.facets[name], strict=True):
             assert isinstance(found, RangeCount)
@@ -314,8 +314,8 @@ async def test_a_range_counts_what_the_same_condition_passes(catalogue: Catalogu
 @pytest.mark.parametrize("products", [False, True], ids=["media", "products"])
 async def test_stats_are_of_numbers_or_of_dates_where_they_are_declared(catalogue: Catalogue, products: bool) -> None:
     await catalogue.declarations.declare("acme", DECLARED)
-    asked = asking(*(Facet(attribute=name, stats=True, limit=1) for name in NAMES), products=products)
-    counts = await catalogue.count(Query("acme", VECTOR), asked)
+    asked = asking(*(Facet(attribute=name, stats=True, limit=1) for name in NAMES))
+    counts = await catalogue.count(Query("acme", VECTOR, grouped=products), asked)
     for name in NAMES:
         measured: list[Any] = []
         count = 0

@@ -291,11 +291,11 @@ def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Do
     by_form, by_json = (body_of(schema, "search", kind)["properties"] for kind in (FORM, JSON))
     for fields in (by_form, by_json):
         assert repr(fields["limit"]["maximum"]) == "1000"  # whole, as the limit is
-    counting = {"facets", "facetsOver"}
-    assert set(by_form) == {"file", "limit", "minSimilarity", "minGrade", "filter", "query", "clientId", *counting}
+    beside = {"fields", "facets", "facetsOver"}
+    assert set(by_form) == {"file", "limit", "minSimilarity", "minGrade", "filter", "query", "clientId", *beside}
     assert set(by_json) == {
         "text", "mediaId", "embedding", "space", "query", "limit", "minSimilarity", "minGrade", "filter", "clientId",
-        *counting,
+        *beside,
     }  # fmt: skip
     grades = resolved(schema, by_json["minGrade"])
     assert grades["enum"] == ["identical", "near-duplicate", "similar", "weak"]
