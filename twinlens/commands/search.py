@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text", help="words, in place of a picture")
     parser.add_argument("--media", metavar="ID", help="a picture of the catalogue, in place of a file")
+    parser.add_argument("--crop", metavar="L,T,R,B", help="only this part of the picture, such as 0.1,0.2,0.5,0.9")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many (24)")
     parser.add_argument("--min-similarity", type=float, metavar="PER_CENT", help="only what is at least so alike")
     parser.add_argument("--min-grade", metavar="GRADE", help="only identical, near-duplicate or similar ones")
@@ -40,6 +41,7 @@ def run(client: Client, given: argparse.Namespace, screen: Screen) -> int:
         url=url,
         text=given.text,
         media_id=given.media,
+        crop=_crop(given.crop),
         limit=given.limit,
         min_similarity=given.min_similarity,
         min_grade=given.min_grade,
@@ -58,6 +60,16 @@ def print_matches(screen: Screen, matches: Iterable[Match]) -> None:
     """A table of them."""
     rows = [(f"{one.similarity:.1f} %", one.grade, one.product_id, one.product_name, one.media_id) for one in matches]
     screen.table(("similarity", "grade", "product", "name", "media"), rows)
+
+
+def _crop(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise ValueError("--crop must be four numbers: left,top,right,bottom, such as 0.1,0.2,0.5,0.9.") from None
+    return [left, top, right, bottom]
 
 
 def _filter(text: str | None) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from server.http.narrowing import admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
-from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, seek
+from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, aim_of_picture, seek
 from server.http.timing import ms, note
-from server.http.wire import ComposedFields, Match, QueryPart, SearchAnswer, SearchFields, SearchRequest
+from server.http.wire import ComposedFields, Match, SearchAnswer, SearchFields, SearchRequest
 from server.lifespan import Services
 
 
@@ -76,8 +76,7 @@ async def _by_form(request: Request, services: Services, kind: type[SearchFields
     read = Filter.read(asked.filter) if asked.filter is not None else Filter()
     among = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    query = asked.query if isinstance(asked, ComposedFields) else None
-    aim = Aim([QueryPart(file=0)], [form.file]) if query is None else aim_of_form(query, form.pictures)
+    aim = aim_of_form(asked.query, asked.crop, form) if isinstance(asked, ComposedFields) else aim_of_picture(form)
     return await _search(request, call, services, asked, aim, among)
 
 
