@@ -92,6 +92,7 @@ class Calls:
         media_id: str | None = None,
         embedding: Sequence[float] | None = None,
         space: str | None = None,
+        crop: Sequence[float] | None = None,
         query: Sequence[Part] | None = None,
         limit: int | None = None,
         min_similarity: float | None = None,
@@ -104,9 +105,10 @@ class Calls:
 
         That thing is one of: `picture` (a path, bytes, an open file, a PIL image, or uint8[H, W, 3] in RGB); `url`, of
         a picture that this program fetches, so that it should be one that you trust; `text`; `media_id`, a picture of
-        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. Several are a `query`:
-        `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its matches are
-        in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
+        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. `crop`: what of a
+        picture, as left, top, right and bottom, fractions of the upright picture's width and height. Several are a
+        `query`: `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its
+        matches are in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
@@ -135,7 +137,12 @@ class Calls:
             files = [file_of(picture, url)]
         if files:
             form = parameters(
-                limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter, fields=named
+                limit=limit,
+                min_similarity=min_similarity,
+                min_grade=min_grade,
+                filter=filter,
+                fields=named,
+                crop=numbers_of(crop),
             )
             if parts:
                 form["query"] = query_text(parts)
@@ -145,6 +152,7 @@ class Calls:
             media_id=media_id,
             embedding=numbers_of(embedding),
             space=space,
+            crop=numbers_of(crop),
             query=None if query is None else parts,
             filter=filter,
             limit=limit,

@@ -96,6 +96,7 @@ class QueryPart(_Body, frozen=True, kw_only=True):
     space: str | None = None
     file: int | None = None
     """The place of a picture in the form."""
+    crop: list[float] | None = None
     weight: float = 1.0
 
 
@@ -106,6 +107,7 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    crop: list[float] | None = None
     query: list[QueryPart] | None = None
     filter: Mapping[str, Any] | None = None
     limit: int | None = None

@@ -150,9 +150,30 @@ class _Search(_Request, frozen=True):
     min_grade: MinGrade | None = None
 
 
+Fraction = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+# What the numbers must be to each other is checked by `region_of`, whose errors have sentences of our own.
+Crop = Annotated[
+    list[Fraction],
+    msgspec.Meta(
+        description="Search with this part of the picture: left, top, right and bottom, as fractions of the upright "
+        "picture's width and height.",
+        extra_json_schema={"minItems": 4, "maxItems": 4},
+    ),
+]
+
+CropText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Search with this part of the picture, as JSON: [left, top, right, bottom], as fractions of the "
+        "upright picture's width and height. With a query, its parts have it instead."
+    ),
+]
+"""`Crop` as a form has it."""
+
+
 class QueryPart(_Request, frozen=True):
-    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; and how much it
-    counts."""
+    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; what is cut from
+    its picture; and how much it counts."""
 
     text: Text | None = None
     media_id: str | None = None
@@ -165,6 +186,7 @@ class QueryPart(_Request, frozen=True):
         ]
         | None
     ) = None
+    crop: Crop | None = None
     weight: Annotated[
         float,
         msgspec.Meta(
@@ -188,12 +210,14 @@ QueryText = Annotated[
 
 
 class SearchRequest(_Search, frozen=True):
-    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
+    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them. `crop`
+    goes with `mediaId`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
+    crop: Crop | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
     fields: ShownFields | None = None
@@ -210,6 +234,7 @@ class ComposedFields(SearchFields, frozen=True):
 
     query: QueryText | None = None
     fields: FieldsText | None = None
+    crop: CropText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]

@@ -125,10 +125,11 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
     old = {"limit", "minSimilarity", "minGrade", "filter"}
     sent = {*old, "fields"}
     assert fields(schema, "SearchForm") == {"file", *old} | ELSEWHERE
-    assert fields(schema, "ComposedForm") == {"file", "query", *sent} | ELSEWHERE
+    assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
     request = Calls.search(
         None,
         b"picture",
+        crop=[0, 0, 0.5, 1],
         limit=1,
         min_similarity=2.0,
         min_grade="similar",
@@ -136,7 +137,7 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         fields=["sku", "attributes.price"],
     )
     assert request.body is not None
-    assert {*getattr(request.body, "fields", {})} == sent
+    assert {*getattr(request.body, "fields", {})} == {"crop", *sent}
 
 
 def test_every_operation_of_the_server_is_a_method_of_this_name(schema: Schema) -> None:

@@ -17,9 +17,9 @@ from server.http.narrowing import admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
-from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, seek
+from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, aim_of_picture, seek
 from server.http.timing import ms, note
-from server.http.wire import ComposedFields, Match, QueryPart, SearchAnswer, SearchFields, SearchRequest, ShownFields
+from server.http.wire import ComposedFields, Match, SearchAnswer, SearchFields, SearchRequest, ShownFields
 from server.lifespan import Services
 
 
@@ -77,9 +77,12 @@ async def _by_form(request: Request, services: Services, kind: type[SearchFields
     read = Filter.read(asked.filter) if asked.filter is not None else Filter()
     among = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    query, named = (asked.query, asked.fields) if isinstance(asked, ComposedFields) else (None, None)
-    shown = admit_fields(decoded_field("fields", named, ShownFields) if named else (), call.principal)
-    aim = Aim([QueryPart(file=0)], [form.file]) if query is None else aim_of_form(query, form.pictures)
+    if isinstance(asked, ComposedFields):
+        aim = aim_of_form(asked.query, asked.crop, form)
+        named = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
+    else:
+        aim, named = aim_of_picture(form), ()
+    shown = admit_fields(named, call.principal)
     return await _search(request, call, services, asked, aim, among, shown)
 
 
