@@ -99,6 +99,13 @@ class Calls:
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
         fields: Sequence[str] | None = None,
+        group_by: Literal["product"] | None = None,
+        group_size: int | None = None,
+        max_per_product: int | None = None,
+        distinct: float | None = None,
+        boosts: Sequence[Mapping[str, Any]] | None = None,
+        cursor: str | None = None,
+        explain: bool = False,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
@@ -114,6 +121,12 @@ class Calls:
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
         60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
         `isActive`, `attributes` (all of them) or `attributes.NAME`.
+
+        `group_by="product"`: one match a product, with up to `group_size` others of it as its `media`.
+        `max_per_product`: at most so many matches of one product. `distinct`: leave out what has at least this cosine
+        with a match before it, 0.5 to 1. `boosts`: what attributes add to rank by, such as `[{"attribute": "new",
+        "equals": True, "weight": 0.1}]`, or with `from` and `to` in place of `equals`. `cursor`: what `next` was in the
+        answer before, for the next page. `explain`: have each match say why it has its place.
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -143,6 +156,13 @@ class Calls:
                 filter=filter,
                 fields=named,
                 crop=numbers_of(crop),
+                group_by=group_by,
+                group_size=group_size,
+                max_per_product=max_per_product,
+                distinct=distinct,
+                boosts=boosts,
+                cursor=cursor,
+                explain=explain or None,
             )
             if parts:
                 form["query"] = query_text(parts)
@@ -159,6 +179,13 @@ class Calls:
             min_similarity=min_similarity,
             min_grade=min_grade,
             fields=named,
+            group_by=group_by,
+            group_size=group_size,
+            max_per_product=max_per_product,
+            distinct=distinct,
+            boosts=boosts,
+            cursor=cursor,
+            explain=explain,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 

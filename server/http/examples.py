@@ -217,7 +217,11 @@ _MATCH = wire.Match(
     grade="identical",
 )
 _FOUND = wire.SearchAnswer(
-    results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}
+    results=[wire.Result.with_others(_MATCH, None, None)],
+    next=None,
+    space=SPACE,
+    plan="exact",
+    timings={"decode": 2.1, "encode": 8.4, "search": 0.9},
 )
 _VECTOR = [0.6, 0.0, -0.8]
 
