@@ -15,9 +15,9 @@ from server.http.bodies import decoded_field
 from server.http.wire import ComposedFields, Facets, SearchFields, SearchRequest
 
 
-def counts_asked(asked: SearchFields | SearchRequest) -> Asked | None:
+def counts_asked(asked: SearchFields | ComposedFields | SearchRequest) -> Asked | None:
     """What a request would have counted; None where it names no facets. Raises BadParameter."""
-    if not isinstance(asked, ComposedFields | SearchRequest):
+    if isinstance(asked, SearchFields):
         return None
     facets: Sequence[str | Facet] | None
     if isinstance(asked, ComposedFields):
