@@ -213,7 +213,7 @@ class _Arranged(_Search, frozen=True):
         | None
     ) = None
     cursor: SearchCursor | None = None
-    explain: bool = False
+    explain: bool | None = None
     """Whether to say why each match has its place."""
 
 
