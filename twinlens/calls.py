@@ -92,11 +92,13 @@ class Calls:
         media_id: str | None = None,
         embedding: Sequence[float] | None = None,
         space: str | None = None,
+        crop: Sequence[float] | None = None,
         query: Sequence[Part] | None = None,
         limit: int | None = None,
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
+        fields: Sequence[str] | None = None,
         group_by: Literal["product"] | None = None,
         group_size: int | None = None,
         max_per_product: int | None = None,
@@ -110,13 +112,15 @@ class Calls:
 
         That thing is one of: `picture` (a path, bytes, an open file, a PIL image, or uint8[H, W, 3] in RGB); `url`, of
         a picture that this program fetches, so that it should be one that you trust; `text`; `media_id`, a picture of
-        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. Several are a `query`:
-        `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its matches are
-        in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
+        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. `crop`: what of a
+        picture, as left, top, right and bottom, fractions of the upright picture's width and height. Several are a
+        `query`: `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its
+        matches are in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
-        60}}}`; also `productIds` and `kind`.
+        60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
+        `isActive`, `attributes` (all of them) or `attributes.NAME`.
 
         `group_by="product"`: one match a product, with up to `group_size` others of it as its `media`.
         `max_per_product`: at most so many matches of one product. `distinct`: leave out what has at least this cosine
@@ -138,15 +142,20 @@ class Calls:
         lanes = {} if lane is None else {_LANE_HEADER: lane}
         if space is not None and embedding is None:
             raise ValueError("space goes with embedding.")
+        if isinstance(fields, str):
+            raise TypeError("fields is a list of names.")
+        named = None if fields is None else list(fields)
         parts, files = parts_of(query or ())
         if picture is not None or url is not None:
             files = [file_of(picture, url)]
         if files:
-            fields = parameters(
+            form = parameters(
                 limit=limit,
                 min_similarity=min_similarity,
                 min_grade=min_grade,
                 filter=filter,
+                fields=named,
+                crop=numbers_of(crop),
                 group_by=group_by,
                 group_size=group_size,
                 max_per_product=max_per_product,
@@ -156,18 +165,20 @@ class Calls:
                 explain=explain or None,
             )
             if parts:
-                fields["query"] = query_text(parts)
-            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
+                form["query"] = query_text(parts)
+            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))
         body = SearchBody(
             text=text,
             media_id=media_id,
             embedding=numbers_of(embedding),
             space=space,
+            crop=numbers_of(crop),
             query=None if query is None else parts,
             filter=filter,
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
+            fields=named,
             group_by=group_by,
             group_size=group_size,
             max_per_product=max_per_product,

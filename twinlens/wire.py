@@ -47,6 +47,13 @@ class Match(_Answer, frozen=True, kw_only=True):
     grade: str | None
     """`identical`, `near-duplicate`, `similar` or `weak`; None where the model has no grades, for words, and for
     several things at once."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Of the product, as the three behind it: there where the search named it in its `fields`."""
+    url: str | msgspec.UnsetType | None = msgspec.UNSET
+    """The attribute of this name where it is an http or https address, else None."""
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """Those that were named and the product has."""
 
 
 class MatchExplanation(_Answer, frozen=True, kw_only=True):
@@ -124,6 +131,7 @@ class QueryPart(_Body, frozen=True, kw_only=True):
     space: str | None = None
     file: int | None = None
     """The place of a picture in the form."""
+    crop: list[float] | None = None
     weight: float = 1.0
 
 
@@ -134,11 +142,13 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    crop: list[float] | None = None
     query: list[QueryPart] | None = None
     filter: Mapping[str, Any] | None = None
     limit: int | None = None
     min_similarity: float | None = None
     min_grade: str | None = None
+    fields: list[str] | None = None
     group_by: str | None = None
     group_size: int | None = None
     max_per_product: int | None = None

@@ -90,6 +90,10 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
         JSON: {
             "words": Example("Words", {"text": "red shoes", "clientId": CLIENT, "limit": 10}),
             "media": Example("A picture of the catalogue", {"mediaId": MEDIA, "clientId": CLIENT}),
+            "part": Example(
+                "What is on the left of a picture of the catalogue",
+                {"mediaId": MEDIA, "crop": [0.05, 0.2, 0.48, 0.95], "clientId": CLIENT},
+            ),
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),

@@ -13,6 +13,7 @@ from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.boosts import Boosts
+from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
@@ -49,6 +50,25 @@ FilterText = Annotated[
     ),
 ]
 """A `Filter` as a form has it."""
+
+
+# Which fields there are is checked by `Shown.read`, whose error has a sentence of our own.
+ShownFields = Annotated[
+    list[Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{FIELD_PATTERN}$"})]],
+    msgspec.Meta(
+        max_length=MOST_FIELDS,
+        description="What each match has of its product besides: `sku`, `url`, `isActive`, `attributes` (all of them), "
+        "or `attributes.NAME`.",
+    ),
+]
+
+FieldsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What each match has of its product besides, as JSON: ["sku", "url", "attributes.price"].'
+    ),
+]
+"""`ShownFields` as a form has them."""
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -131,9 +151,30 @@ class _Search(_Request, frozen=True):
     min_grade: MinGrade | None = None
 
 
+Fraction = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+# What the numbers must be to each other is checked by `region_of`, whose errors have sentences of our own.
+Crop = Annotated[
+    list[Fraction],
+    msgspec.Meta(
+        description="Search with this part of the picture: left, top, right and bottom, as fractions of the upright "
+        "picture's width and height.",
+        extra_json_schema={"minItems": 4, "maxItems": 4},
+    ),
+]
+
+CropText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Search with this part of the picture, as JSON: [left, top, right, bottom], as fractions of the "
+        "upright picture's width and height. With a query, its parts have it instead."
+    ),
+]
+"""`Crop` as a form has it."""
+
+
 class QueryPart(_Request, frozen=True):
-    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; and how much it
-    counts."""
+    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; what is cut from
+    its picture; and how much it counts."""
 
     text: Text | None = None
     media_id: str | None = None
@@ -146,6 +187,7 @@ class QueryPart(_Request, frozen=True):
         ]
         | None
     ) = None
+    crop: Crop | None = None
     weight: Annotated[
         float,
         msgspec.Meta(
@@ -218,14 +260,17 @@ class _Arranged(_Search, frozen=True):
 
 
 class SearchRequest(_Arranged, frozen=True):
-    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
+    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them. `crop`
+    goes with `mediaId`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
+    crop: Crop | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
+    fields: ShownFields | None = None
     boosts: Boosts | None = None
 
 
@@ -251,6 +296,8 @@ class ComposedFields(_Arranged, frozen=True):
     filter: FilterText | None = None
     boosts: BoostsText | None = None
     query: QueryText | None = None
+    fields: FieldsText | None = None
+    crop: CropText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -378,10 +425,38 @@ class Match(_Body, frozen=True):
     grade: Grade | None
     """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
     the two pictures is blank."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    url: (
+        Annotated[
+            str | None,
+            msgspec.Meta(description="The product's attribute `url` where it is an http or https address, else null."),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: (
+        Annotated[
+            dict[str, Any],
+            msgspec.Meta(
+                description="Those that were named and the product has; the shortest ones, where they are long."
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    """What a search named in its `fields`; absent otherwise."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:
-        """`at`: where its pictures are; `blank`: what was searched for is a blank picture."""
+    def of(
+        cls,
+        match: rows.Match,
+        grades: Grades | None,
+        at: Addresses,
+        *,
+        blank: bool = False,
+        shown: Shown = NOTHING,
+    ) -> Match:
+        """`at`: where its pictures are; `blank`: what was searched for is a blank picture; `shown`: what of the product
+        the search has named."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
@@ -396,6 +471,10 @@ class Match(_Body, frozen=True):
             cosine=cosine,
             similarity=similarity(match.cosine),
             grade=grades.of(cosine, blank=blank or match.blank) if grades is not None else None,
+            sku=match.sku if shown.sku else msgspec.UNSET,
+            url=address_of(match.url) if shown.url else msgspec.UNSET,
+            is_active=match.is_active if shown.is_active else msgspec.UNSET,
+            attributes=dict(match.attributes or {}) if shown.any_attributes else msgspec.UNSET,
         )
 
 

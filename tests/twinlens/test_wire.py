@@ -123,16 +123,18 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
 
 def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
     legacy = {"limit", "minSimilarity", "minGrade", "filter"}
-    sent = {*legacy, "groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain"}
+    sent = {*legacy, "groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain", "fields"}
     assert fields(schema, "SearchForm") == {"file", *legacy} | ELSEWHERE
-    assert fields(schema, "ComposedForm") == {"file", "query", *sent} | ELSEWHERE
+    assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
     request = Calls.search(
         None,
         b"picture",
+        crop=[0, 0, 0.5, 1],
         limit=1,
         min_similarity=2.0,
         min_grade="similar",
         filter={"kind": "image"},
+        fields=["sku", "attributes.price"],
         group_by="product",
         group_size=2,
         max_per_product=1,
@@ -142,7 +144,7 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         explain=True,
     )
     assert request.body is not None
-    assert {*getattr(request.body, "fields", {})} == sent
+    assert {*getattr(request.body, "fields", {})} == {"crop", *sent}
 
 
 def test_every_operation_of_the_server_is_a_method_of_this_name(schema: Schema) -> None:

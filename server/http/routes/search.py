@@ -10,19 +10,20 @@ from litestar.di import NamedDependency
 from msgspec import UNSET
 
 from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.catalogue.cards import Shown
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
 from server.catalogue.rows import Match as Row
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.arranging import arranged, explained, explanation, pages_of
-from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
-from server.http.narrowing import admit_filter, narrowed
+from server.http.bodies import JSON, MULTIPART, content_type, decoded_field, read_form, read_json
+from server.http.narrowing import admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
-from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, seek
+from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, aim_of_picture, seek
 from server.http.timing import ms, note
-from server.http.wire import ComposedFields, Match, QueryPart, Result, SearchAnswer, SearchFields, SearchRequest
+from server.http.wire import ComposedFields, Match, Result, SearchAnswer, SearchFields, SearchRequest, ShownFields
 from server.lifespan import Services
 
 
@@ -82,16 +83,21 @@ async def _by_form(
     read = Filter.read(asked.filter) if asked.filter is not None else Filter()
     among = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    query = asked.query if isinstance(asked, ComposedFields) else None
-    aim = Aim([QueryPart(file=0)], [form.file]) if query is None else aim_of_form(query, form.pictures)
-    return await _search(request, call, services, asked, aim, among)
+    if isinstance(asked, ComposedFields):
+        aim = aim_of_form(asked.query, asked.crop, form)
+        named = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
+    else:
+        aim, named = aim_of_picture(form), ()
+    shown = admit_fields(named, call.principal)
+    return await _search(request, call, services, asked, aim, among, shown)
 
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
     asked = await read_json(request, SearchRequest)
     among = admit_filter(asked.filter or Filter(), principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    return await _search(request, call, services, asked, aim_of_json(asked), among)
+    shown = admit_fields(asked.fields or (), call.principal)
+    return await _search(request, call, services, asked, aim_of_json(asked), among, shown)
 
 
 async def _search(
@@ -101,8 +107,9 @@ async def _search(
     asked: SearchFields | ComposedFields | SearchRequest,
     aim: Aim,
     among: Filter,
+    shown: Shown,
 ) -> Response[SearchAnswer]:
-    """The matches of what the search is for, among what passes the filter."""
+    """The matches of what the search is for, among what passes the filter, and what they show of their products."""
     grades = _grades(services, aim)
     query = Query(
         call.client_id,
@@ -112,6 +119,7 @@ async def _search(
         min_cosine=_least(asked.min_grade, grades, aim),
         filter=among,
         without_blank=_the_same(asked.min_grade),
+        shown=shown,
     )
     query = arranged(query, asked)
     sought = await seek(request, call, services, aim)
@@ -180,7 +188,7 @@ async def _answer(
     milliseconds = {stage: ms(value) for stage, value in timings.items()}
 
     def written(match: Row) -> Match:
-        return Match.of(match, grades, at.of(match.media_id), blank=sought.blank)
+        return Match.of(match, grades, at.of(match.media_id), blank=sought.blank, shown=query.shown)
 
     answer = SearchAnswer(
         results=[

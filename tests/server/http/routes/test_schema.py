@@ -292,9 +292,14 @@ def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Do
     for fields in (by_form, by_json):
         assert repr(fields["limit"]["maximum"]) == "1000"  # whole, as the limit is
     arranged = {"groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain"}
-    both = {"limit", "minSimilarity", "minGrade", "filter", "query", "clientId", *arranged}
+    both = {
+        "limit", "minSimilarity", "minGrade", "filter", "query", "crop", "fields", "clientId",
+        *arranged,
+    }  # fmt: skip
     assert set(by_form) == {"file", *both}
     assert set(by_json) == {"text", "mediaId", "embedding", "space", *both}
+    numbers = by_json["crop"]
+    assert (numbers["minItems"], numbers["maxItems"]) == (4, 4)
     grades = resolved(schema, by_json["minGrade"])
     assert grades["enum"] == ["identical", "near-duplicate", "similar", "weak"]
 
