@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 Lane = Literal["interactive", "bulk"]
 """Who goes first where there is a queue: those who wait at a screen, or, behind them, work that can wait."""
 
+Mode = Literal["auto", "visual"]
+"""How a text alone is searched for: with products first that it names, as people type them; or by pictures alone."""
+
 _LANE_HEADER = "Twinlens-Lane"
 
 _answered = decoded(SearchAnswer)
@@ -97,6 +100,7 @@ class Calls:
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
+        mode: Mode | None = None,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
@@ -109,7 +113,8 @@ class Calls:
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
-        60}}}`; also `productIds` and `kind`.
+        60}}}`; also `productIds` and `kind`. `mode`: `visual` for a text that asks the pictures alone, and puts no
+        products first that it names.
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -129,7 +134,9 @@ class Calls:
         if picture is not None or url is not None:
             files = [file_of(picture, url)]
         if files:
-            fields = parameters(limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter)
+            fields = parameters(
+                limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter, mode=mode
+            )
             if parts:
                 fields["query"] = query_text(parts)
             return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
@@ -143,6 +150,7 @@ class Calls:
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
+            mode=mode,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 
@@ -233,17 +241,24 @@ class Calls:
 
     @call
     def get_attributes(self) -> Request[DeclaredAttributes]:
-        """What the client's attributes are declared as; those that are not are compared as they are stored."""
+        """What the client's attributes are declared as, and which of them a search by words looks into.
+
+        Those that are not declared are compared as they are stored.
+        """
         return Request("GET", "/v1/attributes", _declared)
 
     @call
-    def put_attributes(self, attributes: Mapping[str, str]) -> Request[DeclaredAttributes]:
+    def put_attributes(
+        self, attributes: Mapping[str, str], *, searchable: Sequence[str] | None = None
+    ) -> Request[DeclaredAttributes]:
         """Declare what the client's attributes are, in place of all that was declared: `number`, `text`, `boolean`,
-        `date` or `list` by their names.
+        `date` or `list` by their names. `searchable`: those whose words a search by words finds products by; None for
+        what shops mostly call brand, category, colour and material.
 
         It changes no product. Filters then compare texts that are numbers, dates, or true and false as what they are.
         """
-        return Request("PUT", "/v1/attributes", _declared, body=Document(AttributesBody(attributes=attributes)))
+        body = Document(AttributesBody(attributes=attributes, searchable=searchable))
+        return Request("PUT", "/v1/attributes", _declared, body=body)
 
     @listing
     def list_products(

@@ -7,7 +7,7 @@ further words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -104,6 +104,7 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     limit: int | None = None
     min_similarity: float | None = None
     min_grade: str | None = None
+    mode: str | None = None
 
 
 class TextsBody(_Body, frozen=True, kw_only=True):
@@ -165,15 +166,18 @@ class ProductWithMedia(Product, frozen=True, kw_only=True):
 
 
 class AttributesBody(_Body, frozen=True, kw_only=True):
-    """What attributes are declared as, by their names."""
+    """What attributes are declared as, by their names; and whose words products are found by."""
 
     attributes: Mapping[str, str]
+    searchable: Sequence[str] | None = None
 
 
 class DeclaredAttributes(_Answer, frozen=True, kw_only=True):
     """What attributes are declared as, by their names: `number`, `text`, `boolean`, `date` or `list`."""
 
     attributes: dict[str, str]
+    searchable: list[str]
+    """The attributes whose words a search by words finds products by, beside those of name and SKU."""
 
 
 class UrlBody(_Body, frozen=True, kw_only=True):

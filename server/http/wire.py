@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,7 @@ from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
+from server.catalogue.declared import MOST_SEARCHABLE, Declared
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
@@ -167,6 +168,15 @@ QueryText = Annotated[
 """`QueryParts` as a form has them."""
 
 
+Mode = Annotated[
+    Literal["auto", "visual"],
+    msgspec.Meta(
+        description="How words alone are searched for: `auto` puts products first that the words name, as people type "
+        "them; `visual` asks the pictures alone. Of no effect for what is not words alone."
+    ),
+]
+
+
 class SearchRequest(_Search, frozen=True):
     """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
 
@@ -176,6 +186,7 @@ class SearchRequest(_Search, frozen=True):
     space: SpaceId | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
+    mode: Mode = "auto"
 
 
 class SearchFields(_Search, frozen=True):
@@ -188,6 +199,7 @@ class ComposedFields(SearchFields, frozen=True):
     """The fields beside the parts `file` of a search, whose `query` may say what each of them counts."""
 
     query: QueryText | None = None
+    mode: Mode = "auto"
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -393,13 +405,29 @@ class AttributesRequest(_Request, frozen=True):
     """What attributes are declared as, by their names: what their texts are compared as. No others are declared."""
 
     attributes: Annotated[dict[AttributeName, AttributeType], msgspec.Meta(max_length=1000)]
+    searchable: (
+        Annotated[
+            list[AttributeName],
+            msgspec.Meta(
+                max_length=MOST_SEARCHABLE,
+                description="Whose words a search by words finds products by, beside those of name and SKU. Left out "
+                "or null: what shops mostly call brand, category, colour and material, as the answer lists them.",
+            ),
+        ]
+        | None
+    ) = None
     client_id: ClientId | None = None
 
 
 class DeclaredAttributes(_Body, frozen=True):
-    """What attributes are declared as, by their names."""
+    """What attributes are declared as, by their names; and whose words products are found by."""
 
     attributes: dict[str, AttributeType]
+    searchable: list[str]
+
+    @classmethod
+    def of(cls, declared: Declared) -> DeclaredAttributes:
+        return cls(attributes=declared.types, searchable=declared.searchable)
 
 
 class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):

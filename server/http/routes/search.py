@@ -12,6 +12,7 @@ from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
+from server.http.naming import named, words_of
 from server.http.narrowing import admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
@@ -60,7 +61,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 
     Several are the parts of a `query`, each with its weight: the search is for the weighted sum of their vectors, and a
     weight below 0 means less like that. What a match of it has in `similarity` ranks it, and is no likeness; it has no
-    `grade`.
+    `grade`. Words alone also find products by their names, SKUs and searchable attributes, as people type them, and put
+    those first.
     """
     if content_type(request) == MULTIPART:
         return await _by_form(request, services, ComposedFields)
@@ -111,7 +113,8 @@ async def _search(
         media_id=sought.media_id,
         without_blank=_the_same(asked.min_grade),
     )
-    return await _answer(request, call, services, query, grades, sought)
+    words = words_of(aim, asked.mode) if isinstance(asked, SearchRequest) else None
+    return await _answer(request, call, services, query, grades, sought, words)
 
 
 def _grades(services: Services, aim: Aim) -> Grades | None:
@@ -143,10 +146,17 @@ def _the_same(min_grade: str | None) -> bool:
 
 
 async def _answer(
-    request: Request, call: Call, services: Services, query: Query, grades: Grades | None, sought: Sought
+    request: Request,
+    call: Call,
+    services: Services,
+    query: Query,
+    grades: Grades | None,
+    sought: Sought,
+    words: str | None,
 ) -> Response[SearchAnswer]:
-    """The matches with their grades."""
-    query = narrowed(query, principal_of(request.scope))
+    """The matches with their grades. `words`: those that may name products."""
+    by_name = await named(request, services, narrowed(query, principal_of(request.scope)), words)
+    query = by_name.query
     started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
     found = Found([], "exact") if sought.blank and query.without_blank else await services.catalogue.search(query)
@@ -158,6 +168,6 @@ async def _answer(
         results=[Match.of(match, grades, at.of(match.media_id), blank=sought.blank) for match in found.matches],
         space=services.encoder.space.id,
         plan=found.plan,
-        timings={stage: ms(value) for stage, value in {**sought.timings, "search": seconds}.items()},
+        timings={stage: ms(value) for stage, value in {**sought.timings, **by_name.timings, "search": seconds}.items()},
     )
     return Response(answer)
