@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MILLIONTHS = 1_000_000
+"""Cosines are compared to the sixth decimal."""
+
 
 def clamp(cosine: float) -> float:
     """Rounding can move the cosine of a vector with itself slightly past 1; this moves it back into [-1, 1]."""
@@ -26,15 +29,12 @@ def least_cosine(percentage: float | None, cosine: float | None = None) -> float
     bounds = [] if cosine is None else [cosine]
     if percentage is not None:
         # The percentage is rounded, and rises with the cosine: the first that shows it is found by halving.
-        low, high = -_MILLIONTHS, _MILLIONTHS + 1
+        low, high = -MILLIONTHS, MILLIONTHS + 1
         while low < high:
             middle = (low + high) // 2
-            if similarity(middle / _MILLIONTHS) >= percentage:
+            if similarity(middle / MILLIONTHS) >= percentage:
                 high = middle
             else:
                 low = middle + 1
-        bounds.append(low / _MILLIONTHS)
+        bounds.append(low / MILLIONTHS)
     return max(bounds, default=None)
-
-
-_MILLIONTHS = 1_000_000

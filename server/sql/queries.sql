@@ -316,12 +316,13 @@ WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image'
     AND NOT (%(without_blank)s AND v.blank)
 
 -- near_exactly --
--- The nearest of one of the three above, by comparing with each one, from a rank on. Which of equals come is left open:
--- the caller sees that the last ones are equal. Because of the + 0, no vector index is used.
+-- The nearest of one of the three above, or those with the highest rank, by comparing with each one, from a rank on. Which
+-- of equals come is left open: the caller sees that the last ones are equal.
 SELECT v."mediaId", v.embedding, v.blank
 {among}
-    AND (%(upto)s::float8 IS NULL OR {micro} <= %(upto)s::float8)
-ORDER BY (v.embedding <=> %(embedding)s) + 0
+    AND (%(upto)s::float8 IS NULL OR {rank} <= %(upto)s::float8)
+    AND (%(least)s::float8 IS NULL OR {micro} >= round(%(least)s::float8 * 1e6::float8))
+ORDER BY {order}
 LIMIT %(candidates)s
 
 -- level_exactly --
@@ -331,11 +332,13 @@ LIMIT %(candidates)s
 SELECT v."mediaId", v.embedding, v.blank
 {among}
     AND (%(upto)s::float8 IS NULL OR {rank} <= %(upto)s::float8)
+    AND (%(least)s::float8 IS NULL OR {micro} >= round(%(least)s::float8 * 1e6::float8))
     AND {rank} >= coalesce((
         SELECT min(rank) FROM (
             SELECT {rank} AS rank
             {among}
                 AND (%(upto)s::float8 IS NULL OR {rank} < %(upto)s::float8)
+                AND (%(least)s::float8 IS NULL OR {micro} >= round(%(least)s::float8 * 1e6::float8))
             ORDER BY 1 DESC
             LIMIT %(candidates)s
         ) AS best
@@ -377,6 +380,35 @@ coalesce((
     WHERE one.id = {product_api_id}
 ), 0)
 
+-- boost --
+-- What the attributes of a product p add to the cosines of its media, in millionths. Numbers are reckoned with as
+-- numerics, since one that is stored may be too large for a double, or too small.
+(
+    SELECT coalesce(round(sum(one.weight * one.share) * 1e6::float8), 0)
+    FROM (
+        SELECT way.weight, max(CASE way.kind
+            WHEN 'equals' THEN (p.attributes @@ way.path)::integer
+            ELSE (
+                SELECT max(round(greatest(0, least(1, (
+                    CASE way.kind
+                        WHEN 'date' THEN extract(epoch FROM (found.value #>> '{{}}')::timestamptz)
+                        ELSE (found.value #>> '{{}}')::numeric
+                    END - way.low) / (way.high - way.low))), 9))::float8
+                FROM jsonb_path_query(p.attributes, way.path, '{{}}', true) AS found (value)
+            )
+        END) AS share
+        FROM unnest(%(boost_numbers)s::integer[], %(boost_weights)s::float8[], %(boost_kinds)s::text[],
+            %(boost_paths)s::jsonpath[], %(boost_lows)s::numeric[], %(boost_highs)s::numeric[])
+            AS way (number, weight, kind, path, low, high)
+        GROUP BY way.number, way.weight
+    ) AS one
+)
+
+-- boosted_edge --
+-- The rank of a candidate v of an exact search with boosts.
+{micro} + (SELECT {boost} FROM media m JOIN products p ON p.id = m."productId" WHERE m.id = v."mediaId"
+    AND m."clientId" = %(client_id)s)
+
 -- matches --
 -- The candidates of one of the statements above as matches, with all that their order hangs on. Each row is of a media
 -- that passes.
@@ -403,7 +435,7 @@ WITH near AS MATERIALIZED (
             AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
             AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
     ) AS same
-    WHERE {after}
+    WHERE {same_after}
     -- No index has this order. A search through an index is planned with sorting switched off: for the order of m.id
     -- alone, PostgreSQL would read the index on the ids of all media from end to end.
     ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
@@ -451,6 +483,41 @@ LEFT JOIN (
     LIMIT %(rows)s
 ) AS best ON true
 ORDER BY best.rank DESC, best.own_media DESC, best.own_file DESC, best.media_id
+
+-- in_products --
+-- The best matches of some products, so many of each, in their one order; and whether each comes behind the last match
+-- of the page before.
+{matches}
+SELECT best.*, best.rank / 1e6::float8 AS ranking, {after} AS behind
+FROM (
+    SELECT ranked.*, row_number() OVER (
+        PARTITION BY product_id ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+    ) AS place
+    FROM ranked
+    WHERE product_id = ANY(%(products)s::text[]) AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+) AS best
+WHERE place <= %(most)s
+ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+
+-- vectors_of --
+-- The vectors of some media, of those that have one.
+SELECT {media_api_id} AS media_id, v.embedding
+FROM media m
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = ANY(%(media_ids)s::text[])
+
+-- cosines_of --
+-- The cosines of some media with some vectors, in the order of these; of those media that have a vector.
+SELECT {media_api_id} AS media_id, (
+        SELECT array_agg(
+            round(greatest(-1, least(1, 1 - (v.embedding <=> part.vector))) * 1e6::float8) / 1e6::float8
+            ORDER BY part.number
+        )
+        FROM unnest(%(vectors)s::text[]::halfvec[]) WITH ORDINALITY AS part (vector, number)
+    ) AS cosines
+FROM media m
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = ANY(%(media_ids)s::text[])
 
 -- keep_comparison --
 -- Keep a search that an index answered and that was answered again exactly.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from psycopg import AsyncConnection, conninfo
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.filters import Filter
+from server.catalogue.filters import Conditions, Filter
 from server.catalogue.indexes import EFFORTS, Maintained, effort
 from server.catalogue.rows import Match, NewMedia, Query, SpaceRow
 from server.catalogue.similarity import similarity
@@ -662,7 +662,7 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     name = catalogue.searcher._indexes.name_of("large")
     asked = Query("large", vectors[0], limit=10)
-    parameters = catalogue.searcher._parameters(asked, await catalogue.searcher._conditions(asked))
+    parameters = catalogue.searcher._parameters(asked, Conditions.of(asked.filter))
     parameters |= {"candidates": 26}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:

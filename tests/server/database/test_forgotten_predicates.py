@@ -27,17 +27,10 @@ from tests.support.databases import fresh_database, run_sql
 
 IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns")
 SEARCH = {
-    "micro",
-    "active",
-    "active_where",
-    "of_any_state",
-    "near_exactly",
-    "level_exactly",
-    "of_products",
-    "named",
-    "bonus",
+    *("micro", "active", "active_where", "of_any_state", "near_exactly", "level_exactly", "of_products", "named"),
+    *("bonus", "boost", "boosted_edge", "matches", "after", "in_products"),
 }
-PARTS = {*IDS, *COLUMNS, *SEARCH, "matches", "after", "products_of_client", "products_under_policy"}
+PARTS = {*IDS, *COLUMNS, *SEARCH, "products_of_client", "products_under_policy"}
 PRODUCTS = ("products_of_client", "products_under_policy")
 LISTS = ("products_by_id", "products_by_change", "has_product", "media_of_product", "with_attributes", "within_bytes")
 DIGEST = hashlib.sha256(b"the same file").digest()
@@ -91,8 +84,9 @@ def statements() -> Iterator[tuple[str, str]]:
         yield name, ""
     for near in ("near_exactly", "level_exactly"):
         yield from (("search", f"{near} {among} {one}") for among in AMONG for one in ("", "named"))
-    yield "search", "near_by_index  "
-    yield "search", "near_by_index  named"
+        yield from (("search", f"{near} {among} boosted") for among in AMONG[1:])
+    for near in ("near_by_index", "of_products"):
+        yield from (("search", f"{near}  {one}") for one in ("", "named", "boosted"))
     yield from ((name, "") for name in LISTS)
     for name in ("products_by_id", "products_by_change"):
         for products in PRODUCTS:
@@ -104,10 +98,10 @@ def text_of(name: str, part: str, space: SpaceRow) -> str:
     if name in LISTS:
         return list_of(name, part, queries)
     if name == "search":
-        near, among, bonuses = part.split(" ")
+        near, among, besides = part.split(" ")
         # A search in all states is an operator's; the role is served by the view, and the owner by the table.
         statements = Statements(queries, queries.composed("products_under_policy"))
-        return statements.get(near, among, named=bool(bonuses)).decode()
+        return statements.get(near, among, named=besides == "named", boosted=besides == "boosted").decode()
     return queries.composed(name).as_string(None)
 
 
@@ -179,6 +173,16 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "after_own_file": None,
         "named": ["theirs-product"],
         "bonuses": [1.0],
+        "boost_numbers": [0],
+        "boost_weights": [0.5],
+        "boost_kinds": ["equals"],
+        "boost_paths": ['$.colour == "red"'],
+        "boost_lows": [None],
+        "boost_highs": [None],
+        "products": ["ours-product", "theirs-product"],
+        "most": 2,
+        "media_ids": ["ours-media-1", "theirs-media-1"],
+        "vectors": [str(VECTOR.to_list())],
     }
 
 
