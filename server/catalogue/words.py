@@ -80,6 +80,10 @@ class NamedProduct:
     one is begun, 0.4 or, with several wrong letters, 0.3 where they are misspelt; and 0.1 more where the text is at
     least half as long as its name."""
 
+    @property
+    def bonus(self) -> float:
+        return round(self.likeness * BONUS, 6)
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:
@@ -92,7 +96,7 @@ class Naming:
     @property
     def bonuses(self) -> dict[str, float]:
         """By the product's id, what its pictures have to be ranked by beside their cosine."""
-        return {one.product_id: one.likeness * BONUS for one in self.products}
+        return {one.product_id: one.bonus for one in self.products}
 
 
 class _Read(NamedTuple):

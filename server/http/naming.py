@@ -8,16 +8,16 @@ from time import perf_counter
 from server.batching.embedder import Timings
 from server.catalogue.rows import Query
 from server.catalogue.words import Naming
-from server.http.request import Request
 from server.http.sought import Aim
-from server.http.timing import note
-from server.http.wire import Mode
+from server.http.wire import ComposedFields, SearchFields, SearchRequest
 from server.lifespan import Services
 
 
-def words_of(aim: Aim, mode: Mode) -> str | None:
+def words_of(aim: Aim, asked: SearchFields | ComposedFields | SearchRequest) -> str | None:
     """The words that may name products; None where something else is searched for, or the pictures alone are asked."""
-    return aim.alone.text if aim.alone is not None and mode == "auto" else None
+    if isinstance(asked, SearchFields) or asked.mode != "auto" or aim.alone is None:
+        return None
+    return aim.alone.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,16 @@ class Named:
     """A query within what its caller may find, with a bonus for each product that words name."""
 
     query: Query
-    naming: Naming = field(default_factory=Naming)
+    naming: Naming | None = None
+    """None where no words were looked up."""
     timings: Timings = field(default_factory=dict)
     """In seconds; empty where no words were looked up."""
 
 
-async def named(request: Request, services: Services, query: Query, words: str | None) -> Named:
+async def named(services: Services, query: Query, words: str | None) -> Named:
     """The query as it is where there are no words."""
     if words is None:
         return Named(query)
     started = perf_counter()
     naming = await services.catalogue.words.find(query, words, is_word=services.embedder.is_word)
-    timings = {"words": perf_counter() - started}
-    note(request.scope, timings)
-    return Named(replace(query, bonuses=naming.bonuses), naming, timings)
+    return Named(replace(query, bonuses=naming.bonuses), naming, {"words": perf_counter() - started})

@@ -12,12 +12,15 @@ from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
+from server.catalogue.boosts import Boosts
+from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.declared import MOST_SEARCHABLE, Declared
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
 from server.catalogue.similarity import clamp, score, similarity
+from server.catalogue.words import By
 from server.errors import TwinlensError
 from server.hosts import LONGEST_URL
 from server.preprocessing.text import MOST_CHARACTERS
@@ -49,6 +52,25 @@ FilterText = Annotated[
     ),
 ]
 """A `Filter` as a form has it."""
+
+
+# Which fields there are is checked by `Shown.read`, whose error has a sentence of our own.
+ShownFields = Annotated[
+    list[Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{FIELD_PATTERN}$"})]],
+    msgspec.Meta(
+        max_length=MOST_FIELDS,
+        description="What each match has of its product besides: `sku`, `url`, `isActive`, `attributes` (all of them), "
+        "or `attributes.NAME`.",
+    ),
+]
+
+FieldsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What each match has of its product besides, as JSON: ["sku", "url", "attributes.price"].'
+    ),
+]
+"""`ShownFields` as a form has them."""
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -131,9 +153,30 @@ class _Search(_Request, frozen=True):
     min_grade: MinGrade | None = None
 
 
+Fraction = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+# What the numbers must be to each other is checked by `region_of`, whose errors have sentences of our own.
+Crop = Annotated[
+    list[Fraction],
+    msgspec.Meta(
+        description="Search with this part of the picture: left, top, right and bottom, as fractions of the upright "
+        "picture's width and height.",
+        extra_json_schema={"minItems": 4, "maxItems": 4},
+    ),
+]
+
+CropText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Search with this part of the picture, as JSON: [left, top, right, bottom], as fractions of the "
+        "upright picture's width and height. With a query, its parts have it instead."
+    ),
+]
+"""`Crop` as a form has it."""
+
+
 class QueryPart(_Request, frozen=True):
-    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; and how much it
-    counts."""
+    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; what is cut from
+    its picture; and how much it counts."""
 
     text: Text | None = None
     media_id: str | None = None
@@ -146,6 +189,7 @@ class QueryPart(_Request, frozen=True):
         ]
         | None
     ) = None
+    crop: Crop | None = None
     weight: Annotated[
         float,
         msgspec.Meta(
@@ -176,17 +220,69 @@ Mode = Annotated[
     ),
 ]
 
+SearchCursor = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=2000,
+        description="Where to go on: what `next` was in the page before, with the same parameters; `limit` may differ.",
+    ),
+]
 
-class SearchRequest(_Search, frozen=True):
-    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
+
+class _Arranged(_Search, frozen=True):
+    """How the matches are arranged."""
+
+    group_by: Literal["product"] | None = None
+    """One match a product: its best."""
+    group_size: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=0,
+                le=20,
+                description=f"With groupBy: how many others of each product come with it, {rows.DEFAULT_GROUP} unless "
+                "given.",
+            ),
+        ]
+        | None
+    ) = None
+    max_per_product: (
+        Annotated[
+            int, msgspec.Meta(ge=1, le=100, description="At most so many matches of one product; not with groupBy.")
+        ]
+        | None
+    ) = None
+    distinct: (
+        Annotated[
+            float,
+            msgspec.Meta(
+                ge=0.5,
+                le=1,
+                description="A match whose cosine with one listed before it is at least this is left out; not with "
+                "cursor.",
+            ),
+        ]
+        | None
+    ) = None
+    cursor: SearchCursor | None = None
+    mode: Mode = "auto"
+    explain: bool = False
+    """Whether to say why each match has its place."""
+
+
+class SearchRequest(_Arranged, frozen=True):
+    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them. `crop`
+    goes with `mediaId`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
+    crop: Crop | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
-    mode: Mode = "auto"
+    fields: ShownFields | None = None
+    boosts: Boosts | None = None
 
 
 class SearchFields(_Search, frozen=True):
@@ -195,11 +291,24 @@ class SearchFields(_Search, frozen=True):
     filter: FilterText | None = None
 
 
-class ComposedFields(SearchFields, frozen=True):
+BoostsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What attributes add to the cosine to rank by, as JSON: [{"attribute": "new", "equals": true, '
+        '"weight": 0.1}, {"attribute": "price", "from": 100, "to": 10, "weight": 0.05}].'
+    ),
+]
+"""`Boosts` as a form has them."""
+
+
+class ComposedFields(_Arranged, frozen=True):
     """The fields beside the parts `file` of a search, whose `query` may say what each of them counts."""
 
+    filter: FilterText | None = None
+    boosts: BoostsText | None = None
     query: QueryText | None = None
-    mode: Mode = "auto"
+    fields: FieldsText | None = None
+    crop: CropText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -327,10 +436,38 @@ class Match(_Body, frozen=True):
     grade: Grade | None
     """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
     the two pictures is blank."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    url: (
+        Annotated[
+            str | None,
+            msgspec.Meta(description="The product's attribute `url` where it is an http or https address, else null."),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: (
+        Annotated[
+            dict[str, Any],
+            msgspec.Meta(
+                description="Those that were named and the product has; the shortest ones, where they are long."
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    """What a search named in its `fields`; absent otherwise."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:
-        """`at`: where its pictures are; `blank`: what was searched for is a blank picture."""
+    def of(
+        cls,
+        match: rows.Match,
+        grades: Grades | None,
+        at: Addresses,
+        *,
+        blank: bool = False,
+        shown: Shown = NOTHING,
+    ) -> Match:
+        """`at`: where its pictures are; `blank`: what was searched for is a blank picture; `shown`: what of the product
+        the search has named."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
@@ -345,16 +482,88 @@ class Match(_Body, frozen=True):
             cosine=cosine,
             similarity=similarity(match.cosine),
             grade=grades.of(cosine, blank=blank or match.blank) if grades is not None else None,
+            sku=match.sku if shown.sku else msgspec.UNSET,
+            url=address_of(match.url) if shown.url else msgspec.UNSET,
+            is_active=match.is_active if shown.is_active else msgspec.UNSET,
+            attributes=dict(match.attributes or {}) if shown.any_attributes else msgspec.UNSET,
         )
 
 
+class MatchWords(_Body, frozen=True):
+    """How a product answers to words that were searched for."""
+
+    by: By
+    """It is its SKU, or its name; it has all of the words; the last one is only begun; some are misspelt."""
+    likeness: float
+    """From 0 to 1."""
+    bonus: float
+    """What it adds to rank by."""
+
+
+class MatchExplanation(_Body, frozen=True):
+    """Why a match has its place."""
+
+    ranking: float
+    """What it is ranked by: `cosine` plus `boosts`, and the bonus of `words`."""
+    boosts: float
+    """What its product has besides the picture."""
+    cosines: list[float | None]
+    """With each part of the query, in their order; null for a part of weight 0, and where the media has no vector
+    yet."""
+    words: MatchWords | None
+    """Null where no words name the product."""
+
+
+class Result(Match, frozen=True):
+    """A match of a search."""
+
+    media: list[Match] | msgspec.UnsetType = msgspec.UNSET
+    """With groupBy: what else of the product was found, best first."""
+    explain: MatchExplanation | msgspec.UnsetType = msgspec.UNSET
+    """Where it was asked for."""
+
+    @classmethod
+    def with_others(cls, match: Match, others: list[Match] | None, explain: MatchExplanation | None) -> Result:
+        fields = {name: getattr(match, name) for name in Match.__struct_fields__}
+        return cls(
+            **fields,
+            media=msgspec.UNSET if others is None else others,
+            explain=msgspec.UNSET if explain is None else explain,
+        )
+
+
+class ExplainedWords(_Body, frozen=True):
+    """What the words of a search have named."""
+
+    products: int
+    corrected: dict[str, list[str]]
+    """Words that were taken for others, and for which; for none where a word was left out."""
+
+
+class Explanation(_Body, frozen=True):
+    """How a list came about."""
+
+    plan: rows.Plan
+    limit: int
+    """How many matches were asked for, once what the caller's key allows is taken into account."""
+    candidates: int
+    """How many media were ranked: what the index gave, or what an exact search kept of all that it compared."""
+    timings: dict[str, float]
+    """Milliseconds by stage."""
+    words: ExplainedWords | None
+    """Null where something else than words alone was searched for, or `mode` was `visual`."""
+
+
 class SearchAnswer(_Body, frozen=True):
-    results: list[Match]
+    results: list[Result]
+    next: Next
     space: str
     plan: rows.Plan
     """`exact` when each media of the client was compared, `index` when the client's own HNSW index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    explain: Explanation | msgspec.UnsetType = msgspec.UNSET
+    """Where it was asked for."""
 
 
 class Duplicates(_Body, frozen=True):
