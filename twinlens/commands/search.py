@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "picture", nargs="?", metavar="PICTURE", help="a file, an http or https address, or - for stdin"
     )
     parser.add_argument("--text", help="words, in place of a picture")
+    parser.add_argument("--visual", action="store_true", help="with --text: ask the pictures alone, not names and SKUs")
     parser.add_argument("--media", metavar="ID", help="a picture of the catalogue, in place of a file")
     parser.add_argument(
         "--query",
@@ -57,6 +58,7 @@ def run(client: Client, given: argparse.Namespace, screen: Screen) -> int:
         min_similarity=given.min_similarity,
         min_grade=given.min_grade,
         filter=_filter(given.filter),
+        mode="visual" if given.visual else None,
         fields=fields,
     )
     if screen.as_json:
