@@ -7,7 +7,7 @@ from time import perf_counter
 from litestar import Response, post
 from litestar.di import NamedDependency
 
-from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.artifact.grades import SAME_PICTURE, Grades, TextGrades, grade_named
 from server.catalogue.cards import Shown
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
@@ -119,14 +119,14 @@ async def _search(
     return await _answer(request, call, services, query, grades, sought)
 
 
-def _grades(services: Services, aim: Aim) -> Grades | None:
+def _grades(services: Services, aim: Aim) -> Grades | TextGrades | None:
     """What cosines mean; None where nobody has measured it, as for queries of several parts."""
     if aim.several:
         return None
     return services.text_grades if aim.words else services.grades
 
 
-def _least(min_grade: str | None, grades: Grades | None, aim: Aim) -> float | None:
+def _least(min_grade: str | None, grades: Grades | TextGrades | None, aim: Aim) -> float | None:
     """The least cosine of this grade. Raises BadParameter where there is no such grade, or the model has none."""
     if min_grade is None:
         return None
@@ -148,7 +148,7 @@ def _the_same(min_grade: str | None) -> bool:
 
 
 async def _answer(
-    request: Request, call: Call, services: Services, query: Query, grades: Grades | None, sought: Sought
+    request: Request, call: Call, services: Services, query: Query, grades: Grades | TextGrades | None, sought: Sought
 ) -> Response[SearchAnswer]:
     """The matches with their grades."""
     query = narrowed(query, principal_of(request.scope))
