@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_text_is_every_pictures_of_which_it_is_a_caption_and_the_same_bytes_are_one_picture(
     tmp_path: Path, starter: Artifact, tokenizer: Tokenizer
 ) -> None:
-    copy = shutil.copy(PICTURES[0], tmp_path / "copy.webp")
+    copy = Path(shutil.copy(PICTURES[0], tmp_path / "copy.webp"))
     captions = [Caption(path, path.stem, 0) for path in PICTURES[: FEWEST + 1]]
     more = [
         Caption(copy, "Another  Name", 0),
