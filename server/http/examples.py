@@ -97,6 +97,15 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "card": Example(
+                "Words, with what a shop's card shows of products",
+                {
+                    "text": "red shoes",
+                    "clientId": CLIENT,
+                    "limit": 25,
+                    "fields": ["sku", "url", "attributes.price"],
+                },
+            ),
             "composed": _COMPOSED,
         },
     },

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF_AN_ID
-from server.artifact.grades import GRADES, Grade, Grades
+from server.artifact.grades import GRADES, Grade, Grades, TextGrades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.boosts import Boosts
@@ -434,8 +434,8 @@ class Match(_Body, frozen=True):
     cosine: float
     similarity: float
     grade: Grade | None
-    """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
-    the two pictures is blank."""
+    """Null where the model has no grades, and for a query of several parts. At best `similar` where one of the two
+    pictures is blank; of words `similar` or `weak`, and null where the model has no grades for words."""
     sku: str | msgspec.UnsetType | None = msgspec.UNSET
     url: (
         Annotated[
@@ -460,7 +460,7 @@ class Match(_Body, frozen=True):
     def of(
         cls,
         match: rows.Match,
-        grades: Grades | None,
+        grades: Grades | TextGrades | None,
         at: Addresses,
         *,
         blank: bool = False,

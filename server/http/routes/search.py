@@ -9,7 +9,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from msgspec import UNSET
 
-from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.artifact.grades import SAME_PICTURE, Grades, TextGrades, grade_named
 from server.catalogue.cards import Shown
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
@@ -129,14 +129,14 @@ async def _search(
     return await _answer(request, call, services, asked, aim, query, grades, sought)
 
 
-def _grades(services: Services, aim: Aim) -> Grades | None:
+def _grades(services: Services, aim: Aim) -> Grades | TextGrades | None:
     """What cosines mean; None where nobody has measured it, as for queries of several parts."""
     if aim.several:
         return None
     return services.text_grades if aim.words else services.grades
 
 
-def _least(min_grade: str | None, grades: Grades | None, aim: Aim) -> float | None:
+def _least(min_grade: str | None, grades: Grades | TextGrades | None, aim: Aim) -> float | None:
     """The least cosine of this grade. Raises BadParameter where there is no such grade, or the model has none."""
     if min_grade is None:
         return None
@@ -164,7 +164,7 @@ async def _answer(
     asked: SearchFields | ComposedFields | SearchRequest,
     aim: Aim,
     query: Query,
-    grades: Grades | None,
+    grades: Grades | TextGrades | None,
     sought: Sought,
 ) -> Response[SearchAnswer]:
     """The matches with their grades."""
