@@ -50,7 +50,6 @@ ONE_CATEGORY = Filter.of({"attributes": {"category": "category 3"}})
 HALF_OF_THE_PRICES = Filter.of({"attributes": {"price": {"lt": 250}}})
 
 
-
 class Line(NamedTuple):
     """What is counted, and among what."""
 

@@ -170,7 +170,8 @@ class FacetCounter:
         """Count what `Searcher.search` with this query could list, were its limit high enough.
 
         That is each media with a vector that passes both of the query's filters and, over matches, reaches its least
-        similarity and cosine; or, of a grouped query, each product that has such a media. Raises BadParameter, VectorRefused.
+        similarity and cosine; or, of a grouped query, each product that has such a media. Raises BadParameter,
+        VectorRefused.
         """
         named = query.filter.names | query.within.names | {facet.attribute for facet in asked.facets}
         async with self._turns:

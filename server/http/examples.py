@@ -107,6 +107,15 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "card": Example(
+                "Words, with what a shop's card shows of products",
+                {
+                    "text": "red shoes",
+                    "clientId": CLIENT,
+                    "limit": 25,
+                    "fields": ["sku", "url", "attributes.price"],
+                },
+            ),
             "composed": _COMPOSED,
             "counted": _COUNTED,
         },
@@ -155,7 +164,11 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "types": Example(
                 "Prices that came as texts are numbers",
                 {"attributes": {"price": "number", "added": "date"}, "clientId": CLIENT},
-            )
+            ),
+            "searchable": Example(
+                "Products are found by the words of these, too",
+                {"attributes": {}, "searchable": ["brand", "collection"], "clientId": CLIENT},
+            ),
         }
     },
     "addMedia": {
@@ -237,7 +250,7 @@ _FOUND = wire.SearchAnswer(
 _VECTOR = [0.6, 0.0, -0.8]
 
 
-_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"})
+_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"}, searchable=["brand", "category"])
 
 
 def _answer(summary: str, value: msgspec.Struct) -> Example:

@@ -123,8 +123,20 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
 
 def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
     legacy = {"limit", "minSimilarity", "minGrade", "filter"}
-    sent = {*legacy, "groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain", "fields"}
-    sent |= {"facets", "facetsOver"}
+    sent = {
+        *legacy,
+        "groupBy",
+        "groupSize",
+        "maxPerProduct",
+        "distinct",
+        "boosts",
+        "cursor",
+        "explain",
+        "fields",
+        "mode",
+        "facets",
+        "facetsOver",
+    }
     assert fields(schema, "SearchForm") == {"file", *legacy} | ELSEWHERE
     assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
     request = Calls.search(
@@ -136,8 +148,6 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         min_grade="similar",
         filter={"kind": "image"},
         fields=["sku", "attributes.price"],
-        facets=["colour"],
-        facets_over="matches",
         group_by="product",
         group_size=2,
         max_per_product=1,
@@ -145,6 +155,9 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         boosts=[{"attribute": "new", "equals": True, "weight": 0.1}],
         cursor="next",
         explain=True,
+        mode="visual",
+        facets=["colour"],
+        facets_over="matches",
     )
     assert request.body is not None
     assert {*getattr(request.body, "fields", {})} == {"crop", *sent}

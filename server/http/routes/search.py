@@ -9,7 +9,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from msgspec import UNSET
 
-from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.artifact.grades import SAME_PICTURE, Grades, TextGrades, grade_named
 from server.catalogue.cards import Shown
 from server.catalogue.facets import Asked
 from server.catalogue.filters import Filter
@@ -20,6 +20,7 @@ from server.http.arranging import arranged, explained, explanation, pages_of
 from server.http.bodies import JSON, MULTIPART, content_type, decoded_field, read_form, read_json
 from server.http.counting import counted_beside, counts_asked
 from server.http.leaving import while_here
+from server.http.naming import named, words_of
 from server.http.narrowing import admit_facets, admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
@@ -68,7 +69,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 
     Several are the parts of a `query`, each with its weight: the search is for the weighted sum of their vectors, and a
     weight below 0 means less like that. What a match of it has in `similarity` ranks it, and is no likeness; it has no
-    `grade`. `facets` are counts beside the matches: how many of all that passes the filter have which value of an
+    `grade`. Words alone also find products by their names, SKUs and searchable attributes, as people type them, and put
+    those first. `facets` are counts beside the matches: how many of all that passes the filter have which value of an
     attribute.
     """
     if content_type(request) == MULTIPART:
@@ -89,10 +91,10 @@ async def _by_form(
     call = call_of(request, asked.client_id)
     if isinstance(asked, ComposedFields):
         aim = aim_of_form(asked.query, asked.crop, form)
-        named = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
+        fields = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
     else:
-        aim, named = aim_of_picture(form), ()
-    shown = admit_fields(named, call.principal)
+        aim, fields = aim_of_picture(form), ()
+    shown = admit_fields(fields, call.principal)
     return await _search(request, call, services, asked, aim, among, shown)
 
 
@@ -132,14 +134,14 @@ async def _search(
     return await _answer(request, call, services, asked, aim, query, grades, sought, counting)
 
 
-def _grades(services: Services, aim: Aim) -> Grades | None:
+def _grades(services: Services, aim: Aim) -> Grades | TextGrades | None:
     """What cosines mean; None where nobody has measured it, as for queries of several parts."""
     if aim.several:
         return None
     return services.text_grades if aim.words else services.grades
 
 
-def _least(min_grade: str | None, grades: Grades | None, aim: Aim) -> float | None:
+def _least(min_grade: str | None, grades: Grades | TextGrades | None, aim: Aim) -> float | None:
     """The least cosine of this grade. Raises BadParameter where there is no such grade, or the model has none."""
     if min_grade is None:
         return None
@@ -167,31 +169,37 @@ async def _answer(
     asked: SearchFields | ComposedFields | SearchRequest,
     aim: Aim,
     query: Query,
-    grades: Grades | None,
+    grades: Grades | TextGrades | None,
     sought: Sought,
     counting: Asked | None,
 ) -> Response[SearchAnswer]:
     """The matches with their grades, and what is counted."""
     principal = principal_of(request.scope)
     query = narrowed(query, principal)
+    words = words_of(aim, asked)
     pages = None
     if not isinstance(asked, SearchFields):
-        pages = await pages_of(services, call, query, aim, sought, principal)
+        pages = await pages_of(services, call, query, aim, sought, principal, by_words=words is not None)
         query = pages.begun(query, asked.cursor)
+    by_name = await named(services, query, words)
+    query = by_name.query
     # Where only the same picture is asked for, nothing matches a blank one.
     nothing = sought.blank and query.without_blank
     searching = _none() if nothing else services.catalogue.search(query)
     work = counted_beside(searching, services.catalogue, query, counting, nothing=nothing)
     found, counts, seconds = await (work if counting is None else while_here(request, work))
     services.metrics.searched(seconds["search"], found.plan)
+    timings = {**sought.timings, **by_name.timings, **seconds}
     why = None
     if not isinstance(asked, SearchFields) and asked.explain:
         started = perf_counter()
-        why = await explained(services, call, aim, sought, found)
-        seconds["explain"] = perf_counter() - started
-    note(request.scope, seconds)
+        why = await explained(services, call, aim, sought, found, by_name.naming)
+        timings["explain"] = perf_counter() - started
+    note(
+        request.scope, {stage: timings[stage] for stage in ("words", "search", "facets", "explain") if stage in timings}
+    )
     at = addressing(request, services, call)
-    milliseconds = {stage: ms(value) for stage, value in {**sought.timings, **seconds}.items()}
+    milliseconds = {stage: ms(value) for stage, value in timings.items()}
 
     def written(match: Row) -> Match:
         return Match.of(match, grades, at.of(match.media_id), blank=sought.blank, shown=query.shown)
@@ -209,7 +217,7 @@ async def _answer(
         space=services.encoder.space.id,
         plan=found.plan,
         timings=milliseconds,
-        explain=explanation(query, found, milliseconds) if why is not None else UNSET,
+        explain=explanation(query, found, milliseconds, by_name.naming) if why is not None else UNSET,
     )
     return Response(answer if counts is None else answer.counting(counts))
 
