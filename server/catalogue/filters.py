@@ -142,8 +142,8 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the attributes for which it matters what they are declared as. Whether there is a value, and whether one is
-        this text, which is no date, is asked in the same way whatever is declared; so are ranges of dates."""
+        """Of the attributes for which it matters what they are declared as. Whether there is a value, or this text,
+        which is no date, is asked in the same way whatever is declared; so are ranges of dates."""
         return frozenset(name for name, value in (self.attributes or {}).items() if _depends_on_type(value))
 
     def jsonpath(self, types: Types = NO_TYPES) -> str | None:
