@@ -117,13 +117,26 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
     assert fields(ours, name) | ELSEWHERE == fields(schema, theirs) | ELSEWHERE
     found = misread((ours, ours["components"]["schemas"][name]), (schema, schema["components"]["schemas"][theirs]))
     # What is left at its default is not sent, and a mapping is checked by the server, whose sentences are better.
-    loose = re.compile(r"\.((query\[\]\.)?\w+: null|filter.*|attributes.*|boosts.*)")
+    loose = re.compile(r"\.((query\[\]\.)?\w+: null|filter.*|attributes.*|boosts.*|facets.*)")
     assert [one for one in found if not loose.fullmatch(one)] == []
 
 
 def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
     legacy = {"limit", "minSimilarity", "minGrade", "filter"}
-    sent = {*legacy, "groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain", "fields"}
+    sent = {
+        *legacy,
+        "groupBy",
+        "groupSize",
+        "maxPerProduct",
+        "distinct",
+        "boosts",
+        "cursor",
+        "explain",
+        "fields",
+        "mode",
+        "facets",
+        "facetsOver",
+    }
     assert fields(schema, "SearchForm") == {"file", *legacy} | ELSEWHERE
     assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
     request = Calls.search(
@@ -142,6 +155,9 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         boosts=[{"attribute": "new", "equals": True, "weight": 0.1}],
         cursor="next",
         explain=True,
+        mode="visual",
+        facets=["colour"],
+        facets_over="matches",
     )
     assert request.body is not None
     assert {*getattr(request.body, "fields", {})} == {"crop", *sent}
