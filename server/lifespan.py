@@ -23,7 +23,7 @@ from server.access.limits import Limiter, LocalLimiter, limits_of
 from server.access.terms import Terms
 from server.access.trail import Trail
 from server.artifact.artifact import Artifact
-from server.artifact.grades import Grades
+from server.artifact.grades import Grades, TextGrades
 from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
@@ -109,7 +109,7 @@ class Services:
         return self.encoder.artifact.variant(self.encoder.precision).grades
 
     @property
-    def text_grades(self) -> Grades | None:
+    def text_grades(self) -> TextGrades | None:
         """What a cosine between a text and a picture means there."""
         return self.encoder.artifact.variant(self.encoder.precision).text_grades
 

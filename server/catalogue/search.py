@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import RowMaker, TupleRow, tuple_row
 from psycopg.types.json import Jsonb
 
 from server.catalogue.boosts import most_of, names_of, parameters_of
@@ -19,7 +19,7 @@ from server.catalogue.diversity import diverse
 from server.catalogue.filters import NO_TYPES, Conditions, Types, kept
 from server.catalogue.grouping import InProduct, best_of, capped, in_product_row, near_enough, others_of, products_of
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
-from server.catalogue.ranking import Given, Ranked, Row, ranked_row
+from server.catalogue.ranking import Given, Ranked, Row, product_row, ranked_row
 from server.catalogue.rows import MOST_BONUSES, MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import least_cosine
 from server.catalogue.statements import Statements
@@ -43,6 +43,9 @@ COMPARISONS_KEPT = 1_000  # in each space: hours of them
 # and for at most half of what ef_search can be, since the farthest candidates of an index are the least certain.
 FILTER_FACTOR = 4
 MOST_FILTERED = MOST_EF_SEARCH // 2
+
+# Where products are listed once, or near-duplicates left out, the first try is with this many times as many.
+CHOSEN_FACTOR = 2
 
 
 @dataclass(slots=True)
@@ -169,13 +172,15 @@ class Searcher:
         """The parameters of the statement `search`, but for the number of candidates. Raises BadParameter."""
         check(query)
         after = query.after
-        # Whoever chooses among the matches wants all that are known.
-        rows = None if _chosen_from(query) else query.limit + 1
+        # Whoever chooses among the matches wants all that are known; of products, the first ones are enough where none
+        # of them was shown before.
+        chosen = _chosen_from(query)
+        known = chosen and not (query.grouped and query.after is None and query.distinct is None)
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
-            "rows": rows,
-            "same": rows,
+            "rows": None if known else query.limit + 1,
+            "same": None if chosen else query.limit + 1,
             "upto": None if after is None else after.rank,
             "after_rank": None if after is None else after.rank,
             "after_own_media": None if after is None else after.own_media,
@@ -201,12 +206,12 @@ class Searcher:
         among = "active" if conditions.any and not query.boosts else "active_where"
         if conditions.inactive:
             among = "of_any_state"
-        asked = (query.limit + MARGIN) * (WIDER if _chosen_from(query) else 1)
+        asked = (query.limit + MARGIN) * (CHOSEN_FACTOR if _chosen_from(query) else 1)
         near = "near_exactly"
         while True:
-            statement = self._statements.of(query, near, among)
-            rows = await self._reads.fetch(
-                statement, {**parameters, "candidates": asked}, ranked_row, "search_exactly", client=query.client_id
+            statement = self._statements.of(query, near, among, form=_form(query))
+            rows: list[Row[Any]] = await self._reads.fetch(
+                statement, {**parameters, "candidates": asked}, _row(query), "search_exactly", client=query.client_id
             )
             given = Given.of(rows, asked, whole=near == "level_exactly")
             listed = await self._listed(query, given, parameters)
@@ -228,7 +233,8 @@ class Searcher:
         choosy = not conditions.any or _chosen_from(query) or bool(query.boosts)
         if not choosy and 2 * wanted > MOST_EF_SEARCH:
             return None
-        asked = min(FILTER_FACTOR * candidates, MOST_FILTERED) if choosy else candidates
+        factor = CHOSEN_FACTOR if conditions.any and not query.boosts else FILTER_FACTOR
+        asked = min(factor * candidates, MOST_FILTERED) if choosy else candidates
         while asked > wanted:
             given = await self._through(query, index, asked, parameters)
             listed = await self._listed(query, given, parameters)
@@ -246,16 +252,16 @@ class Searcher:
             asked = max(needed, asked + 1)
         return None
 
-    async def _through(self, query: Query, index: Index, candidates: int, parameters: Mapping[str, Any]) -> Given:
+    async def _through(self, query: Query, index: Index, candidates: int, parameters: Mapping[str, Any]) -> Given[Any]:
         """What so many candidates from the index give."""
         settings = effort(min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH))
         asked = {**parameters, "candidates": candidates}
-        statement = self._statements.of(query, "near_by_index")
+        statement = self._statements.of(query, "near_by_index", form=_form(query))
 
-        async def search(connection: AsyncConnection[TupleRow]) -> list[Row]:
+        async def search(connection: AsyncConnection[TupleRow]) -> list[Row[Any]]:
             # A pipeline is one transaction and one round trip: begin and commit would be two more round trips.
             async with pipeline_with(settings, connection):
-                cursor = connection.cursor(row_factory=ranked_row)
+                cursor = connection.cursor(row_factory=_row(query))
                 await cursor.execute(statement, asked)
             return await cursor.fetchall()
 
@@ -266,21 +272,48 @@ class Searcher:
 
     # --- from candidates to a list -----------------------------------------------------------------------------------
 
-    async def _listed(self, query: Query, given: Given, parameters: Mapping[str, Any]) -> _Listed:
+    async def _listed(self, query: Query, given: Given[Any], parameters: Mapping[str, Any]) -> _Listed:
         """What is to be listed of the candidates whose place is sure."""
         listed = _Listed(given.sure, candidates=given.candidates, more=not given.all)
-        most = 1 if query.grouped else query.max_per_product
-        if query.grouped or (most is not None and query.distinct is None and query.after is not None):
-            rows = await self._in_products(
-                query, products_of(listed.ranked), max(most or 1, query.group_size + 1), parameters
-            )
-            listed.ranked = best_of(rows, most or 1, given.floor)
-            listed.others = others_of(rows, query.group_size) if query.grouped else {}
-        elif most is not None and query.distinct is None:
+        most = query.max_per_product
+        if query.grouped:
+            products = [one.product_id for one in given.sure]
+            listed.ranked, listed.others = await self._grouped(query, products, given.floor, parameters)
+        elif most is not None and query.distinct is None and query.after is None:
             listed.ranked = capped(listed.ranked, most)
+        elif most is not None and query.distinct is None:
+            # What came before counts as well, and is not among the candidates.
+            rows = await self._in_products(query, products_of(listed.ranked), most, parameters)
+            listed.ranked = best_of(rows, most, given.floor)
         if query.distinct is not None:
-            vectors = await self._vectors_of(query.client_id, [one.match.media_id for one in listed.ranked])
-            listed.ranked = diverse(listed.ranked, vectors, query.distinct, query.limit, query.max_per_product)
+            listed.ranked = await self._distinct(query, listed.ranked, query.distinct)
+        return listed
+
+    async def _grouped(
+        self, query: Query, products: Sequence[str], floor: float, parameters: Mapping[str, Any]
+    ) -> tuple[list[Ranked], dict[str, Sequence[Match]]]:
+        """The best match of each product, and by the product what else it has: as many products as tell enough."""
+        best: list[Ranked] = []
+        others: dict[str, Sequence[Match]] = {}
+        # Of a diverse list it is not known how many are needed.
+        start, step = 0, _enough(query) if query.distinct is None else len(products)
+        while start < len(products) and len(best) < _enough(query):
+            rows = await self._in_products(query, products[start : start + step], query.group_size + 1, parameters)
+            best += best_of(rows, 1, floor)
+            others |= others_of(rows, query.group_size)
+            start, step = start + step, 2 * step
+        return sorted(best, key=lambda one: -one.key.rank), others
+
+    async def _distinct(self, query: Query, ranked: Sequence[Ranked], least: float) -> list[Ranked]:
+        """Those that are not too much like one before them, at most as many as were asked for."""
+        vectors: dict[str, NDArray[np.float32]] = {}
+        listed: list[Ranked] = []
+        start, step = 0, query.limit + MARGIN
+        while start < len(ranked) and len(listed) < query.limit:
+            part = [one.match.media_id for one in ranked[start : start + step]]
+            vectors |= await self._vectors_of(query.client_id, part)
+            start, step = start + step, 2 * step
+            listed = diverse(ranked[:start], vectors, least, query.limit, query.max_per_product)
         return listed
 
     async def _in_products(
@@ -289,16 +322,20 @@ class Searcher:
         """The best matches of these products, at most so many of each."""
         if not products:
             return []
-        statement = self._statements.of(query, "of_products")
+        statement = self._statements.of(query, "in_products")
         asked = {**parameters, "products": products, "most": most}
         return await self._reads.fetch(statement, asked, in_product_row, "in_products", client=query.client_id)
 
     async def _vectors_of(self, client_id: str, media_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         parameters = {"client_id": client_id, "media_ids": media_ids}
-        rows = await self._reads.fetch(
-            self._queries["vectors_of"], parameters, tuple_row, "vectors_of", client=client_id
-        )
-        return {media_id: vector.to_numpy() for media_id, vector in rows}
+
+        async def fetch(connection: AsyncConnection[TupleRow]) -> dict[str, NDArray[np.float32]]:
+            # Half a thousand numbers are read much sooner as they are than from a text.
+            cursor = connection.cursor(binary=True, row_factory=tuple_row)
+            rows = await (await cursor.execute(self._queries["vectors_of"], parameters)).fetchall()
+            return {media_id: vector.to_numpy() for media_id, vector in rows}
+
+        return await self._reads.read(fetch, "vectors_of", client=client_id)
 
     async def cosines_of(
         self, client_id: str, media_ids: Sequence[str], vectors: Sequence[ArrayLike]
@@ -324,6 +361,10 @@ class Searcher:
             self._known_at = float("-inf")
         return done
 
+    def know_no_indexes(self) -> None:
+        """Search exactly from now on, for whoever measures what an index gives."""
+        self._known, self._known_at = {}, float("inf")
+
     async def _known_indexes(self) -> Mapping[str, Index]:
         """The indexes that are complete, by name. An outdated answer costs time, never matches."""
         if time.monotonic() - self._known_at > INDEXES_KNOWN_FOR:
@@ -348,6 +389,16 @@ def check(query: Query) -> None:
 def _chosen_from(query: Query) -> bool:
     """Whether some matches are not listed because of others."""
     return query.grouped or query.max_per_product is not None or query.distinct is not None
+
+
+def _form(query: Query) -> str:
+    """What the statement is to give of its candidates."""
+    return "products_of_matches" if query.grouped else "search"
+
+
+def _row(query: Query) -> Callable[[Any], RowMaker[Row[Any]]]:
+    """What makes its rows."""
+    return product_row if query.grouped else ranked_row
 
 
 def _least(query: Query) -> float | None:

@@ -70,6 +70,16 @@ _COMPOSED = Example(
     },
 )
 
+_COUNTED = Example(
+    "Words, and how many of the products in a shop have which colour and price",
+    {
+        "text": "red shoes",
+        "clientId": CLIENT,
+        "filter": _FILTER,
+        "facets": ["colour", {"attribute": "price", "ranges": [{"lt": 40}, {"gte": 40}], "stats": True}],
+    },
+)
+
 _PATCHES = {
     "price": Example(
         "Another price, no SKU, and one attribute less; all else stays",
@@ -97,7 +107,17 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "card": Example(
+                "Words, with what a shop's card shows of products",
+                {
+                    "text": "red shoes",
+                    "clientId": CLIENT,
+                    "limit": 25,
+                    "fields": ["sku", "url", "attributes.price"],
+                },
+            ),
             "composed": _COMPOSED,
+            "counted": _COUNTED,
         },
     },
     "putProduct": {

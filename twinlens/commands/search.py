@@ -109,6 +109,7 @@ class _Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    crop: list[float] | None = None
     weight: float = 1.0
 
 
@@ -122,7 +123,7 @@ def _query(text: str | None) -> list[Part] | None:
     parts = []
     for one in read:
         picture, url = (None, None) if one.file is None else _picture(one.file)
-        more = {name: getattr(one, name) for name in ("text", "media_id", "embedding", "space", "weight")}
+        more = {name: getattr(one, name) for name in ("text", "media_id", "embedding", "space", "crop", "weight")}
         parts.append(Part(picture=picture, url=url, **more))
     return parts
 
