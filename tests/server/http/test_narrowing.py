@@ -99,6 +99,15 @@ def test_a_match_passes_the_keys_filter_and_the_requests_own(
     assert set(found(ask(keyed, {"text": "thing", "filter": own}, filter=keys))) == expected
 
 
+def test_what_words_name_is_within_the_keys_filter(keyed: Keyed) -> None:
+    """Neither is a hidden product found, nor does a correction tell that it is there."""
+    key = derive_search_key(keyed.parent, filter={"attributes": {"category": "music"}})
+    for text in ("teapot", "teepot"):
+        assert set(found(ask(keyed, {"text": text}, key))) == MUSIC
+    assert found(ask(keyed, {"text": "vioiln"}, key))[0] == "violin"
+    assert found(ask(keyed, {"text": "teapot"}, derive_search_key(keyed.parent)))[0] == "teapot"
+
+
 def test_a_limit_above_the_keys_is_lowered_to_it(keyed: Keyed) -> None:
     for asked, given in ((None, 2), (24, 2), (1000, 2), (1, 1)):
         body = {"text": "thing"} if asked is None else {"text": "thing", "limit": asked}
