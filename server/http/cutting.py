@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from server.catalogue.rows import Media
 from server.errors import BadParameter, BytesMissing, MediaNotFound
 from server.http.account import account_of
+from server.http.bodies import decoded_field
 from server.http.memory import room_beside
 from server.http.request import Request
 from server.http.wire import Crop, QueryPart
 from server.lifespan import Services
 from server.preprocessing.region import Region, region_of
-from server.wording import plainly
 
 # Of a stored picture, read with the same call that asks how large it is.
 _AT_ONCE_BYTES = 65_536
@@ -24,12 +22,8 @@ def crop_of_form(text: str | None) -> list[float] | None:
     """The `crop` of a form, which is JSON. Raises BadParameter."""
     if text is None:
         return None
-    try:
-        return msgspec.json.decode(text, type=Crop)
-    except msgspec.ValidationError as exc:
-        raise BadParameter(f"crop: {plainly(str(exc))}") from exc
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise BadParameter(f"crop is not JSON that can be read, such as [0.1, 0.2, 0.5, 0.9]: {exc}.") from exc
+    crop: list[float] = decoded_field("crop", text, Crop)
+    return crop
 
 
 def check_crop(part: QueryPart, at: str = "") -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from server.access.clients import check_item_id
 from server.artifact.artifact import Vectors
 from server.batching.embedder import Embedded, Timings
@@ -17,7 +15,7 @@ from server.catalogue.rows import Digest, Media
 from server.catalogue.vectors import checked
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch
 from server.http.account import account_of
-from server.http.bodies import Form
+from server.http.bodies import Form, decoded_field
 from server.http.cutting import check_crop, crop_of_form, read_stored, region_of_part
 from server.http.leaving import while_here
 from server.http.narrowing import require_found
@@ -26,7 +24,7 @@ from server.http.timing import note_vector
 from server.http.wire import QueryPart, QueryParts, SearchRequest
 from server.lifespan import Services
 from server.preprocessing.region import Region
-from server.wording import counted, plainly
+from server.wording import counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,12 +104,7 @@ def aim_of_form(query: str | None, crop: str | None, form: Form) -> Aim:
         return Aim([part], [form.file])
     _refuse_crop_beside_query(cut)
     files = form.pictures
-    try:
-        parts = msgspec.json.decode(query, type=QueryParts)
-    except msgspec.ValidationError as exc:
-        raise BadParameter(f"query: {plainly(str(exc))}") from exc
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise BadParameter(f"query is not JSON that can be read: {exc}.") from exc
+    parts = decoded_field("query", query, QueryParts)
     numbers = {part.file for part in parts if part.file is not None}
     # A picture that nothing names would be dropped in silence.
     if numbers != set(range(len(files))):
