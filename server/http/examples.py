@@ -70,6 +70,16 @@ _COMPOSED = Example(
     },
 )
 
+_COUNTED = Example(
+    "Words, and how many of the products in a shop have which colour and price",
+    {
+        "text": "red shoes",
+        "clientId": CLIENT,
+        "filter": _FILTER,
+        "facets": ["colour", {"attribute": "price", "ranges": [{"lt": 40}, {"gte": 40}], "stats": True}],
+    },
+)
+
 _PATCHES = {
     "price": Example(
         "Another price, no SKU, and one attribute less; all else stays",
@@ -97,7 +107,17 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "card": Example(
+                "Words, with what a shop's card shows of products",
+                {
+                    "text": "red shoes",
+                    "clientId": CLIENT,
+                    "limit": 25,
+                    "fields": ["sku", "url", "attributes.price"],
+                },
+            ),
             "composed": _COMPOSED,
+            "counted": _COUNTED,
         },
     },
     "putProduct": {
@@ -144,7 +164,11 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "types": Example(
                 "Prices that came as texts are numbers",
                 {"attributes": {"price": "number", "added": "date"}, "clientId": CLIENT},
-            )
+            ),
+            "searchable": Example(
+                "Products are found by the words of these, too",
+                {"attributes": {}, "searchable": ["brand", "collection"], "clientId": CLIENT},
+            ),
         }
     },
     "addMedia": {
@@ -217,12 +241,16 @@ _MATCH = wire.Match(
     grade="identical",
 )
 _FOUND = wire.SearchAnswer(
-    results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}
+    results=[wire.Result.with_others(_MATCH, None, None)],
+    next=None,
+    space=SPACE,
+    plan="exact",
+    timings={"decode": 2.1, "encode": 8.4, "search": 0.9},
 )
 _VECTOR = [0.6, 0.0, -0.8]
 
 
-_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"})
+_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"}, searchable=["brand", "category"])
 
 
 def _answer(summary: str, value: msgspec.Struct) -> Example:

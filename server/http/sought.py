@@ -41,6 +41,8 @@ class Sought:
     """The media that it was read from, and whose own vector it is."""
     blank: bool = False
     """It is the vector of a picture of one colour."""
+    parts: Sequence[Vectors] = ()
+    """The vectors of which it is the sum, in the order of the aim's parts; none where it is no sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Aim:
     parts: Sequence[QueryPart]
     files: Sequence[bytes] = ()
     """The form's pictures, by the numbers that the parts have."""
+    places: Sequence[int] = ()
+    """Where the parts stand in the query that was sent, of which some may count for nothing; empty where none was."""
+    count: int = 0
+    """How many parts that query has."""
 
     @property
     def alone(self) -> QueryPart | None:
@@ -87,7 +93,7 @@ def aim_of_json(asked: SearchRequest) -> Aim:
     _refuse_crop_beside_query(asked.crop)
     if any(part.file is not None for part in asked.query):
         raise BadParameter("query: file counts the pictures of a form. Send the request as multipart/form-data.")
-    return Aim(_checked_parts(asked.query))
+    return _aim(asked.query)
 
 
 def aim_of_picture(form: Form) -> Aim:
@@ -112,7 +118,12 @@ def aim_of_form(query: str | None, crop: str | None, form: Form) -> Aim:
             f"query: its parts must name each picture of the form, which has {counted(len(files), 'picture')}, "
             "from file 0."
         )
-    return Aim(_checked_parts(parts), files)
+    return _aim(parts, files)
+
+
+def _aim(parts: Sequence[QueryPart], files: Sequence[bytes] = ()) -> Aim:
+    counting = _checked_parts(parts)
+    return Aim(counting, files, [place for place, part in enumerate(parts) if part.weight], len(parts))
 
 
 def _checked_parts(parts: Sequence[QueryPart]) -> list[QueryPart]:
@@ -233,8 +244,8 @@ async def _composed(request: Request, call: Call, services: Services, aim: Aim) 
     timings = _longest([one for some in made for one in some])
     if pictures or texts:
         note_vector(request.scope, timings)
-    vector = composed([vectors[number] for number in range(len(parts))], [part.weight for part in parts])
-    return Sought(vector, timings)
+    of_parts = [vectors[number] for number in range(len(parts))]
+    return Sought(composed(of_parts, [part.weight for part in parts]), timings, parts=of_parts)
 
 
 async def _side_by_side(*works: Callable[[], Coroutine[Any, Any, list[Timings]]]) -> list[list[Timings]]:

@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "picture", nargs="?", metavar="PICTURE", help="a file, an http or https address, or - for stdin"
     )
     parser.add_argument("--text", help="words, in place of a picture")
+    parser.add_argument("--visual", action="store_true", help="with --text: ask the pictures alone, not names and SKUs")
     parser.add_argument("--media", metavar="ID", help="a picture of the catalogue, in place of a file")
-    parser.add_argument("--crop", metavar="L,T,R,B", help="only this part of the picture, such as 0.1,0.2,0.5,0.9")
     parser.add_argument(
         "--query",
         metavar="JSON",
         help='several of these at once: \'[{"file": "shoe.jpg"}, {"text": "in red", "weight": 2}]\', or mediaId',
     )
+    parser.add_argument("--crop", metavar="L,T,R,B", help="only this part of the picture, such as 0.1,0.2,0.5,0.9")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many (24)")
     parser.add_argument("--min-similarity", type=float, metavar="PER_CENT", help="only what is at least so alike")
     parser.add_argument("--min-grade", metavar="GRADE", help="only identical, near-duplicate or similar ones")
@@ -51,12 +52,13 @@ def run(client: Client, given: argparse.Namespace, screen: Screen) -> int:
         url=url,
         text=given.text,
         media_id=given.media,
-        crop=_crop(given.crop),
         query=_query(given.query),
+        crop=_crop(given.crop),
         limit=given.limit,
         min_similarity=given.min_similarity,
         min_grade=given.min_grade,
         filter=_filter(given.filter),
+        mode="visual" if given.visual else None,
         fields=fields,
     )
     if screen.as_json:

@@ -106,6 +106,54 @@ def test_a_limit_above_the_keys_is_lowered_to_it(keyed: Keyed) -> None:
     assert len(found(send(keyed, limit=1))) == 1
 
 
+def test_a_keys_limit_holds_for_all_pages_together(keyed: Keyed) -> None:
+    listed: list[str] = []
+    cursor: dict[str, str] = {}
+    for given in (2, 2, 1):
+        page = ask(keyed, {"text": "thing", "limit": 2, **cursor}, limit=5)
+        assert len(found(page)) == given
+        listed += found(page)
+        cursor = {"cursor": page.json()["next"]}
+    assert cursor == {"cursor": None}
+    assert listed == found(ask(keyed, {"text": "thing"}, limit=5))
+    # A cursor is no way around it: another key's is of another list.
+    far = ask(keyed, {"text": "thing", "limit": 5}).json()["next"]
+    assert ask(keyed, {"text": "thing", "limit": 5, "cursor": far}, limit=5).status_code == 422
+    assert ask(keyed, {"text": "thing", "cursor": far}, filter={"kind": "image"}).status_code == 422
+    assert ask(keyed, {"text": "thing", "cursor": far}).status_code == 200
+
+
+def test_counts_are_of_what_the_keys_filter_passes_and_no_more(keyed: Keyed) -> None:
+    music = {"attributes": {"category": "music"}}
+    cheap = {"attributes": {"price": {"lt": 600}}}
+    asked: dict[str, Any] = {
+        "text": "thing",
+        "facets": ["category", {"attribute": "price", "ranges": [{"gt": 0}], "stats": True}],
+    }
+    fields = ["attributes.category", "attributes.price"]
+    whole = ask(keyed, asked, fields=fields).raise_for_status().json()
+    assert (whole["total"], len(whole["facets"]["category"])) == (len(CATALOGUE), 3)
+    for own, passing in (({}, MUSIC), (cheap, {"violin", "drum"}), ({"attributes": {"category": "office"}}, set())):
+        answer = ask(keyed, {**asked, "filter": own}, filter=music, fields=fields, limit=1).raise_for_status().json()
+        assert answer["total"] == len(passing)
+        assert answer["facets"]["category"] == ([{"value": "music", "count": len(passing)}] if passing else [])
+        assert answer["facets"]["price"] == [{"gt": 0, "count": len(passing)}]
+        assert answer["facetStats"]["price"]["count"] == len(passing)
+    over = {**asked, "facetsOver": "matches", "minSimilarity": 0}
+    assert ask(keyed, over, filter=music, fields=["attributes"]).raise_for_status().json()["total"] == len(MUSIC)
+
+
+def test_only_attributes_that_a_key_may_show_are_counted(keyed: Keyed) -> None:
+    """Their values would show in the counts; how many there are in all shows nothing of them."""
+    asked = {"text": "thing", "facets": ["category", "price"]}
+    for fields in ([], ["attributes.category"], ["sku", "attributes.colour"]):
+        refused = ask(keyed, asked, fields=fields)
+        assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+    assert ask(keyed, {"text": "thing", "facets": []}).raise_for_status().json()["total"] == len(CATALOGUE)
+    by_parent = keyed.client.post("/v1/search", json=asked, headers={"X-API-Key": keyed.parent})
+    assert (by_parent.status_code, by_parent.json()["code"]) == (403, "scope_missing")
+
+
 def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     music = {"attributes": {"category": "music"}}
     key = derive_search_key(keyed.parent, filter=music)
