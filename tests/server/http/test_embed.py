@@ -26,6 +26,8 @@ from tests.support.process import Process
 from tests.support.serving import serving
 from twinlens import derive_search_key
 
+EMBEDDING = Path(__file__).parent / "embedding"
+DOCUMENTED = "https://search.shop.example"
 SCRIPT = "/web/twinlens-search.js"
 PATIENCE = 20_000
 
@@ -135,10 +137,10 @@ def strict(server: str) -> str:
 
 
 @contextmanager
-def shopping(browser: Browser, served: Shop, text: str, **options: Any) -> Iterator[Page]:
+def shopping(browser: Browser, served: Shop, text: str, policy: str = "", **options: Any) -> Iterator[Page]:
     """The page as a customer sees it. Nothing is wrong on it that a console would show."""
     complaints: list[str] = []
-    at = served.site.put("/shop.html", text, Content_Security_Policy=strict(served.process.url))
+    at = served.site.put("/shop.html", text, Content_Security_Policy=policy or strict(served.process.url))
     with browser.new_context(**{"viewport": {"width": 390, "height": 844}, **options}) as context:
         context.grant_permissions([])
         page = context.new_page()
@@ -209,9 +211,9 @@ def asked(request: Request) -> Any:
 def test_the_page_of_the_documentation_searches_as_it_stands(served: Shop, browser: Browser) -> None:
     text = example("html")
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
-    for documented, ours in (("https://search.shop.example", served.process.url), ("EXAMPLE", served.key)):
-        assert documented in text
-        text = text.replace("twinlens-search.EXAMPLE" if documented == "EXAMPLE" else documented, ours)
+    text = text.replace(DOCUMENTED, served.process.url).replace("twinlens-search.EXAMPLE", served.key)
+    assert served.process.url in text
+    assert served.key in text
     with shopping(browser, served, text) as page:
         page.get_by_role("button", name="Search by picture").click()
         choose(page, VIOLIN)
@@ -531,3 +533,73 @@ def watch_grades(page: Page) -> None:
             return real(address, options);
         };
     }""")
+
+
+# --- with what npm has -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the packages that a shop's own project would have, ours among them."""
+    folder = shutil.copytree(EMBEDDING, tmp_path_factory.mktemp("modules") / "embedding")
+    run("npm", "pack", str(WEB), folder=folder)
+    (packed,) = folder.glob("twinlens-search-*.tgz")
+    quietly = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+    run("npm", "install", *quietly, f"./{packed.name}", folder=folder)
+    return folder
+
+
+def run(*command: str, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow  # it installs packages
+@needs_npm
+@needs_chromium
+def test_the_examples_for_react_and_vue_work_as_they_stand(served: Shop, browser: Browser, modules: Path) -> None:
+    for language in ("jsx", "vue"):
+        text = example(language)
+        assert len(text.splitlines()) <= 12
+        (modules / f"PictureSearch.{language}").write_text(text.replace(DOCUMENTED, served.process.url))
+    run("node", "build.mjs", folder=modules)
+    rendered = run("node", "built/server.js", folder=modules)
+    assert rendered.strip() == f'<twinlens-search endpoint="{served.process.url}" search-key="a key"></twinlens-search>'
+    policy = f"default-src 'none'; script-src 'self'; connect-src {served.process.url}; img-src {served.process.url}"
+    for framework in ("react", "vue"):
+        served.site.put(f"/{framework}.js", (modules / "built" / f"{framework}.js").read_bytes())
+        text = f"""<!doctype html><html lang="en"><title>A shop</title><body data-search-key="{served.key}">
+            <main></main><script type="module" src="{framework}.js"></script>"""
+        with shopping(browser, served, text, policy=policy) as page:
+            page.get_by_role("button", name="Search by picture").click()
+            choose(page, VIOLIN)
+            finds(page, "violin")
+            results(page).first.get_by_role("button", name="Violin").first.click()
+            expect(page).to_have_title("violin")
+            expect(page.get_by_role("dialog")).to_have_count(0 if framework == "react" else 1)
+
+
+@pytest.mark.slow  # it installs packages
+@needs_npm
+@needs_chromium
+def test_axe_finds_nothing_to_complain_of(served: Shop, browser: Browser, modules: Path) -> None:
+    axe = (modules / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    look = """async () => (await axe.run({ runOnly: { type: "tag", values: [
+        "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] } })).violations
+            .map(({ id, nodes }) => [id, nodes.map((node) => node.html)])"""
+    for theme in ("light", "dark"):
+        with shopping(browser, served, element(served, f'theme="{theme}"')) as page:
+            page.evaluate(axe)
+            assert page.evaluate(look) == []
+            page.get_by_role("button", name="Search by picture").click()
+            assert page.evaluate(look) == []
+            choose(page, VIOLIN)
+            finds(page, "violin")
+            assert page.evaluate(look) == []
+            say(page, "in red")
+            expect(results(page).first).to_contain_text("No. 1", timeout=PATIENCE)
+            assert page.evaluate(look) == []
+            choose(page, DAMAGED)
+            expect(error(page)).to_contain_text("not a picture", timeout=PATIENCE)
+            assert page.evaluate(look) == []
