@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
 from server.catalogue.boosts import Boost
+from server.catalogue.cards import NOTHING, Shown
 from server.catalogue.filters import Filter
 
 
@@ -212,6 +213,8 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
+    shown: Shown = NOTHING
+    """What of their products the matches have, beyond the name."""
     bonuses: Mapping[str, float] = field(default_factory=dict)
     """By the product's id: what is added to the cosine of each of its media, to rank by; up to MOST_BONUSES of them.
 
@@ -257,6 +260,12 @@ class Match:
     """What it is ranked by: the cosine, and what its product has besides; to the sixth decimal."""
     blank: bool
     """One colour throughout, in the space that was searched; False also for a media that has no vector there yet."""
+    sku: str | None = None
+    is_active: bool = True
+    url: str | None = None
+    """The attribute of this name where the query shows it, whatever it is; `cards.address_of` reads it."""
+    attributes: Mapping[str, Any] | None = None
+    """Those that the query shows; None where it shows none."""
 
 
 @dataclass(frozen=True)

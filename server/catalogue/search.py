@@ -193,6 +193,7 @@ class Searcher:
             "digest": query.digest,
             "media_id": query.media_id,
             "without_blank": query.without_blank,
+            **query.shown.parameters,
         }
 
     async def _list_exactly(self, query: Query, conditions: Conditions, parameters: Mapping[str, Any]) -> _Listed:

@@ -27,6 +27,21 @@ CASE WHEN m."apiId" IS NULL THEN m.id ELSE m."apiId" END
 {product_api_id} AS product_id, p.name AS product_name, {media_api_id} AS media_id, m."s3Key" AS s3_key, m.width,
     m.height
 
+-- card_columns --
+-- What a match shows of its product besides. Attributes may be large: they are read where some are shown, and the shortest
+-- come first, as far as all of them together take no more than so many bytes.
+p.sku, p."isActive" AS is_active, CASE WHEN %(shows_url)s THEN left(p.attributes ->> 'url', %(longest_url)s) END AS url,
+    CASE WHEN %(shows)s::text[] IS NOT NULL THEN (
+        SELECT coalesce(jsonb_object_agg(shown.key, shown.value), '{{}}')
+        FROM (
+            SELECT a.key, a.value, sum(octet_length(a.key) + octet_length(a.value::text))
+                OVER (ORDER BY octet_length(a.value::text), a.key COLLATE "C") AS bytes
+            FROM jsonb_each(p.attributes) a
+            WHERE %(shows_all)s OR a.key = ANY (%(shows)s::text[])
+        ) shown
+        WHERE shown.bytes <= %(most_bytes)s
+    ) END AS attributes
+
 -- put_product --
 -- Change the client's product, or create it: under its own id, or elsewhere, where another client's has that id in the
 -- database. No row when it was created or deleted at the same moment, or is not as the caller expects: of one of the
@@ -75,6 +90,14 @@ RETURNING {product_columns}
 SELECT {product_columns}
 FROM products p
 WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+
+-- products_as_made --
+-- Those of these products of the client that have no attributes, and that nobody has changed since they were made: a
+-- product is changed for the first time by the statement that makes it.
+SELECT {product_columns}
+FROM products p
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = ANY (%(ids)s::text[]) AND p.attributes = '{{}}'
+    AND p."updatedAt" < p."createdAt" + interval '1 second'
 
 -- lock_product_for_delete --
 -- Keep media from being added to a product that is about to be deleted; gives it, and its id in the database.
@@ -448,7 +471,7 @@ WITH near AS MATERIALIZED (
     UNION ALL
     SELECT "mediaId", embedding, blank FROM others WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
 ), ranked AS (
-    SELECT {match_columns}, v.blank,
+    SELECT {match_columns}, {card_columns}, v.blank,
         coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) / 1e6::float8 AS cosine,
         coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) + {bonuses} AS rank,
         coalesce({media_api_id} = %(media_id)s, false) AS own_media,

@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from server.catalogue.cards import Shown
 from server.catalogue.rows import SpaceRow
 from server.catalogue.statements import AMONG, Statements
 from server.database.isolation import SERVING_ROLE
@@ -25,7 +26,7 @@ from server.database.queries import Queries
 from tests.support.catalogue import D, open_test_space
 from tests.support.databases import fresh_database, run_sql
 
-IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns")
+IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns", "card_columns")
 SEARCH = {
     *("micro", "active", "active_where", "of_any_state", "near_exactly", "level_exactly", "of_products", "named"),
     *("bonus", "boost", "boosted_edge", "matches", "after", "in_products"),
@@ -131,6 +132,7 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "is_active": False,
         "inactive": True,
         "attributes": '$.colour == "red"',
+        "ids": ["theirs-product"],
         "locks": LOCKS_OF_MEDIA,
         "kind": "image",
         "s3_key": "taken over",
@@ -148,6 +150,7 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "limit": 24,
         "candidates": 40,
         "without_blank": False,
+        **Shown.read(["url", "attributes"]).parameters,
         "product_ids": None,
         "where": None,
         "expected": 1,
