@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
-from tests import ROOT
+import pytest
+
+from tests import ROOT, STARTER
+from tests.support.access import fill
+from tests.support.databases import fresh_database
+from tests.support.keys import new_key
+from tests.support.process import Process
+from twinlens import derive_search_key
 
 WEB = ROOT / "server" / "http" / "web"
+EMBEDDING = ROOT / "tests" / "server" / "http" / "embedding"
+DOCUMENTED = "https://search.shop.example"
+"""The server in the examples of docs/embed.md."""
+
+needs_npm = pytest.mark.skipif(
+    not (shutil.which("npm") and shutil.which("node")) and not os.environ.get("CI"), reason="needs node and npm"
+)
 
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".map": "application/json"}
 
@@ -68,3 +86,45 @@ def example(language: str, heading: str = "") -> str:
     if found is None:
         raise LookupError(f"docs/embed.md has no block of {language} below {heading!r}")
     return found[1]
+
+
+class Shop(NamedTuple):
+    site: Site
+    process: Process
+    write: str
+    """A key that may read and write."""
+    key: str
+    """A search key for the site's pages."""
+    media: dict[str, str]
+
+
+@contextmanager
+def shop(postgres_url: str, template_database: str, data: Path, model: Path = STARTER, **bounds: Any) -> Iterator[Shop]:
+    """A server that the site's pages may call, with keys and a small catalogue; `bounds`: of the search key."""
+    with site() as pages, fresh_database(postgres_url, template_database) as url:
+        parent, write = new_key(url, "search,read").key, new_key(url, "read,write").key
+        flags = ("--database-url", url, "--cors-origins", pages.origin, "--max-upload", "1MB")
+        process = Process(data, *flags, model=model)
+        try:
+            process.ready()
+            with process.client() as client:
+                media = fill(client, write)
+            yield Shop(pages, process, write, derive_search_key(parent, origins=[pages.origin], **bounds), media)
+        finally:
+            process.stop()
+
+
+def run(*command: str, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def installed(folder: Path) -> Path:
+    """A folder with the packages that a shop's own project would have, ours among them."""
+    project = shutil.copytree(EMBEDDING, folder / "embedding")
+    run("npm", "pack", str(WEB), folder=project)
+    (packed,) = project.glob("twinlens-search-*.tgz")
+    quietly = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+    run("npm", "install", *quietly, f"./{packed.name}", folder=project)
+    return project

@@ -27,8 +27,9 @@ _FILES = {
     "icon.svg": "image/svg+xml",
     "swagger.js": "text/javascript",
     "twinlens-search.js": "text/javascript",
+    "twinlens-instantsearch.js": "text/javascript",
 }
-_ELSEWHERE = frozenset({"twinlens-search.js"})
+_ELSEWHERE = frozenset({"twinlens-search.js", "twinlens-instantsearch.js"})
 """Scripts for the pages of others. A browser asks for a module of another origin by CORS, without credentials."""
 
 _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}

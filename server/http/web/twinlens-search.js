@@ -347,10 +347,13 @@ class TwinlensSearch extends (globalThis.HTMLElement ?? class {}) {
     const p = this.#parts;
     this.#say(this.#texts.searching);
     p.cancel.hidden = false;
-    p.retry.hidden = p.more.hidden = true;
+    p.retry.hidden = true;
     p.error.textContent = "";
-    p.results.classList.add("waiting");
-    if (!cursor) this.#showQuery(query);
+    if (!cursor) {
+      p.more.hidden = true;
+      p.results.classList.add("waiting");
+      this.#showQuery(query);
+    }
     try {
       const answer = await this.#ask(query, cursor, own.signal);
       if (this.#running !== own) return; // a newer search has taken over, or this one was cancelled
@@ -606,7 +609,8 @@ class TwinlensSearch extends (globalThis.HTMLElement ?? class {}) {
     const t = this.#texts;
     const percent = new Intl.NumberFormat(this.#language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
     const figure = query.text ? filled(t.rank, { rank }) : `${percent.format(match.similarity)} %`;
-    return match.grade ? `${figure}, ${t.grades[match.grade] ?? match.grade}` : figure;
+    const grade = t.grades[match.grade]; // none is said where its text is empty
+    return grade ? `${figure}, ${grade}` : figure;
   }
 
   #priced(price) {

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, FilePayload, Locator, Page, Request, expect
 
 import twinlens
 from tests import STARTER
-from tests.support.access import fill, picture
+from tests.support.access import picture
 from tests.support.browsers import launched, needs_chromium, wait_until
 from tests.support.changed_artifacts import rewrite_manifest
 from tests.support.databases import fresh_database
-from tests.support.keys import new_key
-from tests.support.pages_elsewhere import WEB, Site, example, site
-from tests.support.process import Process
+from tests.support.pages_elsewhere import DOCUMENTED, WEB, Shop, example, installed, needs_npm, run, shop
 from tests.support.serving import serving
-from twinlens import derive_search_key
 
-EMBEDDING = Path(__file__).parent / "embedding"
-DOCUMENTED = "https://search.shop.example"
 SCRIPT = "/web/twinlens-search.js"
+SCRIPTS = (SCRIPT, "/web/twinlens-instantsearch.js")
 PATIENCE = 20_000
-
-needs_npm = pytest.mark.skipif(not (shutil.which("npm") and shutil.which("node")), reason="needs node and npm")
 
 VIOLIN: FilePayload = {"name": "violin.webp", "mimeType": "image/webp", "buffer": picture("violin")}
 KEYBOARD: FilePayload = {"name": "keyboard.webp", "mimeType": "image/webp", "buffer": picture("keyboard")}
@@ -50,13 +44,13 @@ def test_any_page_may_load_the_scripts_whichever_may_call(
         fresh_database(postgres_url, template_database) as url,
         serving(url, tmp_path, cors_origins=origins) as api,
     ):
-        for origin in ("https://shop.example", "https://other.example"):
-            answer = api.get(SCRIPT, headers={"Origin": origin})
+        for script, origin in itertools.product(SCRIPTS, ("https://shop.example", "https://other.example")):
+            answer = api.get(script, headers={"Origin": origin})
             assert answer.headers.get_list("Access-Control-Allow-Origin") == ["*"]
             assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
             assert answer.headers["Content-Type"].startswith("text/javascript")
-            assert answer.content == (WEB / "twinlens-search.js").read_bytes()
-            again = api.get(SCRIPT, headers={"Origin": origin, "If-None-Match": answer.headers["ETag"]})
+            assert answer.content == (WEB / script.rpartition("/")[2]).read_bytes()
+            again = api.get(script, headers={"Origin": origin, "If-None-Match": answer.headers["ETag"]})
             assert (again.status_code, again.content) == (304, b"")
             assert again.headers.get_list("Access-Control-Allow-Origin") == ["*"]
         ours = api.get("/web/app.js", headers={"Origin": "https://other.example"}).headers
@@ -75,50 +69,26 @@ def test_the_component_is_small_and_sets_nothing_in_markup() -> None:
 
 @needs_npm
 def test_the_package_holds_the_files_and_imports_them_where_there_is_no_dom(tmp_path: Path) -> None:
-    run = subprocess.run
-    made = run(["npm", "pack", "--json", WEB], cwd=tmp_path, text=True, capture_output=True, check=True)
-    (packed,) = json.loads(made.stdout)
+    (packed,) = json.loads(run("npm", "pack", "--json", str(WEB), folder=tmp_path))
     assert packed["version"] == twinlens.__version__
     module = tmp_path / "node_modules" / packed["name"]
     module.mkdir(parents=True)
-    run(["tar", "-xzf", packed["filename"], "-C", module, "--strip-components", "1"], cwd=tmp_path, check=True)
+    run("tar", "-xzf", packed["filename"], "-C", str(module), "--strip-components", "1", folder=tmp_path)
     declared = json.loads((WEB / "package.json").read_bytes())
     assert {path.name for path in module.iterdir()} == {*declared["files"], "package.json"}
-    script = 'console.log(typeof customElements, Object.keys(await import("twinlens-search")).join())'
-    node = run(["node", "--input-type=module", "-e", script], cwd=tmp_path, text=True, capture_output=True, check=True)
-    assert node.stdout.split() == ["undefined", "TEXTS,TwinlensSearch"]
+    script = """console.log(typeof customElements, Object.keys(await import("twinlens-search")).join(),
+        Object.keys(await import("twinlens-search/instantsearch")).join())"""
+    printed = run("node", "--input-type=module", "-e", script, folder=tmp_path)
+    assert printed.split() == ["undefined", "TEXTS,TwinlensSearch", "TwinlensError,twinlensClient"]
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
 
-class Shop(NamedTuple):
-    site: Site
-    process: Process
-    key: str
-    """A search key for the site's pages."""
-    media: dict[str, str]
-
-
-@contextmanager
-def shop(postgres_url: str, template_database: str, data: Path, model: Path = STARTER) -> Iterator[Shop]:
-    """A server that the site's pages may call, with keys and a small catalogue."""
-    with site() as pages, fresh_database(postgres_url, template_database) as url:
-        parent, write = new_key(url, "search").key, new_key(url, "read,write").key
-        flags = ("--database-url", url, "--cors-origins", pages.origin, "--max-upload", "1MB")
-        process = Process(data, *flags, model=model)
-        try:
-            process.ready()
-            with process.client() as client:
-                media = fill(client, write)
-            yield Shop(pages, process, derive_search_key(parent, origins=[pages.origin]), media)
-        finally:
-            process.stop()
-
-
 @pytest.fixture(scope="module")
 def served(postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with shop(postgres_url, template_database, tmp_path_factory.mktemp("embed")) as served:
+    data, fields = tmp_path_factory.mktemp("embed"), ["url", "attributes.price"]
+    with shop(postgres_url, template_database, data, fields=fields) as served:
         yield served
 
 
@@ -234,9 +204,9 @@ def test_the_page_of_the_documentation_searches_as_it_stands(served: Shop, brows
 def test_words_have_a_rank_and_no_percentage(page: Page) -> None:
     say(page, "a violin")
     finds(page, "violin")
-    assert [one.locator("[part=match]").inner_text() for one in results(page).all()] == [
-        f"No. {rank}" for rank in range(1, 7)
-    ]
+    said = [one.locator("[part=match]").inner_text().split(", ") for one in results(page).all()]
+    assert [rank for rank, *_ in said] == [f"No. {rank}" for rank in range(1, 7)]
+    assert {grade for _, *grades in said for grade in grades} <= {"similar", "weak"}
     assert "%" not in page.locator("twinlens-search").locator("dialog").inner_text()
 
 
@@ -418,6 +388,34 @@ def test_what_is_wrong_is_said_in_a_sentence_and_told_the_page(page: Page, serve
 
 
 @needs_chromium
+def test_more_matches_come_page_by_page_and_each_product_once(served: Shop, browser: Browser) -> None:
+    with served.process.client() as client:
+        headers, file = {"Authorization": f"Bearer {served.write}"}, {"file": picture("teapot")}
+        added = client.post("/v1/products/violin/media", files=file, headers=headers).raise_for_status().json()["id"]
+    try:
+        with shopping(browser, served, element(served, 'limit="2" group-by="product"')) as page:
+            page.get_by_role("button", name="Search by picture").click()
+            choose(page, VIOLIN)
+            finds(page, "violin", 2)
+            more = page.get_by_role("button", name="Show more")
+            more.click()
+            expect(results(page)).to_have_count(4, timeout=PATIENCE)
+            expect(results(page).nth(2).get_by_role("button").first).to_be_focused()
+            expect(status(page)).to_have_text("4 matches")
+            more.click()
+            expect(results(page)).to_have_count(6, timeout=PATIENCE)
+            expect(more).to_have_count(0)
+            assert set(products(page)) == {"violin", "accordion", "drum", "keyboard", "notebook", "teapot"}
+            say(page, "keyboard")
+            expect(more).to_be_visible(timeout=PATIENCE)
+            more.click()
+            expect(results(page).nth(2)).to_contain_text("No. 3", timeout=PATIENCE)
+    finally:
+        with served.process.client() as client:
+            client.delete(f"/v1/media/{added}", headers=headers).raise_for_status()
+
+
+@needs_chromium
 def test_a_page_hears_which_match_was_chosen(page: Page, served: Shop) -> None:
     page.locator("twinlens-search").evaluate("""() => document.body.addEventListener("select", (event) => {
         window.chosen = [event.detail.productId, event.detail.mediaId, event.cancelable];
@@ -426,6 +424,34 @@ def test_a_page_hears_which_match_was_chosen(page: Page, served: Shop) -> None:
     finds(page, "violin")
     results(page).first.get_by_role("button", name="Violin").first.click()
     assert page.evaluate("window.chosen") == ["violin", served.media["violin"], True]
+
+
+@needs_chromium
+def test_cards_are_links_with_prices_where_the_key_shows_them(served: Shop, browser: Browser) -> None:
+    address = served.site.put("/violin.html", "<!doctype html><title>Our violin</title>")
+    with served.process.client() as client:
+        headers = {"Authorization": f"Bearer {served.write}"}
+        change = {"attributes": {"url": address}}
+        client.patch("/v1/products/violin", json=change, headers=headers).raise_for_status()
+    attributes = 'fields="url" price="price" currency="EUR" lang="de-AT"'
+    with shopping(browser, served, element(served, attributes)) as page:
+        page.get_by_role("button", name="Search by picture").click()
+        choose(page, VIOLIN)
+        finds(page, "violin")
+        link = results(page).first.get_by_role("link", name="Violin")
+        assert link.locator("[part=price]").inner_text().replace("\xa0", " ") == "€ 500,00"
+        assert results(page).nth(1).get_by_role("link").count() == 0, "a product without an address is a button"
+        page.evaluate(
+            """() => document.addEventListener("select", (event) => event.preventDefault(), { once: true })"""
+        )
+        link.click()
+        expect(page).to_have_title("A shop")
+        link.click()
+        expect(page).to_have_title("Our violin")
+    with shopping(browser, served, element(served, 'fields="sku"')) as page:
+        page.get_by_role("button", name="Search by picture").click()
+        say(page, "a violin")
+        expect(error(page)).to_contain_text("does not show sku", timeout=PATIENCE)
 
 
 @needs_chromium
@@ -486,7 +512,27 @@ def test_it_is_dark_where_the_page_is_and_light_where_the_page_is(served: Shop, 
 def test_words_are_asked_for_by_grade_only_where_the_model_has_grades_for_them(
     served: Shop, browser: Browser, postgres_url: str, template_database: str, tmp_path: Path
 ) -> None:
-    with shopping(browser, served, element(served, 'min-grade="similar"')) as page:
+    asked_for = 'min-grade="similar"'
+    with shopping(browser, served, element(served, asked_for)) as page:
+        watch_grades(page)
+        page.get_by_role("button", name="Search by picture").click()
+        say(page, "a keyboard")
+        expect(results(page)).to_have_count(1, timeout=PATIENCE)
+        expect(results(page).first).to_contain_text("No. 1, similar")
+        say(page, "keyboards")
+        finds(page, "keyboard", 1)
+        assert graded(page) == [False, True, True]
+
+    model = tmp_path / "ungraded"
+    shutil.copytree(STARTER, model)
+    manifest = json.loads((model / "manifest.json").read_bytes())
+    for variant in manifest["precisions"].values():
+        variant["textGrades"] = variant["textGrading"] = None
+    rewrite_manifest(model, manifest)
+    with (
+        shop(postgres_url, template_database, tmp_path, model) as other,
+        shopping(browser, other, element(other, asked_for)) as page,
+    ):
         watch_grades(page)
         page.get_by_role("button", name="Search by picture").click()
         say(page, "a violin")
@@ -496,25 +542,6 @@ def test_words_are_asked_for_by_grade_only_where_the_model_has_grades_for_them(
         choose(page, VIOLIN)
         expect(results(page)).not_to_have_count(6, timeout=PATIENCE)
         assert graded(page) == [False, False, True]
-
-    model = tmp_path / "graded"
-    shutil.copytree(STARTER, model)
-    manifest = json.loads((model / "manifest.json").read_bytes())
-    for variant in manifest["precisions"].values():
-        variant["textGrades"] = {"identical": 0.99, "nearDuplicate": 0.9, "similar": 0.05}
-    rewrite_manifest(model, manifest)
-    with (
-        shop(postgres_url, template_database, tmp_path, model) as other,
-        shopping(browser, other, element(other, 'min-grade="similar"')) as page,
-    ):
-        watch_grades(page)
-        page.get_by_role("button", name="Search by picture").click()
-        say(page, "a violin")
-        expect(results(page).first).to_contain_text("No. 1, similar", timeout=PATIENCE)
-        say(page, "a keyboard")
-        expect(results(page).first).to_have_attribute("data-product-id", "keyboard", timeout=PATIENCE)
-        assert graded(page) == [False, True, True]
-        assert "weak" not in page.get_by_role("list").inner_text()
 
 
 def graded(page: Page) -> list[bool]:
@@ -540,19 +567,7 @@ def watch_grades(page: Page) -> None:
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the packages that a shop's own project would have, ours among them."""
-    folder = shutil.copytree(EMBEDDING, tmp_path_factory.mktemp("modules") / "embedding")
-    run("npm", "pack", str(WEB), folder=folder)
-    (packed,) = folder.glob("twinlens-search-*.tgz")
-    quietly = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
-    run("npm", "install", *quietly, f"./{packed.name}", folder=folder)
-    return folder
-
-
-def run(*command: str, folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return installed(tmp_path_factory.mktemp("modules"))
 
 
 @pytest.mark.slow  # it installs packages
