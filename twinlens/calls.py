@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -176,10 +175,9 @@ class Calls:
                 cursor=cursor,
                 explain=explain or None,
                 mode=mode,
+                facets=facets,
                 facets_over=facets_over,
             )
-            if facets is not None:
-                form["facets"] = msgspec.json.encode(list(facets)).decode()
             if parts:
                 form["query"] = query_text(parts)
             return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))

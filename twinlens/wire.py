@@ -144,7 +144,8 @@ class SearchAnswer(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     explain: Explanation | None = None
     """Where it was asked for."""
     total: int | None = None
-    """How many media the list counts; as the next two, None where no facets were asked for."""
+    """How many media, or products with `group_by`, the list would hold without its limit; None, as the next two, where
+    no facets were asked for."""
     facets: dict[str, list[FacetCount]] | None = None
     """By attribute: its values, those first that most have; or the ranges, as they were asked for."""
     facet_stats: dict[str, FacetStats] | None = None

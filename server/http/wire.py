@@ -620,7 +620,7 @@ class SearchAnswer(_Body, frozen=True):
     explain: Explanation | msgspec.UnsetType = msgspec.UNSET
     """Where it was asked for."""
     total: int | msgspec.UnsetType = msgspec.UNSET
-    """Where facets are asked for: how many media the list counts, however few of them it shows."""
+    """Where facets are asked for: how many media, or products with groupBy, the list would hold without its limit."""
     facets: dict[str, list[FacetCount]] | msgspec.UnsetType = msgspec.UNSET
     """Where they are asked for, by attribute: its values, those first that most have; or the ranges, as given."""
     facet_stats: dict[str, FacetStats] | msgspec.UnsetType = msgspec.UNSET
