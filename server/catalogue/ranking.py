@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from psycopg.rows import RowMaker, no_result
 
@@ -24,11 +24,25 @@ class Ranked(NamedTuple):
     match: Match
     key: Key
 
+    @property
+    def rank(self) -> int:
+        return self.key.rank
 
-class Row(NamedTuple):
-    """A row of the answer: a match with its place, and what the statement says of all candidates."""
 
-    ranked: Ranked | None
+class OfProduct(NamedTuple):
+    """A product, and the rank of its best match."""
+
+    product_id: str
+    rank: int
+
+
+T = TypeVar("T", Ranked, OfProduct)
+
+
+class Row(NamedTuple, Generic[T]):
+    """A row of the answer: a match with its place, or a product, and what the statement says of all candidates."""
+
+    ranked: T | None
     """None in the only row of an answer without matches."""
     candidates: int
     """How many candidates there were, beside those that were there for a reason of their own."""
@@ -37,10 +51,10 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Given(Generic[T]):
     """What a statement gave."""
 
-    ranked: Sequence[Ranked]
+    ranked: Sequence[T]
     """In their order."""
     candidates: int
     """How many there were, beside those that were there for a reason of their own."""
@@ -52,13 +66,13 @@ class Given:
     @classmethod
     def of(
         cls,
-        rows: Sequence[Row],
+        rows: Sequence[Row[T]],
         asked: int,
         *,
         beyond: int = 0,
         whole: bool = False,
         least: float | None = None,
-    ) -> Given:
+    ) -> Given[T]:
         """`asked`: for how many candidates. `beyond`: by how much a media that is no candidate can rank above the
         lowest of them. `whole`: all media of the lowest rank are candidates. `least`: the least cosine of a match,
         where the ranks of candidates are their cosines."""
@@ -76,11 +90,11 @@ class Given:
         return self.floor == float("-inf")
 
     @property
-    def sure(self) -> list[Ranked]:
-        return [one for one in self.ranked if one.key.rank >= self.floor]
+    def sure(self) -> list[T]:
+        return [one for one in self.ranked if one.rank >= self.floor]
 
 
-def ranked_row(cursor: Any) -> RowMaker[Row]:
+def ranked_row(cursor: Any) -> RowMaker[Row[Ranked]]:
     """A row factory of psycopg: rows by the names of their columns, which are looked up once for all rows of an answer.
 
     Every search makes its rows here, and a dictionary for each row would double their time.
@@ -91,13 +105,28 @@ def ranked_row(cursor: Any) -> RowMaker[Row]:
     ranked, rank = ranked_of(places), places["rank"]
     candidates, edge = places["candidates"], places["edge"]
 
-    def made(values: Sequence[Any]) -> Row:
+    def made(values: Sequence[Any]) -> Row[Ranked]:
         lowest = values[edge]
         return Row(
             ranked(values) if values[rank] is not None else None,
             values[candidates],
             None if lowest is None else int(lowest),
         )
+
+    return made
+
+
+def product_row(cursor: Any) -> RowMaker[Row[OfProduct]]:
+    """As `ranked_row`, for products."""
+    if cursor.description is None:
+        return no_result
+    names = ("product_id", "rank", "candidates", "edge")
+    product_id, rank, candidates, edge = itemgetter(*names)(places_of(cursor))
+
+    def made(values: Sequence[Any]) -> Row[OfProduct]:
+        found = None if values[rank] is None else OfProduct(values[product_id], int(values[rank]))
+        lowest = values[edge]
+        return Row(found, values[candidates], None if lowest is None else int(lowest))
 
     return made
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import RowMaker, TupleRow, tuple_row
 from psycopg.types.json import Jsonb
 
 from server.catalogue.boosts import most_of, names_of, parameters_of
@@ -19,7 +19,7 @@ from server.catalogue.diversity import diverse
 from server.catalogue.filters import NO_TYPES, Conditions, Types, kept
 from server.catalogue.grouping import InProduct, best_of, capped, in_product_row, near_enough, others_of, products_of
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
-from server.catalogue.ranking import Given, Ranked, Row, ranked_row
+from server.catalogue.ranking import Given, Ranked, Row, product_row, ranked_row
 from server.catalogue.rows import MOST_BONUSES, MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
 from server.catalogue.similarity import least_cosine
 from server.catalogue.statements import Statements
@@ -172,13 +172,15 @@ class Searcher:
         """The parameters of the statement `search`, but for the number of candidates. Raises BadParameter."""
         check(query)
         after = query.after
-        # Whoever chooses among the matches wants all that are known.
-        rows = None if _chosen_from(query) else query.limit + 1
+        # Whoever chooses among the matches wants all that are known; of products, the first ones are enough where none
+        # of them was shown before.
+        chosen = _chosen_from(query)
+        known = chosen and not (query.grouped and query.after is None and query.distinct is None)
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
-            "rows": rows,
-            "same": rows,
+            "rows": None if known else query.limit + 1,
+            "same": None if chosen else query.limit + 1,
             "upto": None if after is None else after.rank,
             "after_rank": None if after is None else after.rank,
             "after_own_media": None if after is None else after.own_media,
@@ -207,9 +209,9 @@ class Searcher:
         asked = (query.limit + MARGIN) * (CHOSEN_FACTOR if _chosen_from(query) else 1)
         near = "near_exactly"
         while True:
-            statement = self._statements.of(query, near, among)
-            rows = await self._reads.fetch(
-                statement, {**parameters, "candidates": asked}, ranked_row, "search_exactly", client=query.client_id
+            statement = self._statements.of(query, near, among, form=_form(query))
+            rows: list[Row[Any]] = await self._reads.fetch(
+                statement, {**parameters, "candidates": asked}, _row(query), "search_exactly", client=query.client_id
             )
             given = Given.of(rows, asked, whole=near == "level_exactly")
             listed = await self._listed(query, given, parameters)
@@ -250,16 +252,16 @@ class Searcher:
             asked = max(needed, asked + 1)
         return None
 
-    async def _through(self, query: Query, index: Index, candidates: int, parameters: Mapping[str, Any]) -> Given:
+    async def _through(self, query: Query, index: Index, candidates: int, parameters: Mapping[str, Any]) -> Given[Any]:
         """What so many candidates from the index give."""
         settings = effort(min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH))
         asked = {**parameters, "candidates": candidates}
-        statement = self._statements.of(query, "near_by_index")
+        statement = self._statements.of(query, "near_by_index", form=_form(query))
 
-        async def search(connection: AsyncConnection[TupleRow]) -> list[Row]:
+        async def search(connection: AsyncConnection[TupleRow]) -> list[Row[Any]]:
             # A pipeline is one transaction and one round trip: begin and commit would be two more round trips.
             async with pipeline_with(settings, connection):
-                cursor = connection.cursor(row_factory=ranked_row)
+                cursor = connection.cursor(row_factory=_row(query))
                 await cursor.execute(statement, asked)
             return await cursor.fetchall()
 
@@ -270,12 +272,13 @@ class Searcher:
 
     # --- from candidates to a list -----------------------------------------------------------------------------------
 
-    async def _listed(self, query: Query, given: Given, parameters: Mapping[str, Any]) -> _Listed:
+    async def _listed(self, query: Query, given: Given[Any], parameters: Mapping[str, Any]) -> _Listed:
         """What is to be listed of the candidates whose place is sure."""
         listed = _Listed(given.sure, candidates=given.candidates, more=not given.all)
         most = query.max_per_product
         if query.grouped:
-            listed.ranked, listed.others = await self._grouped(query, listed.ranked, given.floor, parameters)
+            products = [one.product_id for one in given.sure]
+            listed.ranked, listed.others = await self._grouped(query, products, given.floor, parameters)
         elif most is not None and query.distinct is None and query.after is None:
             listed.ranked = capped(listed.ranked, most)
         elif most is not None and query.distinct is None:
@@ -287,10 +290,9 @@ class Searcher:
         return listed
 
     async def _grouped(
-        self, query: Query, ranked: Sequence[Ranked], floor: float, parameters: Mapping[str, Any]
+        self, query: Query, products: Sequence[str], floor: float, parameters: Mapping[str, Any]
     ) -> tuple[list[Ranked], dict[str, Sequence[Match]]]:
         """The best match of each product, and by the product what else it has: as many products as tell enough."""
-        products = products_of(ranked)
         best: list[Ranked] = []
         others: dict[str, Sequence[Match]] = {}
         # Of a diverse list it is not known how many are needed.
@@ -320,7 +322,7 @@ class Searcher:
         """The best matches of these products, at most so many of each."""
         if not products:
             return []
-        statement = self._statements.of(query, "of_products")
+        statement = self._statements.of(query, "in_products")
         asked = {**parameters, "products": products, "most": most}
         return await self._reads.fetch(statement, asked, in_product_row, "in_products", client=query.client_id)
 
@@ -387,6 +389,16 @@ def check(query: Query) -> None:
 def _chosen_from(query: Query) -> bool:
     """Whether some matches are not listed because of others."""
     return query.grouped or query.max_per_product is not None or query.distinct is not None
+
+
+def _form(query: Query) -> str:
+    """What the statement is to give of its candidates."""
+    return "products_of_matches" if query.grouped else "search"
+
+
+def _row(query: Query) -> Callable[[Any], RowMaker[Row[Any]]]:
+    """What makes its rows."""
+    return product_row if query.grouped else ranked_row
 
 
 def _least(query: Query) -> float | None:

@@ -376,15 +376,6 @@ WHERE "clientId" = %(client_id)s AND active
 ORDER BY embedding <#> %(embedding)s
 LIMIT %(candidates)s
 
--- of_products --
--- The media of some products, whatever their rank.
-SELECT v."mediaId", v.embedding, v.blank
-FROM products p
-JOIN media m ON m."productId" = p.id
-JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
-WHERE p."clientId" = %(client_id)s AND {product_api_id} = ANY(%(products)s::text[])
-    AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
-
 -- named --
 -- Media of products that have a bonus are always candidates.
 UNION
@@ -432,6 +423,23 @@ coalesce((
 {micro} + (SELECT {boost} FROM media m JOIN products p ON p.id = m."productId" WHERE m.id = v."mediaId"
     AND m."clientId" = %(client_id)s)
 
+-- ranked_columns --
+-- What a media m of a product p with a vector v is as a match, and all that its place hangs on. Of a vector that is not
+-- made yet the cosine is known: equal bytes give equal vectors.
+{match_columns}, {card_columns}, coalesce(v.blank, false) AS blank,
+    coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) / 1e6::float8 AS cosine,
+    coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) + {bonuses} AS rank,
+    coalesce({media_api_id} = %(media_id)s, false) AS own_media,
+    coalesce(m."contentDigest" = %(digest)s, false) AS own_file
+
+-- passes --
+-- Whether a media m of a product p with a vector v can be a match.
+p."clientId" = %(client_id)s AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
+    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
+    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+    AND NOT (%(without_blank)s AND coalesce(v.blank, false))
+
 -- matches --
 -- The candidates of one of the statements above as matches, with all that their order hangs on. Each row is of a media
 -- that passes.
@@ -458,7 +466,7 @@ WITH near AS MATERIALIZED (
             AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
             AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
     ) AS same
-    WHERE {same_after}
+    WHERE {after}
     -- No index has this order. A search through an index is planned with sorting switched off: for the order of m.id
     -- alone, PostgreSQL would read the index on the ids of all media from end to end.
     ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
@@ -471,19 +479,11 @@ WITH near AS MATERIALIZED (
     UNION ALL
     SELECT "mediaId", embedding, blank FROM others WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
 ), ranked AS (
-    SELECT {match_columns}, {card_columns}, v.blank,
-        coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) / 1e6::float8 AS cosine,
-        coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) + {bonuses} AS rank,
-        coalesce({media_api_id} = %(media_id)s, false) AS own_media,
-        coalesce(m."contentDigest" = %(digest)s, false) AS own_file
+    SELECT {ranked_columns}
     FROM candidates v
     JOIN media m ON m.id = v."mediaId"
     JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-    WHERE p."clientId" = %(client_id)s AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
-        AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
-        AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
-        AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
-        AND NOT (%(without_blank)s AND v.blank)
+    WHERE {passes}
 )
 
 -- after --
@@ -507,17 +507,41 @@ LEFT JOIN (
 ) AS best ON true
 ORDER BY best.rank DESC, best.own_media DESC, best.own_file DESC, best.media_id
 
+-- products_of_matches --
+-- The products of the best of the candidates, each once, in the order of its best; otherwise as search.
+{matches}
+SELECT best.product_id, best.rank, of_all.candidates, of_all.edge
+FROM (SELECT count(*) AS candidates, min({edge}) AS edge FROM near v) AS of_all
+LEFT JOIN (
+    SELECT *
+    FROM (
+        SELECT DISTINCT ON (product_id) product_id, rank, own_media, own_file, media_id
+        FROM ranked
+        WHERE {after} AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+        ORDER BY product_id, rank DESC, own_media DESC, own_file DESC, media_id
+    ) AS each
+    ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+    LIMIT %(rows)s
+) AS best ON true
+ORDER BY best.rank DESC, best.own_media DESC, best.own_file DESC, best.media_id
+
 -- in_products --
 -- The best matches of some products, so many of each, in their one order; and whether each comes behind the last match
 -- of the page before.
-{matches}
 SELECT best.*, best.rank / 1e6::float8 AS ranking, {after} AS behind
 FROM (
-    SELECT ranked.*, row_number() OVER (
+    SELECT each.*, row_number() OVER (
         PARTITION BY product_id ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
     ) AS place
-    FROM ranked
-    WHERE product_id = ANY(%(products)s::text[]) AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+    FROM (
+        SELECT {ranked_columns}
+        FROM products p
+        JOIN media m ON m."productId" = p.id AND m."clientId" = p."clientId"
+        LEFT JOIN {space} v ON v."mediaId" = m.id
+        WHERE {passes} AND {product_api_id} = ANY(%(products)s::text[])
+            AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
+    ) AS each
+    WHERE %(least)s::float8 IS NULL OR cosine >= %(least)s::float8
 ) AS best
 WHERE place <= %(most)s
 ORDER BY rank DESC, own_media DESC, own_file DESC, media_id

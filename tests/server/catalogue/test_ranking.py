@@ -85,7 +85,7 @@ async def test_too_many_bonuses_are_a_bad_parameter(catalogue: Catalogue, query:
 
 
 def test_the_order_is_sure_down_to_the_lowest_candidate() -> None:
-    def row(rank: int, candidates: int, edge: int | None) -> Row:
+    def row(rank: int, candidates: int, edge: int | None) -> Row[Ranked]:
         match = Match("p", "P", "m", "k", None, None, rank / 1e6, rank / 1e6, blank=False)
         return Row(Ranked(match, Key(rank, False, False, "m")), candidates, edge)
 

@@ -28,8 +28,9 @@ from tests.support.databases import fresh_database, run_sql
 
 IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns", "card_columns")
 SEARCH = {
-    *("micro", "active", "active_where", "of_any_state", "near_exactly", "level_exactly", "of_products", "named"),
+    *("micro", "active", "active_where", "of_any_state", "near_exactly", "level_exactly", "named"),
     *("bonus", "boost", "boosted_edge", "matches", "after", "in_products"),
+    *("ranked_columns", "passes", "products_of_matches"),
 }
 PARTS = {*IDS, *COLUMNS, *SEARCH, "products_of_client", "products_under_policy"}
 PRODUCTS = ("products_of_client", "products_under_policy")
@@ -86,8 +87,9 @@ def statements() -> Iterator[tuple[str, str]]:
     for near in ("near_exactly", "level_exactly"):
         yield from (("search", f"{near} {among} {one}") for among in AMONG for one in ("", "named"))
         yield from (("search", f"{near} {among} boosted") for among in AMONG[1:])
-    for near in ("near_by_index", "of_products"):
+    for near in ("near_by_index", "in_products"):
         yield from (("search", f"{near}  {one}") for one in ("", "named", "boosted"))
+    yield "search", "near_by_index  products_of_matches"
     yield from ((name, "") for name in LISTS)
     for name in ("products_by_id", "products_by_change"):
         for products in PRODUCTS:
@@ -100,9 +102,10 @@ def text_of(name: str, part: str, space: SpaceRow) -> str:
         return list_of(name, part, queries)
     if name == "search":
         near, among, besides = part.split(" ")
+        form = besides if besides == "products_of_matches" else "search"
         # A search in all states is an operator's; the role is served by the view, and the owner by the table.
         statements = Statements(queries, queries.composed("products_under_policy"))
-        return statements.get(near, among, named=besides == "named", boosted=besides == "boosted").decode()
+        return statements.get(near, among, named=besides == "named", boosted=besides == "boosted", form=form).decode()
     return queries.composed(name).as_string(None)
 
 
