@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 Lane = Literal["interactive", "bulk"]
 """Who goes first where there is a queue: those who wait at a screen, or, behind them, work that can wait."""
 
+Mode = Literal["auto", "visual"]
+"""How a text alone is searched for: with products first that it names, as people type them; or by pictures alone."""
+
 _LANE_HEADER = "Twinlens-Lane"
 
 _answered = decoded(SearchAnswer)
@@ -92,24 +95,49 @@ class Calls:
         media_id: str | None = None,
         embedding: Sequence[float] | None = None,
         space: str | None = None,
+        crop: Sequence[float] | None = None,
         query: Sequence[Part] | None = None,
         limit: int | None = None,
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
+        mode: Mode | None = None,
+        facets: Sequence[str | Mapping[str, Any]] | None = None,
+        facets_over: Literal["filter", "matches"] | None = None,
+        fields: Sequence[str] | None = None,
+        group_by: Literal["product"] | None = None,
+        group_size: int | None = None,
+        max_per_product: int | None = None,
+        distinct: float | None = None,
+        boosts: Sequence[Mapping[str, Any]] | None = None,
+        cursor: str | None = None,
+        explain: bool = False,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
 
         That thing is one of: `picture` (a path, bytes, an open file, a PIL image, or uint8[H, W, 3] in RGB); `url`, of
         a picture that this program fetches, so that it should be one that you trust; `text`; `media_id`, a picture of
-        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. Several are a `query`:
-        `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its matches are
-        in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
+        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. `crop`: what of a
+        picture, as left, top, right and bottom, fractions of the upright picture's width and height. Several are a
+        `query`: `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its
+        matches are in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
-        60}}}`; also `productIds` and `kind`.
+        60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
+        `isActive`, `attributes` (all of them) or `attributes.NAME`. `mode`: `visual` for a text that asks the pictures
+        alone, and puts no products first that it names.
+
+        `group_by="product"`: one match a product, with up to `group_size` others of it as its `media`.
+        `max_per_product`: at most so many matches of one product. `distinct`: leave out what has at least this cosine
+        with a match before it, 0.5 to 1. `boosts`: what attributes add to rank by, such as `[{"attribute": "new",
+        "equals": True, "weight": 0.1}]`, or with `from` and `to` in place of `equals`. `cursor`: what `next` was in the
+        answer before, for the next page. `explain`: have each match say why it has its place.
+
+        `facets`: attributes whose values are counted beside, such as `["category", {"attribute": "price", "ranges":
+        [{"lt": 20}, {"gte": 20}]}]`; `facets_over`: among all that passes the filter (`filter`, the server's default),
+        or of that among what reaches `min_similarity` and `min_grade` (`matches`).
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -125,24 +153,56 @@ class Calls:
         lanes = {} if lane is None else {_LANE_HEADER: lane}
         if space is not None and embedding is None:
             raise ValueError("space goes with embedding.")
+        if isinstance(fields, str):
+            raise TypeError("fields is a list of names.")
+        named = None if fields is None else list(fields)
         parts, files = parts_of(query or ())
         if picture is not None or url is not None:
             files = [file_of(picture, url)]
         if files:
-            fields = parameters(limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter)
+            form = parameters(
+                limit=limit,
+                min_similarity=min_similarity,
+                min_grade=min_grade,
+                filter=filter,
+                fields=named,
+                crop=numbers_of(crop),
+                group_by=group_by,
+                group_size=group_size,
+                max_per_product=max_per_product,
+                distinct=distinct,
+                boosts=boosts,
+                cursor=cursor,
+                explain=explain or None,
+                mode=mode,
+                facets=facets,
+                facets_over=facets_over,
+            )
             if parts:
-                fields["query"] = query_text(parts)
-            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
+                form["query"] = query_text(parts)
+            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))
         body = SearchBody(
             text=text,
             media_id=media_id,
             embedding=numbers_of(embedding),
             space=space,
+            crop=numbers_of(crop),
             query=None if query is None else parts,
             filter=filter,
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
+            mode=mode,
+            facets=None if facets is None else list(facets),
+            facets_over=facets_over,
+            fields=named,
+            group_by=group_by,
+            group_size=group_size,
+            max_per_product=max_per_product,
+            distinct=distinct,
+            boosts=boosts,
+            cursor=cursor,
+            explain=explain,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 
@@ -233,17 +293,24 @@ class Calls:
 
     @call
     def get_attributes(self) -> Request[DeclaredAttributes]:
-        """What the client's attributes are declared as; those that are not are compared as they are stored."""
+        """What the client's attributes are declared as, and which of them a search by words looks into.
+
+        Those that are not declared are compared as they are stored.
+        """
         return Request("GET", "/v1/attributes", _declared)
 
     @call
-    def put_attributes(self, attributes: Mapping[str, str]) -> Request[DeclaredAttributes]:
+    def put_attributes(
+        self, attributes: Mapping[str, str], *, searchable: Sequence[str] | None = None
+    ) -> Request[DeclaredAttributes]:
         """Declare what the client's attributes are, in place of all that was declared: `number`, `text`, `boolean`,
-        `date` or `list` by their names.
+        `date` or `list` by their names. `searchable`: those whose words a search by words finds products by; None for
+        what shops mostly call brand, category, colour and material.
 
         It changes no product. Filters then compare texts that are numbers, dates, or true and false as what they are.
         """
-        return Request("PUT", "/v1/attributes", _declared, body=Document(AttributesBody(attributes=attributes)))
+        body = Document(AttributesBody(attributes=attributes, searchable=searchable))
+        return Request("PUT", "/v1/attributes", _declared, body=body)
 
     @listing
     def list_products(

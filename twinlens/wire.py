@@ -7,7 +7,7 @@ further words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,18 +47,109 @@ class Match(_Answer, frozen=True, kw_only=True):
     grade: str | None
     """`identical`, `near-duplicate`, `similar` or `weak`; None where the model has no grades, for words, and for
     several things at once."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Of the product, as the three behind it: there where the search named it in its `fields`."""
+    url: str | msgspec.UnsetType | None = msgspec.UNSET
+    """The attribute of this name where it is an http or https address, else None."""
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """Those that were named and the product has."""
 
 
-class SearchAnswer(_Answer, frozen=True, kw_only=True):
+class MatchWords(_Answer, frozen=True, kw_only=True):
+    """How a product answers to words that were searched for."""
+
+    by: str
+    """`sku`, `name`, `words`, `begun` or `misspelt`."""
+    likeness: float
+    bonus: float
+    """What it adds to rank by."""
+
+
+class MatchExplanation(_Answer, frozen=True, kw_only=True):
+    """Why a match has its place."""
+
+    ranking: float
+    """What it is ranked by: its cosine plus `boosts`, and the bonus of `words`."""
+    boosts: float
+    cosines: list[float | None]
+    """With each part of the query, in their order."""
+    words: MatchWords | None
+    """None where no words name the product."""
+
+
+class Result(Match, frozen=True, kw_only=True):
+    """A match of a search."""
+
+    media: list[Match] | None = None
+    """With `group_by`: what else of the product was found, best first."""
+    explain: MatchExplanation | None = None
+    """Where it was asked for."""
+
+
+class ExplainedWords(_Answer, frozen=True, kw_only=True):
+    """What the words of a search have named."""
+
+    products: int
+    corrected: dict[str, list[str]]
+    """Words that were taken for others."""
+
+
+class Explanation(_Answer, frozen=True, kw_only=True):
+    """How a list came about."""
+
+    plan: str
+    limit: int
+    """How many matches were asked for, once what the key allows is taken into account."""
+    candidates: int
+    """How many pictures were ranked, of all that were compared."""
+    timings: dict[str, float]
+    """Milliseconds by stage."""
+    words: ExplainedWords | None
+    """None where something else than words alone was searched for."""
+
+
+class FacetCount(_Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """How many have this value of an attribute, or one within these bounds, which are those that were asked for."""
+
+    value: str | int | float | bool | None = None
+    gt: int | float | str | None = None
+    gte: int | float | str | None = None
+    lt: int | float | str | None = None
+    lte: int | float | str | None = None
+    count: int
+
+
+class FacetStats(_Answer, frozen=True, kw_only=True):
+    """The least and the greatest number of an attribute, or date where dates are declared; None where there is none."""
+
+    min: int | float | str | None
+    max: int | float | str | None
+    count: int
+    """How many have one."""
+
+
+class SearchAnswer(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     """The matches, best first."""
 
-    results: list[Match]
+    results: list[Result]
+    next: str | None
+    """The `cursor` of the next page; None where nothing follows."""
     space: str
     """The embedding space that was searched."""
     plan: str
     """`exact` when each media of the client was compared, `index` when its own index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    explain: Explanation | None = None
+    """Where it was asked for."""
+    total: int | None = None
+    """How many media, or products with `group_by`, the list would hold without its limit; None, as the next two, where
+    no facets were asked for."""
+    facets: dict[str, list[FacetCount]] | None = None
+    """By attribute: its values, those first that most have; or the ranges, as they were asked for."""
+    facet_stats: dict[str, FacetStats] | None = None
+    """By attribute, of those with `stats`."""
 
 
 class Duplicates(_Answer, frozen=True, kw_only=True):
@@ -89,6 +180,7 @@ class QueryPart(_Body, frozen=True, kw_only=True):
     space: str | None = None
     file: int | None = None
     """The place of a picture in the form."""
+    crop: list[float] | None = None
     weight: float = 1.0
 
 
@@ -99,11 +191,23 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    crop: list[float] | None = None
     query: list[QueryPart] | None = None
     filter: Mapping[str, Any] | None = None
     limit: int | None = None
     min_similarity: float | None = None
     min_grade: str | None = None
+    mode: str | None = None
+    facets: list[str | Mapping[str, Any]] | None = None
+    facets_over: str | None = None
+    fields: list[str] | None = None
+    group_by: str | None = None
+    group_size: int | None = None
+    max_per_product: int | None = None
+    distinct: float | None = None
+    boosts: Sequence[Mapping[str, Any]] | None = None
+    cursor: str | None = None
+    explain: bool = False
 
 
 class TextsBody(_Body, frozen=True, kw_only=True):
@@ -165,15 +269,18 @@ class ProductWithMedia(Product, frozen=True, kw_only=True):
 
 
 class AttributesBody(_Body, frozen=True, kw_only=True):
-    """What attributes are declared as, by their names."""
+    """What attributes are declared as, by their names; and whose words products are found by."""
 
     attributes: Mapping[str, str]
+    searchable: Sequence[str] | None = None
 
 
 class DeclaredAttributes(_Answer, frozen=True, kw_only=True):
     """What attributes are declared as, by their names: `number`, `text`, `boolean`, `date` or `list`."""
 
     attributes: dict[str, str]
+    searchable: list[str]
+    """The attributes whose words a search by words finds products by, beside those of name and SKU."""
 
 
 class UrlBody(_Body, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ one embedding space: it searches that one, and what it stores is stored there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -18,10 +18,12 @@ from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from server.catalogue.batches import Batches
-from server.catalogue.declared import Declarations, types_of
-from server.catalogue.filters import MOST_ATTRIBUTES, Conditions, Filter
+from server.catalogue.declared import Declarations, Declared, types_of
+from server.catalogue.facets import Asked, Counts, FacetCounter
+from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
+from server.catalogue.lexicon import Lexicon
 from server.catalogue.lists import Lists
 from server.catalogue.placing import Placing
 from server.catalogue.rows import (
@@ -43,6 +45,7 @@ from server.catalogue.rows import (
 from server.catalogue.search import Searcher
 from server.catalogue.turns import Turns
 from server.catalogue.vectors import halves
+from server.catalogue.words import Words
 from server.database.connections import Direct, connection_of_its_own
 from server.database.failures import translated
 from server.database.locks import LOCK_TIMEOUT_SECONDS, LOCKS_OF_MEDIA
@@ -93,11 +96,14 @@ class Catalogue:
         self._background = Runner(background or pool)
         queries = Queries.read("queries.sql").of(space.table)
         queries = queries.including("product_api_id", "media_api_id")
-        self._queries = queries.including("product_columns", "media_columns", "match_columns")
+        self._queries = queries.including("product_columns", "media_columns", "match_columns", "card_columns")
         self.lists = Lists(self._runner, self._queries)
         self.declarations = Declarations(self._runner)
+        self.lexicon = Lexicon(self._background)
+        self.words = Words(replica or self._runner, self._queries, isolated=self._runner.role is not None)
         self.placing = Placing(self._queries, self._runner, self._turns, space)
         self.batches = Batches(self._queries, self._runner)
+        self.facets = FacetCounter(self._queries, self._runner, space, replica)
         self.searcher = Searcher(
             self._queries,
             self._runner,
@@ -149,6 +155,10 @@ class Catalogue:
 
         async with self._turns.turn((client_id, "product", product_id)):
             return await self._runner.write(put, "put_product", client=client_id, answers=_itself)
+
+    async def products_as_made(self, client_id: str, ids: Sequence[str]) -> list[Product]:
+        """Those of these products that have no attributes, and that nobody has changed since they were made."""
+        return await self._read("products_as_made", {"client_id": client_id, "ids": list(ids)}, class_row(Product))
 
     async def patch_product(
         self, client_id: str, product_id: str, patch: ProductPatch, *, expected: Expected = ANYTHING
@@ -300,6 +310,15 @@ class Catalogue:
         found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, args_row(_vector))
         return found[0] if found else None
 
+    async def declare(
+        self, client_id: str, types: Mapping[str, AttributeType], searchable: Sequence[str] | None = None
+    ) -> Declared:
+        """As `Declarations.declare`; and products are found by what is searchable from now on, where there are no more
+        than some thousands. The others follow within minutes."""
+        declared = await self.declarations.declare(client_id, types, searchable)
+        await self.lexicon.begin(client_id)
+        return declared
+
     async def could_find(self, client_id: str, media_id: str, within: Filter) -> bool:
         """Whether a search of the client's among what passes this filter could find the media."""
         conditions = Conditions.of(within, types=await types_of(self._runner, client_id, within.names))
@@ -326,6 +345,10 @@ class Catalogue:
     async def search(self, query: Query) -> Found:
         """As `Searcher.search`."""
         return await self.searcher.search(query)
+
+    async def count(self, query: Query, asked: Asked) -> Counts:
+        """As `FacetCounter.count`."""
+        return await self.facets.count(query, asked)
 
     async def maintain_indexes(self, threshold: int = INDEX_THRESHOLD, *, thorough: bool = True) -> Maintained:
         """As `Searcher.maintain_indexes`."""

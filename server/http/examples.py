@@ -82,6 +82,16 @@ _COMPOSED = Example(
     },
 )
 
+_COUNTED = Example(
+    "Words, and how many of the products in a shop have which colour and price",
+    {
+        "text": "red shoes",
+        "clientId": CLIENT,
+        "filter": _FILTER,
+        "facets": ["colour", {"attribute": "price", "ranges": [{"lt": 40}, {"gte": 40}], "stats": True}],
+    },
+)
+
 _PATCHES = {
     "price": Example(
         "Another price, no SKU, and one attribute less; all else stays",
@@ -102,10 +112,24 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
         JSON: {
             "words": Example("Words", {"text": "red shoes", "clientId": CLIENT, "limit": 10}),
             "media": Example("A picture of the catalogue", {"mediaId": MEDIA, "clientId": CLIENT}),
+            "part": Example(
+                "What is on the left of a picture of the catalogue",
+                {"mediaId": MEDIA, "crop": [0.05, 0.2, 0.48, 0.95], "clientId": CLIENT},
+            ),
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "card": Example(
+                "Words, with what a shop's card shows of products",
+                {
+                    "text": "red shoes",
+                    "clientId": CLIENT,
+                    "limit": 25,
+                    "fields": ["sku", "url", "attributes.price"],
+                },
+            ),
             "composed": _COMPOSED,
+            "counted": _COUNTED,
         },
     },
     "putProduct": {
@@ -152,7 +176,11 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "types": Example(
                 "Prices that came as texts are numbers",
                 {"attributes": {"price": "number", "added": "date"}, "clientId": CLIENT},
-            )
+            ),
+            "searchable": Example(
+                "Products are found by the words of these, too",
+                {"attributes": {}, "searchable": ["brand", "collection"], "clientId": CLIENT},
+            ),
         }
     },
     "addMedia": {
@@ -225,12 +253,16 @@ _MATCH = wire.Match(
     grade="identical",
 )
 _FOUND = wire.SearchAnswer(
-    results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}
+    results=[wire.Result.with_others(_MATCH, None, None)],
+    next=None,
+    space=SPACE,
+    plan="exact",
+    timings={"decode": 2.1, "encode": 8.4, "search": 0.9},
 )
 _VECTOR = [0.6, 0.0, -0.8]
 
 
-_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"})
+_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"}, searchable=["brand", "category"])
 
 
 def _answer(summary: str, value: msgspec.Struct) -> Example:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF_AN_ID
-from server.artifact.grades import GRADES, Grade, Grades
+from server.artifact.grades import GRADES, Grade, Grades, TextGrades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
+from server.catalogue.boosts import Boosts
+from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
+from server.catalogue.declared import MOST_SEARCHABLE, Declared
+from server.catalogue.facets import MOST_FACETS, Counts, Facet, FacetsOver, RangeCount, ValueCount
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
-from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
+from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Bound, Filter, Key, Scalar
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
 from server.catalogue.similarity import clamp, score, similarity
+from server.catalogue.words import By
 from server.errors import TwinlensError
 from server.hosts import LONGEST_URL
 from server.preprocessing.text import MOST_CHARACTERS
@@ -48,6 +53,25 @@ FilterText = Annotated[
     ),
 ]
 """A `Filter` as a form has it."""
+
+
+# Which fields there are is checked by `Shown.read`, whose error has a sentence of our own.
+ShownFields = Annotated[
+    list[Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{FIELD_PATTERN}$"})]],
+    msgspec.Meta(
+        max_length=MOST_FIELDS,
+        description="What each match has of its product besides: `sku`, `url`, `isActive`, `attributes` (all of them), "
+        "or `attributes.NAME`.",
+    ),
+]
+
+FieldsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What each match has of its product besides, as JSON: ["sku", "url", "attributes.price"].'
+    ),
+]
+"""`ShownFields` as a form has them."""
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -130,9 +154,30 @@ class _Search(_Request, frozen=True):
     min_grade: MinGrade | None = None
 
 
+Fraction = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+# What the numbers must be to each other is checked by `region_of`, whose errors have sentences of our own.
+Crop = Annotated[
+    list[Fraction],
+    msgspec.Meta(
+        description="Search with this part of the picture: left, top, right and bottom, as fractions of the upright "
+        "picture's width and height.",
+        extra_json_schema={"minItems": 4, "maxItems": 4},
+    ),
+]
+
+CropText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Search with this part of the picture, as JSON: [left, top, right, bottom], as fractions of the "
+        "upright picture's width and height. With a query, its parts have it instead."
+    ),
+]
+"""`Crop` as a form has it."""
+
+
 class QueryPart(_Request, frozen=True):
-    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; and how much it
-    counts."""
+    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; what is cut from
+    its picture; and how much it counts."""
 
     text: Text | None = None
     media_id: str | None = None
@@ -145,6 +190,7 @@ class QueryPart(_Request, frozen=True):
         ]
         | None
     ) = None
+    crop: Crop | None = None
     weight: Annotated[
         float,
         msgspec.Meta(
@@ -167,15 +213,103 @@ QueryText = Annotated[
 """`QueryParts` as a form has them."""
 
 
-class SearchRequest(_Search, frozen=True):
-    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
+Facets = Annotated[
+    list[Key | Facet],
+    msgspec.Meta(
+        max_length=MOST_FACETS,
+        description="Attributes to count: by their names, or with ranges to count within. Empty: the total alone.",
+    ),
+]
+
+FacetsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What to count beside the matches, as JSON: ["category", {"attribute": "price", "ranges": '
+        '[{"lt": 20}, {"gte": 20}], "stats": true}].'
+    ),
+]
+"""`Facets` as a form has them."""
+
+Over = Annotated[
+    FacetsOver,
+    msgspec.Meta(
+        description="What is counted: all that passes the filter, or of that what reaches minSimilarity and minGrade."
+    ),
+]
+
+Mode = Annotated[
+    Literal["auto", "visual"],
+    msgspec.Meta(
+        description="How words alone are searched for: `auto` puts products first that the words name, as people type "
+        "them; `visual` asks the pictures alone. Of no effect for what is not words alone."
+    ),
+]
+
+SearchCursor = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=2000,
+        description="Where to go on: what `next` was in the page before, with the same parameters; `limit` may differ.",
+    ),
+]
+
+
+class _Arranged(_Search, frozen=True):
+    """How the matches are arranged."""
+
+    group_by: Literal["product"] | None = None
+    """One match a product: its best."""
+    group_size: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=0,
+                le=20,
+                description=f"With groupBy: how many others of each product come with it, {rows.DEFAULT_GROUP} unless "
+                "given.",
+            ),
+        ]
+        | None
+    ) = None
+    max_per_product: (
+        Annotated[
+            int, msgspec.Meta(ge=1, le=100, description="At most so many matches of one product; not with groupBy.")
+        ]
+        | None
+    ) = None
+    distinct: (
+        Annotated[
+            float,
+            msgspec.Meta(
+                ge=0.5,
+                le=1,
+                description="A match whose cosine with one listed before it is at least this is left out; not with "
+                "cursor.",
+            ),
+        ]
+        | None
+    ) = None
+    cursor: SearchCursor | None = None
+    mode: Mode = "auto"
+    explain: bool | None = None
+    """Whether to say why each match has its place."""
+
+
+class SearchRequest(_Arranged, frozen=True):
+    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them. `crop`
+    goes with `mediaId`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
+    crop: Crop | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
+    facets: Facets | None = None
+    facets_over: Over | None = None
+    fields: ShownFields | None = None
+    boosts: Boosts | None = None
 
 
 class SearchFields(_Search, frozen=True):
@@ -184,10 +318,26 @@ class SearchFields(_Search, frozen=True):
     filter: FilterText | None = None
 
 
-class ComposedFields(SearchFields, frozen=True):
+BoostsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What attributes add to the cosine to rank by, as JSON: [{"attribute": "new", "equals": true, '
+        '"weight": 0.1}, {"attribute": "price", "from": 100, "to": 10, "weight": 0.05}].'
+    ),
+]
+"""`Boosts` as a form has them."""
+
+
+class ComposedFields(_Arranged, frozen=True):
     """The fields beside the parts `file` of a search, whose `query` may say what each of them counts."""
 
+    filter: FilterText | None = None
+    boosts: BoostsText | None = None
     query: QueryText | None = None
+    facets: FacetsText | None = None
+    facets_over: Over | None = None
+    fields: FieldsText | None = None
+    crop: CropText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -313,12 +463,40 @@ class Match(_Body, frozen=True):
     cosine: float
     similarity: float
     grade: Grade | None
-    """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
-    the two pictures is blank."""
+    """Null where the model has no grades, and for a query of several parts. At best `similar` where one of the two
+    pictures is blank; of words `similar` or `weak`, and null where the model has no grades for words."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    url: (
+        Annotated[
+            str | None,
+            msgspec.Meta(description="The product's attribute `url` where it is an http or https address, else null."),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: (
+        Annotated[
+            dict[str, Any],
+            msgspec.Meta(
+                description="Those that were named and the product has; the shortest ones, where they are long."
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    """What a search named in its `fields`; absent otherwise."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:
-        """`at`: where its pictures are; `blank`: what was searched for is a blank picture."""
+    def of(
+        cls,
+        match: rows.Match,
+        grades: Grades | TextGrades | None,
+        at: Addresses,
+        *,
+        blank: bool = False,
+        shown: Shown = NOTHING,
+    ) -> Match:
+        """`at`: where its pictures are; `blank`: what was searched for is a blank picture; `shown`: what of the product
+        the search has named."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
@@ -333,16 +511,131 @@ class Match(_Body, frozen=True):
             cosine=cosine,
             similarity=similarity(match.cosine),
             grade=grades.of(cosine, blank=blank or match.blank) if grades is not None else None,
+            sku=match.sku if shown.sku else msgspec.UNSET,
+            url=address_of(match.url) if shown.url else msgspec.UNSET,
+            is_active=match.is_active if shown.is_active else msgspec.UNSET,
+            attributes=dict(match.attributes or {}) if shown.any_attributes else msgspec.UNSET,
         )
 
 
+class MatchWords(_Body, frozen=True):
+    """How a product answers to words that were searched for."""
+
+    by: By
+    """It is its SKU, or its name; it has all of the words; the last one is only begun; some are misspelt."""
+    likeness: float
+    """From 0 to 1."""
+    bonus: float
+    """What it adds to rank by."""
+
+
+class MatchExplanation(_Body, frozen=True):
+    """Why a match has its place."""
+
+    ranking: float
+    """What it is ranked by: `cosine` plus `boosts`, and the bonus of `words`."""
+    boosts: float
+    """What its product has besides the picture."""
+    cosines: list[float | None]
+    """With each part of the query, in their order; null for a part of weight 0, and where the media has no vector
+    yet."""
+    words: MatchWords | None
+    """Null where no words name the product."""
+
+
+class Result(Match, frozen=True):
+    """A match of a search."""
+
+    media: list[Match] | msgspec.UnsetType = msgspec.UNSET
+    """With groupBy: what else of the product was found, best first."""
+    explain: MatchExplanation | msgspec.UnsetType = msgspec.UNSET
+    """Where it was asked for."""
+
+    @classmethod
+    def with_others(cls, match: Match, others: list[Match] | None, explain: MatchExplanation | None) -> Result:
+        fields = {name: getattr(match, name) for name in Match.__struct_fields__}
+        return cls(
+            **fields,
+            media=msgspec.UNSET if others is None else others,
+            explain=msgspec.UNSET if explain is None else explain,
+        )
+
+
+class ExplainedWords(_Body, frozen=True):
+    """What the words of a search have named."""
+
+    products: int
+    corrected: dict[str, list[str]]
+    """Words that were taken for others, and for which; for none where a word was left out."""
+
+
+class Explanation(_Body, frozen=True):
+    """How a list came about."""
+
+    plan: rows.Plan
+    limit: int
+    """How many matches were asked for, once what the caller's key allows is taken into account."""
+    candidates: int
+    """How many media were ranked: what the index gave, or what an exact search kept of all that it compared."""
+    timings: dict[str, float]
+    """Milliseconds by stage."""
+    words: ExplainedWords | None
+    """Null where something else than words alone was searched for, or `mode` was `visual`."""
+
+
+class FacetCount(_Body, frozen=True, kw_only=True):
+    """How many have a value of an attribute, or one within a range, which is named by the bounds that it was given."""
+
+    value: Scalar | msgspec.UnsetType = msgspec.UNSET
+    gt: Bound | msgspec.UnsetType = msgspec.UNSET
+    gte: Bound | msgspec.UnsetType = msgspec.UNSET
+    lt: Bound | msgspec.UnsetType = msgspec.UNSET
+    lte: Bound | msgspec.UnsetType = msgspec.UNSET
+    count: int
+
+    @classmethod
+    def of(cls, counted: ValueCount | RangeCount) -> FacetCount:
+        if isinstance(counted, ValueCount):
+            return cls(value=counted.value, count=counted.count)
+        return cls(count=counted.count, **msgspec.to_builtins(counted.range))
+
+
+class FacetStats(_Body, frozen=True):
+    """The least and the greatest number of an attribute, or date where dates are declared; null where there is none."""
+
+    min: int | float | str | None
+    max: int | float | str | None
+    count: int
+    """How many have one."""
+
+
 class SearchAnswer(_Body, frozen=True):
-    results: list[Match]
+    results: list[Result]
+    next: Next
     space: str
     plan: rows.Plan
     """`exact` when each media of the client was compared, `index` when the client's own HNSW index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    explain: Explanation | msgspec.UnsetType = msgspec.UNSET
+    """Where it was asked for."""
+    total: int | msgspec.UnsetType = msgspec.UNSET
+    """Where facets are asked for: how many media, or products with groupBy, the list would hold without its limit."""
+    facets: dict[str, list[FacetCount]] | msgspec.UnsetType = msgspec.UNSET
+    """Where they are asked for, by attribute: its values, those first that most have; or the ranges, as given."""
+    facet_stats: dict[str, FacetStats] | msgspec.UnsetType = msgspec.UNSET
+    """Where facets are asked for, by attribute: of those with `stats`."""
+
+    def counting(self, counts: Counts) -> SearchAnswer:
+        """The same answer, with what was counted."""
+        return msgspec.structs.replace(
+            self,
+            total=counts.total,
+            facets={name: [FacetCount.of(one) for one in some] for name, some in counts.facets.items()},
+            facet_stats={
+                name: FacetStats(min=one.min, max=one.max, count=one.count) for name, one in counts.stats.items()
+            },
+        )
 
 
 class Duplicates(_Body, frozen=True):
@@ -393,13 +686,29 @@ class AttributesRequest(_Request, frozen=True):
     """What attributes are declared as, by their names: what their texts are compared as. No others are declared."""
 
     attributes: Annotated[dict[AttributeName, AttributeType], msgspec.Meta(max_length=1000)]
+    searchable: (
+        Annotated[
+            list[AttributeName],
+            msgspec.Meta(
+                max_length=MOST_SEARCHABLE,
+                description="Whose words a search by words finds products by, beside those of name and SKU. Left out "
+                "or null: what shops mostly call brand, category, colour and material, as the answer lists them.",
+            ),
+        ]
+        | None
+    ) = None
     client_id: ClientId | None = None
 
 
 class DeclaredAttributes(_Body, frozen=True):
-    """What attributes are declared as, by their names."""
+    """What attributes are declared as, by their names; and whose words products are found by."""
 
     attributes: dict[str, AttributeType]
+    searchable: list[str]
+
+    @classmethod
+    def of(cls, declared: Declared) -> DeclaredAttributes:
+        return cls(attributes=declared.types, searchable=declared.searchable)
 
 
 class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -488,9 +488,9 @@ MODULES = """async ([looks, question]) => {
 }"""
 
 
-def timeline(page: Page, looks: list[tuple[float, str]], question: str) -> Any:
+def timeline(page: Page, looks: Sequence[tuple[float, str]], question: str) -> Any:
     """What the page's own modules make of these texts of /metrics, each with the second in which it came."""
-    return page.evaluate(MODULES, [looks, question])
+    return page.evaluate(MODULES, [[*looks], question])
 
 
 @pytest.fixture
