@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -28,6 +29,15 @@ _FILES = {
     "swagger.js": "text/javascript",
     "twinlens-search.js": "text/javascript",
     "twinlens-instantsearch.js": "text/javascript",
+    "operator.js": "text/javascript",
+    "operator.css": "text/css",
+    "catalogue.js": "text/javascript",
+    "figures.js": "text/javascript",
+    "plot.js": "text/javascript",
+    "samples.js": "text/javascript",
+    "table.js": "text/javascript",
+    "timeline.js": "text/javascript",
+    "traffic.js": "text/javascript",
 }
 _ELSEWHERE = frozenset({"twinlens-search.js", "twinlens-instantsearch.js"})
 """Scripts for the pages of others. A browser asks for a module of another origin by CORS, without credentials."""
@@ -46,11 +56,16 @@ async def page(request: Request, services: NamedDependency[Services]) -> Respons
     if services.embedder.reads_text:
         # Written into the page itself, so that the box for words neither appears late nor disappears again.
         html = html.replace(b'data-words="off"', b'data-words="on"', 1)
+    return shown(request, services, html)
+
+
+def shown(request: Request, services: Services, html: bytes, security: Mapping[str, str] = PAGE) -> Response[bytes]:
+    """A page that finds its files below the proxy's prefix, and that knows whether it needs a key."""
     if _keys_needed(services):
         html = html.replace(b'data-keys="off"', b'data-keys="on"', 1)
     if prefix := prefix_of(request):
         html = html.replace(b"<head>", f'<head>\n  <base href="{escape(prefix)}/">'.encode(), 1)
-    headers = {**PAGE, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
+    headers = {**security, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
     return Response(html, media_type=MediaType.HTML, headers=headers)
 
 
