@@ -1,0 +1,76 @@
+// One search: the query as the server's call has it, and its answer.
+
+import { withClient } from "./address.js";
+import { alone, filterOf, isOnePicture, isPicture, isWords, weightOf } from "./query.js";
+import { fitting } from "./scaling.js";
+import { largestUpload, post } from "./upload.js";
+
+export const PAGE_OF_MATCHES = 24;
+const NOT_YET = ["groupBy", "fields", "facets", "facetsOver", "cursor", "crop"];
+export const takes = (field) => !NOT_YET.includes(field);
+const TOO_LARGE = new Set(["picture_too_large", "upload_too_large"]);
+
+// The server says whether its model has thresholds for words: those below "similar" are then not what was meant.
+const gradesWords = document.body.dataset.wordGrades === "on";
+export const isBounded = (query) => (isWords(query) ? gradesWords && !query.all : isOnePicture(query) && query.min > 0);
+
+const fitted = new WeakMap(); // by file: what is sent in its place, and what is said about it
+
+// The answer of POST /v1/search. Throws Failure; AbortError where `signal` says so. `more`: further fields of the call.
+export async function search(query, more = {}, { signal, progress } = {}) {
+  const asked = { limit: PAGE_OF_MATCHES, groupBy: "product", fields: ["url", "attributes"], ...more };
+  try {
+    return await sent(query, asked, { signal, progress });
+  } catch (error) {
+    // Its bytes were few enough, but its pixels were not.
+    if (!TOO_LARGE.has(error.code) || !query.parts.some((part) => part.file && !fitted.has(part.file))) throw error;
+    return sent(query, asked, { signal, progress, smaller: true });
+  }
+}
+
+async function sent(query, asked, { signal, progress, smaller = false }) {
+  const files = [];
+  const parts = [];
+  for (const part of query.parts) {
+    parts.push(await partOf(part, query, files, smaller));
+    signal?.throwIfAborted();
+  }
+  const filter = filterOf(query);
+  const fields = {
+    ...(alone(query) ? single(parts[0], files) : { query: parts }),
+    ...(filter && { filter }),
+    ...(isBounded(query) && (isWords(query) ? { minGrade: "similar" } : { minSimilarity: query.min })),
+    ...asked,
+  };
+  for (const name of NOT_YET) delete fields[name];
+  const answer = await post(withClient("v1/search"), fields, { files, signal, progress });
+  return { ...answer, notes: query.parts.map((part) => fitted.get(part.file)?.note).filter(Boolean) };
+}
+
+async function partOf(part, query, files, smaller) {
+  const crop = part.crop && { crop: part.crop };
+  const weight = { weight: weightOf(part, query) };
+  if (!isPicture(part)) return { text: part.text, ...weight };
+  if (part.mediaId) return { mediaId: part.mediaId, ...crop, ...weight };
+  const known = fitted.get(part.file) ?? (await fitting(part.file, largestUpload, { always: smaller }));
+  if (known.file !== part.file) fitted.set(part.file, known);
+  files.push(known.file);
+  return { file: files.length - 1, ...crop, ...weight };
+}
+
+// A query of one part names it outside of `query`; a file stands in its form by itself.
+function single({ weight, file, ...named }, files) {
+  return files.length ? { ...(named.crop && { crop: named.crop }) } : named;
+}
+
+// How many pass each filter, where the matches alone do not say it: of all that the filters let through, whatever is
+// searched for, so that a media that was found stands for the query and nothing is embedded again.
+export function countFacets(query, mediaId, facets, signal) {
+  const bounded = isBounded(query);
+  const asked = bounded ? query : { ...query, parts: [{ mediaId }] };
+  return search(asked, { limit: 1, fields: [], ...facetFields(query, facets) }, { signal });
+}
+
+export function facetFields(query, facets) {
+  return facets ? { facets, facetsOver: isBounded(query) ? "matches" : "filter" } : {};
+}
