@@ -6,7 +6,7 @@ import { card, placeholders } from "./card.js";
 import { showParts } from "./chips.js";
 import { beginCrop, isCropping, leaveCrop } from "./crop.js";
 import { byId } from "./element.js";
-import { facetsToAsk, hideFacets, learn, showFacets } from "./facets.js";
+import { facetsToAsk, forgetFacets, learn, showFacets } from "./facets.js";
 import { Failure } from "./failure.js";
 import { beginIntake } from "./intake.js";
 import { askForKey, begin as beginWithKey, hasKey, isLocked } from "./key.js";
@@ -15,7 +15,7 @@ import { hideOutcome, offerAgain, offerToCancel, say, setState, showFailure, sho
 import {
   WEIGHT_OF_LESS, isOnePicture, isWords, queryOf, shown, titleOf, withChanged, withOnly, withPart, withoutPart,
 } from "./query.js";
-import { countFacets, facetFields, isBounded, search, takes } from "./search.js";
+import { countFacets, isBounded, search, takes } from "./search.js";
 import { forgetSought, showName, showSought, wordsOf } from "./sought.js";
 import { plural } from "./wording.js";
 
@@ -58,12 +58,11 @@ async function run(query, { fresh = true } = {}) {
   const started = performance.now();
   let state = "done";
   try {
-    const facets = facetsToAsk();
     const progress = (share) => own.signal.aborted || showProgress(share);
-    const answer = await search(query, facetFields(query, facets), { signal: own.signal, progress });
+    const answer = await search(query, {}, { signal: own.signal, progress });
     if (own.signal.aborted) return; // answered, but a newer search has the page
     showAnswer(answer, query, performance.now() - started);
-    countLater(answer, query, own.signal);
+    countLater(answer.results, query, own.signal);
   } catch (error) {
     if (own.signal.aborted) return;
     results.replaceChildren();
@@ -91,7 +90,6 @@ function cancel() {
   running.abort();
   results.replaceChildren();
   say("Cancelled.");
-  hideFacets();
   setState("idle");
   offerAgain();
   byId("retry").focus({ preventScroll: true });
@@ -112,8 +110,7 @@ function showAnswer(answer, query, total) {
   next = answer.next ?? null;
   showCount(query, answer.notes);
   showPrint(answer, total);
-  if (answer.facets) counts = answer;
-  if (answer.facets || Object.keys(query.only).length) showFacets(counts.facets, counts.facetStats, query.only, chose);
+  showFacets(counts, query.only, chose);
   if (hadFocus) byId("matches").focus({ preventScroll: true }); // the link that had it is gone
 }
 
@@ -135,7 +132,8 @@ function showCount(query, notes = []) {
   }
 }
 
-// An address names a media by its id alone; what it is called, its own match says.
+// An address names a media by its id alone; what it is called, its own match says. That is noted in the part itself, since
+// it changes nothing of what is searched for.
 function nameSought(matches, query) {
   for (const part of query.parts) {
     if (!part.mediaId || part.name) continue;
@@ -148,18 +146,19 @@ function nameSought(matches, query) {
   document.title = titleOf(query) ? `${titleOf(query)} – Twinlens` : "Twinlens";
 }
 
-// Which attributes there are to filter by is known from the matches; their counts then follow.
-async function countLater(answer, query, signal) {
-  const news = learn(answer.results);
+// Which attributes there are to filter by is known from the matches; their counts follow, and no match waits for them.
+async function countLater(matches, query, signal) {
+  learn(matches);
   const facets = facetsToAsk();
-  if (!facets) return hideFacets();
-  if (!answer.results.length || (answer.facets && !news)) return;
+  if (!facets || !matches.length) return;
   try {
-    counts = await countFacets(query, answer.results[0].mediaId, facets, signal);
+    const counted = await countFacets(query, matches[0].mediaId, facets, signal);
+    if (signal.aborted) return;
+    counts = counted;
+    showFacets(counts, query.only, chose);
   } catch {
-    return; // the matches are there without it
+    // The matches are there without it.
   }
-  if (!signal.aborted) showFacets(counts.facets, counts.facetStats, query.only, chose);
 }
 
 // ---- further matches
@@ -220,7 +219,8 @@ function reset(notice = "") {
   current = next = null;
   forgetSought();
   showParts(null);
-  hideFacets();
+  forgetFacets();
+  counts = {};
   document.body.dataset.view = "start";
   delete document.body.dataset.kind;
   byId("skip").textContent = "Skip to the search";

@@ -12,32 +12,38 @@ const LONGEST_VALUE = 40; // characters: what is longer is a description
 
 const panel = byId("facets");
 const list = byId("facet-list");
-const kinds = new Map((chosenFacets ?? []).map((name) => [name, "unknown"])); // by name: "number", "value", "unknown"
+const kinds = new Map(); // by name: "value", "list", "number", "unknown"
+const ORDER = ["value", "unknown", "list", "number"];
 const opened = new Set(); // those of which all values are shown
+forgetFacets();
 
-// Learn from matches which attributes there are; whether there was anything new in it. An attribute that is a text of
-// many words, or an address, is none to choose by.
+// Nothing is known of the catalogue, and nothing of it stays on the page.
+export function forgetFacets() {
+  list.replaceChildren();
+  panel.hidden = true;
+  opened.clear();
+  kinds.clear();
+  for (const name of chosenFacets ?? []) kinds.set(name, "unknown");
+}
+
+// Learn from matches which attributes there are. One that is a text of many words, or an address, is none to choose by.
 export function learn(matches) {
-  let news = false;
   for (const { attributes = {} } of matches) {
     for (const [name, value] of Object.entries(attributes)) {
       const kind = kindOf(value);
       const known = kinds.get(name);
-      if (chosenFacets ? known === "unknown" && kind === "number" : kind && known === undefined && kinds.size < MOST_FACETS) {
-        kinds.set(name, kind);
-        news = true;
-      }
+      if (!kind || (known === undefined && (chosenFacets || kinds.size === MOST_FACETS))) continue;
+      if (known === undefined || known === "unknown" || kind === "list") kinds.set(name, kind);
     }
   }
-  return news;
 }
 
 function kindOf(value) {
   const [first, ...others] = [value].flat();
   if (typeof first === "number" && !others.length) return "number";
-  if (typeof first === "boolean") return "value";
   const short = typeof first === "string" && first.length <= LONGEST_VALUE && !/^(https?:|\d{4}-\d\d-\d\d)/.test(first);
-  return short ? "value" : null;
+  if (!short && typeof first !== "boolean") return null;
+  return Array.isArray(value) ? "list" : "value";
 }
 
 // What `facets` of the API is to count; null where nothing is known to count.
@@ -48,39 +54,47 @@ export function facetsToAsk() {
   return asked.length ? asked : null;
 }
 
-export function hideFacets() {
-  panel.hidden = true;
-}
-
-// `counts` and `stats` are the answer's; `changed` is told an attribute's name and what it must be from now on.
-export function showFacets(counts, stats, only, changed) {
-  const focused = list.contains(document.activeElement) ? document.activeElement.id : null;
-  const names = [...new Set([...kinds.keys(), ...Object.keys(only)])];
-  const made = names.map((name, number) => facet(name, number, { counts, stats, only, changed })).filter(Boolean);
+// `counts` has what the answers say, {facets, facetStats}; `changed` is told an attribute's name, and what it must be.
+export function showFacets({ facets: counts = {}, facetStats: stats = {} }, only, changed) {
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const names = inOrder([...new Set([...kinds.keys(), ...Object.keys(only)])], counts);
+  const made = names.map((name) => facet(name, { counts, stats, only, changed })).filter(Boolean);
   list.replaceChildren(...made);
   const chosen = Object.keys(only).length;
   byId("facets-chosen").textContent = chosen ? plural(chosen, "chosen", "chosen") : "";
   byId("facets-clear").hidden = !chosen;
   panel.hidden = !made.length;
-  if (focused) byId(focused)?.focus({ preventScroll: true });
+  const again = [...list.querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused);
+  again?.focus({ preventScroll: true });
 }
 
-function facet(name, number, { counts = {}, stats = {}, only, changed }) {
+// As the address has them; else first those with one value a product, then those with several, and within that the ones
+// with fewer values, since they divide the catalogue more roughly.
+function inOrder(names, counts) {
+  if (chosenFacets) return names;
+  const place = (name) => ORDER.indexOf(kinds.get(name) ?? "unknown");
+  const values = (name) => counts[name]?.length ?? 0;
+  return names.sort((one, other) => place(one) - place(other) || values(one) - values(other) || (one < other ? -1 : 1));
+}
+
+function facet(name, { counts, stats, only, changed }) {
   const range = kinds.get(name) === "number" || (only[name] && !only[name].values);
   const inside = range
-    ? rangeOf(name, number, stats?.[name], only[name] ?? {}, changed)
-    : valuesOf(name, number, counts?.[name] ?? [], only[name]?.values ?? [], changed);
+    ? rangeOf(name, stats[name], only[name] ?? {}, changed)
+    : valuesOf(name, counts[name] ?? [], only[name]?.values ?? [], changed);
   if (!inside) return null;
   return element("fieldset", "facet", [element("legend", "", heading(name)), inside], { dataset: { testid: "facet", attribute: name } });
 }
 
 // Null where there is nothing to choose: a single value, or as many as products, as with article numbers.
-function valuesOf(name, number, counted, chosen, changed) {
+function valuesOf(name, counted, chosen, changed) {
   const missing = chosen.filter((value) => !counted.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
   const all = [...counted.filter((one) => one.value !== null), ...missing];
   if (!chosen.length && (all.length < 2 || all.every((one) => one.count < 2))) return null;
   const rows = all.map(({ value, count }, at) => {
-    const box = element("input", "", [], { type: "checkbox", id: `facet-${number}-${at}`, checked: chosen.includes(value) });
+    const box = element("input", "", [], {
+      type: "checkbox", checked: chosen.includes(value), dataset: { key: JSON.stringify([name, value]) },
+    });
     box.addEventListener("change", () => {
       const others = chosen.filter((one) => one !== value);
       changed(name, { values: box.checked ? [...others, value] : others });
@@ -92,7 +106,7 @@ function valuesOf(name, number, counted, chosen, changed) {
   });
   const made = element("div", "", [element("ul", "facet-values", rows)]);
   if (rows.some((row) => row.hidden)) {
-    const more = element("button", "quiet", `All ${rows.length}`, { type: "button", id: `facet-${number}-all` });
+    const more = element("button", "quiet", `All ${rows.length}`, { type: "button" });
     more.addEventListener("click", () => {
       opened.add(name);
       for (const row of rows) row.hidden = false;
@@ -104,15 +118,15 @@ function valuesOf(name, number, counted, chosen, changed) {
   return made;
 }
 
-function rangeOf(name, number, found, { from, to }, changed) {
+function rangeOf(name, found, { from, to }, changed) {
   if (!found?.count && from === undefined && to === undefined) return null;
   if (found?.min === found?.max && from === undefined && to === undefined) return null;
-  const field = (label, value, placeholder, id) => {
-    const given = { type: "number", step: "any", id, value: value ?? "", placeholder: placeholder ?? "", inputMode: "decimal", autocomplete: "off" };
-    return element("input", "", [], { ...given, aria: { label: `${heading(name)} ${label}` } });
+  const field = (label, value, placeholder) => {
+    const given = { type: "number", step: "any", value: value ?? "", placeholder: placeholder ?? "", inputMode: "decimal", autocomplete: "off" };
+    return element("input", "", [], { ...given, dataset: { key: JSON.stringify([name, label]) }, aria: { label: `${heading(name)} ${label}` } });
   };
-  const low = field("from", from, found?.min, `facet-${number}-from`);
-  const high = field("to", to, found?.max, `facet-${number}-to`);
+  const low = field("from", from, found?.min);
+  const high = field("to", to, found?.max);
   const read = (input) => (input.value.trim() && Number.isFinite(Number(input.value)) ? Number(input.value) : undefined);
   for (const one of [low, high]) one.addEventListener("change", () => changed(name, { from: read(low), to: read(high) }));
   return element("div", "facet-range", [low, element("span", "", "to", { aria: { hidden: "true" } }), high]);

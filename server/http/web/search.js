@@ -1,7 +1,7 @@
 // One search: the query as the server's call has it, and its answer.
 
 import { withClient } from "./address.js";
-import { alone, filterOf, isOnePicture, isPicture, isWords, weightOf } from "./query.js";
+import { alone, filterOf, isOnePicture, isPicture, isWords, weightOf, withOnly } from "./query.js";
 import { fitting } from "./scaling.js";
 import { largestUpload, post } from "./upload.js";
 
@@ -16,15 +16,23 @@ export const isBounded = (query) => (isWords(query) ? gradesWords && !query.all 
 
 const fitted = new WeakMap(); // by file: what is sent in its place, and what is said about it
 
+// What cards show of their products, all of it or less: a key may not be allowed to see everything.
+const SHOWN = [["url", "attributes"], ["url"], []];
+let mayShow = 0; // the first of them that this key may see
+
 // The answer of POST /v1/search. Throws Failure; AbortError where `signal` says so. `more`: further fields of the call.
-export async function search(query, more = {}, { signal, progress } = {}) {
-  const asked = { limit: PAGE_OF_MATCHES, groupBy: "product", fields: ["url", "attributes"], ...more };
+export async function search(query, more = {}, how = {}) {
+  const asked = { limit: PAGE_OF_MATCHES, groupBy: "product", fields: SHOWN[mayShow], ...more };
   try {
-    return await sent(query, asked, { signal, progress });
+    return await sent(query, asked, how);
   } catch (error) {
+    if (error.code === "scope_missing" && !more.fields && mayShow < SHOWN.length - 1) {
+      mayShow += 1;
+      return search(query, more, how);
+    }
     // Its bytes were few enough, but its pixels were not.
     if (!TOO_LARGE.has(error.code) || !query.parts.some((part) => part.file && !fitted.has(part.file))) throw error;
-    return sent(query, asked, { signal, progress, smaller: true });
+    return sent(query, asked, { ...how, smaller: true });
   }
 }
 
@@ -63,14 +71,21 @@ function single({ weight, file, ...named }, files) {
   return files.length ? { ...(named.crop && { crop: named.crop }) } : named;
 }
 
-// How many pass each filter, where the matches alone do not say it: of all that the filters let through, whatever is
-// searched for, so that a media that was found stands for the query and nothing is embedded again.
-export function countFacets(query, mediaId, facets, signal) {
-  const bounded = isBounded(query);
-  const asked = bounded ? query : { ...query, parts: [{ mediaId }] };
-  return search(asked, { limit: 1, fields: [], ...facetFields(query, facets) }, { signal });
-}
-
-export function facetFields(query, facets) {
-  return facets ? { facets, facetsOver: isBounded(query) ? "matches" : "filter" } : {};
+// How many have which value of these facets, of all that the filters let through: {facets, facetStats}. Of an attribute
+// that is filtered by, its other values are counted as well, as if it were not: they can be chosen beside it. Where all
+// that passes is a match, a media that was found stands for the query, so that nothing is embedded again.
+export async function countFacets(query, mediaId, facets, signal) {
+  const standing = isBounded(query) ? query : { ...query, parts: [{ mediaId }] };
+  const own = facets.filter(({ attribute }) => query.only[attribute]);
+  const others = facets.filter(({ attribute }) => !query.only[attribute]);
+  const over = isBounded(query) ? { facetsOver: "matches" } : {};
+  const count = (asked, counted) => search(asked, { limit: 1, fields: [], facets: counted, ...over }, { signal });
+  const answers = await Promise.all([
+    ...(others.length ? [count(standing, others)] : []),
+    ...own.map((facet) => count(withOnly(standing, facet.attribute, null), [facet])),
+  ]);
+  return {
+    facets: Object.assign({}, ...answers.map((answer) => answer.facets)),
+    facetStats: Object.assign({}, ...answers.map((answer) => answer.facetStats)),
+  };
 }
