@@ -237,6 +237,16 @@ class SearchesOnly(ScopeMissing):
         self.scopes = ()
 
 
+class FieldHidden(ScopeMissing):
+    """The search key does not show this field of products."""
+
+    def __init__(self, field: str) -> None:
+        super(ScopeMissing, self).__init__(
+            f"The search key does not show {field[:120]}: whoever derives the key says so, in its fields."
+        )
+        self.scopes = ()
+
+
 class ClientMismatch(Forbidden):
     """The key belongs to another client than the clientId of the request."""
 

@@ -97,6 +97,7 @@ class Calls:
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
+        fields: Sequence[str] | None = None,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
@@ -109,7 +110,8 @@ class Calls:
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
-        60}}}`; also `productIds` and `kind`.
+        60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
+        `isActive`, `attributes` (all of them) or `attributes.NAME`.
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -125,14 +127,19 @@ class Calls:
         lanes = {} if lane is None else {_LANE_HEADER: lane}
         if space is not None and embedding is None:
             raise ValueError("space goes with embedding.")
+        if isinstance(fields, str):
+            raise TypeError("fields is a list of names.")
+        named = None if fields is None else list(fields)
         parts, files = parts_of(query or ())
         if picture is not None or url is not None:
             files = [file_of(picture, url)]
         if files:
-            fields = parameters(limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter)
+            form = parameters(
+                limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter, fields=named
+            )
             if parts:
-                fields["query"] = query_text(parts)
-            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, fields))
+                form["query"] = query_text(parts)
+            return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))
         body = SearchBody(
             text=text,
             media_id=media_id,
@@ -143,6 +150,7 @@ class Calls:
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
+            fields=named,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 

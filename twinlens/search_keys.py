@@ -30,6 +30,7 @@ MOST_BYTES = 4096
 
 MOST_MATCHES = 1000
 MOST_ORIGINS = 100
+MOST_FIELDS = 50
 
 LEAST_RATE = 1e-6
 """Requests a second: one in twelve days. With less, the time until the next one would be no number to answer with."""
@@ -43,6 +44,7 @@ _CLIENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@-]{0,127}")
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
+_FIELD = re.compile(r"(?:sku|url|isActive|attributes(?:\.[^\x00]{1,100})?)")
 _USUAL_PORTS = {"http": "80", "https": "443"}
 _MOST_ATTRIBUTES = 100
 _BOUNDS = {"gt", "gte", "lt", "lte"}
@@ -59,6 +61,7 @@ def derive_search_key(
     origins: Iterable[str] | None = None,
     expires: datetime | timedelta | None = None,
     rate: float | None = None,
+    fields: Iterable[str] | None = None,
 ) -> str:
     """A key that may only search, within these bounds; a bound that is not given is not set.
 
@@ -67,7 +70,9 @@ def derive_search_key(
     admin's. `filter`: as in a search, with `productIds`, `kind` and `attributes`; it is ANDed to each search's own.
     `limit`: at most so many matches a search, 1 to 1,000; a search that asks for more gets so many. `origins`: the
     pages that may use it, such as `https://shop.example`. `expires`: a time with its zone, or how long from now; it is
-    cut to whole seconds. `rate`: requests a second, from 0.000001 to 1,000,000,000.
+    cut to whole seconds. `rate`: requests a second, from 0.000001 to 1,000,000,000. `fields`: what a search may ask to
+    be shown of products, as there: `sku`, `url`, `isActive`, `attributes` or `attributes.NAME`; nothing unless given.
+    For them the parent needs the scope `read` or `write` as well.
 
     Raises ValueError with a sentence for whatever of this makes no sense.
     """
@@ -83,6 +88,7 @@ def derive_search_key(
         "origins": _checked_origins(origins),
         "expires": _seconds(expires),
         "rate": _checked_rate(rate),
+        "fields": _checked_fields(fields),
     }
     text = json.dumps(
         {name: value for name, value in said.items() if value is not None},
@@ -132,6 +138,20 @@ def _checked_origins(origins: Iterable[str] | None) -> list[str] | None:
             raise ValueError(
                 f"An origin is written as browsers send it, such as https://shop.example: small letters, no path, no "
                 f"slash at its end, and no port where it is the usual one. This is none: {str(origin)[:100]!r}."
+            )
+    return listed
+
+
+def _checked_fields(fields: Iterable[str] | None) -> list[str] | None:
+    if fields is None:
+        return None
+    listed = [fields] if isinstance(fields, str) else list(fields)
+    if not 1 <= len(listed) <= MOST_FIELDS:
+        raise ValueError(f"fields must be 1 to {MOST_FIELDS} names of fields; leave them out to show none.")
+    for name in listed:
+        if not (isinstance(name, str) and _FIELD.fullmatch(name)):
+            raise ValueError(
+                f"A field is sku, url, isActive, attributes or attributes.NAME, and not {str(name)[:100]!r}."
             )
     return listed
 

@@ -47,6 +47,13 @@ class Match(_Answer, frozen=True, kw_only=True):
     grade: str | None
     """`identical`, `near-duplicate`, `similar` or `weak`; None where the model has no grades, for words, and for
     several things at once."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Of the product, as the three behind it: there where the search named it in its `fields`."""
+    url: str | msgspec.UnsetType | None = msgspec.UNSET
+    """The attribute of this name where it is an http or https address, else None."""
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """Those that were named and the product has."""
 
 
 class SearchAnswer(_Answer, frozen=True, kw_only=True):
@@ -104,6 +111,7 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     limit: int | None = None
     min_similarity: float | None = None
     min_grade: str | None = None
+    fields: list[str] | None = None
 
 
 class TextsBody(_Body, frozen=True, kw_only=True):

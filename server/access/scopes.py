@@ -49,6 +49,8 @@ class Narrowing:
     """The pages that may use it, by their `Origin`; None: any."""
     rate: float | None = None
     """Requests a second."""
+    fields: tuple[str, ...] = ()
+    """What it may show of products beyond their names, as in a search request."""
     id: str = ""
     """Tells search keys of the same parent apart: the beginning of the digest of the whole key."""
 

@@ -50,6 +50,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origins: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=100)] | None = None
     expires: Annotated[float, msgspec.Meta(ge=0)] | None = None
     rate: Annotated[float, msgspec.Meta(ge=LEAST_RATE, le=MOST_RATE)] | None = None
+    fields: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=50)] | None = None
 
 
 def read_search_key(presented: str, parent_of: Callable[[str], StoredKey | None], now: datetime) -> Principal:
@@ -76,8 +77,15 @@ def read_search_key(presented: str, parent_of: Callable[[str], StoredKey | None]
     said = _read(document)
     if said.expires is not None and now.timestamp() >= said.expires:
         raise KeyInvalid("The search key has expired.")
+    if said.fields is not None and "read" not in included(parent.scopes):
+        raise KeyInvalid("The search key shows fields of products, and its parent may not read products itself.")
     narrowing = Narrowing(
-        said.filter, said.limit, said.origins, said.rate, hashlib.sha256(signed.encode()).hexdigest()[:_ID_LENGTH]
+        said.filter,
+        said.limit,
+        said.origins,
+        said.rate,
+        said.fields or (),
+        hashlib.sha256(signed.encode()).hexdigest()[:_ID_LENGTH],
     )
     return Principal(frozenset({"search"}), _client(parent, said), parent.id, narrowing, parent.limits)
 

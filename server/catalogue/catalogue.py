@@ -6,7 +6,7 @@ one embedding space: it searches that one, and what it stores is stored there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -93,7 +93,7 @@ class Catalogue:
         self._background = Runner(background or pool)
         queries = Queries.read("queries.sql").of(space.table)
         queries = queries.including("product_api_id", "media_api_id")
-        self._queries = queries.including("product_columns", "media_columns", "match_columns")
+        self._queries = queries.including("product_columns", "media_columns", "match_columns", "card_columns")
         self.lists = Lists(self._runner, self._queries)
         self.declarations = Declarations(self._runner)
         self.placing = Placing(self._queries, self._runner, self._turns, space)
@@ -149,6 +149,10 @@ class Catalogue:
 
         async with self._turns.turn((client_id, "product", product_id)):
             return await self._runner.write(put, "put_product", client=client_id, answers=_itself)
+
+    async def products_as_made(self, client_id: str, ids: Sequence[str]) -> list[Product]:
+        """Those of these products that have no attributes, and that nobody has changed since they were made."""
+        return await self._read("products_as_made", {"client_id": client_id, "ids": list(ids)}, class_row(Product))
 
     async def patch_product(
         self, client_id: str, product_id: str, patch: ProductPatch, *, expected: Expected = ANYTHING

@@ -85,7 +85,7 @@ class PlainCondition(
         if texts and len(texts) < len(self.bounds):
             raise ValueError("the bounds of a range are all numbers or all dates")
         for text in texts:
-            _moment(text)
+            moment(text)
 
     @property
     def bounds(self) -> list[tuple[str, Bound]]:
@@ -206,8 +206,8 @@ def kept_filters(plain: Mapping[str, Any] | None) -> tuple[Filter, Filter]:
     return Filter.of(asked), Filter.of(within)
 
 
-def _moment(text: str) -> datetime:
-    """As `_moment_of`. Raises ValueError where it is none."""
+def moment(text: str) -> datetime:
+    """A date or a time with its zone, in UTC. Raises ValueError where it is none."""
     found = _moment_of(text)
     if found is None:
         raise ValueError(
@@ -248,6 +248,7 @@ _BOUND_FORM = 'YYYY-MM-DD"T"HH24:MI:SS.US'
 
 
 # A text that is a number, wherever one is declared. The server's own feeds write no others.
+_LARGEST = 1e300
 _NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
@@ -270,6 +271,30 @@ def _condition(key: str, value: Scalar | tuple[Scalar, ...] | PlainCondition, de
     return " && ".join(held)
 
 
+def equal_to(key: str, value: Scalar, declared: AttributeType | None) -> str:
+    """The jsonpath that says whether an attribute, or one of its values, equals this one."""
+    return _condition(key, value, declared)
+
+
+def numbers_at(key: str, declared: AttributeType | None) -> list[str]:
+    """The jsonpaths that give an attribute's numbers, one for each way in which they may be written."""
+    at = f"$.{_literal(key)}"
+    paths = [f'{at} ? (@.type() == "number")']
+    if declared == "number":
+        every = [(">=", -_LARGEST), ("<=", _LARGEST)]
+        paths.append(f'{at} ? (@.type() == "string" && {_as_number(every)}).double()')
+    return paths
+
+
+def dates_at(key: str) -> list[str]:
+    """The jsonpaths that give an attribute's dates, likewise."""
+    every = [(">=", datetime.min.replace(tzinfo=UTC))]
+    return [
+        f"$.{_literal(key)} ? ({_within_dates(every, pattern, template, zoned)}).datetime({_literal(template)})"
+        for pattern, template, zoned in _DATE_FORMS
+    ]
+
+
 def _one_equals(at: str, values: tuple[Scalar, ...], declared: AttributeType | None) -> str:
     return f"exists({at} ? ({' || '.join(_equals(one, declared) for one in values)}))"
 
@@ -287,7 +312,7 @@ def _equals(value: Scalar, declared: AttributeType | None) -> str:
 
 
 def _within(bounds: list[tuple[str, Bound]], declared: AttributeType | None) -> str:
-    dates = [(sign, _moment(bound)) for sign, bound in bounds if isinstance(bound, str)]
+    dates = [(sign, moment(bound)) for sign, bound in bounds if isinstance(bound, str)]
     if dates:
         return _on_dates(dates)
     plainly = " && ".join(f"@ {sign} {_literal(bound)}" for sign, bound in bounds)

@@ -5,7 +5,7 @@ The ids of products and media in them are the API's, which are unique within a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from server.artifact.artifact import short_id
+from server.catalogue.boosts import Boost
+from server.catalogue.cards import NOTHING, Shown
 from server.catalogue.filters import Filter
 
 
@@ -48,6 +50,12 @@ DEFAULT_LIMIT = 24
 """How many matches a search gives unless it names another limit."""
 
 MOST_MATCHES = 1000
+
+DEFAULT_GROUP = 4
+"""How many others of a product a grouped search gives unless it names another size."""
+
+MOST_BONUSES = 1000
+"""Products that one search may give a bonus."""
 
 Plan = Literal["exact", "index"]
 """How a search was answered: by comparing with each media of the client, or through the client's own HNSW index."""
@@ -171,6 +179,16 @@ class ProductFile(NamedTuple):
     digest: Digest
 
 
+class Key(NamedTuple):
+    """The place of a match in the one order of a search: best first, then the query's own media and file."""
+
+    rank: int
+    """What it is ranked by, in millionths: its cosine, and what its product has besides."""
+    own_media: bool
+    own_file: bool
+    media_id: str
+
+
 @dataclass(frozen=True, eq=False)
 class Query:
     """A search of one client's pictures: what for, and which matches to give."""
@@ -195,6 +213,36 @@ class Query:
     """The media that the vector was read from: it is always a candidate."""
     without_blank: bool = False
     """Leave out media that are blank."""
+    shown: Shown = NOTHING
+    """What of their products the matches have, beyond the name."""
+    bonuses: Mapping[str, float] = field(default_factory=dict)
+    """By the product's id: what is added to the cosine of each of its media, to rank by; up to MOST_BONUSES of them.
+
+    All active media of these products that pass the filter are candidates, whatever an index gives and however far
+    they are from the query. So a product with a bonus above 2 comes before all without, and among several the higher
+    bonus decides before the picture does where they are further apart than 2. What there is no product of is ignored.
+    A match's `cosine` stays that of the picture, and its `ranking` has both. min_similarity and min_cosine ask for the
+    cosine; they leave out matches, and never shorten the list while enough others pass."""
+    boosts: tuple[Boost, ...] = ()
+    """What attributes add to rank by, likewise for every product."""
+    grouped: bool = False
+    """One match a product: its best, whose others are in `Found.others`."""
+    group_size: int = DEFAULT_GROUP
+    """At most so many others of each product."""
+    max_per_product: int | None = None
+    """At most so many matches of one product; not with `grouped`."""
+    distinct: float | None = None
+    """Leave out a match whose cosine with one that is listed before it is at least this; not with `after`."""
+    after: Key | None = None
+    """Begin behind the match of this place, which need not be there any more."""
+    depth: int = 0
+    """How many matches came up to there: a hint."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is for the nearest pictures, and begins with the best."""
+        arranged = self.grouped or self.max_per_product is not None or self.distinct is not None
+        return not (arranged or self.bonuses or self.boosts or self.after is not None)
 
 
 @dataclass(frozen=True)
@@ -208,8 +256,16 @@ class Match:
     width: int | None
     height: int | None
     cosine: float
+    ranking: float
+    """What it is ranked by: the cosine, and what its product has besides; to the sixth decimal."""
     blank: bool
     """One colour throughout, in the space that was searched; False also for a media that has no vector there yet."""
+    sku: str | None = None
+    is_active: bool = True
+    url: str | None = None
+    """The attribute of this name where the query shows it, whatever it is; `cards.address_of` reads it."""
+    attributes: Mapping[str, Any] | None = None
+    """Those that the query shows; None where it shows none."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +274,14 @@ class Found:
 
     matches: list[Match]
     plan: Plan
+    end: Key | None = None
+    """The place of the last match, where others may follow it."""
+    others: Mapping[str, Sequence[Match]] = field(default_factory=dict)
+    """Of a grouped search, by the product's id: what else of the product was found, best first."""
+    candidates: int = 0
+    """How many the index gave, or how many an exact search kept to sort, in the last try."""
+    tries: int = 0
+    """How many statements it took to be sure of the list."""
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from psycopg import AsyncConnection
-from psycopg.rows import RowMaker, TupleRow, no_result
+from psycopg.rows import TupleRow, tuple_row
 from psycopg.types.json import Jsonb
 
+from server.catalogue.boosts import most_of, names_of, parameters_of
 from server.catalogue.declared import types_of
-from server.catalogue.filters import Conditions, kept
+from server.catalogue.diversity import diverse
+from server.catalogue.filters import NO_TYPES, Conditions, Types, kept
+from server.catalogue.grouping import InProduct, best_of, capped, in_product_row, near_enough, others_of, products_of
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
-from server.catalogue.rows import MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
-from server.catalogue.similarity import similarity
+from server.catalogue.ranking import Given, Ranked, Row, ranked_row
+from server.catalogue.rows import MOST_BONUSES, MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
+from server.catalogue.similarity import least_cosine
+from server.catalogue.statements import Statements
 from server.catalogue.vectors import halves
 from server.database.connections import Direct
 from server.database.failures import translated
@@ -27,7 +33,8 @@ from server.database.session import pipeline_with
 from server.errors import BadParameter
 from server.tracing import span
 
-MARGIN = 16  # candidates beyond the limit: inner products of halves rank a little differently than their cosines
+MARGIN = 16  # candidates beyond the limit: those at its end may be equal, and an index ranks by inner products
+WIDER = 4  # times as many candidates, where those before were too few
 UNMEASURED_EF_SEARCH = 200  # for an index that was not measured yet: recall 0.993 on 50,000 vectors
 INDEXES_KNOWN_FOR = 30.0  # seconds
 COMPARISONS_KEPT = 1_000  # in each space: hours of them
@@ -38,36 +45,15 @@ FILTER_FACTOR = 4
 MOST_FILTERED = MOST_EF_SEARCH // 2
 
 
-class _Ranked(NamedTuple):
-    """A row of the answer: a match, and what the statement says of all candidates."""
+@dataclass(slots=True)
+class _Listed:
+    """As many matches as were asked for, and more where there are some; or fewer, where there are no more."""
 
-    match: Match
-    candidates: int
-    """How many candidates there were."""
-    edge: float | None
-    """The lowest cosine among the candidates; None where there were none."""
-
-
-def _ranked_row(cursor: Any) -> RowMaker[_Ranked]:
-    """A row factory of psycopg: rows by the names of their columns, which are looked up once for all rows of an answer.
-
-    Every search makes its rows here, and a dictionary for each row would double their time.
-    """
-    if cursor.description is None:
-        return no_result
-    places = {column.name: place for place, column in enumerate(cursor.description)}
-    of_match = itemgetter(*(places[field.name] for field in fields(Match)))
-    candidates, edge = places["candidates"], places["edge"]
-    return lambda values: _Ranked(Match(*of_match(values)), values[candidates], values[edge])
-
-
-@dataclass(frozen=True, slots=True)
-class _FromIndex:
-    """What an index gave."""
-
-    matches: list[Match]
-    certain: bool
-    """Whether as many matches came as were asked for, and no candidate that was cut off is as near as the last."""
+    ranked: Sequence[Ranked]
+    others: Mapping[str, Sequence[Match]] = field(default_factory=dict)
+    candidates: int = 0
+    more: bool = False
+    """Whether there are candidates that nobody has looked at."""
 
 
 class Searcher:
@@ -97,10 +83,7 @@ class Searcher:
         self._indexes = Indexes(space, recall)
         self._direct = direct
         products = queries.composed("products_under_policy" if runner.role else "products_of_client")
-        self._statements = {
-            near: queries.composed("search", near=queries.composed(near, products=products)).as_bytes(None)
-            for near in ("near_exactly", "near_exactly_where", "near_exactly_of_any_state", "near_by_index")
-        }
+        self._statements = Statements(queries, products)
         self._known: Mapping[str, Index] = {}
         self._known_at = float("-inf")
 
@@ -120,35 +103,35 @@ class Searcher:
             return found
 
     async def _search(self, query: Query) -> Found:
-        conditions = await self._conditions(query)
+        types = await self._types(query)
+        conditions = Conditions.of(query.filter, query.within, types=types)
+        parameters = self._parameters(query, conditions, types)
         if conditions.contradictory:
             return Found([], "exact")
-        parameters = self._parameters(query, conditions)
-        matches = None
+        listed = None
         # Few products have few media: comparing with each of those is quicker, and exact. An index has what is active.
         if conditions.product_ids is None and not conditions.inactive:
             indexes = await self._known_indexes()
             if (index := indexes.get(self._indexes.name_of(query.client_id))) is not None:
-                matches = await self._search_by_index(query, conditions, parameters, index)
-            if matches is not None and self.on_index_answer is not None:
-                self.on_index_answer(IndexAnswer(query, tuple(match.cosine for match in matches)))
-        plan: Plan = "exact" if matches is None else "index"
-        if matches is None:
-            matches = await self._search_exactly(query, conditions, parameters)
-        if query.min_similarity is not None:
-            matches = [match for match in matches if similarity(match.cosine) >= query.min_similarity]
-        if query.min_cosine is not None:
-            matches = [match for match in matches if match.cosine >= query.min_cosine]
-        return Found(matches, plan)
+                listed = await self._list_by_index(query, conditions, parameters, index)
+            if listed is not None and self.on_index_answer is not None and query.plain:
+                cosines = tuple(one.match.cosine for one in listed.ranked[: query.limit])
+                self.on_index_answer(IndexAnswer(query, cosines))
+        plan: Plan = "exact" if listed is None else "index"
+        if listed is None:
+            listed = await self._list_exactly(query, conditions, parameters)
+        return _found(query, listed, plan)
 
     # --- exact searches beside those of an index ---------------------------------------------------------------------
 
     async def search_again(self, query: Query) -> list[float]:
         """The cosines of what an exact search for the query's vector finds, best first."""
         by_vector = replace(query, digest=None, media_id=None)
-        conditions = await self._conditions(by_vector)
-        parameters = self._parameters(by_vector, conditions)
-        return [match.cosine for match in await self._search_exactly(by_vector, conditions, parameters)]
+        types = await self._types(by_vector)
+        conditions = Conditions.of(by_vector.filter, by_vector.within, types=types)
+        parameters = self._parameters(by_vector, conditions, types)
+        listed = await self._list_exactly(by_vector, conditions, parameters)
+        return [one.match.cosine for one in listed.ranked[: query.limit]]
 
     async def compare(self, answer: IndexAnswer) -> float:
         """The share of an exact search's matches that the index gave; it is kept in the database beside the query."""
@@ -177,19 +160,32 @@ class Searcher:
 
     # --- the two plans -----------------------------------------------------------------------------------------------
 
-    async def _conditions(self, query: Query) -> Conditions:
-        """All that a match must be beyond the client's, with attributes compared as what they are declared as."""
-        types = await types_of(self._reads, query.client_id, query.filter.names | query.within.names)
-        return Conditions.of(query.filter, query.within, types=types)
+    async def _types(self, query: Query) -> Types:
+        """What the attributes that the query looks at are declared as."""
+        names = query.filter.names | query.within.names | names_of(query.boosts)
+        return await types_of(self._reads, query.client_id, names)
 
-    def _parameters(self, query: Query, conditions: Conditions) -> dict[str, Any]:
-        """The parameters of the statement `search`, but for the number of candidates."""
-        if not 1 <= query.limit <= MOST_MATCHES:
-            raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
+    def _parameters(self, query: Query, conditions: Conditions, types: Types = NO_TYPES) -> dict[str, Any]:
+        """The parameters of the statement `search`, but for the number of candidates. Raises BadParameter."""
+        check(query)
+        after = query.after
+        # Whoever chooses among the matches wants all that are known.
+        rows = None if _chosen_from(query) else query.limit + 1
         return {
             "client_id": query.client_id,
             "embedding": halves(query.vector, self._space.dimensions),
-            "limit": query.limit,
+            "rows": rows,
+            "same": rows,
+            "upto": None if after is None else after.rank,
+            "after_rank": None if after is None else after.rank,
+            "after_own_media": None if after is None else after.own_media,
+            "after_own_file": None if after is None else after.own_file,
+            "after_id": None if after is None else after.media_id,
+            # Where bonuses change the order, what is too far lies between what is near enough.
+            "least": _least(query) if query.bonuses or query.boosts else None,
+            "named": [*query.bonuses],
+            "bonuses": [float(one) for one in query.bonuses.values()],
+            **parameters_of(query.boosts, types),
             "product_ids": conditions.product_ids,
             "kind": conditions.kind,
             "attributes": conditions.jsonpath,
@@ -197,62 +193,123 @@ class Searcher:
             "digest": query.digest,
             "media_id": query.media_id,
             "without_blank": query.without_blank,
+            **query.shown.parameters,
         }
 
-    async def _search_exactly(self, query: Query, conditions: Conditions, parameters: Mapping[str, Any]) -> list[Match]:
+    async def _list_exactly(self, query: Query, conditions: Conditions, parameters: Mapping[str, Any]) -> _Listed:
+        """The matches by comparing with all media that pass."""
+        among = "active" if conditions.any and not query.boosts else "active_where"
         if conditions.inactive:
-            near = "near_exactly_of_any_state"
-        else:
-            near = "near_exactly" if conditions.any else "near_exactly_where"
-        asked = {**parameters, "candidates": query.limit + MARGIN}
-        rows = await self._reads.fetch(
-            self._statements[near], asked, _ranked_row, "search_exactly", client=query.client_id
-        )
-        return [row.match for row in rows]
+            among = "of_any_state"
+        asked = (query.limit + MARGIN) * (WIDER if _chosen_from(query) else 1)
+        near = "near_exactly"
+        while True:
+            statement = self._statements.of(query, near, among)
+            rows = await self._reads.fetch(
+                statement, {**parameters, "candidates": asked}, ranked_row, "search_exactly", client=query.client_id
+            )
+            given = Given.of(rows, asked, whole=near == "level_exactly")
+            listed = await self._listed(query, given, parameters)
+            enough = _enough(query) if _chosen_from(query) else query.limit
+            if len(listed.ranked) >= enough or given.all:
+                return listed
+            # Too many are equal, or are not listed.
+            asked *= WIDER
+            near = "level_exactly"
 
-    async def _search_by_index(
+    async def _list_by_index(
         self, query: Query, conditions: Conditions, parameters: Mapping[str, Any], index: Index
-    ) -> list[Match] | None:
+    ) -> _Listed | None:
         """The matches through the index; None where they are uncertain, and only an exact search can give them."""
-        candidates = query.limit + MARGIN
-        if conditions.any:
-            if 2 * query.limit > MOST_EF_SEARCH:
+        wanted = query.depth + query.limit
+        candidates = wanted + MARGIN
+        # How many candidates are listed is not known where something is asked of them: near the query it may be all or
+        # none. The first ones show.
+        choosy = not conditions.any or _chosen_from(query) or bool(query.boosts)
+        if not choosy and 2 * wanted > MOST_EF_SEARCH:
+            return None
+        asked = min(FILTER_FACTOR * candidates, MOST_FILTERED) if choosy else candidates
+        while asked > wanted:
+            given = await self._through(query, index, asked, parameters)
+            listed = await self._listed(query, given, parameters)
+            if len(listed.ranked) >= _enough(query) or given.ended:
+                return listed
+            if not choosy or not given.ranked or asked >= MOST_FILTERED:
                 return None
-            given = await self._through(index, query.limit, candidates, parameters)
-            return given.matches if given.certain else None
-        # How many candidates pass the filter is not known: near the query it may be all or none. The first ones show.
-        asked = min(FILTER_FACTOR * candidates, MOST_FILTERED)
-        while asked > query.limit:
-            given = await self._through(index, query.limit, asked, parameters)
-            if given.certain:
-                return given.matches
-            if not given.matches or asked >= MOST_FILTERED:
-                return None
-            needed = round(1.3 * asked * candidates / len(given.matches))
+            if query.boosts:
+                asked = MOST_FILTERED
+                continue
+            several = max(1, min(len(listed.ranked) if _chosen_from(query) else len(given.ranked), query.limit))
+            needed = round(1.3 * asked * candidates / (query.depth + several))
             if needed > MOST_FILTERED:
                 return None
             asked = max(needed, asked + 1)
         return None
 
-    async def _through(self, index: Index, limit: int, candidates: int, parameters: Mapping[str, Any]) -> _FromIndex:
-        """The matches among so many candidates from the index, at most `limit`."""
+    async def _through(self, query: Query, index: Index, candidates: int, parameters: Mapping[str, Any]) -> Given:
+        """What so many candidates from the index give."""
         settings = effort(min(max(index.ef_search or UNMEASURED_EF_SEARCH, 2 * candidates), MOST_EF_SEARCH))
         asked = {**parameters, "candidates": candidates}
+        statement = self._statements.of(query, "near_by_index")
 
-        async def search(connection: AsyncConnection[TupleRow]) -> list[_Ranked]:
+        async def search(connection: AsyncConnection[TupleRow]) -> list[Row]:
             # A pipeline is one transaction and one round trip: begin and commit would be two more round trips.
             async with pipeline_with(settings, connection):
-                cursor = connection.cursor(row_factory=_ranked_row)
-                await cursor.execute(self._statements["near_by_index"], asked)
+                cursor = connection.cursor(row_factory=ranked_row)
+                await cursor.execute(statement, asked)
             return await cursor.fetchall()
 
         rows = await self._reads.read(search, "search_by_index", client=parameters["client_id"])
-        matches = [row.match for row in rows]
-        if len(rows) < limit:
-            return _FromIndex(matches, certain=False)
         # What the index cut off is no nearer than its farthest candidate.
-        last = rows[-1]
-        return _FromIndex(matches, last.candidates < candidates or last.edge is None or last.match.cosine > last.edge)
+        beyond = most_of(query.boosts) if query.boosts else 0
+        return Given.of(rows, candidates, beyond=beyond, least=parameters["least"])
+
+    # --- from candidates to a list -----------------------------------------------------------------------------------
+
+    async def _listed(self, query: Query, given: Given, parameters: Mapping[str, Any]) -> _Listed:
+        """What is to be listed of the candidates whose place is sure."""
+        listed = _Listed(given.sure, candidates=given.candidates, more=not given.all)
+        most = 1 if query.grouped else query.max_per_product
+        if query.grouped or (most is not None and query.distinct is None and query.after is not None):
+            rows = await self._in_products(
+                query, products_of(listed.ranked), max(most or 1, query.group_size + 1), parameters
+            )
+            listed.ranked = best_of(rows, most or 1, given.floor)
+            listed.others = others_of(rows, query.group_size) if query.grouped else {}
+        elif most is not None and query.distinct is None:
+            listed.ranked = capped(listed.ranked, most)
+        if query.distinct is not None:
+            vectors = await self._vectors_of(query.client_id, [one.match.media_id for one in listed.ranked])
+            listed.ranked = diverse(listed.ranked, vectors, query.distinct, query.limit, query.max_per_product)
+        return listed
+
+    async def _in_products(
+        self, query: Query, products: Sequence[str], most: int, parameters: Mapping[str, Any]
+    ) -> list[InProduct]:
+        """The best matches of these products, at most so many of each."""
+        if not products:
+            return []
+        statement = self._statements.of(query, "of_products")
+        asked = {**parameters, "products": products, "most": most}
+        return await self._reads.fetch(statement, asked, in_product_row, "in_products", client=query.client_id)
+
+    async def _vectors_of(self, client_id: str, media_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        parameters = {"client_id": client_id, "media_ids": media_ids}
+        rows = await self._reads.fetch(
+            self._queries["vectors_of"], parameters, tuple_row, "vectors_of", client=client_id
+        )
+        return {media_id: vector.to_numpy() for media_id, vector in rows}
+
+    async def cosines_of(
+        self, client_id: str, media_ids: Sequence[str], vectors: Sequence[ArrayLike]
+    ) -> dict[str, list[float]]:
+        """By the media's id: its cosines with these vectors, float[D] of unit length. Without those that have none."""
+        texts = [str(halves(vector, self._space.dimensions).to_list()) for vector in vectors]
+        parameters = {"client_id": client_id, "media_ids": media_ids, "vectors": texts}
+        rows = await self._reads.fetch(
+            self._queries["cosines_of"], parameters, tuple_row, "cosines_of", client=client_id
+        )
+        return dict(rows)
 
     # --- indexes -----------------------------------------------------------------------------------------------------
 
@@ -274,3 +331,46 @@ class Searcher:
             self._known = {index.name: index for index in listed if index.valid}
             self._known_at = time.monotonic()
         return self._known
+
+
+def check(query: Query) -> None:
+    """Raises BadParameter where what is asked for makes no sense, alone or together."""
+    if not 1 <= query.limit <= MOST_MATCHES:
+        raise BadParameter(f"The limit must be from 1 to {MOST_MATCHES:,}.")
+    if len(query.bonuses) > MOST_BONUSES:
+        raise BadParameter(f"At most {MOST_BONUSES:,} products can have a bonus in one search.")
+    if query.grouped and query.max_per_product is not None:
+        raise BadParameter("maxPerProduct: with groupBy there is one row a product; leave it out.")
+    if query.distinct is not None and query.after is not None:
+        raise BadParameter("distinct: such a list has one page. Ask for a larger limit in place of a cursor.")
+
+
+def _chosen_from(query: Query) -> bool:
+    """Whether some matches are not listed because of others."""
+    return query.grouped or query.max_per_product is not None or query.distinct is not None
+
+
+def _least(query: Query) -> float | None:
+    return least_cosine(query.min_similarity, query.min_cosine)
+
+
+def _enough(query: Query) -> int:
+    """How many matches tell that others follow, too."""
+    return query.limit if query.distinct is not None else query.limit + 1
+
+
+def _found(query: Query, listed: _Listed, plan: Plan) -> Found:
+    ranked = listed.ranked[: query.limit]
+    least = _least(query)
+    near = [one for one in ranked if least is None or one.match.cosine >= least]
+    # Without bonuses the order is that of the cosines: what follows a match that is too far is too far as well.
+    more = (listed.more or len(listed.ranked) > query.limit) and len(near) == len(ranked) == query.limit
+    return Found(
+        [one.match for one in near],
+        plan,
+        end=near[-1].key if more and query.distinct is None else None,
+        others=near_enough({one.match.product_id: listed.others.get(one.match.product_id, ()) for one in near}, least)
+        if query.grouped
+        else {},
+        candidates=listed.candidates,
+    )

@@ -75,6 +75,16 @@ class Form:
             raise BadParameter(plainly(str(exc))) from exc
 
 
+def decoded_field(name: str, text: str, kind: Any) -> Any:
+    """A field of a form that holds JSON, as `kind`. Raises BadParameter."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as exc:
+        raise BadParameter(f"{name}: {plainly(str(exc))}") from exc
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise BadParameter(f"{name} is not JSON that can be read: {exc}.") from exc
+
+
 def content_type(request: Request) -> str:
     return request.content_type[0].lower()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from litestar.types import Scope
 
 from server.access.scopes import Narrowing, Principal
+from server.catalogue.cards import Shown
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Query
@@ -15,7 +17,7 @@ from server.http.rules import Rule
 
 
 def admit_search_key(narrowing: Narrowing, rule: Rule, scope: Scope) -> None:
-    """Raises SearchesOnly, OriginRefused, and KeyInvalid for a filter that makes no sense."""
+    """Raises SearchesOnly, OriginRefused, and KeyInvalid for a filter or fields that make no sense."""
     if not rule.derived:
         raise SearchesOnly
     if narrowing.origins is not None:
@@ -25,6 +27,7 @@ def admit_search_key(narrowing: Narrowing, rule: Rule, scope: Scope) -> None:
             raise OriginRefused("The search key may not be used by the page that this request comes from.")
     if narrowing.filter is not None and _filter_of(narrowing).without_conditions:
         raise KeyInvalid("The search key's filter has no conditions, and so would restrict nothing.")
+    _shown_by(narrowing)
 
 
 def admit_filter(asked: Filter, principal: Principal) -> Filter:
@@ -35,6 +38,23 @@ def admit_filter(asked: Filter, principal: Principal) -> Filter:
     if asked.is_active is not None and "admin" not in principal.scopes:
         raise ScopeMissing("admin")
     return asked
+
+
+def admit_fields(fields: Sequence[str], principal: Principal) -> Shown:
+    """What the matches of a request show of their products.
+
+    Whoever may read products may have it in matches, too; a search key shows what it was derived to show, since who
+    holds it is a stranger, and attributes may hold what customers are not to see. Raises BadParameter, ScopeMissing,
+    FieldHidden.
+    """
+    shown = Shown.read(fields)
+    if shown.nothing:
+        return shown
+    if principal.narrowing is not None:
+        return shown.within(_shown_by(principal.narrowing))
+    if "read" not in principal.scopes:
+        raise ScopeMissing("read")
+    return shown
 
 
 def narrowed(query: Query, principal: Principal) -> Query:
@@ -53,6 +73,13 @@ async def require_found(catalogue: Catalogue, client_id: str, media_id: str, pri
     narrowing = principal.narrowing
     if narrowing is not None and not await catalogue.could_find(client_id, media_id, _filter_of(narrowing)):
         raise MediaNotFound
+
+
+def _shown_by(narrowing: Narrowing) -> Shown:
+    try:
+        return Shown.read(narrowing.fields)
+    except BadParameter as exc:
+        raise KeyInvalid(f"The search key's fields make no sense. {exc.sentence}") from exc
 
 
 def _filter_of(narrowing: Narrowing) -> Filter:

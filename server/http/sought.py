@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from server.access.clients import check_item_id
 from server.artifact.artifact import Vectors
 from server.batching.embedder import Embedded, Timings
@@ -17,13 +15,14 @@ from server.catalogue.rows import Digest
 from server.catalogue.vectors import checked
 from server.errors import BadParameter, MediaNotFound, NoText, SpaceMismatch
 from server.http.account import account_of
+from server.http.bodies import decoded_field
 from server.http.leaving import while_here
 from server.http.narrowing import require_found
 from server.http.request import Call, Request
 from server.http.timing import note_vector
 from server.http.wire import QueryPart, QueryParts, SearchRequest
 from server.lifespan import Services
-from server.wording import counted, plainly
+from server.wording import counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,12 +86,7 @@ def aim_of_json(asked: SearchRequest) -> Aim:
 
 def aim_of_form(query: str, files: Sequence[bytes]) -> Aim:
     """What a form with at least one picture names, whose field `query` this is. Raises BadParameter."""
-    try:
-        parts = msgspec.json.decode(query, type=QueryParts)
-    except msgspec.ValidationError as exc:
-        raise BadParameter(f"query: {plainly(str(exc))}") from exc
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise BadParameter(f"query is not JSON that can be read: {exc}.") from exc
+    parts = decoded_field("query", query, QueryParts)
     numbers = {part.file for part in parts if part.file is not None}
     # A picture that nothing names would be dropped in silence.
     if numbers != set(range(len(files))):

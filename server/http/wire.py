@@ -12,6 +12,7 @@ from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
+from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
@@ -48,6 +49,25 @@ FilterText = Annotated[
     ),
 ]
 """A `Filter` as a form has it."""
+
+
+# Which fields there are is checked by `Shown.read`, whose error has a sentence of our own.
+ShownFields = Annotated[
+    list[Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{FIELD_PATTERN}$"})]],
+    msgspec.Meta(
+        max_length=MOST_FIELDS,
+        description="What each match has of its product besides: `sku`, `url`, `isActive`, `attributes` (all of them), "
+        "or `attributes.NAME`.",
+    ),
+]
+
+FieldsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What each match has of its product besides, as JSON: ["sku", "url", "attributes.price"].'
+    ),
+]
+"""`ShownFields` as a form has them."""
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -176,6 +196,7 @@ class SearchRequest(_Search, frozen=True):
     space: SpaceId | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
+    fields: ShownFields | None = None
 
 
 class SearchFields(_Search, frozen=True):
@@ -188,6 +209,7 @@ class ComposedFields(SearchFields, frozen=True):
     """The fields beside the parts `file` of a search, whose `query` may say what each of them counts."""
 
     query: QueryText | None = None
+    fields: FieldsText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -315,10 +337,38 @@ class Match(_Body, frozen=True):
     grade: Grade | None
     """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
     the two pictures is blank."""
+    sku: str | msgspec.UnsetType | None = msgspec.UNSET
+    url: (
+        Annotated[
+            str | None,
+            msgspec.Meta(description="The product's attribute `url` where it is an http or https address, else null."),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    attributes: (
+        Annotated[
+            dict[str, Any],
+            msgspec.Meta(
+                description="Those that were named and the product has; the shortest ones, where they are long."
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    """What a search named in its `fields`; absent otherwise."""
 
     @classmethod
-    def of(cls, match: rows.Match, grades: Grades | None, at: Addresses, *, blank: bool = False) -> Match:
-        """`at`: where its pictures are; `blank`: what was searched for is a blank picture."""
+    def of(
+        cls,
+        match: rows.Match,
+        grades: Grades | None,
+        at: Addresses,
+        *,
+        blank: bool = False,
+        shown: Shown = NOTHING,
+    ) -> Match:
+        """`at`: where its pictures are; `blank`: what was searched for is a blank picture; `shown`: what of the product
+        the search has named."""
         cosine = clamp(match.cosine)
         return cls(
             product_id=match.product_id,
@@ -333,6 +383,10 @@ class Match(_Body, frozen=True):
             cosine=cosine,
             similarity=similarity(match.cosine),
             grade=grades.of(cosine, blank=blank or match.blank) if grades is not None else None,
+            sku=match.sku if shown.sku else msgspec.UNSET,
+            url=address_of(match.url) if shown.url else msgspec.UNSET,
+            is_active=match.is_active if shown.is_active else msgspec.UNSET,
+            attributes=dict(match.attributes or {}) if shown.any_attributes else msgspec.UNSET,
         )
 
 

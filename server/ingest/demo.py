@@ -1,17 +1,31 @@
-"""The demo catalogue: something to search on the first day. Loading it again into the client `demo` changes nothing."""
+"""The demo catalogue: something to search on the first day. Loading it again into the client `demo` changes nothing.
+
+Its products have attributes, for filters to be tried on: a `category`, a `colour` or a list of several, a made-up
+`price`, and `tags`. They have no `url`, since there is no page of theirs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from server.access.clients import DEFAULT_CLIENT
 from server.batching.embedder import digest_of
 from server.catalogue.catalogue import Catalogue
-from server.errors import CatalogueConflict, ProductNotFound, StartRefused, TwinlensError, first_of_ours
+from server.catalogue.rows import Expected, ProductPatch
+from server.errors import (
+    CatalogueConflict,
+    PreconditionFailed,
+    ProductNotFound,
+    StartRefused,
+    TwinlensError,
+    first_of_ours,
+)
 from server.ingest.librarian import Librarian
 
 FOLDER = Path(__file__).parent / "demo_catalogue"
@@ -30,6 +44,7 @@ class DemoProduct(msgspec.Struct, frozen=True):
     sku: str
     name: str
     picture: str
+    attributes: Mapping[str, Any]
 
     def read(self) -> bytes:
         return (FOLDER / self.picture).read_bytes()
@@ -45,11 +60,13 @@ def products() -> list[DemoProduct]:
 
 
 async def load(catalogue: Catalogue, librarian: Librarian) -> int:
-    """Add the missing pictures of the demo catalogue; gives how many. Products that somebody changed stay as they are.
+    """Add the missing pictures of the demo catalogue; gives how many. Products that somebody changed stay as they are;
+    those that an earlier version has loaded, and nobody has changed since, get their attributes.
 
     A product whose SKU another one has is left out with a warning. Raises StartRefused when the catalogue cannot be
     loaded.
     """
+    listed = products()
     known = await catalogue.digests(DEFAULT_CLIENT)
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -62,7 +79,13 @@ async def load(catalogue: Catalogue, librarian: Librarian) -> int:
                 try:
                     await catalogue.get_product(DEFAULT_CLIENT, product.id)
                 except ProductNotFound:
-                    await catalogue.put_product(DEFAULT_CLIENT, product.id, name=product.name, sku=product.sku)
+                    await catalogue.put_product(
+                        DEFAULT_CLIENT,
+                        product.id,
+                        name=product.name,
+                        sku=product.sku,
+                        attributes=product.attributes,
+                    )
                 _, created = await librarian.add(DEFAULT_CLIENT, product.id, data, within=_PATIENCE)
             except CatalogueConflict as exc:
                 _log.warning("Left %s out of the demo catalogue: %s", product.id, exc.sentence)
@@ -70,9 +93,10 @@ async def load(catalogue: Catalogue, librarian: Librarian) -> int:
             return created
 
     try:
+        await _describe(catalogue, listed)
         with first_of_ours():
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(add(product)) for product in products()]
+                tasks = [group.create_task(add(product)) for product in listed]
     except TwinlensError as exc:
         raise StartRefused(f"The demo catalogue cannot be loaded: {exc}") from exc
     added = sum(task.result() for task in tasks)
@@ -80,3 +104,21 @@ async def load(catalogue: Catalogue, librarian: Librarian) -> int:
         await catalogue.analyse()
         _log.info("Loaded the demo catalogue; pictures added: %d.", added)
     return added
+
+
+async def _describe(catalogue: Catalogue, listed: Sequence[DemoProduct]) -> None:
+    """Give the attributes to products that were loaded when the demo catalogue had none."""
+    named = {product.id: product for product in listed}
+    for there in await catalogue.products_as_made(DEFAULT_CLIENT, list(named)):
+        ours = named[there.id]
+        if (there.name, there.sku, there.is_active) != (ours.name, ours.sku, True):
+            continue
+        try:
+            await catalogue.patch_product(
+                DEFAULT_CLIENT,
+                there.id,
+                ProductPatch(attributes=ours.attributes),
+                expected=Expected(versions=(there.updated_at,)),
+            )
+        except (PreconditionFailed, ProductNotFound):  # somebody was quicker
+            continue

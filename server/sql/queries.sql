@@ -27,6 +27,21 @@ CASE WHEN m."apiId" IS NULL THEN m.id ELSE m."apiId" END
 {product_api_id} AS product_id, p.name AS product_name, {media_api_id} AS media_id, m."s3Key" AS s3_key, m.width,
     m.height
 
+-- card_columns --
+-- What a match shows of its product besides. Attributes may be large: they are read where some are shown, and the shortest
+-- come first, as far as all of them together take no more than so many bytes.
+p.sku, p."isActive" AS is_active, CASE WHEN %(shows_url)s THEN left(p.attributes ->> 'url', %(longest_url)s) END AS url,
+    CASE WHEN %(shows)s::text[] IS NOT NULL THEN (
+        SELECT coalesce(jsonb_object_agg(shown.key, shown.value), '{{}}')
+        FROM (
+            SELECT a.key, a.value, sum(octet_length(a.key) + octet_length(a.value::text))
+                OVER (ORDER BY octet_length(a.value::text), a.key COLLATE "C") AS bytes
+            FROM jsonb_each(p.attributes) a
+            WHERE %(shows_all)s OR a.key = ANY (%(shows)s::text[])
+        ) shown
+        WHERE shown.bytes <= %(most_bytes)s
+    ) END AS attributes
+
 -- put_product --
 -- Change the client's product, or create it: under its own id, or elsewhere, where another client's has that id in the
 -- database. No row when it was created or deleted at the same moment, or is not as the caller expects: of one of the
@@ -75,6 +90,14 @@ RETURNING {product_columns}
 SELECT {product_columns}
 FROM products p
 WHERE p."clientId" = %(client_id)s AND {product_api_id} = %(id)s
+
+-- products_as_made --
+-- Those of these products of the client that have no attributes, and that nobody has changed since they were made: a
+-- product is changed for the first time by the statement that makes it.
+SELECT {product_columns}
+FROM products p
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = ANY (%(ids)s::text[]) AND p.attributes = '{{}}'
+    AND p."updatedAt" < p."createdAt" + interval '1 second'
 
 -- lock_product_for_delete --
 -- Keep media from being added to a product that is about to be deleted; gives it, and its id in the database.
@@ -256,7 +279,7 @@ WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
 WITH this AS (
     SELECT m.id, m."contentDigest" FROM media m WHERE m."clientId" = %(client_id)s AND {media_api_id} = %(media_id)s
 )
-SELECT {match_columns}, 1::float8 AS cosine,
+SELECT {match_columns}, 1::float8 AS cosine, 1::float8 AS ranking,
     coalesce((SELECT v.blank FROM {space} v WHERE v."mediaId" = m.id), false) AS blank
 FROM this
 JOIN media m ON m."contentDigest" = this."contentDigest" AND m.id <> this.id
@@ -273,14 +296,6 @@ JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
 JOIN {space} v ON v."mediaId" = m.id
 WHERE m."clientId" = %(client_id)s AND m."contentDigest" IS NOT NULL
 
--- near_exactly --
--- The nearest active media of the client, by comparing with each one. Because of the + 0, no vector index is used.
-SELECT "mediaId", embedding, blank
-FROM {space}
-WHERE "clientId" = %(client_id)s AND active AND NOT (%(without_blank)s AND blank)
-ORDER BY (embedding <#> %(embedding)s) + 0, "mediaId"
-LIMIT %(candidates)s
-
 -- products_of_client --
 -- The client's products, for a filter.
 (SELECT * FROM products WHERE "clientId" = %(client_id)s)
@@ -289,10 +304,19 @@ LIMIT %(candidates)s
 -- The same where row-level security is in force. The view finds the client in the transaction's setting.
 twinlens_client_products
 
--- near_exactly_where --
--- The same among the media that pass the filter. The filter is applied first, so no media that passes is overlooked.
--- Its products are one of the two above. A media has the client of its product, so that need not be compared.
-SELECT v."mediaId", v.embedding, v.blank
+-- micro --
+-- The cosine of a vector v with the one that is searched for, in millionths: halves are no more precise. <=> divides by
+-- the real norms of the stored halves.
+round(greatest(-1, least(1, 1 - (v.embedding <=> %(embedding)s))) * 1e6::float8)
+
+-- active --
+-- The vectors of the client's active media.
+FROM {space} v
+WHERE v."clientId" = %(client_id)s AND v.active AND NOT (%(without_blank)s AND v.blank)
+
+-- active_where --
+-- The same of media that pass the filter. It is applied first, so no media that passes is overlooked. Its products are
+-- one of the two above. A media has the client of its product, so that need not be compared.
 FROM {products} p
 JOIN media m ON m."productId" = p.id
 JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId" AND v.active
@@ -301,13 +325,10 @@ WHERE m."clientId" = %(client_id)s
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
     AND NOT (%(without_blank)s AND v.blank)
-ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
-LIMIT %(candidates)s
 
--- near_exactly_of_any_state --
+-- of_any_state --
 -- The same where products that are not active pass, too. A vector's own mark says whether product and media are active
 -- together, so the media is asked here what it is.
-SELECT v."mediaId", v.embedding, v.blank
 FROM {products} p
 JOIN media m ON m."productId" = p.id
 JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
@@ -316,8 +337,35 @@ WHERE m."clientId" = %(client_id)s AND m.status = 'ready' AND m.kind = 'image'
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
     AND NOT (%(without_blank)s AND v.blank)
-ORDER BY (v.embedding <#> %(embedding)s) + 0, v."mediaId"
+
+-- near_exactly --
+-- The nearest of one of the three above, or those with the highest rank, by comparing with each one, from a rank on. Which
+-- of equals come is left open: the caller sees that the last ones are equal.
+SELECT v."mediaId", v.embedding, v.blank
+{among}
+    AND (%(upto)s::float8 IS NULL OR {rank} <= %(upto)s::float8)
+    AND (%(least)s::float8 IS NULL OR {micro} >= round(%(least)s::float8 * 1e6::float8))
+ORDER BY {order}
 LIMIT %(candidates)s
+
+-- level_exactly --
+-- So many of them with a rank below that of the last match of the page before, all others of the same rank as the last
+-- of these, and all of the rank of that match: whatever the order among equals is, none is missing. Each vector is
+-- compared twice, since PostgreSQL would sort all of them for LIMIT ... WITH TIES.
+SELECT v."mediaId", v.embedding, v.blank
+{among}
+    AND (%(upto)s::float8 IS NULL OR {rank} <= %(upto)s::float8)
+    AND (%(least)s::float8 IS NULL OR {micro} >= round(%(least)s::float8 * 1e6::float8))
+    AND {rank} >= coalesce((
+        SELECT min(rank) FROM (
+            SELECT {rank} AS rank
+            {among}
+                AND (%(upto)s::float8 IS NULL OR {rank} < %(upto)s::float8)
+                AND (%(least)s::float8 IS NULL OR {micro} >= round(%(least)s::float8 * 1e6::float8))
+            ORDER BY 1 DESC
+            LIMIT %(candidates)s
+        ) AS best
+    ), '-infinity')
 
 -- near_by_index --
 -- The nearest through the client's own HNSW index. PostgreSQL uses the index because these conditions on the client and
@@ -328,48 +376,171 @@ WHERE "clientId" = %(client_id)s AND active
 ORDER BY embedding <#> %(embedding)s
 LIMIT %(candidates)s
 
--- search --
--- The best of the candidates of one of the statements above, with their cosines. Each row also says how many candidates
--- there were, and the lowest cosine among them.
+-- of_products --
+-- The media of some products, whatever their rank.
+SELECT v."mediaId", v.embedding, v.blank
+FROM products p
+JOIN media m ON m."productId" = p.id
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = ANY(%(products)s::text[])
+    AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
+
+-- named --
+-- Media of products that have a bonus are always candidates.
+UNION
+SELECT v."mediaId", v.embedding, v.blank
+FROM products p
+JOIN media m ON m."productId" = p.id
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE p."clientId" = %(client_id)s AND {product_api_id} = ANY(%(named)s::text[])
+    AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
+
+-- bonus --
+-- What a product p has as a bonus of its own, in millionths.
+coalesce((
+    SELECT round(max(one.bonus) * 1e6::float8)
+    FROM unnest(%(named)s::text[], %(bonuses)s::float8[]) AS one (id, bonus)
+    WHERE one.id = {product_api_id}
+), 0)
+
+-- boost --
+-- What the attributes of a product p add to the cosines of its media, in millionths. Numbers are reckoned with as
+-- numerics, since one that is stored may be too large for a double, or too small.
+(
+    SELECT coalesce(round(sum(one.weight * one.share) * 1e6::float8), 0)
+    FROM (
+        SELECT way.weight, max(CASE way.kind
+            WHEN 'equals' THEN (p.attributes @@ way.path)::integer
+            ELSE (
+                SELECT max(round(greatest(0, least(1, (
+                    CASE way.kind
+                        WHEN 'date' THEN extract(epoch FROM (found.value #>> '{{}}')::timestamptz)
+                        ELSE (found.value #>> '{{}}')::numeric
+                    END - way.low) / (way.high - way.low))), 9))::float8
+                FROM jsonb_path_query(p.attributes, way.path, '{{}}', true) AS found (value)
+            )
+        END) AS share
+        FROM unnest(%(boost_numbers)s::integer[], %(boost_weights)s::float8[], %(boost_kinds)s::text[],
+            %(boost_paths)s::jsonpath[], %(boost_lows)s::numeric[], %(boost_highs)s::numeric[])
+            AS way (number, weight, kind, path, low, high)
+        GROUP BY way.number, way.weight
+    ) AS one
+)
+
+-- boosted_edge --
+-- The rank of a candidate v of an exact search with boosts.
+{micro} + (SELECT {boost} FROM media m JOIN products p ON p.id = m."productId" WHERE m.id = v."mediaId"
+    AND m."clientId" = %(client_id)s)
+
+-- matches --
+-- The candidates of one of the statements above as matches, with all that their order hangs on. Each row is of a media
+-- that passes.
 WITH near AS MATERIALIZED (
     {near}
 ), same AS MATERIALIZED (
     -- Media of the very file that is searched for are always candidates: however many others look like it, even where
-    -- an index overlooks them, and even before their vectors are made.
-    SELECT m.id AS "mediaId", v.embedding, coalesce(v.blank, false) AS blank
-    FROM media m
-    JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-    LEFT JOIN {space} v ON v."mediaId" = m.id
-    WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR {media_api_id} = %(media_id)s)
-        AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
-        AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
+    -- an index overlooks them, and even before their vectors are made. The best of them that the page can show are
+    -- enough.
+    SELECT same."mediaId", same.embedding, same.blank
+    FROM (
+        -- Of a vector that is not made yet the cosine is known: equal bytes give equal vectors.
+        SELECT m.id AS "mediaId", v.embedding, coalesce(v.blank, false) AS blank,
+            coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) + {bonuses} AS rank,
+            coalesce({media_api_id} = %(media_id)s, false) AS own_media,
+            coalesce(m."contentDigest" = %(digest)s, false) AS own_file, {media_api_id} AS media_id
+        FROM media m
+        JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
+        LEFT JOIN {space} v ON v."mediaId" = m.id
+        WHERE m."clientId" = %(client_id)s AND (m."contentDigest" = %(digest)s OR {media_api_id} = %(media_id)s)
+            AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
+            AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
+            AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
+            AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+            AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+    ) AS same
+    WHERE {same_after}
     -- No index has this order. A search through an index is planned with sorting switched off: for the order of m.id
     -- alone, PostgreSQL would read the index on the ids of all media from end to end.
-    ORDER BY m.id || ''
-    LIMIT %(limit)s
+    ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+    LIMIT %(same)s
+), others AS MATERIALIZED (
+    SELECT "mediaId", embedding, blank FROM same
+    {named}
 ), candidates AS (
     SELECT "mediaId", embedding, blank FROM near
     UNION ALL
-    SELECT "mediaId", embedding, blank FROM same WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
+    SELECT "mediaId", embedding, blank FROM others WHERE "mediaId" NOT IN (SELECT "mediaId" FROM near)
+), ranked AS (
+    SELECT {match_columns}, {card_columns}, v.blank,
+        coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) / 1e6::float8 AS cosine,
+        coalesce(CASE WHEN v.embedding IS NOT NULL THEN {micro} END, 1e6) + {bonuses} AS rank,
+        coalesce({media_api_id} = %(media_id)s, false) AS own_media,
+        coalesce(m."contentDigest" = %(digest)s, false) AS own_file
+    FROM candidates v
+    JOIN media m ON m.id = v."mediaId"
+    JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
+    WHERE p."clientId" = %(client_id)s AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
+        AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
+        AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
+        AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
+        AND NOT (%(without_blank)s AND v.blank)
 )
-SELECT {match_columns},
-    -- <=> divides by the real norms of the stored halves. To the sixth decimal, since halves are no more precise. Equal
-    -- bytes give equal vectors, so the cosine of a vector that is not made yet is known.
-    coalesce(round(greatest(-1, least(1, 1 - (c.embedding <=> %(embedding)s)))::numeric, 6)::float8, 1) AS cosine,
-    c.blank,
-    (SELECT count(*) FROM near) AS candidates,
-    (SELECT round(min(greatest(-1, least(1, 1 - (embedding <=> %(embedding)s))))::numeric, 6)::float8 FROM near) AS edge
-FROM candidates c
-JOIN media m ON m.id = c."mediaId"
-JOIN products p ON p.id = m."productId" AND p."clientId" = m."clientId"
-WHERE p."clientId" = %(client_id)s AND (p."isActive" OR %(inactive)s) AND m.status = 'ready' AND m.kind = 'image'
-    AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
-    AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
-    AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
-    AND NOT (%(without_blank)s AND c.blank)
-ORDER BY cosine DESC, coalesce({media_api_id} = %(media_id)s, false) DESC,
-    coalesce(m."contentDigest" = %(digest)s, false) DESC, {media_api_id}
-LIMIT %(limit)s
+
+-- after --
+-- Whether a match comes behind the last one of the page before.
+(%(after_rank)s::float8 IS NULL OR (-rank, NOT own_media, NOT own_file, media_id)
+    > (-%(after_rank)s::float8, NOT %(after_own_media)s::boolean, NOT %(after_own_file)s::boolean, %(after_id)s::text))
+
+-- search --
+-- The best of the candidates in their one order. Each row also says how many candidates there were, and the lowest
+-- rank among those that were not there for a reason of their own: no other media has a higher one. Where nothing was
+-- found, one row says that alone.
+{matches}
+SELECT best.*, best.rank / 1e6::float8 AS ranking, of_all.candidates, of_all.edge
+FROM (SELECT count(*) AS candidates, min({edge}) AS edge FROM near v) AS of_all
+LEFT JOIN (
+    SELECT *
+    FROM ranked
+    WHERE {after} AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+    ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+    LIMIT %(rows)s
+) AS best ON true
+ORDER BY best.rank DESC, best.own_media DESC, best.own_file DESC, best.media_id
+
+-- in_products --
+-- The best matches of some products, so many of each, in their one order; and whether each comes behind the last match
+-- of the page before.
+{matches}
+SELECT best.*, best.rank / 1e6::float8 AS ranking, {after} AS behind
+FROM (
+    SELECT ranked.*, row_number() OVER (
+        PARTITION BY product_id ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+    ) AS place
+    FROM ranked
+    WHERE product_id = ANY(%(products)s::text[]) AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+) AS best
+WHERE place <= %(most)s
+ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
+
+-- vectors_of --
+-- The vectors of some media, of those that have one.
+SELECT {media_api_id} AS media_id, v.embedding
+FROM media m
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = ANY(%(media_ids)s::text[])
+
+-- cosines_of --
+-- The cosines of some media with some vectors, in the order of these; of those media that have a vector.
+SELECT {media_api_id} AS media_id, (
+        SELECT array_agg(
+            round(greatest(-1, least(1, 1 - (v.embedding <=> part.vector))) * 1e6::float8) / 1e6::float8
+            ORDER BY part.number
+        )
+        FROM unnest(%(vectors)s::text[]::halfvec[]) WITH ORDINALITY AS part (vector, number)
+    ) AS cosines
+FROM media m
+JOIN {space} v ON v."mediaId" = m.id AND v."clientId" = m."clientId"
+WHERE m."clientId" = %(client_id)s AND {media_api_id} = ANY(%(media_ids)s::text[])
 
 -- keep_comparison --
 -- Keep a search that an index answered and that was answered again exactly.

@@ -79,6 +79,61 @@ def test_a_folder_is_pushed_and_searched(run: Run, folder: Path, client: Client)
     assert run("search", KEYBOARD, "--filter", '{"attributes": {"none": 1}}')[1] == "Nothing was found.\n"
 
 
+def test_several_things_are_searched_at_once(run: Run, folder: Path, client: Client) -> None:
+    run("push", folder)
+    media = next(iter(client.list_media("keyboard"))).id
+    parts: list[dict[str, Any]] = [
+        {"file": str(VIOLIN)},
+        {"mediaId": media, "weight": 0.01},
+        {"text": "a violin", "weight": 0.1},
+    ]
+    found = json.loads(run("search", "--query", json.dumps(parts), "--json", "--limit", "1")[1])["results"]
+    assert [(match["productId"], match["grade"]) for match in found] == [("things", None)]
+    parts[1]["weight"], parts[0]["weight"] = 1, -0.5
+    assert run("search", "--query", json.dumps(parts))[1].splitlines()[1].split()[2] == "keyboard"
+    assert "identical" in run("search", "--query", json.dumps([{"file": str(VIOLIN)}]), "--limit", "1")[1]
+
+
+def test_fields_are_columns_of_the_table(run: Run, folder: Path, client: Client) -> None:
+    run("push", folder)
+    client.patch_product(
+        "things", sku="T-1", attributes={"price": 9.5, "colour": ["red", "blue"], "url": "http://a.example/"}
+    )
+    words = ("search", VIOLIN, "--limit", "1", "--fields")
+    heading, line = run(*words, "sku,url,isActive,attributes.price,attributes.colour,attributes.none")[1].splitlines()
+    assert heading.split()[5:] == ["sku", "url", "isActive", "price", "colour", "none"]
+    assert line.split()[6:] == ["T-1", "http://a.example/", "yes", "9.5", "red,", "blue"]
+    assert '"price":9.5' in run(*words, "attributes")[1]
+    (match,) = json.loads(run(*words, "sku, attributes.price", "--json")[1])["results"]
+    assert (match["sku"], match["attributes"]) == ("T-1", {"price": 9.5})
+    assert not {"url", "isActive"} & match.keys()
+    code, _, err = run(*words, "cost")
+    assert (code, "fields: each is sku" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("{", "--query must be a JSON list of parts"),
+        ('{"text": "x"}', "--query must be a JSON list of parts"),
+        ('[{"text": "x", "wieght": 2}]', "wieght"),
+        ('[{"file": 0}]', r"$[0].file"),
+        ('[{"text": "x", "weight": "2"}]', r"$[0].weight"),
+        ('[{"text": "x", "mediaId": "y"}]', "exactly one of"),
+        ('[{"file": "/no/such/file"}]', "/no/such/file"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused_in_a_sentence(run: Run, query: str, sentence: str) -> None:
+    code, out, err = run("search", "--query", query)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_a_query_stands_alone(run: Run) -> None:
+    code, _, err = run("search", "--text", "x", "--query", '[{"text": "y"}]')
+    assert (code, "PICTURE, --text, --media or --query" in err) == (2, True)
+
+
 def test_a_picture_is_searched_from_stdin_and_by_its_url(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

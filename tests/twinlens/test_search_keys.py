@@ -32,6 +32,7 @@ def test_a_search_key_says_what_it_allows_and_nothing_else() -> None:
         origins=("https://shop.example", "http://localhost:3000"),
         expires=datetime(2099, 1, 1, tzinfo=UTC),
         rate=2.5,
+        fields=("url", "attributes.price"),
     )
     assert said(narrow) == {
         "version": 1,
@@ -42,6 +43,7 @@ def test_a_search_key_says_what_it_allows_and_nothing_else() -> None:
         "origins": ["https://shop.example", "http://localhost:3000"],
         "expires": 4070908800,
         "rate": 2.5,
+        "fields": ["url", "attributes.price"],
     }
     assert "=" not in narrow
 
@@ -85,6 +87,12 @@ def test_an_expiry_may_be_a_time_from_now() -> None:
         ({"rate": 5e-324}, "rate"),
         ({"rate": 1e308}, "rate"),
         ({"rate": "5"}, "rate"),
+        ({"fields": []}, "fields"),
+        ({"fields": ["cost"]}, "field"),
+        ({"fields": ["attributes."]}, "field"),
+        ({"fields": "price"}, "field"),
+        ({"fields": [1]}, "field"),
+        ({"fields": ["sku"] * 51}, "fields"),
         ({"origins": []}, "origins"),
         ({"origins": ["https://shop.example/"]}, "origin"),
         ({"origins": ["https://Shop.example"]}, "origin"),

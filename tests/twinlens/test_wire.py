@@ -122,10 +122,19 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
 
 
 def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
-    sent = {"limit", "minSimilarity", "minGrade", "filter"}
-    assert fields(schema, "SearchForm") == {"file", *sent} | ELSEWHERE
+    old = {"limit", "minSimilarity", "minGrade", "filter"}
+    sent = {*old, "fields"}
+    assert fields(schema, "SearchForm") == {"file", *old} | ELSEWHERE
     assert fields(schema, "ComposedForm") == {"file", "query", *sent} | ELSEWHERE
-    request = Calls.search(None, b"picture", limit=1, min_similarity=2.0, min_grade="similar", filter={"kind": "image"})
+    request = Calls.search(
+        None,
+        b"picture",
+        limit=1,
+        min_similarity=2.0,
+        min_grade="similar",
+        filter={"kind": "image"},
+        fields=["sku", "attributes.price"],
+    )
     assert request.body is not None
     assert {*getattr(request.body, "fields", {})} == sent
 

@@ -8,17 +8,18 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 
 from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.catalogue.cards import Shown
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
-from server.http.bodies import JSON, MULTIPART, content_type, read_form, read_json
-from server.http.narrowing import admit_filter, narrowed
+from server.http.bodies import JSON, MULTIPART, content_type, decoded_field, read_form, read_json
+from server.http.narrowing import admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
 from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, seek
 from server.http.timing import ms, note
-from server.http.wire import ComposedFields, Match, QueryPart, SearchAnswer, SearchFields, SearchRequest
+from server.http.wire import ComposedFields, Match, QueryPart, SearchAnswer, SearchFields, SearchRequest, ShownFields
 from server.lifespan import Services
 
 
@@ -76,16 +77,18 @@ async def _by_form(request: Request, services: Services, kind: type[SearchFields
     read = Filter.read(asked.filter) if asked.filter is not None else Filter()
     among = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    query = asked.query if isinstance(asked, ComposedFields) else None
+    query, named = (asked.query, asked.fields) if isinstance(asked, ComposedFields) else (None, None)
+    shown = admit_fields(decoded_field("fields", named, ShownFields) if named else (), call.principal)
     aim = Aim([QueryPart(file=0)], [form.file]) if query is None else aim_of_form(query, form.pictures)
-    return await _search(request, call, services, asked, aim, among)
+    return await _search(request, call, services, asked, aim, among, shown)
 
 
 async def _by_json(request: Request, services: Services) -> Response[SearchAnswer]:
     asked = await read_json(request, SearchRequest)
     among = admit_filter(asked.filter or Filter(), principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    return await _search(request, call, services, asked, aim_of_json(asked), among)
+    shown = admit_fields(asked.fields or (), call.principal)
+    return await _search(request, call, services, asked, aim_of_json(asked), among, shown)
 
 
 async def _search(
@@ -95,8 +98,9 @@ async def _search(
     asked: SearchFields | SearchRequest,
     aim: Aim,
     among: Filter,
+    shown: Shown,
 ) -> Response[SearchAnswer]:
-    """The matches of what the search is for, among what passes the filter."""
+    """The matches of what the search is for, among what passes the filter, and what they show of their products."""
     grades = _grades(services, aim)
     least = _least(asked.min_grade, grades, aim)
     sought = await seek(request, call, services, aim)
@@ -110,6 +114,7 @@ async def _search(
         digest=sought.digest,
         media_id=sought.media_id,
         without_blank=_the_same(asked.min_grade),
+        shown=shown,
     )
     return await _answer(request, call, services, query, grades, sought)
 
@@ -155,7 +160,10 @@ async def _answer(
     note(request.scope, {"search": seconds})
     at = addressing(request, services, call)
     answer = SearchAnswer(
-        results=[Match.of(match, grades, at.of(match.media_id), blank=sought.blank) for match in found.matches],
+        results=[
+            Match.of(match, grades, at.of(match.media_id), blank=sought.blank, shown=query.shown)
+            for match in found.matches
+        ],
         space=services.encoder.space.id,
         plan=found.plan,
         timings={stage: ms(value) for stage, value in {**sought.timings, "search": seconds}.items()},

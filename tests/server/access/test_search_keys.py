@@ -44,11 +44,21 @@ def test_what_is_derived_is_read_again() -> None:
     assert principal.limits == {"rps": 5}
     narrowing = principal.narrowing
     assert narrowing is not None
-    assert narrowing == Narrowing(filter_, 10, ("https://shop.example",), 3.0, narrowing.id)
+    assert narrowing == Narrowing(filter_, 10, ("https://shop.example",), 3.0, (), narrowing.id)
     assert len(narrowing.id) == 16
     assert theirs.MOST_BYTES == search_keys.MOST_BYTES
     assert (theirs.LEAST_RATE, theirs.MOST_RATE) == (search_keys.LEAST_RATE, search_keys.MOST_RATE)
     assert f"{theirs.PREFIX}." == search_keys.PREFIX
+
+
+def test_what_it_shows_of_products_its_parent_may_read() -> None:
+    search_key = derive_search_key(KEY, fields=["url", "attributes.price"])
+    for scopes in (("search", "read"), ("search", "write"), ("admin",)):
+        narrowing = read(search_key, stored(*scopes)).narrowing
+        assert narrowing is not None
+        assert narrowing.fields == ("url", "attributes.price")
+    with pytest.raises(KeyInvalid, match="may not read products"):
+        read(search_key)
 
 
 def test_search_keys_of_one_parent_are_told_apart() -> None:

@@ -17,11 +17,10 @@ import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
-from pgvector import HalfVector
 from psycopg import AsyncConnection, conninfo
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.filters import Filter
+from server.catalogue.filters import Conditions, Filter
 from server.catalogue.indexes import EFFORTS, Maintained, effort
 from server.catalogue.rows import Match, NewMedia, Query, SpaceRow
 from server.catalogue.similarity import similarity
@@ -662,8 +661,9 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
     assert (done.built, done.dropped) == (("large",), ())
     assert await catalogue.maintain_indexes(threshold=500) == Maintained()
     name = catalogue.searcher._indexes.name_of("large")
-    parameters = {"limit": 10, "candidates": 26, "digest": None, "media_id": None, "embedding": HalfVector(vectors[0])}
-    parameters |= {"product_ids": None, "kind": None, "attributes": None, "without_blank": False, "inactive": False}
+    asked = Query("large", vectors[0], limit=10)
+    parameters = catalogue.searcher._parameters(asked, Conditions.of(asked.filter))
+    parameters |= {"candidates": 26}
 
     async def plan(connection: AsyncConnection[Any], query: bytes, client_id: str) -> str:
         async with connection.transaction():
@@ -675,7 +675,7 @@ async def test_a_large_client_gets_an_index_and_keeps_using_it(
         for _ in range(20):
             assert f"Index Scan using {name}" in await plan(connection, catalogue._queries["near_by_index"], "large")
         assert "hnsw" not in await plan(connection, catalogue._queries["near_by_index"], "small")
-        assert "hnsw" not in await plan(connection, catalogue._queries["near_exactly"], "large")
+        assert "hnsw" not in await plan(connection, catalogue.searcher._statements.made["near_exactly active"], "large")
 
 
 async def test_searches_really_go_through_the_index(
@@ -751,8 +751,8 @@ async def test_a_short_answer_from_the_index_is_answered_again_exactly(
     catalogue: Catalogue, large: NDArray[np.float32], vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
-    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue.searcher._statements["near_by_index"]
-    monkeypatch.setitem(catalogue.searcher._statements, "near_by_index", cut)
+    cut = b"""SELECT * FROM (%s) AS short LIMIT 3""" % catalogue.searcher._statements.made["near_by_index"]
+    monkeypatch.setitem(catalogue.searcher._statements.made, "near_by_index", cut)
     assert len(await search(catalogue, "large", vectors[0], limit=3)) == 3
     matches = await search(catalogue, "large", vectors[0], limit=50)
     expected = brute_force(vectors[0], large)
@@ -819,10 +819,10 @@ async def test_the_same_file_is_found_even_where_the_index_overlooks_it(
 ) -> None:
     await catalogue.maintain_indexes(threshold=500)
     media = await add(catalogue, 1, vectors[0], client_id="large")
-    blind = catalogue.searcher._statements["near_by_index"].replace(
+    blind = catalogue.searcher._statements.made["near_by_index"].replace(
         b"ORDER BY embedding <#>", b"AND \"mediaId\" <> '%s' ORDER BY embedding <#>" % media.encode()
     )
-    monkeypatch.setitem(catalogue.searcher._statements, "near_by_index", blind)
+    monkeypatch.setitem(catalogue.searcher._statements.made, "near_by_index", blind)
     assert (await search(catalogue, "large", vectors[0]))[0].media_id != media
     assert (await search(catalogue, "large", vectors[0], digest=digest_of("large-1")))[0].media_id == media
 

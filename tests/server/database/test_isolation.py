@@ -13,7 +13,7 @@ from psycopg import conninfo
 from psycopg.rows import scalar_row
 
 from server.catalogue.catalogue import Catalogue
-from server.catalogue.filters import Filter
+from server.catalogue.filters import Conditions, Filter
 from server.catalogue.rows import Query, SpaceRow
 from server.commands import migrate as migrate_command
 from server.commands.serve import database_url as print_url
@@ -320,13 +320,13 @@ async def test_a_filter_by_attributes_uses_its_index_under_the_role(
         searcher = Catalogue(pool, space).searcher
         red = Filter(attributes={"colour": "colour of many-000007"})
         asked = Query("many", [1.0] + [0.0] * (D - 1), filter=red)
-        parameters = searcher._parameters(asked, await searcher._conditions(asked))
+        parameters = searcher._parameters(asked, Conditions.of(asked.filter))
         assert [match.media_id for match in (await searcher.search(asked)).matches] == ["many-000007"]
 
         async def plan(connection: psycopg.AsyncConnection[Any]) -> list[str]:
             async with connection.transaction():
                 cursor = connection.cursor(row_factory=scalar_row)
-                statement = b"EXPLAIN " + searcher._statements["near_exactly_where"]
+                statement = b"EXPLAIN " + searcher._statements.made["near_exactly active_where"]
                 await cursor.execute(statement, {**parameters, "candidates": 40})
                 return await cursor.fetchall()
 

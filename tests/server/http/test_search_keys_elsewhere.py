@@ -29,6 +29,7 @@ BOUNDS: list[dict[str, Any]] = [
         "origins": ["https://shop.example"],
         "expires": EXPIRES,
         "rate": 2.5,
+        "fields": ["sku", "attributes.größe"],
     },
 ]
 

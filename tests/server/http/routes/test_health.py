@@ -172,6 +172,7 @@ STATUS_OF = {
     errors.Forbidden: 403,
     errors.ScopeMissing: 403,
     errors.SearchesOnly: 403,
+    errors.FieldHidden: 403,
     errors.ClientMismatch: 403,
     errors.OriginRefused: 403,
     errors.HostRefused: 403,
