@@ -149,7 +149,7 @@ function nameSought(matches, query) {
 // Which attributes there are to filter by is known from the matches; their counts follow, and no match waits for them.
 async function countLater(matches, query, signal) {
   learn(matches);
-  const facets = facetsToAsk();
+  const facets = takes("facets") && facetsToAsk();
   if (!facets || !matches.length) return;
   try {
     const counted = await countFacets(query, matches[0].mediaId, facets, signal);
