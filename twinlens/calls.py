@@ -92,26 +92,41 @@ class Calls:
         media_id: str | None = None,
         embedding: Sequence[float] | None = None,
         space: str | None = None,
+        crop: Sequence[float] | None = None,
         query: Sequence[Part] | None = None,
         limit: int | None = None,
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
         fields: Sequence[str] | None = None,
+        group_by: Literal["product"] | None = None,
+        group_size: int | None = None,
+        max_per_product: int | None = None,
+        distinct: float | None = None,
+        boosts: Sequence[Mapping[str, Any]] | None = None,
+        cursor: str | None = None,
+        explain: bool = False,
         lane: Lane | None = None,
     ) -> Request[SearchAnswer]:
         """The pictures that are most like one thing, or several at once, best first.
 
         That thing is one of: `picture` (a path, bytes, an open file, a PIL image, or uint8[H, W, 3] in RGB); `url`, of
         a picture that this program fetches, so that it should be one that you trust; `text`; `media_id`, a picture of
-        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. Several are a `query`:
-        `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its matches are
-        in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
+        the catalogue; or `embedding`, a vector of unit length, with the `space` that it is of. `crop`: what of a
+        picture, as left, top, right and bottom, fractions of the upright picture's width and height. Several are a
+        `query`: `[Part(picture="shoe.jpg"), Part(text="in red", weight=2), Part(text="leather", weight=-0.5)]`. Its
+        matches are in the order of the weighted sum; their `similarity` is no likeness, and they have no `grade`.
 
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
         60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
         `isActive`, `attributes` (all of them) or `attributes.NAME`.
+
+        `group_by="product"`: one match a product, with up to `group_size` others of it as its `media`.
+        `max_per_product`: at most so many matches of one product. `distinct`: leave out what has at least this cosine
+        with a match before it, 0.5 to 1. `boosts`: what attributes add to rank by, such as `[{"attribute": "new",
+        "equals": True, "weight": 0.1}]`, or with `from` and `to` in place of `equals`. `cursor`: what `next` was in the
+        answer before, for the next page. `explain`: have each match say why it has its place.
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -135,7 +150,19 @@ class Calls:
             files = [file_of(picture, url)]
         if files:
             form = parameters(
-                limit=limit, min_similarity=min_similarity, min_grade=min_grade, filter=filter, fields=named
+                limit=limit,
+                min_similarity=min_similarity,
+                min_grade=min_grade,
+                filter=filter,
+                fields=named,
+                crop=numbers_of(crop),
+                group_by=group_by,
+                group_size=group_size,
+                max_per_product=max_per_product,
+                distinct=distinct,
+                boosts=boosts,
+                cursor=cursor,
+                explain=explain or None,
             )
             if parts:
                 form["query"] = query_text(parts)
@@ -145,12 +172,20 @@ class Calls:
             media_id=media_id,
             embedding=numbers_of(embedding),
             space=space,
+            crop=numbers_of(crop),
             query=None if query is None else parts,
             filter=filter,
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
             fields=named,
+            group_by=group_by,
+            group_size=group_size,
+            max_per_product=max_per_product,
+            distinct=distinct,
+            boosts=boosts,
+            cursor=cursor,
+            explain=explain,
         )
         return Request("POST", "/v1/search", _answered, headers=lanes, body=Document(body))
 

@@ -29,6 +29,9 @@ class Part:
     embedding: Sequence[float] | None = None
     space: str | None = None
     """Which the embedding is of."""
+    crop: Sequence[float] | None = None
+    """What of a `picture`, or of that of a `url` or `media_id`: left, top, right and bottom, as fractions of the
+    upright picture's width and height."""
     weight: float = 1.0
     """Beside those of the other parts, -10 to 10; below 0 it means less like this."""
 
@@ -56,6 +59,7 @@ def parts_of(query: Sequence[Part]) -> tuple[list[QueryPart], list[bytes | FromU
                 embedding=numbers_of(part.embedding),
                 space=part.space,
                 file=file,
+                crop=numbers_of(part.crop),
                 weight=part.weight,
             )
         )
@@ -67,6 +71,6 @@ def query_text(parts: Sequence[QueryPart]) -> str:
     return msgspec.json.encode(parts).decode()
 
 
-def numbers_of(embedding: Sequence[float] | None) -> list[float] | None:
-    """A vector of whatever kind, as JSON has it."""
-    return None if embedding is None else [float(number) for number in embedding]
+def numbers_of(given: Sequence[float] | None) -> list[float] | None:
+    """A vector, or a crop, of whatever kind, as JSON has it."""
+    return None if given is None else [float(number) for number in given]

@@ -173,7 +173,7 @@ def _camel(name: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Mapping | list):
+    if isinstance(value, Mapping | list | tuple):
         return msgspec.json.encode(value).decode()
     if hasattr(value, "isoformat"):
         return str(value.isoformat())

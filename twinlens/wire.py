@@ -7,7 +7,7 @@ further words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,16 +56,51 @@ class Match(_Answer, frozen=True, kw_only=True):
     """Those that were named and the product has."""
 
 
+class MatchExplanation(_Answer, frozen=True, kw_only=True):
+    """Why a match has its place."""
+
+    ranking: float
+    """What it is ranked by: its cosine plus `boosts`."""
+    boosts: float
+    cosines: list[float | None]
+    """With each part of the query, in their order."""
+
+
+class Result(Match, frozen=True, kw_only=True):
+    """A match of a search."""
+
+    media: list[Match] | None = None
+    """With `group_by`: what else of the product was found, best first."""
+    explain: MatchExplanation | None = None
+    """Where it was asked for."""
+
+
+class Explanation(_Answer, frozen=True, kw_only=True):
+    """How a list came about."""
+
+    plan: str
+    limit: int
+    """How many matches were asked for, once what the key allows is taken into account."""
+    candidates: int
+    """How many pictures were ranked, of all that were compared."""
+    timings: dict[str, float]
+    """Milliseconds by stage."""
+
+
 class SearchAnswer(_Answer, frozen=True, kw_only=True):
     """The matches, best first."""
 
-    results: list[Match]
+    results: list[Result]
+    next: str | None
+    """The `cursor` of the next page; None where nothing follows."""
     space: str
     """The embedding space that was searched."""
     plan: str
     """`exact` when each media of the client was compared, `index` when its own index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    explain: Explanation | None = None
+    """Where it was asked for."""
 
 
 class Duplicates(_Answer, frozen=True, kw_only=True):
@@ -96,6 +131,7 @@ class QueryPart(_Body, frozen=True, kw_only=True):
     space: str | None = None
     file: int | None = None
     """The place of a picture in the form."""
+    crop: list[float] | None = None
     weight: float = 1.0
 
 
@@ -106,12 +142,20 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    crop: list[float] | None = None
     query: list[QueryPart] | None = None
     filter: Mapping[str, Any] | None = None
     limit: int | None = None
     min_similarity: float | None = None
     min_grade: str | None = None
     fields: list[str] | None = None
+    group_by: str | None = None
+    group_size: int | None = None
+    max_per_product: int | None = None
+    distinct: float | None = None
+    boosts: Sequence[Mapping[str, Any]] | None = None
+    cursor: str | None = None
+    explain: bool = False
 
 
 class TextsBody(_Body, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from server.preprocessing import media
 from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format, name_of
 from server.preprocessing.readings import read_otherwise
+from server.preprocessing.region import Region
 from server.tracing import span
 
 # Decoding takes up to 12 bytes a pixel: pictures of more pixels than this are decoded one at a time.
@@ -31,7 +32,8 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture as the model sees it, uint8[S, S, 3], and what it is: its format, width and height."""
+    """A picture, or a region of it, as the model sees it, uint8[S, S, 3], and what it is: its format, width and
+    height."""
 
     pixels: media.Pixels
     format: Format
@@ -89,9 +91,14 @@ class Decoding:
             pool.close()
         self._large.close()
 
-    async def decode(self, data: bytes, caller: Caller, *, thumbnail: bool = False) -> Decoded:
-        """A picture's pixels, and its thumbnail where that is wanted. Raises MediaRejected's kinds."""
-        return await self._in_turn(lambda: self._decode(data, thumbnail), data, caller)
+    async def decode(
+        self, data: bytes, caller: Caller, *, thumbnail: bool = False, region: Region | None = None
+    ) -> Decoded:
+        """The pixels of a picture, or of a region of it, and its thumbnail where that is wanted.
+
+        Raises MediaRejected's kinds.
+        """
+        return await self._in_turn(lambda: self._decode(data, thumbnail, region), data, caller, region)
 
     async def look(self, data: bytes, since: int, caller: Caller) -> Seen:
         """What a picture is, and whether the version `since` of the readers read it otherwise; makes no vector.
@@ -104,11 +111,15 @@ class Decoding:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
         return await self._in_turn(lambda: self._shrink(data), data, caller)
 
-    async def _in_turn(self, work: Callable[[], Made], data: bytes, caller: Caller) -> Made:
+    async def _in_turn(
+        self, work: Callable[[], Made], data: bytes, caller: Caller, region: Region | None = None
+    ) -> Made:
         """Run what decodes a picture: large pictures one at a time, on a thread beside the others."""
 
         def if_small() -> tuple[Made] | None:
-            width, height = media.measure(data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least)
+            width, height = media.measure(
+                data, max_pixels=self._max_pixels, jpeg_at_least=self._spec.jpeg_at_least, region=region
+            )
             return (work(),) if width * height <= _LARGE_PIXELS else None
 
         try:
@@ -120,7 +131,7 @@ class Decoding:
                 self.on_rejected(name_of(data), exc)
             raise
 
-    def _decode(self, data: bytes, thumbnail: bool) -> Decoded:
+    def _decode(self, data: bytes, thumbnail: bool, region: Region | None) -> Decoded:
         started = perf_counter()
         with span("decode") as decoding:
             picture = media.decode(
@@ -129,6 +140,7 @@ class Decoding:
                 jpeg_at_least=self._spec.jpeg_at_least,
                 read_jpeg=self._read_jpeg,
                 alpha=self._spec.alpha,
+                region=region,
             )
             decoding.set("twinlens.format", picture.format.extension)
             decoding.set("twinlens.pixels", picture.width * picture.height)
@@ -139,7 +151,7 @@ class Decoding:
         small = None
         if thumbnail:
             with span("thumbnail"):
-                small = self._shrink(data, picture)
+                small = self._shrink(data, picture if region is None else None)
         return Decoded(pixels, picture.format, picture.width, picture.height, small, timings)
 
     def _see(self, data: bytes, since: int) -> Seen:

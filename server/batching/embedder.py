@@ -30,6 +30,7 @@ from server.batching.waiting import Waiting
 from server.errors import NoTextTower
 from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format
+from server.preprocessing.region import Region
 from server.preprocessing.text import Tokenizer
 from server.tracing import span
 
@@ -55,7 +56,8 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is kept of a picture: its vector, float32[D] of unit length, its format, width and height."""
+    """What is kept of a picture, or of a region of one: its vector, float32[D] of unit length, its format, width and
+    height."""
 
     embedding: Vectors
     format: Format
@@ -67,7 +69,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Embedded(Known):
-    """A picture with its vector. `digest` is the SHA-256 of its bytes."""
+    """A picture, or a region of one, with its vector. `digest` is the SHA-256 of the picture's bytes: a region has that
+    of the file that it is cut from, and is not what the file shows."""
 
     digest: bytes
     thumbnail: bytes | None
@@ -92,6 +95,11 @@ class Words:
 
     tokenizer: Tokenizer
     batcher: Batcher | Lanes
+
+
+def _key(digest: bytes, region: Region | None) -> bytes:
+    """What tells a picture, or a region of it, from all others in a cache: a region has 32 bytes more."""
+    return digest if region is None else digest + region.key
 
 
 def _weight(data: bytes) -> float:
@@ -173,16 +181,18 @@ class Embedder:
         thumbnail: bool = False,
         caller: Caller = _ANYBODY,
         digest: bytes | None = None,
+        region: Region | None = None,
     ) -> Embedded:
-        """One picture; `digest` where the caller has it already. Otherwise as `embed_all`.
+        """One picture, or a region of it; `digest` of all its bytes, where the caller has it already. Otherwise as
+        `embed_all`.
 
         A vector that is known has no thumbnail: with `thumbnail` the picture is decoded in any case.
         """
         digest = digest or await digest_of(data)
-        if not thumbnail and (known := self._recall(digest, caller)) is not None:
+        if not thumbnail and (known := self._recall(digest, caller, region)) is not None:
             return known
         (embedded,) = await self.pictures.each(
-            lambda one: self._embed(one, digest, thumbnail, caller),
+            lambda one: self._embed(one, digest, thumbnail, caller, region),
             [data],
             within=within,
             caller=caller,
@@ -190,18 +200,26 @@ class Embedder:
         )
         return embedded
 
-    async def embed_all(self, pictures: Sequence[bytes], *, within: float, caller: Caller = _ANYBODY) -> list[Embedded]:
-        """Embed each picture, in order, within that many seconds.
+    async def embed_all(
+        self,
+        pictures: Sequence[bytes],
+        *,
+        within: float,
+        caller: Caller = _ANYBODY,
+        regions: Sequence[Region | None] | None = None,
+    ) -> list[Embedded]:
+        """Embed each picture, in order, within that many seconds; `regions`: what of each, None for all of it.
 
         Raises MediaRejected's kinds for the first picture that cannot be used, Overloaded before anything is begun when
         the admitted work would take longer than `within`, DeadlineMissed when time runs out, EncoderFailed.
         """
         digests = await _digests_of(pictures)
-        known = [self._recall(digest, caller) for digest in digests]
+        regions = [None] * len(pictures) if regions is None else regions
+        known = [self._recall(digest, caller, region) for digest, region in zip(digests, regions, strict=True)]
 
         async def embed(number: int) -> Embedded:
             # All pictures are passed on, the known ones too, so that an error names the right picture by its place.
-            return known[number] or await self._embed(pictures[number], digests[number], False, caller)
+            return known[number] or await self._embed(pictures[number], digests[number], False, caller, regions[number])
 
         new = sum(_weight(data) for data, found in zip(pictures, known, strict=True) if found is None)
         if not new:
@@ -238,9 +256,9 @@ class Embedder:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
         return await self.decoding.thumbnail(data, caller)
 
-    def _recall(self, digest: bytes, caller: Caller) -> Embedded | None:
-        """A picture that was embedded for this client a moment ago, by the digest of its bytes."""
-        if (known := self._pictures.get(caller.client, digest)) is None:
+    def _recall(self, digest: bytes, caller: Caller, region: Region | None) -> Embedded | None:
+        """A picture, or a region of it, that was embedded for this client a moment ago, by the digest of its bytes."""
+        if (known := self._pictures.get(caller.client, _key(digest, region))) is None:
             return None
         return Embedded(known.embedding, known.format, known.width, known.height, known.blank, digest, None, {})
 
@@ -248,21 +266,27 @@ class Embedder:
         known = self._texts.get(caller.client, text)
         return None if known is None else EmbeddedText(known.embedding, {})
 
-    async def _embed(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
+    async def _embed(
+        self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller, region: Region | None
+    ) -> Embedded:
         # By lane, since a picture may be at the end of the client's own thousand pictures in the bulk lane.
-        key = (digest, caller.lane, thumbnail)
+        key = (_key(digest, region), caller.lane, thumbnail)
         about = {"twinlens.tower": "image", "twinlens.lane": caller.lane, "twinlens.bytes": len(data)}
         with span("embed", about):
-            return await self._pictures.join(caller.client, key, lambda: self._make(data, digest, thumbnail, caller))
+            return await self._pictures.join(
+                caller.client, key, lambda: self._make(data, digest, thumbnail, caller, region)
+            )
 
-    async def _make(self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller) -> Embedded:
-        decoded = await self.decoding.decode(data, caller, thumbnail=thumbnail)
+    async def _make(
+        self, data: bytes, digest: bytes, thumbnail: bool, caller: Caller, region: Region | None
+    ) -> Embedded:
+        decoded = await self.decoding.decode(data, caller, thumbnail=thumbnail, region=region)
         encoded = await self._batcher.encode(decoded.pixels, caller)
         timings = {**decoded.timings, "queue": encoded.queue, "encode": encoded.encode}
         self._report("image", timings)
         blank = is_blank(decoded.pixels)
         about = (encoded.embedding, decoded.format, decoded.width, decoded.height, blank)
-        self._pictures.put(caller.client, digest, Known(*about))
+        self._pictures.put(caller.client, _key(digest, region), Known(*about))
         return Embedded(*about, digest, decoded.thumbnail, timings)
 
     async def _embed_text(self, words: Words, text: str, caller: Caller) -> EmbeddedText:

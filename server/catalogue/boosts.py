@@ -91,12 +91,18 @@ class Boost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="cam
 Boosts = Annotated[tuple[Boost, ...], msgspec.Meta(max_length=MOST_BOOSTS)]
 
 
+class _Named(msgspec.Struct):
+    """So that what is wrong is said to be at `boosts`."""
+
+    boosts: Boosts
+
+
 def read_boosts(text: str) -> tuple[Boost, ...]:
     """From JSON, as a form's field has it. Raises BadParameter."""
     try:
-        return msgspec.json.decode(text, type=Boosts)
+        return msgspec.convert({"boosts": msgspec.json.decode(text)}, _Named).boosts
     except msgspec.ValidationError as exc:
-        raise BadParameter(f"boosts: {plainly(str(exc))}") from exc
+        raise BadParameter(plainly(str(exc))) from exc
     except (msgspec.DecodeError, RecursionError) as exc:
         raise BadParameter(f"boosts is not JSON that can be read: {exc}.") from exc
 

@@ -280,8 +280,6 @@ class Found:
     """Of a grouped search, by the product's id: what else of the product was found, best first."""
     candidates: int = 0
     """How many the index gave, or how many an exact search kept to sort, in the last try."""
-    tries: int = 0
-    """How many statements it took to be sure of the list."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,10 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
         JSON: {
             "words": Example("Words", {"text": "red shoes", "clientId": CLIENT, "limit": 10}),
             "media": Example("A picture of the catalogue", {"mediaId": MEDIA, "clientId": CLIENT}),
+            "part": Example(
+                "What is on the left of a picture of the catalogue",
+                {"mediaId": MEDIA, "crop": [0.05, 0.2, 0.48, 0.95], "clientId": CLIENT},
+            ),
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
@@ -213,7 +217,11 @@ _MATCH = wire.Match(
     grade="identical",
 )
 _FOUND = wire.SearchAnswer(
-    results=[_MATCH], space=SPACE, plan="exact", timings={"decode": 2.1, "encode": 8.4, "search": 0.9}
+    results=[wire.Result.with_others(_MATCH, None, None)],
+    next=None,
+    space=SPACE,
+    plan="exact",
+    timings={"decode": 2.1, "encode": 8.4, "search": 0.9},
 )
 _VECTOR = [0.6, 0.0, -0.8]
 

@@ -32,6 +32,7 @@ _SLOW = 50_000
 _GRACE_SECONDS = 2.0
 
 _ROOM = "room"
+_BESIDE = "rooms_beside"
 
 
 @dataclass(slots=True, eq=False)
@@ -208,7 +209,8 @@ def within_memory(memory: BodyMemory) -> Middleware:
             try:
                 await app(scope, receive, send)
             finally:
-                scope["state"][_ROOM].close()
+                for room in (scope["state"][_ROOM], *scope["state"].get(_BESIDE, ())):
+                    room.close()
 
         return middleware
 
@@ -230,6 +232,16 @@ def room_instead(request: Request, declared: int | None) -> Room:
     room.close()
     instead = request.scope["state"][_ROOM] = room.memory.room(declared)
     return instead
+
+
+def room_beside(request: Request, declared: int) -> Room:
+    """Room for so many bytes that the request has read elsewhere, beside its body's, until the request is done with.
+
+    It waits as every room does, for seconds at most, while the body's room stays held.
+    """
+    beside = room_of(request).memory.room(declared)
+    request.scope["state"].setdefault(_BESIDE, []).append(beside)
+    return beside
 
 
 def _declared(scope: Scope) -> int | None:

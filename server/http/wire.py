@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF
 from server.artifact.grades import GRADES, Grade, Grades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
+from server.catalogue.boosts import Boosts
 from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
@@ -150,9 +151,30 @@ class _Search(_Request, frozen=True):
     min_grade: MinGrade | None = None
 
 
+Fraction = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+# What the numbers must be to each other is checked by `region_of`, whose errors have sentences of our own.
+Crop = Annotated[
+    list[Fraction],
+    msgspec.Meta(
+        description="Search with this part of the picture: left, top, right and bottom, as fractions of the upright "
+        "picture's width and height.",
+        extra_json_schema={"minItems": 4, "maxItems": 4},
+    ),
+]
+
+CropText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Search with this part of the picture, as JSON: [left, top, right, bottom], as fractions of the "
+        "upright picture's width and height. With a query, its parts have it instead."
+    ),
+]
+"""`Crop` as a form has it."""
+
+
 class QueryPart(_Request, frozen=True):
-    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; and how much it
-    counts."""
+    """A part of a query: exactly one of `text`, `mediaId`, `file`, and `embedding` with its `space`; what is cut from
+    its picture; and how much it counts."""
 
     text: Text | None = None
     media_id: str | None = None
@@ -165,6 +187,7 @@ class QueryPart(_Request, frozen=True):
         ]
         | None
     ) = None
+    crop: Crop | None = None
     weight: Annotated[
         float,
         msgspec.Meta(
@@ -187,16 +210,68 @@ QueryText = Annotated[
 """`QueryParts` as a form has them."""
 
 
-class SearchRequest(_Search, frozen=True):
-    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them."""
+SearchCursor = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=2000,
+        description="Where to go on: what `next` was in the page before, with the same parameters; `limit` may differ.",
+    ),
+]
+
+
+class _Arranged(_Search, frozen=True):
+    """How the matches are arranged."""
+
+    group_by: Literal["product"] | None = None
+    """One match a product: its best."""
+    group_size: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=0,
+                le=20,
+                description=f"With groupBy: how many others of each product come with it, {rows.DEFAULT_GROUP} unless "
+                "given.",
+            ),
+        ]
+        | None
+    ) = None
+    max_per_product: (
+        Annotated[
+            int, msgspec.Meta(ge=1, le=100, description="At most so many matches of one product; not with groupBy.")
+        ]
+        | None
+    ) = None
+    distinct: (
+        Annotated[
+            float,
+            msgspec.Meta(
+                ge=0.5,
+                le=1,
+                description="A match whose cosine with one listed before it is at least this is left out; not with "
+                "cursor.",
+            ),
+        ]
+        | None
+    ) = None
+    cursor: SearchCursor | None = None
+    explain: bool = False
+    """Whether to say why each match has its place."""
+
+
+class SearchRequest(_Arranged, frozen=True):
+    """Exactly one of `text`, `mediaId`, `embedding` with its `space`, and `query`, which has several of them. `crop`
+    goes with `mediaId`."""
 
     text: Text | None = None
     media_id: str | None = None
     embedding: list[float] | None = None
     space: SpaceId | None = None
+    crop: Crop | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
     fields: ShownFields | None = None
+    boosts: Boosts | None = None
 
 
 class SearchFields(_Search, frozen=True):
@@ -205,11 +280,24 @@ class SearchFields(_Search, frozen=True):
     filter: FilterText | None = None
 
 
-class ComposedFields(SearchFields, frozen=True):
+BoostsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What attributes add to the cosine to rank by, as JSON: [{"attribute": "new", "equals": true, '
+        '"weight": 0.1}, {"attribute": "price", "from": 100, "to": 10, "weight": 0.05}].'
+    ),
+]
+"""`Boosts` as a form has them."""
+
+
+class ComposedFields(_Arranged, frozen=True):
     """The fields beside the parts `file` of a search, whose `query` may say what each of them counts."""
 
+    filter: FilterText | None = None
+    boosts: BoostsText | None = None
     query: QueryText | None = None
     fields: FieldsText | None = None
+    crop: CropText | None = None
 
 
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PAGE)]
@@ -390,13 +478,58 @@ class Match(_Body, frozen=True):
         )
 
 
+class MatchExplanation(_Body, frozen=True):
+    """Why a match has its place."""
+
+    ranking: float
+    """What it is ranked by: `cosine` plus `boosts`."""
+    boosts: float
+    """What its product has besides the picture."""
+    cosines: list[float | None]
+    """With each part of the query, in their order; null for a part of weight 0, and where the media has no vector
+    yet."""
+
+
+class Result(Match, frozen=True):
+    """A match of a search."""
+
+    media: list[Match] | msgspec.UnsetType = msgspec.UNSET
+    """With groupBy: what else of the product was found, best first."""
+    explain: MatchExplanation | msgspec.UnsetType = msgspec.UNSET
+    """Where it was asked for."""
+
+    @classmethod
+    def with_others(cls, match: Match, others: list[Match] | None, explain: MatchExplanation | None) -> Result:
+        fields = {name: getattr(match, name) for name in Match.__struct_fields__}
+        return cls(
+            **fields,
+            media=msgspec.UNSET if others is None else others,
+            explain=msgspec.UNSET if explain is None else explain,
+        )
+
+
+class Explanation(_Body, frozen=True):
+    """How a list came about."""
+
+    plan: rows.Plan
+    limit: int
+    """How many matches were asked for, once what the caller's key allows is taken into account."""
+    candidates: int
+    """How many media were ranked: what the index gave, or what an exact search kept of all that it compared."""
+    timings: dict[str, float]
+    """Milliseconds by stage."""
+
+
 class SearchAnswer(_Body, frozen=True):
-    results: list[Match]
+    results: list[Result]
+    next: Next
     space: str
     plan: rows.Plan
     """`exact` when each media of the client was compared, `index` when the client's own HNSW index was searched."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    explain: Explanation | msgspec.UnsetType = msgspec.UNSET
+    """Where it was asked for."""
 
 
 class Duplicates(_Body, frozen=True):

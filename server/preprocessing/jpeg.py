@@ -19,6 +19,7 @@ from server.preprocessing.formats import Format
 from server.preprocessing.jpeg_end import all_is_there, without_end
 from server.preprocessing.jpeg_kinds import refuse_what_is_not_read
 from server.preprocessing.jpeg_segments import EOI, Body, Head, joined, read_body, read_head
+from server.preprocessing.orientation import upright_size
 from server.preprocessing.stored import Bounds, Stored
 
 # A progressive JPEG has about ten scans. One with thousands, of a few bytes each, would keep a decoder busy for hours:
@@ -60,8 +61,9 @@ def read(data: bytes, _form: Format, bounds: Bounds) -> Stored:
     if bounds.read_jpeg is not None and scale == 1 and image.mode == "RGB":
         return Stored(bounds.read_jpeg(needed), *about)
     if scale > 1:
-        # No mode: the colours stay as they are.
-        image.draft(None, (bounds.jpeg_at_least, bounds.jpeg_at_least))
+        # No mode: the colours stay as they are. Pillow takes the largest divisor that leaves at least this size, and of
+        # a whole number n, n // (n // scale) is at least the scale and less than twice that.
+        image.draft(None, (image.width // scale, image.height // scale))
     image.load()
     return Stored(image, *about)
 
@@ -75,15 +77,23 @@ def _head(data: bytes) -> Head:
 def _scale(head: Head, bounds: Bounds) -> int:
     """1, 2, 4 or 8: the divisor of the size that is decoded. Raises PictureTooLarge."""
     width, height = head.frame.width, head.frame.height
-    scale = 1
-    if bounds.jpeg_at_least:
-        most = min(width, height) // bounds.jpeg_at_least
-        scale = next((scale for scale in (8, 4, 2) if most >= scale), 1)
+    scale = _divisor((width, height), bounds.jpeg_at_least)
     if scale == 1 or not head.one_pass:
         bounds.check(width, height)
     elif width * height > _TIMES_AT_A_SCALE * bounds.max_pixels:
         raise PictureTooLarge(width, height, _TIMES_AT_A_SCALE * bounds.max_pixels)
-    return scale
+    if bounds.region is None:
+        return scale
+    left, top, right, bottom = bounds.region.pixels(*upright_size((width, height), head.orientation))
+    fits = _divisor((right - left, bottom - top), bounds.jpeg_at_least)
+    # A small region of a picture that only a scale brings within the bound has half of its detail, and is not refused.
+    return fits if width * height <= bounds.max_pixels else max(fits, 2)
+
+
+def _divisor(size: tuple[int, int], at_least: int) -> int:
+    """The largest of 8, 4, 2 and 1 that leaves neither side below so many pixels; 1 for 0."""
+    most = min(size) // at_least if at_least else 1
+    return next((scale for scale in (8, 4, 2) if most >= scale), 1)
 
 
 def _needed(data: bytes, head: Head, body: Body, bounds: Bounds) -> bytes:

@@ -1,4 +1,4 @@
-"""Bytes to pixels: sniff, bound, decode, orient, flatten, resize, crop, convert to sRGB.
+"""Bytes to pixels: sniff, bound, decode, cut out, orient, flatten, resize, crop, convert to sRGB.
 
 Only the artifact's preprocessing spec says what is done here. For a picture without alpha, EXIF orientation and ICC
 profile, decoded in full, the pixels equal those of the checkpoint's own Hugging Face processor to the last bit,
@@ -7,6 +7,10 @@ thread.
 
 A large JPEG need not be decoded in full: its decoder can leave out what a smaller picture does not show, at 1/2, 1/4
 or 1/8 of the size. The spec says whether it may, so that query and catalogue always agree.
+
+Where only a region is wanted, it is cut out of what is decoded before anything else is done with it, so that no pixel
+beside it counts: what comes is what a file with nothing but the region would give. A JPEG is decoded at the scale that
+a picture of the region's size would be.
 
 A picture whose ICC profile has something to say keeps its colours as they are stored, its alpha too, until it has been
 resized to twice what is wanted: then they are converted, and it is resized once more. With alpha it is resized at once,
@@ -32,25 +36,12 @@ from server.preprocessing import avif, bmp, gif, ground, heif, jpeg, png, tiff, 
 from server.preprocessing.colour import Colours, colours_of
 from server.preprocessing.formats import AVIF, BMP, GIF, HEIC, HEIF, JPEG, PNG, TIFF, WEBP, Format, sniff
 from server.preprocessing.ground import Alpha
+from server.preprocessing.orientation import Box, stored_box, upright, upright_box, upright_size
+from server.preprocessing.region import Region
 from server.preprocessing.samples import eight_bit
 from server.preprocessing.stored import Bounds, ReadJpeg, Stored
 
 Pixels = NDArray[np.uint8]
-Box = tuple[float, float, float, float]
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# Orientations that swap width and height; and those after which the end of a row or column comes first.
-_SIDEWAYS = (5, 6, 7, 8)
-_LAST_COLUMN_LEFT = (2, 3, 6, 7)
-_LAST_ROW_TOP = (3, 4, 7, 8)
 
 THUMBNAIL = 256
 """The longest side of a thumbnail, in pixels."""
@@ -96,7 +87,10 @@ def reads() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture, upright. `width` and `height` are those in full, whatever scale it was decoded at."""
+    """A decoded picture, or the region of it that was wanted, upright.
+
+    `width` and `height` are those in full, whatever scale it was decoded at.
+    """
 
     image: Image.Image
     """Opaque RGB; where there are `colours`, these as they are stored: L, RGB or CMYK, or with alpha La or RGBa, which
@@ -142,10 +136,10 @@ class Picture:
         return replace(self, image=image, colours=None, straight=None)
 
 
-def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0) -> tuple[int, int]:
-    """Width and height as stored, from the header alone. Raises as `decode` does."""
+def measure(data: bytes, *, max_pixels: int, jpeg_at_least: int = 0, region: Region | None = None) -> tuple[int, int]:
+    """Width and height of all of the picture as stored, from the header alone. Raises as `decode` does."""
     form = sniff(data)
-    bounds = Bounds(max_pixels, jpeg_at_least)
+    bounds = Bounds(max_pixels, jpeg_at_least, region=region)
     try:
         if form is JPEG:
             return jpeg.measure_within(data, bounds)
@@ -166,35 +160,34 @@ def decode(
     read_jpeg: ReadJpeg | None = None,
     read: Read | None = None,
     alpha: Alpha = "white",
+    region: Region | None = None,
 ) -> Picture:
-    """Decode the first frame of a picture, turn it upright, lay it on a ground, make it RGB.
+    """Decode the first frame of a picture, cut out what is wanted, turn it upright, lay it on a ground, make it RGB.
 
     `jpeg_at_least`: decode a JPEG at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many pixels; 0:
     always in full. `read_jpeg` decodes, in place of Pillow, a JPEG of three colours that is decoded in full. `read`:
     reads the file in place of its format's reader. `alpha`: what transparency is laid on, as the spec has it.
+    `region`: the part of the upright picture that is wanted; None is all of it. Samples of more than 8 bits are brought
+    to 8 as in all of the picture; in everything else it is as if there were nothing beside the region.
 
     Raises NoPicture, NotAPicture, UnreadablePicture, or PictureTooLarge (before anything is decoded) when
     width x height is over `max_pixels`; of a JPEG that is decoded at a scale, over four times that.
     """
     form = sniff(data)
     try:
-        stored = (read or _READERS[form].read)(data, form, Bounds(max_pixels, jpeg_at_least, read_jpeg))
+        stored = (read or _READERS[form].read)(data, form, Bounds(max_pixels, jpeg_at_least, read_jpeg, region))
         colours = colours_of(stored.profile, stored.image.mode)
-        image, transparent, level = _brought_to_8_bit(stored.image, alpha, flat=colours is None)
+        part = _Wanted.of(stored, region)
+        image, transparent, level = _brought_to_rgb(part.image, alpha, flat=colours is None)
     except MediaRejected:
         raise
     except MemoryError:
         raise  # the machine's limit, not the picture's fault
     except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error...
         raise UnreadablePicture() from exc
-    transpose = _TRANSPOSE.get(stored.orientation)
-    if transpose is not None:  # flipping is 0
-        image = image.transpose(transpose)
-    width, height = image.size
-    box = None
-    if stored.scale > 1:
-        width, height = reversed(stored.size) if stored.orientation in _SIDEWAYS else stored.size
-        box = _filled(image.size, (width / stored.scale, height / stored.scale), stored.orientation)
+    image = upright(image, stored.orientation)
+    width, height = upright_size(part.size, stored.orientation)
+    box = upright_box(part.filled, part.image.size, stored.orientation) if stored.scale > 1 else None
     laid = alpha if transparent else None
     straight = image if transparent and colours is not None else None
     if straight is not None:
@@ -203,23 +196,45 @@ def decode(
     return Picture(image, form, width, height, stored.scale, box, colours, laid, level, straight)
 
 
-def _filled(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:
-    """Where in an image of this size the picture lies: it may fill only a part of the last column and the last row."""
-    # Last as stored: in the upright picture they may be the first ones, at the left or at the top.
-    left = size[0] - filled[0] if orientation in _LAST_COLUMN_LEFT else 0.0
-    top = size[1] - filled[1] if orientation in _LAST_ROW_TOP else 0.0
-    return left, top, left + filled[0], top + filled[1]
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Of a picture as it is stored, what is wanted of it."""
+
+    image: Image.Image
+    """At the scale that it was decoded at, with no pixel beside what is wanted."""
+    size: tuple[int, int]
+    """In full."""
+    filled: Box
+    """Which part of `image` it fills: 1001 pixels at 1/2 fill 500.5 of 501."""
+
+    @classmethod
+    def of(cls, stored: Stored, region: Region | None) -> _Wanted:
+        image = _narrow(stored.image)
+        size = stored.size if stored.scale > 1 else image.size
+        left, top, right, bottom = 0, 0, *size
+        if region is not None:
+            seen = upright_size(size, stored.orientation)
+            box = stored_box(region.pixels(*seen), seen, stored.orientation)
+            left, top, right, bottom = (int(edge) for edge in box)
+        # Exact, since the scale is a power of two.
+        near = tuple(edge / stored.scale for edge in (left, top, right, bottom))
+        x, y = math.floor(near[0]), math.floor(near[1])
+        around = x, y, min(math.ceil(near[2]), image.width), min(math.ceil(near[3]), image.height)
+        if around != (0, 0, *image.size):
+            image = image.crop(around)
+        return cls(image, (right - left, bottom - top), (near[0] - x, near[1] - y, near[2] - x, near[3] - y))
 
 
-def _brought_to_8_bit(image: Image.Image, alpha: Alpha, *, flat: bool) -> tuple[Image.Image, bool, int]:
+def _narrow(image: Image.Image) -> Image.Image:
+    """The picture with 8 bits a sample: wide ones are scaled, where Pillow's own conversion would clip them."""
+    return Image.fromarray(eight_bit(np.asarray(image)), "L") if image.mode.startswith(("I", "F")) else image
+
+
+def _brought_to_rgb(image: Image.Image, alpha: Alpha, *, flat: bool) -> tuple[Image.Image, bool, int]:
     """The picture, whether anything in it may be transparent, and the grey level of the ground for that.
 
-    16-bit samples are scaled (Pillow's own conversion would clip them). `flat`: in RGB, laid on the ground; else in L,
-    RGB or CMYK, or with straight alpha in LA or RGBA.
+    `flat`: in RGB, laid on the ground; else in L, RGB or CMYK, or with straight alpha in LA or RGBA.
     """
-    if image.mode.startswith(("I", "F")):
-        grey = Image.fromarray(eight_bit(np.asarray(image)), "L")
-        return (grey.convert("RGB") if flat else grey), False, ground.WHITE
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         level = ground.level(layered, alpha)
@@ -238,10 +253,16 @@ def read_pixels(
     *,
     max_pixels: int,
     read_jpeg: ReadJpeg | None = None,
+    region: Region | None = None,
 ) -> Pixels:
-    """A picture's bytes to uint8[S, S, 3], as the spec says. Raises as `decode` does."""
+    """A picture's bytes, or those of a region of it, to uint8[S, S, 3], as the spec says. Raises as `decode` does."""
     picture = decode(
-        data, max_pixels=max_pixels, jpeg_at_least=spec.jpeg_at_least, read_jpeg=read_jpeg, alpha=spec.alpha
+        data,
+        max_pixels=max_pixels,
+        jpeg_at_least=spec.jpeg_at_least,
+        read_jpeg=read_jpeg,
+        alpha=spec.alpha,
+        region=region,
     )
     return to_pixels(picture, spec)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from server.errors import PictureTooLarge
+from server.preprocessing.region import Region
 
 MOST_PROFILE_BYTES = 4 << 20
 """What an ICC profile may have, unpacked; a larger one counts as absent. A press's, with large tables, has up to about
@@ -43,6 +44,9 @@ class Bounds:
     jpeg_at_least: int = 0
     """Decode a JPEG at the smallest of 1/2, 1/4 and 1/8 that leaves neither side below so many pixels; 0: in full."""
     read_jpeg: ReadJpeg | None = None
+    region: Region | None = None
+    """What of the upright picture is wanted: a JPEG is then decoded at a scale that fits the region. It is cut out by
+    `media`; a reader gives all of the picture."""
 
     def check(self, width: int, height: int) -> None:
         """Call it before any pixel is decoded. Raises PictureTooLarge."""

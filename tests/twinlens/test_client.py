@@ -99,6 +99,25 @@ def test_several_things_are_searched_for_at_once(client: Client) -> None:
     assert (alone.product_id, alone.similarity, alone.grade) == ("violin", 100.0, "identical")
 
 
+def test_a_part_of_a_picture_is_searched_with_however_it_is_named(client: Client) -> None:
+    media = filled(client)
+    with scripted(Reply(body=KEYBOARD.read_bytes())) as elsewhere:
+        crop = (0.05, 0.1, 0.9, 0.85)
+        alone: list[dict[str, Any]] = [
+            {"picture": KEYBOARD},
+            {"url": f"{elsewhere.url}/keyboard.webp"},
+            {"media_id": media["keyboard"]},
+        ]
+        found = [client.search(**given, crop=crop).results[0] for given in alone]
+    found.append(client.search(query=[Part(picture=KEYBOARD, crop=crop)]).results[0])
+    found.append(client.search(query=[Part(media_id=media["keyboard"], crop=crop)]).results[0])
+    assert {one.product_id for one in found} == {"keyboard"}
+    assert len({one.cosine for one in found}) == 1
+    assert found[0].similarity < 100
+    with pytest.raises(twinlens.Unprocessable, match="left must be less than right"):
+        client.search(KEYBOARD, crop=[0.5, 0, 0.5, 1])
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -77,6 +77,9 @@ def test_a_folder_is_pushed_and_searched(run: Run, folder: Path, client: Client)
     media = answer["results"][0]["mediaId"]
     assert run("search", "--media", media, "--min-grade", "identical")[1].splitlines()[1].split()[3] == "things"
     assert run("search", KEYBOARD, "--filter", '{"attributes": {"none": 1}}')[1] == "Nothing was found.\n"
+    part = run("search", KEYBOARD, "--crop", "0.1,0,0.9,1", "--limit", "1")[1].splitlines()[1].split()
+    assert "keyboard" in part
+    assert part[0] != "100.0"
 
 
 def test_several_things_are_searched_at_once(run: Run, folder: Path, client: Client) -> None:
@@ -278,6 +281,7 @@ def test_the_servers_state_is_the_exit_code(run: Run) -> None:
         (("search", "x.jpg", "--text", "x"), "Give one thing to search with"),
         (("search", "missing.jpg"), "missing.jpg: No such file or directory."),
         (("search", "--text", "x", "--filter", "{"), "--filter must be JSON"),
+        (("search", "missing.jpg", "--crop", "1,2,3"), "--crop must be four numbers"),
         (("search", "--text", "x", "--filter", "[]"), "--filter must be a JSON object"),
         (("search", "--text", "x", "--limit", "0"), "[bad_parameter, request "),
         (("search", "--text", "x", "--url", "ftp://x"), "must be like https://"),

@@ -117,26 +117,34 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
     assert fields(ours, name) | ELSEWHERE == fields(schema, theirs) | ELSEWHERE
     found = misread((ours, ours["components"]["schemas"][name]), (schema, schema["components"]["schemas"][theirs]))
     # What is left at its default is not sent, and a mapping is checked by the server, whose sentences are better.
-    loose = re.compile(r"\.((query\[\]\.)?\w+: null|filter.*|attributes.*)")
+    loose = re.compile(r"\.((query\[\]\.)?\w+: null|filter.*|attributes.*|boosts.*)")
     assert [one for one in found if not loose.fullmatch(one)] == []
 
 
 def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
-    old = {"limit", "minSimilarity", "minGrade", "filter"}
-    sent = {*old, "fields"}
-    assert fields(schema, "SearchForm") == {"file", *old} | ELSEWHERE
-    assert fields(schema, "ComposedForm") == {"file", "query", *sent} | ELSEWHERE
+    legacy = {"limit", "minSimilarity", "minGrade", "filter"}
+    sent = {*legacy, "groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain", "fields"}
+    assert fields(schema, "SearchForm") == {"file", *legacy} | ELSEWHERE
+    assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
     request = Calls.search(
         None,
         b"picture",
+        crop=[0, 0, 0.5, 1],
         limit=1,
         min_similarity=2.0,
         min_grade="similar",
         filter={"kind": "image"},
         fields=["sku", "attributes.price"],
+        group_by="product",
+        group_size=2,
+        max_per_product=1,
+        distinct=0.9,
+        boosts=[{"attribute": "new", "equals": True, "weight": 0.1}],
+        cursor="next",
+        explain=True,
     )
     assert request.body is not None
-    assert {*getattr(request.body, "fields", {})} == sent
+    assert {*getattr(request.body, "fields", {})} == {"crop", *sent}
 
 
 def test_every_operation_of_the_server_is_a_method_of_this_name(schema: Schema) -> None:

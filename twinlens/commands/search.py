@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help='several of these at once: \'[{"file": "shoe.jpg"}, {"text": "in red", "weight": 2}]\', or mediaId',
     )
+    parser.add_argument("--crop", metavar="L,T,R,B", help="only this part of the picture, such as 0.1,0.2,0.5,0.9")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many (24)")
     parser.add_argument("--min-similarity", type=float, metavar="PER_CENT", help="only what is at least so alike")
     parser.add_argument("--min-grade", metavar="GRADE", help="only identical, near-duplicate or similar ones")
@@ -51,6 +52,7 @@ def run(client: Client, given: argparse.Namespace, screen: Screen) -> int:
         text=given.text,
         media_id=given.media,
         query=_query(given.query),
+        crop=_crop(given.crop),
         limit=given.limit,
         min_similarity=given.min_similarity,
         min_grade=given.min_grade,
@@ -121,6 +123,16 @@ def _query(text: str | None) -> list[Part] | None:
         more = {name: getattr(one, name) for name in ("text", "media_id", "embedding", "space", "weight")}
         parts.append(Part(picture=picture, url=url, **more))
     return parts
+
+
+def _crop(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise ValueError("--crop must be four numbers: left,top,right,bottom, such as 0.1,0.2,0.5,0.9.") from None
+    return [left, top, right, bottom]
 
 
 def _filter(text: str | None) -> dict[str, Any] | None:

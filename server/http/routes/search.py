@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 
 from litestar import Response, post
 from litestar.di import NamedDependency
+from msgspec import UNSET
 
 from server.artifact.grades import SAME_PICTURE, Grades, grade_named
 from server.catalogue.cards import Shown
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
+from server.catalogue.rows import Match as Row
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
+from server.http.arranging import arranged, explained, explanation, pages_of
 from server.http.bodies import JSON, MULTIPART, content_type, decoded_field, read_form, read_json
 from server.http.narrowing import admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
-from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, seek
+from server.http.sought import Aim, Sought, aim_of_form, aim_of_json, aim_of_picture, seek
 from server.http.timing import ms, note
-from server.http.wire import ComposedFields, Match, QueryPart, SearchAnswer, SearchFields, SearchRequest, ShownFields
+from server.http.wire import ComposedFields, Match, Result, SearchAnswer, SearchFields, SearchRequest, ShownFields
 from server.lifespan import Services
 
 
@@ -70,16 +74,21 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
     raise UnsupportedBody(f"Send a picture as {MULTIPART}, or what else to search with as {JSON}.")
 
 
-async def _by_form(request: Request, services: Services, kind: type[SearchFields]) -> Response[SearchAnswer]:
+async def _by_form(
+    request: Request, services: Services, kind: type[SearchFields | ComposedFields]
+) -> Response[SearchAnswer]:
     """`kind`: the fields of the call, which may have a `query`."""
     form = await read_form(request)
     asked = form.read(kind)
     read = Filter.read(asked.filter) if asked.filter is not None else Filter()
     among = admit_filter(read, principal_of(request.scope))
     call = call_of(request, asked.client_id)
-    query, named = (asked.query, asked.fields) if isinstance(asked, ComposedFields) else (None, None)
-    shown = admit_fields(decoded_field("fields", named, ShownFields) if named else (), call.principal)
-    aim = Aim([QueryPart(file=0)], [form.file]) if query is None else aim_of_form(query, form.pictures)
+    if isinstance(asked, ComposedFields):
+        aim = aim_of_form(asked.query, asked.crop, form)
+        named = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
+    else:
+        aim, named = aim_of_picture(form), ()
+    shown = admit_fields(named, call.principal)
     return await _search(request, call, services, asked, aim, among, shown)
 
 
@@ -95,28 +104,27 @@ async def _search(
     request: Request,
     call: Call,
     services: Services,
-    asked: SearchFields | SearchRequest,
+    asked: SearchFields | ComposedFields | SearchRequest,
     aim: Aim,
     among: Filter,
     shown: Shown,
 ) -> Response[SearchAnswer]:
     """The matches of what the search is for, among what passes the filter, and what they show of their products."""
     grades = _grades(services, aim)
-    least = _least(asked.min_grade, grades, aim)
-    sought = await seek(request, call, services, aim)
     query = Query(
         call.client_id,
-        sought.vector,
+        (),
         limit=asked.limit,
         min_similarity=asked.min_similarity,
-        min_cosine=least,
+        min_cosine=_least(asked.min_grade, grades, aim),
         filter=among,
-        digest=sought.digest,
-        media_id=sought.media_id,
         without_blank=_the_same(asked.min_grade),
         shown=shown,
     )
-    return await _answer(request, call, services, query, grades, sought)
+    query = arranged(query, asked)
+    sought = await seek(request, call, services, aim)
+    query = replace(query, vector=sought.vector, digest=sought.digest, media_id=sought.media_id)
+    return await _answer(request, call, services, asked, aim, query, grades, sought)
 
 
 def _grades(services: Services, aim: Aim) -> Grades | None:
@@ -148,24 +156,53 @@ def _the_same(min_grade: str | None) -> bool:
 
 
 async def _answer(
-    request: Request, call: Call, services: Services, query: Query, grades: Grades | None, sought: Sought
+    request: Request,
+    call: Call,
+    services: Services,
+    asked: SearchFields | ComposedFields | SearchRequest,
+    aim: Aim,
+    query: Query,
+    grades: Grades | None,
+    sought: Sought,
 ) -> Response[SearchAnswer]:
     """The matches with their grades."""
-    query = narrowed(query, principal_of(request.scope))
+    principal = principal_of(request.scope)
+    query = narrowed(query, principal)
+    pages = None
+    if not isinstance(asked, SearchFields):
+        pages = await pages_of(services, call, query, aim, sought, principal)
+        query = pages.begun(query, asked.cursor)
     started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
     found = Found([], "exact") if sought.blank and query.without_blank else await services.catalogue.search(query)
     seconds = perf_counter() - started
     services.metrics.searched(seconds, found.plan)
-    note(request.scope, {"search": seconds})
+    timings = {**sought.timings, "search": seconds}
+    why = None
+    if not isinstance(asked, SearchFields) and asked.explain:
+        started = perf_counter()
+        why = await explained(services, call, aim, sought, found)
+        timings["explain"] = perf_counter() - started
+    note(request.scope, {stage: timings[stage] for stage in ("search", "explain") if stage in timings})
     at = addressing(request, services, call)
+    milliseconds = {stage: ms(value) for stage, value in timings.items()}
+
+    def written(match: Row) -> Match:
+        return Match.of(match, grades, at.of(match.media_id), blank=sought.blank, shown=query.shown)
+
     answer = SearchAnswer(
         results=[
-            Match.of(match, grades, at.of(match.media_id), blank=sought.blank, shown=query.shown)
+            Result.with_others(
+                written(match),
+                [written(one) for one in found.others.get(match.product_id, ())] if query.grouped else None,
+                why[match.media_id] if why is not None else None,
+            )
             for match in found.matches
         ],
+        next=pages.next(query, found) if pages is not None else None,
         space=services.encoder.space.id,
         plan=found.plan,
-        timings={stage: ms(value) for stage, value in {**sought.timings, "search": seconds}.items()},
+        timings=milliseconds,
+        explain=explanation(query, found, milliseconds) if why is not None else UNSET,
     )
     return Response(answer)

@@ -32,6 +32,7 @@ from server.errors import (
 )
 from server.preprocessing import media
 from server.preprocessing.media import Picture
+from server.preprocessing.region import Region
 from server.preprocessing.text import Tokenizer
 from tests.support.pictures import in_format
 from tests.support.stand_ins import Model, Reader
@@ -490,6 +491,58 @@ async def test_what_one_client_has_sent_is_new_when_another_sends_it(batcher: Ba
                 assert (not timings) == known, caller
     finally:
         embedder.close()
+
+
+def two_halves(left: int, right: int) -> bytes:
+    """A picture of whose right half the stand-in gives the vector [right], and another one of all of it."""
+    samples = np.full((4, 8), left, np.uint8)
+    samples[:, 4:] = right
+    return in_format(Image.fromarray(samples), "PNG")
+
+
+async def test_a_region_is_embedded_and_kept_as_something_else_than_its_picture(batcher: Batcher, model: Model) -> None:
+    embedder = Embedder(batcher, SPEC, max_pixels=1000, threads=2, cache=1_000_000)
+    right, upper = Region(0.5, 0, 1, 1), Region(0.5, 0, 1, 0.5)
+    data = two_halves(10, 200)
+    all_of_it = int(media.read_pixels(data, SPEC, max_pixels=1000)[0, 0, 0])
+    try:
+        for known in (False, True):
+            whole = await embedder.embed(data, within=LONG)
+            cut = await embedder.embed(data, within=LONG, region=right)
+            other = await embedder.embed(data, within=LONG, region=upper)
+            assert [one.embedding.tolist() for one in (whole, cut, other)] == [[all_of_it], [200], [200]]
+            assert [(one.width, one.height) for one in (whole, cut, other)] == [(8, 4), (4, 4), (4, 2)]
+            assert [one.blank for one in (whole, cut, other)] == [False, True, True]
+            assert {not one.timings for one in (whole, cut, other)} == {known}
+        assert len(model.batches) == 3
+        again = await embedder.embed_all([data, data, data], within=LONG, regions=[right, None, Region(0, 0, 0.5, 1)])
+        assert [one.embedding.tolist() for one in again] == [[200], [all_of_it], [10]]
+        assert [not one.timings for one in again] == [True, True, False]
+        assert (await embedder.embed(data, within=LONG, caller=Caller("them"), region=right)).timings
+    finally:
+        embedder.close()
+
+
+async def test_one_region_that_is_asked_for_twice_at_once_is_embedded_once(
+    embedder: Embedder, batcher: Batcher, model: Model
+) -> None:
+    held = await hold(embedder, model)
+    data, left, right = two_halves(10, 200), Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
+    tasks = [
+        asyncio.create_task(embedder.embed(data, within=LONG, region=region)) for region in (right, left, right, left)
+    ]
+    while batcher.waiting < 2:
+        await asyncio.sleep(0)
+    model.gate.set()
+    assert [one.embedding.tolist() for one in await asyncio.gather(*tasks)] == [[200], [10], [200], [10]]
+    assert sorted(value for batch in model.batches for value in batch) == [1, 10, 200]
+    await held
+
+
+async def test_a_thumbnail_beside_a_region_shows_the_whole_picture(embedder: Embedder) -> None:
+    data = two_halves(10, 200)
+    made = await embedder.embed(data, within=LONG, region=Region(0.5, 0, 1, 1), thumbnail=True)
+    assert made.thumbnail == await embedder.thumbnail(data)
 
 
 async def test_two_clients_that_send_one_picture_at_once_do_not_share_its_vector(

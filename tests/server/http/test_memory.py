@@ -188,18 +188,21 @@ async def test_there_is_always_room_for_two_of_the_largest() -> None:
     assert room.held == LARGEST
 
 
-@asynchronously
-async def test_what_is_fetched_has_room_in_place_of_the_body_until_the_request_is_done_with() -> None:
-    held = BodyMemory(MOST, LARGEST)
+async def read(room: Room, *sizes: int) -> None:
+    """All of what comes in pieces of these sizes."""
 
-    async def pieces(*sizes: int) -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncIterator[bytes]:
         for size in sizes:
             yield bytes(size)
 
-    async def read(room: Room, *sizes: int) -> None:
-        chunks = pieces(*sizes)
-        while await room.next(chunks) is not None:
-            pass
+    chunks = pieces()
+    while await room.next(chunks) is not None:
+        pass
+
+
+@asynchronously
+async def test_what_is_fetched_has_room_in_place_of_the_body_until_the_request_is_done_with() -> None:
+    held = BodyMemory(MOST, LARGEST)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request: Request = Request(scope)
@@ -210,6 +213,25 @@ async def test_what_is_fetched_has_room_in_place_of_the_body_until_the_request_i
         await read(instead, FIRST, 1, 1000)
         assert memory.room_of(request) is instead
         assert held.held == FIRST + 1001
+        raise Overloaded
+
+    within: Any = memory.within_memory(held)
+    scope: Any = {"type": "http", "headers": [(b"content-length", b"2000")], "state": {}}
+    with pytest.raises(Overloaded):
+        await within(app)(scope, _nothing, _nothing)
+    assert held.held == 0
+
+
+@asynchronously
+async def test_what_a_request_reads_beside_its_body_has_room_of_its_own_until_its_end() -> None:
+    held = BodyMemory(MOST, LARGEST)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request: Request = Request(scope)
+        await read(memory.room_of(request), 2000)
+        for size, so_far in ((3000, 5000), (2_000_000, 2_005_000)):
+            await read(memory.room_beside(request, size), size)
+            assert held.held == so_far
         raise Overloaded
 
     within: Any = memory.within_memory(held)

@@ -106,6 +106,23 @@ def test_a_limit_above_the_keys_is_lowered_to_it(keyed: Keyed) -> None:
     assert len(found(send(keyed, limit=1))) == 1
 
 
+def test_a_keys_limit_holds_for_all_pages_together(keyed: Keyed) -> None:
+    listed: list[str] = []
+    cursor: dict[str, str] = {}
+    for given in (2, 2, 1):
+        page = ask(keyed, {"text": "thing", "limit": 2, **cursor}, limit=5)
+        assert len(found(page)) == given
+        listed += found(page)
+        cursor = {"cursor": page.json()["next"]}
+    assert cursor == {"cursor": None}
+    assert listed == found(ask(keyed, {"text": "thing"}, limit=5))
+    # A cursor is no way around it: another key's is of another list.
+    far = ask(keyed, {"text": "thing", "limit": 5}).json()["next"]
+    assert ask(keyed, {"text": "thing", "limit": 5, "cursor": far}, limit=5).status_code == 422
+    assert ask(keyed, {"text": "thing", "cursor": far}, filter={"kind": "image"}).status_code == 422
+    assert ask(keyed, {"text": "thing", "cursor": far}).status_code == 200
+
+
 def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     music = {"attributes": {"category": "music"}}
     key = derive_search_key(keyed.parent, filter=music)
@@ -115,9 +132,13 @@ def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
 
     assert found(ask(keyed, {"mediaId": keyed.media["violin"]}, key))[0] == "violin"
     assert thumbnail(keyed.media["violin"]).status_code == 200
+    part = {"crop": [0.1, 0.1, 0.8, 0.8]}
+    assert found(ask(keyed, {"mediaId": keyed.media["violin"], **part}, key))
     for media_id in (keyed.media["teapot"], "nobodys"):
-        hidden = [ask(keyed, {"mediaId": media_id}, key), thumbnail(media_id)]
-        assert [(one.status_code, one.json()["code"]) for one in hidden] == [(404, "media_not_found")] * 2
+        asked: list[dict[str, Any]] = [{"mediaId": media_id}, {"mediaId": media_id, **part}]
+        asked.append({"query": [{"text": "tea"}, {"mediaId": media_id, **part}]})
+        hidden = [*(ask(keyed, one, key) for one in asked), thumbnail(media_id)]
+        assert [(one.status_code, one.json()["code"]) for one in hidden] == [(404, "media_not_found")] * 4
     sentences = {thumbnail(media_id).json()["error"] for media_id in (keyed.media["teapot"], "nobodys")}
     assert len(sentences) == 1
 

@@ -291,11 +291,15 @@ def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Do
     by_form, by_json = (body_of(schema, "search", kind)["properties"] for kind in (FORM, JSON))
     for fields in (by_form, by_json):
         assert repr(fields["limit"]["maximum"]) == "1000"  # whole, as the limit is
-    assert set(by_form) == {"file", "limit", "minSimilarity", "minGrade", "filter", "query", "fields", "clientId"}
-    assert set(by_json) == {
-        "text", "mediaId", "embedding", "space", "query", "limit", "minSimilarity", "minGrade", "filter", "fields",
-        "clientId",
+    arranged = {"groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain"}
+    both = {
+        "limit", "minSimilarity", "minGrade", "filter", "query", "crop", "fields", "clientId",
+        *arranged,
     }  # fmt: skip
+    assert set(by_form) == {"file", *both}
+    assert set(by_json) == {"text", "mediaId", "embedding", "space", *both}
+    numbers = by_json["crop"]
+    assert (numbers["minItems"], numbers["maxItems"]) == (4, 4)
     grades = resolved(schema, by_json["minGrade"])
     assert grades["enum"] == ["identical", "near-duplicate", "similar", "weak"]
 
