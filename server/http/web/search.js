@@ -6,7 +6,7 @@ import { fitting } from "./scaling.js";
 import { largestUpload, post } from "./upload.js";
 
 export const PAGE_OF_MATCHES = 24;
-const NOT_YET = ["groupBy", "facets", "facetsOver", "cursor", "crop"];
+const NOT_YET = ["facets", "facetsOver"];
 export const takes = (field) => !NOT_YET.includes(field);
 const TOO_LARGE = new Set(["picture_too_large", "upload_too_large"]);
 
