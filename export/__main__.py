@@ -115,6 +115,12 @@ def _export(given: list[str]) -> None:
         "--calibration", type=Path, metavar="FOLDER", help="your own pictures, for the gate and to calibrate int8"
     )
     parser.add_argument(
+        "--captions",
+        type=Path,
+        metavar="FILE",
+        help="captions of pictures, by which the grade of words is chosen: CSV or JSON Lines with picture and text",
+    )
+    parser.add_argument(
         "--jpeg",
         choices=("scaled", "full"),
         default="scaled",
@@ -147,6 +153,7 @@ def _export(given: list[str]) -> None:
             models=options.models,
             allow_drift=options.allow_drift,
             calibration=options.calibration,
+            captions=options.captions,
             jpeg=options.jpeg,
             icc=options.icc,
             alpha=options.alpha,

@@ -24,6 +24,7 @@ from export.graphs import trace
 from export.graphs.int8 import to_int8_image, to_int8_text
 from export.graphs.precision import to_fp16
 from export.proof import colours, gate, grading
+from export.proof.captions import Caption, captioned, read_captions
 from export.proof.colours import Converted, Shapes
 from export.proof.decoding import DecodedTwice, compare_vectors, decode_twice, prove_decoding, scaled_by_default
 from export.proof.devices import devices
@@ -58,6 +59,8 @@ class Order:
     """The least cosine at which a precision that drifts is still published, in a space of its own."""
     calibration: Path | None = None
     """A folder with the user's own pictures, which the gate measures and int8 is calibrated on."""
+    captions: Path | None = None
+    """A file with captions of pictures, by which the grade of words is chosen."""
     jpeg: str = "scaled"
     """`scaled`: large JPEGs are decoded at a fraction of their size, which the spec then says; `full`: never."""
     icc: Literal["srgb", "ignored"] = "srgb"
@@ -77,6 +80,7 @@ def freeze(order: Order) -> Path:
     Raises ExportRefused, and leaves nothing behind, when any step refuses.
     """
     place = destination(order.models, order.name)
+    captions = read_captions(order.captions) if order.captions is not None else []
     with staging(place) as folder:
         with step("source") as note:
             checkpoint = open_source(order.source, order.revision)
@@ -85,7 +89,9 @@ def freeze(order: Order) -> Path:
             at = f" at {checkpoint.source.revision}" if checkpoint.source.revision else ""
             note(f"{checkpoint.model}{at}, {checkpoint.image.architecture}, {len(checkpoint.image.tensors)} tensors")
             note(f"space {manifest.space.id[:16]}")
-        run = _ExportRun(order, folder, checkpoint, manifest)
+            if order.captions is not None and checkpoint.text is None:
+                raise ExportRefused(f"{checkpoint.without_text} So there is nothing to grade by --captions.")
+        run = _ExportRun(order, folder, checkpoint, manifest, captions)
         run.compare_pixels()
         run.freeze_image()
         run.decode_at_a_scale()
@@ -96,6 +102,7 @@ def freeze(order: Order) -> Path:
                 run.make_image(precision)
                 run.make_text(precision)
         run.calibrate_grades()
+        run.calibrate_words()
         run.write_goldens()
         with step("publish") as note:
             lowest = run.publish()
@@ -112,6 +119,7 @@ class _ExportRun:
     folder: Path
     checkpoint: Checkpoint
     manifest: Manifest
+    captions: Sequence[Caption]
     pictures: list[GatePicture] = field(default_factory=list)
     pixels_equal: int = 0
     images: dict[Precision, dict[str, Measured]] = field(default_factory=dict)
@@ -306,6 +314,22 @@ class _ExportRun:
                     grades, measured = grading.grade(encoder.encode, pairs, watched) or (None, None)
                 self._alter(precision, grades=grades, grading=measured)
                 note(f"{precision}: {grading.summary(grades, measured)}")
+
+    def calibrate_words(self) -> None:
+        tower = self.manifest.text
+        if tower is None or not self.captions:
+            return
+        with step("captions") as note:
+            tokenizer = Tokenizer.read(self.folder / tower.tokenizer, tower)
+            pairs = captioned(self.captions, self.checkpoint.image.spec, tokenizer)
+            for precision in self._kept():
+                with (
+                    Encoder(self.artifact, precision, "cpu") as encoder,
+                    TextEncoder(self.artifact, precision, "cpu") as words,
+                ):
+                    grades, measured = grading.grade_words(encoder.encode, words.encode, pairs, watched)
+                self._alter(precision, text_grades=grades, text_grading=measured)
+                note(f"{precision}: {grading.summary_of_words(grades, measured)}")
 
     def write_goldens(self) -> None:
         with step("goldens") as note:

@@ -23,7 +23,7 @@ from server.access.limits import Limiter, LocalLimiter, limits_of
 from server.access.terms import Terms
 from server.access.trail import Trail
 from server.artifact.artifact import Artifact
-from server.artifact.grades import Grades
+from server.artifact.grades import Grades, TextGrades
 from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.recall import Sampler
@@ -73,6 +73,7 @@ _DATABASE_ASKED_EACH_SECONDS = 1.0
 _INDEXES_EACH_SECONDS = 10.0
 # Of the looks at the indexes: one in so many is thorough.
 _THOROUGH_EACH_LOOKS = 60
+_WORDS_EACH_SECONDS = 5.0
 _METRICS_EACH_SECONDS = 1.0
 _STORE_EACH_SECONDS = 5.0
 
@@ -108,7 +109,7 @@ class Services:
         return self.encoder.artifact.variant(self.encoder.precision).grades
 
     @property
-    def text_grades(self) -> Grades | None:
+    def text_grades(self) -> TextGrades | None:
         """What a cosine between a text and a picture means there."""
         return self.encoder.artifact.variant(self.encoder.precision).text_grades
 
@@ -188,6 +189,7 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
+            background.begin(_catch_up_with_words(catalogue), "words")
             census = Census(Runner(owners), space, on_counted=metrics.counted, on_indexes=metrics.indexes_seen)
             background.begin(census.run(), "sizes")
             background.begin(trail.forget(Runner(owners)), "old audit")
@@ -376,6 +378,19 @@ async def _maintain_indexes(catalogue: Catalogue) -> None:
         except Exception:
             _log.exception("The indexes could not be maintained; another try follows.")
         await asyncio.sleep(_INDEXES_EACH_SECONDS)
+
+
+async def _catch_up_with_words(catalogue: Catalogue) -> None:
+    """Write down what products are called, where that is due, for as long as the server runs."""
+    while True:
+        try:
+            if clients := await catalogue.lexicon.catch_up():
+                _log.info("Wrote down the words that products are found by; clients whose were due: %d.", clients)
+        except TwinlensError as exc:
+            _log.warning("The words of products could not be written down; another try follows: %s", exc.line)
+        except Exception:
+            _log.exception("The words of products could not be written down; another try follows.")
+        await asyncio.sleep(_WORDS_EACH_SECONDS)
 
 
 async def _share_metrics(metrics: Metrics, health: Health) -> None:

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 Lane = Literal["interactive", "bulk"]
 """Who goes first where there is a queue: those who wait at a screen, or, behind them, work that can wait."""
 
+Mode = Literal["auto", "visual"]
+"""How a text alone is searched for: with products first that it names, as people type them; or by pictures alone."""
+
 _LANE_HEADER = "Twinlens-Lane"
 
 _answered = decoded(SearchAnswer)
@@ -98,6 +101,7 @@ class Calls:
         min_similarity: float | None = None,
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
+        mode: Mode | None = None,
         fields: Sequence[str] | None = None,
         group_by: Literal["product"] | None = None,
         group_size: int | None = None,
@@ -120,7 +124,8 @@ class Calls:
         `limit`: at most so many (the server's default is 24). `min_similarity`: per cent. `min_grade`: `identical`,
         `near-duplicate`, `similar` or `weak`. `filter`: such as `{"attributes": {"category": "shoes", "price": {"lt":
         60}}}`; also `productIds` and `kind`. `fields`: what each match has of its product besides: `sku`, `url`,
-        `isActive`, `attributes` (all of them) or `attributes.NAME`.
+        `isActive`, `attributes` (all of them) or `attributes.NAME`. `mode`: `visual` for a text that asks the pictures
+        alone, and puts no products first that it names.
 
         `group_by="product"`: one match a product, with up to `group_size` others of it as its `media`.
         `max_per_product`: at most so many matches of one product. `distinct`: leave out what has at least this cosine
@@ -163,6 +168,7 @@ class Calls:
                 boosts=boosts,
                 cursor=cursor,
                 explain=explain or None,
+                mode=mode,
             )
             if parts:
                 form["query"] = query_text(parts)
@@ -178,6 +184,7 @@ class Calls:
             limit=limit,
             min_similarity=min_similarity,
             min_grade=min_grade,
+            mode=mode,
             fields=named,
             group_by=group_by,
             group_size=group_size,
@@ -276,17 +283,24 @@ class Calls:
 
     @call
     def get_attributes(self) -> Request[DeclaredAttributes]:
-        """What the client's attributes are declared as; those that are not are compared as they are stored."""
+        """What the client's attributes are declared as, and which of them a search by words looks into.
+
+        Those that are not declared are compared as they are stored.
+        """
         return Request("GET", "/v1/attributes", _declared)
 
     @call
-    def put_attributes(self, attributes: Mapping[str, str]) -> Request[DeclaredAttributes]:
+    def put_attributes(
+        self, attributes: Mapping[str, str], *, searchable: Sequence[str] | None = None
+    ) -> Request[DeclaredAttributes]:
         """Declare what the client's attributes are, in place of all that was declared: `number`, `text`, `boolean`,
-        `date` or `list` by their names.
+        `date` or `list` by their names. `searchable`: those whose words a search by words finds products by; None for
+        what shops mostly call brand, category, colour and material.
 
         It changes no product. Filters then compare texts that are numbers, dates, or true and false as what they are.
         """
-        return Request("PUT", "/v1/attributes", _declared, body=Document(AttributesBody(attributes=attributes)))
+        body = Document(AttributesBody(attributes=attributes, searchable=searchable))
+        return Request("PUT", "/v1/attributes", _declared, body=body)
 
     @listing
     def list_products(

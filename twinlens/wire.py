@@ -56,14 +56,26 @@ class Match(_Answer, frozen=True, kw_only=True):
     """Those that were named and the product has."""
 
 
+class MatchWords(_Answer, frozen=True, kw_only=True):
+    """How a product answers to words that were searched for."""
+
+    by: str
+    """`sku`, `name`, `words`, `begun` or `misspelt`."""
+    likeness: float
+    bonus: float
+    """What it adds to rank by."""
+
+
 class MatchExplanation(_Answer, frozen=True, kw_only=True):
     """Why a match has its place."""
 
     ranking: float
-    """What it is ranked by: its cosine plus `boosts`."""
+    """What it is ranked by: its cosine plus `boosts`, and the bonus of `words`."""
     boosts: float
     cosines: list[float | None]
     """With each part of the query, in their order."""
+    words: MatchWords | None
+    """None where no words name the product."""
 
 
 class Result(Match, frozen=True, kw_only=True):
@@ -73,6 +85,14 @@ class Result(Match, frozen=True, kw_only=True):
     """With `group_by`: what else of the product was found, best first."""
     explain: MatchExplanation | None = None
     """Where it was asked for."""
+
+
+class ExplainedWords(_Answer, frozen=True, kw_only=True):
+    """What the words of a search have named."""
+
+    products: int
+    corrected: dict[str, list[str]]
+    """Words that were taken for others."""
 
 
 class Explanation(_Answer, frozen=True, kw_only=True):
@@ -85,6 +105,8 @@ class Explanation(_Answer, frozen=True, kw_only=True):
     """How many pictures were ranked, of all that were compared."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    words: ExplainedWords | None
+    """None where something else than words alone was searched for."""
 
 
 class SearchAnswer(_Answer, frozen=True, kw_only=True):
@@ -148,6 +170,7 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     limit: int | None = None
     min_similarity: float | None = None
     min_grade: str | None = None
+    mode: str | None = None
     fields: list[str] | None = None
     group_by: str | None = None
     group_size: int | None = None
@@ -217,15 +240,18 @@ class ProductWithMedia(Product, frozen=True, kw_only=True):
 
 
 class AttributesBody(_Body, frozen=True, kw_only=True):
-    """What attributes are declared as, by their names."""
+    """What attributes are declared as, by their names; and whose words products are found by."""
 
     attributes: Mapping[str, str]
+    searchable: Sequence[str] | None = None
 
 
 class DeclaredAttributes(_Answer, frozen=True, kw_only=True):
     """What attributes are declared as, by their names: `number`, `text`, `boolean`, `date` or `list`."""
 
     attributes: dict[str, str]
+    searchable: list[str]
+    """The attributes whose words a search by words finds products by, beside those of name and SKU."""
 
 
 class UrlBody(_Body, frozen=True, kw_only=True):

@@ -147,6 +147,7 @@ def bearer(key: str | bytes) -> tuple[bytes, bytes]:
 def bodies_of_json(shop: Shop) -> Strategy:
     """Bodies of the calls that read JSON."""
     search: dict[str, Any] = {"text": "red shoes", "limit": 5, "minSimilarity": 20, "minGrade": "similar"}
+    search["fields"] = ["sku", "url", "attributes.price"]
     put: dict[str, Any] = {
         "name": "Shoe",
         "sku": "S-1",

@@ -19,7 +19,7 @@ import psycopg
 
 from bench import machine
 from bench.pictures import ROOT
-from bench.search import costs, crossover, document, fill, row_security
+from bench.search import costs, crossover, document, features, fill, row_security
 from bench.search.libraries import LIBRARIES, Peer, start_library
 from bench.search.measure import Record, measure
 from bench.search.systems import System, database_systems
@@ -48,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 workload = Workload(asked.rows, asked.dimensions, asked.seed, folder)
                 workload.make()
                 print(row_security.run(url, workload, asked.queries, asked.connections, asked.seconds))
+            return 0
+        if asked.features:
+            with _server(asked) as (url, folder):
+                workload = Workload(asked.rows, asked.dimensions, asked.seed, folder)
+                workload.make()
+                print(features.run(url, workload, asked.queries, asked.connections, asked.seconds, asked.classes))
             return 0
         records, run = _read(asked.read) if asked.read else _measured(asked, command)
         if asked.json is not None:
@@ -93,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--crossover", action="store_true", help="measure instead where an index begins to be quicker")
     parser.add_argument(
         "--row-security", action="store_true", help="measure instead what row-level security costs: with and without"
+    )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="measure instead what grouping, pages, filters and the like cost, beside the plain search",
     )
     parser.add_argument("--costs", action="store_true", help="measure instead what an index costs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here, and the run beside them")

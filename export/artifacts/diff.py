@@ -147,6 +147,10 @@ def _grades_of(manifest: Manifest) -> dict[str, str]:
         for precision, variant in manifest.precisions.items()
         if (grades := variant.grades) is not None
         for grade in GRADES[:-1]
+    } | {
+        f"{precision}, words similar from": f"{variant.text_grades.similar:g}"
+        for precision, variant in manifest.precisions.items()
+        if variant.text_grades is not None
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.errors import ExportRefused
+from export.proof.grading import summary_of_words
 from export.table import columns
 from server.artifact.artifact import Artifact, Drift, Manifest, PreprocessingSpec, Variant
 from server.artifact.grades import GRADES
@@ -118,6 +119,19 @@ def show(folder: Path) -> str:
 
 
 def _grades(variant: Variant) -> list[str]:
+    return [*_grades_of_pictures(variant), *_grades_of_words(variant)]
+
+
+def _grades_of_words(variant: Variant) -> list[str]:
+    if variant.text is None:
+        return []
+    grades, measured = variant.text_grades, variant.text_grading
+    if grades is None:
+        return ["  grades of words: none; it was exported without captions"]
+    return [f"  grades of words: {summary_of_words(grades, measured)}"] if measured is not None else []
+
+
+def _grades_of_pictures(variant: Variant) -> list[str]:
     grades, measured = variant.grades, variant.grading
     if grades is None:
         return ["  grades: none; its matches have no grade"]

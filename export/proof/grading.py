@@ -1,7 +1,8 @@
 """The thresholds of the grades: pairs of a picture and its altered form, against pairs of different pictures.
 
-Only the bundled pictures are used, so that the same weights have the same grades whatever --calibration is given. A
-user's folder may also hold several pictures of one thing, which are no pair of different things.
+For these only the bundled pictures are used, so that the same weights have the same grades whatever --calibration is
+given. A user's folder may also hold several pictures of one thing, which are no pair of different things. The threshold
+of words is chosen by captioned pictures of the user's own (captions.py), where there are any.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.proof.alterations import ALTERATIONS
+from export.proof.captions import Captioned
 from export.proof.drift import unit
 from export.proof.gate import BATCH, Watch, unwatched
 from export.proof.parity import GatePicture
-from server.artifact.artifact import MIN_COSINE_IN_SPACE, PreprocessingSpec, Vectors
-from server.artifact.grades import Grades, Grading, Share
+from server.artifact.artifact import MIN_COSINE_IN_SPACE, PreprocessingSpec, Tokens, Vectors
+from server.artifact.grades import Grades, Grading, Share, TextGrades, TextGrading, TextShare
 from server.preprocessing.media import decode, read_pixels, to_pixels
 from server.settings import MAX_PIXELS
 
@@ -30,6 +32,10 @@ OTHERS_NEAR = 0.001
 
 OTHERS_SIMILAR = 0.01
 """The part of them that may be similar, at most."""
+
+OTHERS_SIMILAR_TO_WORDS = 0.005
+"""The part of the pairs of a caption and a picture of something else that may be similar, at most: half of that of
+pictures, since words have no better grade, so that a word without meaning is to find next to nothing."""
 
 _ALTERATIONS_EACH = 5
 # The longer side of a picture before it is altered: shops and chats do not show pictures as large as cameras make them.
@@ -88,6 +94,37 @@ def grade(
     )
 
 
+def grade_words(
+    encode: Callable[[NDArray[np.uint8]], Vectors],
+    encode_text: Callable[[Tokens], Vectors],
+    captions: Captioned,
+    watch: Watch = unwatched,
+) -> tuple[TextGrades, TextGrading]:
+    """The threshold of words for the vectors of both towers, and which pairs reach it.
+
+    Texts run one by one, as most come to a server.
+    """
+    starts = range(0, len(captions.pixels), BATCH)
+    pictures = unit(
+        np.concatenate(
+            [encode(np.stack(captions.pixels[at : at + BATCH])) for at in watch(starts, "captioned pictures")]
+        )
+    )
+    texts = unit(np.concatenate([encode_text(row[None]) for row in watch(captions.tokens, "captions")]))
+    cosines = texts @ pictures.T
+    return chosen_of_words(cosines[captions.own], cosines[~captions.own])
+
+
+def chosen_of_words(own: Cosines, others: Cosines) -> tuple[TextGrades, TextGrading]:
+    """The threshold for these cosines, to the third decimal: what 1 in 200 pairs of a caption and a picture that it is
+    not of reaches. And how many pairs reach it."""
+    similar = _up(np.quantile(others, 1 - OTHERS_SIMILAR_TO_WORDS, method="higher"))
+    kept, wrong = (
+        TextShare(pairs=len(cosines), similar=round(float((cosines >= similar).mean()), 6)) for cosines in (own, others)
+    )
+    return TextGrades(similar=similar), TextGrading(own=kept, others=wrong)
+
+
 def between_others(vectors: NDArray[np.float64]) -> Cosines:
     """The cosine of every two of the vectors float64[N, D]: float64[N (N - 1) / 2]."""
     cosines: Cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
@@ -134,6 +171,15 @@ def _down(cosine: float) -> float:
 
 def _up(cosine: float) -> float:
     return min(1.0, math.ceil(float(cosine) * _DECIMALS) / _DECIMALS)
+
+
+def summary_of_words(grades: TextGrades, grading: TextGrading) -> str:
+    """The threshold of words and how many pairs reach it, in a line."""
+    own, others = grading.own, grading.others
+    return (
+        f"words are similar from {grades.similar}: {own.similar:.1%} of {own.pairs} captions to their pictures, and "
+        f"{others.similar:.2%} of {others.pairs} pairs of a caption and another picture"
+    )
 
 
 def summary(grades: Grades | None, grading: Grading | None) -> str:

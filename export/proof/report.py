@@ -23,6 +23,7 @@ from export.proof.colours import Converted, Shapes
 from export.proof.decoding import DecodedTwice
 from export.proof.drift import NEIGHBOURS, Compared
 from export.proof.gate import Measured, asked
+from export.proof.grading import summary_of_words
 from export.proof.parity import MIN_COSINE, GatePicture
 from server.artifact.artifact import Manifest
 from server.artifact.grades import GRADES
@@ -113,6 +114,11 @@ def render(
         verdicts=[("Pictures", _verdicts(manifest, images)), ("Texts", _text_verdicts(manifest, texts))],
         without_text=without_text,
         grades=_grades(manifest),
+        grades_of_words=[
+            {"precision": precision, "line": summary_of_words(variant.text_grades, variant.text_grading)}
+            for precision, variant in manifest.precisions.items()
+            if variant.text_grades is not None and variant.text_grading is not None
+        ],
         images=parts,
         texts=[
             _text_part(precision, device, measured)

@@ -26,7 +26,7 @@ from models.starter.dataset import Collected, Views, Words
 GALLERY = 2000
 """Among how many pictures an altered one is searched for."""
 
-_THINGS = {"objects", "food", "animals", "travel", "activities"}
+THINGS = {"objects", "food", "animals", "travel", "activities"}
 QUESTIONS = (
     "red apple", "shoe", "guitar", "something to drink", "fruit", "musical instrument", "sports equipment", "clock",
     "kitchen knife", "toy for children", "hot beverage", "vehicle", "jewellery", "birthday party", "camera",
@@ -177,7 +177,7 @@ def text_to_picture(embed: EmbedsBoth, held: Views) -> dict[str, Any]:
     stamps = [at for at in once if held.items[at].set == "tuxpaint" and "symbols" not in held.items[at].tags]
     chosen = {
         "Fluent 3D, 1000 drawn at random": emoji[:1000],
-        "Fluent 3D, things (no faces, people, symbols)": [at for at in emoji if held.items[at].tags & _THINGS],
+        "Fluent 3D, things (no faces, people, symbols)": [at for at in emoji if held.items[at].tags & THINGS],
         "Tux Paint stamps, captions of up to four words": [
             at for at in stamps if len(caption(held.items[at]).split()) <= 4
         ],

@@ -17,7 +17,7 @@ import tarfile
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -100,11 +100,11 @@ NEVER_TRAINED = frozenset({"fluent-3d", "tuxpaint"})
 ONE_COLOUR = frozenset({"streamline-plump", "icon-park", "game-icons"})
 
 
-def fetch(data: Path) -> None:
-    """Download and unpack every package that is not there yet. Raises CalledProcessError when a client fails."""
+def fetch(data: Path, packages: Sequence[Package] = PACKAGES) -> None:
+    """Download and unpack each package that is not there yet. Raises CalledProcessError when a client fails."""
     downloads = data / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
+    for package in packages:
         target = data / package.folder
         if target.exists():
             continue
@@ -122,7 +122,7 @@ def fetch(data: Path) -> None:
                 tar.extractall(unfinished, filter="data")
         unfinished.rename(target)
     # Wheels of pure Python or with one library inside run from where they were unpacked.
-    sys.path += [str(data / package.folder) for package in TOOLS]
+    sys.path += [str(data / package.folder) for package in TOOLS if package in packages]
 
 
 def _download(package: Package, folder: Path) -> Path:
@@ -186,6 +186,11 @@ def emojis(data: Path) -> Emojis:
             glued = unicodedata.name(chr(int(code, 16)), "").lower()
             found.by_glued[re.sub(r"[^a-z0-9]", "", glued)] = emoji
     return found
+
+
+def held_out(data: Path) -> list[Item]:
+    """Every picture that is only measured on, in a fixed order; it takes the packages of HELD_OUT and WORDS alone."""
+    return [*_fluent(data, emojis(data)), *_stamps(data)]
 
 
 def items(data: Path) -> list[Item]:

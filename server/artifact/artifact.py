@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from server.artifact.grades import Grades, Grading
+from server.artifact.grades import Grades, Grading, TextGrades, TextGrading
 from server.errors import ArtifactInvalid
 
 FORMAT = 3
@@ -222,8 +222,10 @@ class Variant(_Record, frozen=True, kw_only=True):
     """The least cosine of each grade, between two pictures; None where none were calibrated."""
     grading: Grading | None = None
     """What `grades` was chosen by."""
-    text_grades: Grades | None = None
-    """The same between words and a picture."""
+    text_grades: TextGrades | None = None
+    """The same between words and a picture; None where there were no captions to calibrate it by."""
+    text_grading: TextGrading | None = None
+    """What `text_grades` was chosen by."""
 
 
 class TextTower(_Record, frozen=True, kw_only=True):
@@ -287,6 +289,9 @@ class Manifest(_Record, frozen=True, kw_only=True):
         """What stands in manifest.json. An older server refuses fields that it does not know: so those that came later
         and mean "as before" are left out, and it goes on reading every manifest that asks nothing new of it."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
+        for variant in fields["precisions"].values():
+            if variant["textGrading"] is None:
+                del variant["textGrading"]
         return fields | {"preprocessing": _without_as_before(fields["preprocessing"])}
 
     def to_json(self) -> bytes:

@@ -61,6 +61,31 @@ class Grades(_Record, frozen=True):
         }[grade]
 
 
+class TextGrades(_Record, frozen=True):
+    """The least cosine at which words and a picture are similar; with less they are weak.
+
+    They are never identical, nor near-duplicate: words are no picture.
+    """
+
+    similar: float
+    """More alike than words and a picture of something else are by chance."""
+
+    def __post_init__(self) -> None:
+        if not 1 >= self.similar >= -1:
+            raise ValueError("the grade must be a cosine")
+
+    def of(self, cosine: float, *, blank: bool = False) -> Grade:
+        """The grade of a match, by its cosine as the answer shows it; `blank` changes nothing, as with pictures it does
+        not where they are at best similar."""
+        return "similar" if cosine >= self.similar else "weak"
+
+    def least(self, grade: Grade) -> float:
+        """The lowest cosine that has this grade; -1 for weak. Raises BadParameter for one that words never have."""
+        if grade in SAME_PICTURE:
+            raise BadParameter(f"minGrade: {grade} is a grade of pictures; words have similar and weak.")
+        return self.similar if grade == "similar" else -1.0
+
+
 class Share(_Record, frozen=True):
     """Some pairs of pictures: their number, and the share of them, 0 to 1, that reaches each grade."""
 
@@ -79,6 +104,22 @@ class Grading(_Record, frozen=True):
     """A picture and an altered one of it."""
     others: Share
     """Two different pictures."""
+
+
+class TextShare(_Record, frozen=True):
+    """Some pairs of words and a picture: their number, and the share of them, 0 to 1, that is similar."""
+
+    pairs: int
+    similar: float
+
+
+class TextGrading(_Record, frozen=True):
+    """The pairs by which the threshold of words was chosen, and the shares that reach it as chosen."""
+
+    own: TextShare
+    """A picture and a caption of it."""
+    others: TextShare
+    """A picture and a caption of others alone."""
 
 
 def grade_named(name: str) -> Grade:

@@ -226,6 +226,10 @@ class Embedder:
             return [one for one in known if one is not None]
         return await self.pictures.each(embed, range(len(pictures)), within=within, caller=caller, weight=new)
 
+    def is_word(self, word: str) -> bool:
+        """As `Tokenizer.is_word`; nothing is one where there is no text tower."""
+        return self._words is not None and self._words.tokenizer.is_word(word)
+
     async def embed_texts(
         self, texts: Sequence[str], *, within: float, caller: Caller = _ANYBODY
     ) -> list[EmbeddedText]:

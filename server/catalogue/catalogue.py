@@ -18,10 +18,11 @@ from psycopg.rows import BaseRowFactory, TupleRow, args_row, class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from server.catalogue.batches import Batches
-from server.catalogue.declared import Declarations, types_of
-from server.catalogue.filters import MOST_ATTRIBUTES, Conditions, Filter
+from server.catalogue.declared import Declarations, Declared, types_of
+from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
+from server.catalogue.lexicon import Lexicon
 from server.catalogue.lists import Lists
 from server.catalogue.placing import Placing
 from server.catalogue.rows import (
@@ -43,6 +44,7 @@ from server.catalogue.rows import (
 from server.catalogue.search import Searcher
 from server.catalogue.turns import Turns
 from server.catalogue.vectors import halves
+from server.catalogue.words import Words
 from server.database.connections import Direct, connection_of_its_own
 from server.database.failures import translated
 from server.database.locks import LOCK_TIMEOUT_SECONDS, LOCKS_OF_MEDIA
@@ -96,6 +98,8 @@ class Catalogue:
         self._queries = queries.including("product_columns", "media_columns", "match_columns", "card_columns")
         self.lists = Lists(self._runner, self._queries)
         self.declarations = Declarations(self._runner)
+        self.lexicon = Lexicon(self._background)
+        self.words = Words(replica or self._runner, self._queries, isolated=self._runner.role is not None)
         self.placing = Placing(self._queries, self._runner, self._turns, space)
         self.batches = Batches(self._queries, self._runner)
         self.searcher = Searcher(
@@ -303,6 +307,15 @@ class Catalogue:
         """The media's vector in this space, as it is stored; None when it has none."""
         found = await self._read("media_vector", {"media_id": media_id, "client_id": client_id}, args_row(_vector))
         return found[0] if found else None
+
+    async def declare(
+        self, client_id: str, types: Mapping[str, AttributeType], searchable: Sequence[str] | None = None
+    ) -> Declared:
+        """As `Declarations.declare`; and products are found by what is searchable from now on, where there are no more
+        than some thousands. The others follow within minutes."""
+        declared = await self.declarations.declare(client_id, types, searchable)
+        await self.lexicon.begin(client_id)
+        return declared
 
     async def could_find(self, client_id: str, media_id: str, within: Filter) -> bool:
         """Whether a search of the client's among what passes this filter could find the media."""

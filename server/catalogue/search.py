@@ -44,6 +44,9 @@ COMPARISONS_KEPT = 1_000  # in each space: hours of them
 FILTER_FACTOR = 4
 MOST_FILTERED = MOST_EF_SEARCH // 2
 
+# Where products are listed once, or near-duplicates left out, the first try is with this many times as many.
+CHOSEN_FACTOR = 2
+
 
 @dataclass(slots=True)
 class _Listed:
@@ -201,7 +204,7 @@ class Searcher:
         among = "active" if conditions.any and not query.boosts else "active_where"
         if conditions.inactive:
             among = "of_any_state"
-        asked = (query.limit + MARGIN) * (WIDER if _chosen_from(query) else 1)
+        asked = (query.limit + MARGIN) * (CHOSEN_FACTOR if _chosen_from(query) else 1)
         near = "near_exactly"
         while True:
             statement = self._statements.of(query, near, among)
@@ -228,7 +231,8 @@ class Searcher:
         choosy = not conditions.any or _chosen_from(query) or bool(query.boosts)
         if not choosy and 2 * wanted > MOST_EF_SEARCH:
             return None
-        asked = min(FILTER_FACTOR * candidates, MOST_FILTERED) if choosy else candidates
+        factor = CHOSEN_FACTOR if conditions.any and not query.boosts else FILTER_FACTOR
+        asked = min(factor * candidates, MOST_FILTERED) if choosy else candidates
         while asked > wanted:
             given = await self._through(query, index, asked, parameters)
             listed = await self._listed(query, given, parameters)
@@ -269,18 +273,45 @@ class Searcher:
     async def _listed(self, query: Query, given: Given, parameters: Mapping[str, Any]) -> _Listed:
         """What is to be listed of the candidates whose place is sure."""
         listed = _Listed(given.sure, candidates=given.candidates, more=not given.all)
-        most = 1 if query.grouped else query.max_per_product
-        if query.grouped or (most is not None and query.distinct is None and query.after is not None):
-            rows = await self._in_products(
-                query, products_of(listed.ranked), max(most or 1, query.group_size + 1), parameters
-            )
-            listed.ranked = best_of(rows, most or 1, given.floor)
-            listed.others = others_of(rows, query.group_size) if query.grouped else {}
-        elif most is not None and query.distinct is None:
+        most = query.max_per_product
+        if query.grouped:
+            listed.ranked, listed.others = await self._grouped(query, listed.ranked, given.floor, parameters)
+        elif most is not None and query.distinct is None and query.after is None:
             listed.ranked = capped(listed.ranked, most)
+        elif most is not None and query.distinct is None:
+            # What came before counts as well, and is not among the candidates.
+            rows = await self._in_products(query, products_of(listed.ranked), most, parameters)
+            listed.ranked = best_of(rows, most, given.floor)
         if query.distinct is not None:
-            vectors = await self._vectors_of(query.client_id, [one.match.media_id for one in listed.ranked])
-            listed.ranked = diverse(listed.ranked, vectors, query.distinct, query.limit, query.max_per_product)
+            listed.ranked = await self._distinct(query, listed.ranked, query.distinct)
+        return listed
+
+    async def _grouped(
+        self, query: Query, ranked: Sequence[Ranked], floor: float, parameters: Mapping[str, Any]
+    ) -> tuple[list[Ranked], dict[str, Sequence[Match]]]:
+        """The best match of each product, and by the product what else it has: as many products as tell enough."""
+        products = products_of(ranked)
+        best: list[Ranked] = []
+        others: dict[str, Sequence[Match]] = {}
+        # Of a diverse list it is not known how many are needed.
+        start, step = 0, _enough(query) if query.distinct is None else len(products)
+        while start < len(products) and len(best) < _enough(query):
+            rows = await self._in_products(query, products[start : start + step], query.group_size + 1, parameters)
+            best += best_of(rows, 1, floor)
+            others |= others_of(rows, query.group_size)
+            start, step = start + step, 2 * step
+        return sorted(best, key=lambda one: -one.key.rank), others
+
+    async def _distinct(self, query: Query, ranked: Sequence[Ranked], least: float) -> list[Ranked]:
+        """Those that are not too much like one before them, at most as many as were asked for."""
+        vectors: dict[str, NDArray[np.float32]] = {}
+        listed: list[Ranked] = []
+        start, step = 0, query.limit + MARGIN
+        while start < len(ranked) and len(listed) < query.limit:
+            part = [one.match.media_id for one in ranked[start : start + step]]
+            vectors |= await self._vectors_of(query.client_id, part)
+            start, step = start + step, 2 * step
+            listed = diverse(ranked[:start], vectors, least, query.limit, query.max_per_product)
         return listed
 
     async def _in_products(
@@ -295,10 +326,14 @@ class Searcher:
 
     async def _vectors_of(self, client_id: str, media_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         parameters = {"client_id": client_id, "media_ids": media_ids}
-        rows = await self._reads.fetch(
-            self._queries["vectors_of"], parameters, tuple_row, "vectors_of", client=client_id
-        )
-        return {media_id: vector.to_numpy() for media_id, vector in rows}
+
+        async def fetch(connection: AsyncConnection[TupleRow]) -> dict[str, NDArray[np.float32]]:
+            # Half a thousand numbers are read much sooner as they are than from a text.
+            cursor = connection.cursor(binary=True, row_factory=tuple_row)
+            rows = await (await cursor.execute(self._queries["vectors_of"], parameters)).fetchall()
+            return {media_id: vector.to_numpy() for media_id, vector in rows}
+
+        return await self._reads.read(fetch, "vectors_of", client=client_id)
 
     async def cosines_of(
         self, client_id: str, media_ids: Sequence[str], vectors: Sequence[ArrayLike]
@@ -323,6 +358,10 @@ class Searcher:
         if done != Maintained():
             self._known_at = float("-inf")
         return done
+
+    def know_no_indexes(self) -> None:
+        """Search exactly from now on, for whoever measures what an index gives."""
+        self._known, self._known_at = {}, float("inf")
 
     async def _known_indexes(self) -> Mapping[str, Index]:
         """The indexes that are complete, by name. An outdated answer costs time, never matches."""

@@ -43,6 +43,9 @@ LOCKS_OF_EMBEDDING = LOCKS + 4
 # With these it is the second in which a transaction began that writes products, counted from the year 2020: the
 # triggers of 0013_products_in_step.sql take the lock, and whoever lists what has changed looks which ones there are.
 LOCKS_OF_PRODUCTS = LOCKS + 13
+# With these it is a hash of the client whose products are written, and of whom nobody then changes which attributes are
+# searched: the triggers of 0019_words.sql take the lock.
+LOCKS_OF_WORDS = LOCKS + 14
 # With these it is a hash of the client whose batch of products has the lock to itself.
 LOCKS_OF_BATCHES = LOCKS + 5
 

@@ -11,11 +11,20 @@ from server.batching.embedder import digest_of
 from server.catalogue.boosts import read_boosts
 from server.catalogue.rows import DEFAULT_GROUP, Found, Query
 from server.catalogue.search import check
+from server.catalogue.words import Naming
 from server.errors import BadParameter
 from server.http.cursors import SearchCursors
 from server.http.request import Call
 from server.http.sought import Aim, Sought
-from server.http.wire import ComposedFields, Explanation, MatchExplanation, SearchFields, SearchRequest
+from server.http.wire import (
+    ComposedFields,
+    ExplainedWords,
+    Explanation,
+    MatchExplanation,
+    MatchWords,
+    SearchFields,
+    SearchRequest,
+)
 from server.lifespan import Services
 
 
@@ -65,9 +74,9 @@ class Pages:
 
 
 async def pages_of(
-    services: Services, call: Call, query: Query, aim: Aim, sought: Sought, principal: Principal
+    services: Services, call: Call, query: Query, aim: Aim, sought: Sought, principal: Principal, *, by_words: bool
 ) -> Pages:
-    """The pages of what this query finds. Raises KeysUnknown.
+    """The pages of what this query finds. `by_words`: products that words name come first. Raises KeysUnknown.
 
     A cursor is bound to what was named to search with, rather than to its vector: another process, or another batch,
     may make a vector of the same picture that differs in its last bit.
@@ -88,6 +97,7 @@ async def pages_of(
         query.grouped,
         query.max_per_product,
         msgspec.to_builtins(query.boosts),
+        by_words,
         allowed,
     )
     return Pages(cursors, allowed)
@@ -97,9 +107,10 @@ async def pages_of(
 
 
 async def explained(
-    services: Services, call: Call, aim: Aim, sought: Sought, found: Found
+    services: Services, call: Call, aim: Aim, sought: Sought, found: Found, naming: Naming | None
 ) -> dict[str, MatchExplanation]:
-    """By the media's id: why it is where it is."""
+    """By the media's id: why it is where it is. `naming`: what words name, where they were looked up."""
+    by_product = {one.product_id: one for one in naming.products} if naming is not None else {}
     vectors = sought.parts or [sought.vector]
     matches = [*found.matches, *(one for others in found.others.values() for one in others)]
     cosines = await services.catalogue.searcher.cosines_of(call.client_id, [one.media_id for one in matches], vectors)
@@ -110,11 +121,18 @@ async def explained(
         of_parts: list[float | None] = [None] * count
         for place, cosine in zip(places, cosines.get(match.media_id, ()), strict=False):
             of_parts[place] = cosine
-        boosts = round(match.ranking - match.cosine, 6)
-        made[match.media_id] = MatchExplanation(ranking=match.ranking, boosts=boosts, cosines=of_parts)
+        words = None
+        if (by := by_product.get(match.product_id)) is not None:
+            words = MatchWords(by=by.by, likeness=by.likeness, bonus=by.bonus)
+        boosts = round(match.ranking - match.cosine - (words.bonus if words is not None else 0), 6)
+        made[match.media_id] = MatchExplanation(ranking=match.ranking, boosts=boosts, cosines=of_parts, words=words)
     return made
 
 
-def explanation(query: Query, found: Found, timings: dict[str, float]) -> Explanation:
-    """How the list came about. `timings`: milliseconds by stage."""
-    return Explanation(plan=found.plan, limit=query.limit, candidates=found.candidates, timings=timings)
+def explanation(query: Query, found: Found, timings: dict[str, float], naming: Naming | None) -> Explanation:
+    """How the list came about. `timings`: milliseconds by stage. `naming`: as `explained` takes it."""
+    words = None
+    if naming is not None:
+        corrected = {word: list(others) for word, others in naming.corrected.items()}
+        words = ExplainedWords(products=len(naming.products), corrected=corrected)
+    return Explanation(plan=found.plan, limit=query.limit, candidates=found.candidates, timings=timings, words=words)

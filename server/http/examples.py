@@ -97,6 +97,15 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "narrowed": Example(
                 "Words, among some products", {"text": "red shoes", "clientId": CLIENT, "filter": _FILTER}
             ),
+            "card": Example(
+                "Words, with what a shop's card shows of products",
+                {
+                    "text": "red shoes",
+                    "clientId": CLIENT,
+                    "limit": 25,
+                    "fields": ["sku", "url", "attributes.price"],
+                },
+            ),
             "composed": _COMPOSED,
         },
     },
@@ -144,7 +153,11 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
             "types": Example(
                 "Prices that came as texts are numbers",
                 {"attributes": {"price": "number", "added": "date"}, "clientId": CLIENT},
-            )
+            ),
+            "searchable": Example(
+                "Products are found by the words of these, too",
+                {"attributes": {}, "searchable": ["brand", "collection"], "clientId": CLIENT},
+            ),
         }
     },
     "addMedia": {
@@ -226,7 +239,7 @@ _FOUND = wire.SearchAnswer(
 _VECTOR = [0.6, 0.0, -0.8]
 
 
-_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"})
+_DECLARED = wire.DeclaredAttributes(attributes={"price": "number"}, searchable=["brand", "category"])
 
 
 def _answer(summary: str, value: msgspec.Struct) -> Example:

@@ -9,16 +9,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from server.access.clients import DEFAULT_CLIENT, ID_PATTERN, MOST_CHARACTERS_OF_AN_ID
-from server.artifact.grades import GRADES, Grade, Grades
+from server.artifact.grades import GRADES, Grade, Grades, TextGrades
 from server.catalogue import rows
 from server.catalogue.batches import MOST_CHANGES
 from server.catalogue.boosts import Boosts
 from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
+from server.catalogue.declared import MOST_SEARCHABLE, Declared
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
 from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
 from server.catalogue.similarity import clamp, score, similarity
+from server.catalogue.words import By
 from server.errors import TwinlensError
 from server.hosts import LONGEST_URL
 from server.preprocessing.text import MOST_CHARACTERS
@@ -210,6 +212,14 @@ QueryText = Annotated[
 """`QueryParts` as a form has them."""
 
 
+Mode = Annotated[
+    Literal["auto", "visual"],
+    msgspec.Meta(
+        description="How words alone are searched for: `auto` puts products first that the words name, as people type "
+        "them; `visual` asks the pictures alone. Of no effect for what is not words alone."
+    ),
+]
+
 SearchCursor = Annotated[
     str,
     msgspec.Meta(
@@ -255,7 +265,8 @@ class _Arranged(_Search, frozen=True):
         | None
     ) = None
     cursor: SearchCursor | None = None
-    explain: bool = False
+    mode: Mode = "auto"
+    explain: bool | None = None
     """Whether to say why each match has its place."""
 
 
@@ -423,8 +434,8 @@ class Match(_Body, frozen=True):
     cosine: float
     similarity: float
     grade: Grade | None
-    """Null where the model has no grades, for words, and for a query of several parts. At best `similar` where one of
-    the two pictures is blank."""
+    """Null where the model has no grades, and for a query of several parts. At best `similar` where one of the two
+    pictures is blank; of words `similar` or `weak`, and null where the model has no grades for words."""
     sku: str | msgspec.UnsetType | None = msgspec.UNSET
     url: (
         Annotated[
@@ -449,7 +460,7 @@ class Match(_Body, frozen=True):
     def of(
         cls,
         match: rows.Match,
-        grades: Grades | None,
+        grades: Grades | TextGrades | None,
         at: Addresses,
         *,
         blank: bool = False,
@@ -478,16 +489,29 @@ class Match(_Body, frozen=True):
         )
 
 
+class MatchWords(_Body, frozen=True):
+    """How a product answers to words that were searched for."""
+
+    by: By
+    """It is its SKU, or its name; it has all of the words; the last one is only begun; some are misspelt."""
+    likeness: float
+    """From 0 to 1."""
+    bonus: float
+    """What it adds to rank by."""
+
+
 class MatchExplanation(_Body, frozen=True):
     """Why a match has its place."""
 
     ranking: float
-    """What it is ranked by: `cosine` plus `boosts`."""
+    """What it is ranked by: `cosine` plus `boosts`, and the bonus of `words`."""
     boosts: float
     """What its product has besides the picture."""
     cosines: list[float | None]
     """With each part of the query, in their order; null for a part of weight 0, and where the media has no vector
     yet."""
+    words: MatchWords | None
+    """Null where no words name the product."""
 
 
 class Result(Match, frozen=True):
@@ -508,6 +532,14 @@ class Result(Match, frozen=True):
         )
 
 
+class ExplainedWords(_Body, frozen=True):
+    """What the words of a search have named."""
+
+    products: int
+    corrected: dict[str, list[str]]
+    """Words that were taken for others, and for which; for none where a word was left out."""
+
+
 class Explanation(_Body, frozen=True):
     """How a list came about."""
 
@@ -518,6 +550,8 @@ class Explanation(_Body, frozen=True):
     """How many media were ranked: what the index gave, or what an exact search kept of all that it compared."""
     timings: dict[str, float]
     """Milliseconds by stage."""
+    words: ExplainedWords | None
+    """Null where something else than words alone was searched for, or `mode` was `visual`."""
 
 
 class SearchAnswer(_Body, frozen=True):
@@ -580,13 +614,29 @@ class AttributesRequest(_Request, frozen=True):
     """What attributes are declared as, by their names: what their texts are compared as. No others are declared."""
 
     attributes: Annotated[dict[AttributeName, AttributeType], msgspec.Meta(max_length=1000)]
+    searchable: (
+        Annotated[
+            list[AttributeName],
+            msgspec.Meta(
+                max_length=MOST_SEARCHABLE,
+                description="Whose words a search by words finds products by, beside those of name and SKU. Left out "
+                "or null: what shops mostly call brand, category, colour and material, as the answer lists them.",
+            ),
+        ]
+        | None
+    ) = None
     client_id: ClientId | None = None
 
 
 class DeclaredAttributes(_Body, frozen=True):
-    """What attributes are declared as, by their names."""
+    """What attributes are declared as, by their names; and whose words products are found by."""
 
     attributes: dict[str, AttributeType]
+    searchable: list[str]
+
+    @classmethod
+    def of(cls, declared: Declared) -> DeclaredAttributes:
+        return cls(attributes=declared.types, searchable=declared.searchable)
 
 
 class UpsertItem(_Request, frozen=True, tag_field="op", tag="upsert"):

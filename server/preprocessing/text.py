@@ -52,6 +52,15 @@ class Tokenizer:
             )
         return cls(tokenizer, tower)
 
+    def is_word(self, word: str) -> bool:
+        """Whether this is a word of the language that the model reads: one that it has a token of its own for.
+
+        A misspelt word is read in pieces.
+        """
+        (encoding,) = self._tokenizer.encode_batch([word], add_special_tokens=False)
+        read = [token for token, real in zip(encoding.tokens, encoding.attention_mask, strict=True) if real]
+        return len(read) == 1 and word in read[0]  # a token may have marks of its own beside the word
+
     def tokens(self, text: str) -> Tokens:
         """int64[L], L at least 1. Raises TextTooLong, and TextRejected for what no tokenizer can read.
 

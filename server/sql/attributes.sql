@@ -15,3 +15,18 @@ WITH gone AS (
 INSERT INTO twinlens_attributes AS a ("clientId", name, type)
 SELECT %(client_id)s, one.name, one.type FROM unnest(%(names)s::text[], %(types)s::text[]) AS one (name, type)
 ON CONFLICT ("clientId", name) DO UPDATE SET type = excluded.type
+
+-- searchable --
+-- The attributes whose words the client's products are found by: those that it has chosen, or those of everybody else.
+SELECT coalesce(
+    (SELECT s.names FROM twinlens_searchable s WHERE s."clientId" = %(client_id)s), twinlens_searched_unless_chosen()
+)
+
+-- choose_searchable --
+-- Have the client's products be found by the words of these attributes. A trigger sees to it that they are written down.
+INSERT INTO twinlens_searchable AS s ("clientId", names) VALUES (%(client_id)s, %(searchable)s::text[])
+ON CONFLICT ("clientId") DO UPDATE SET names = excluded.names
+
+-- choose_usual --
+-- Have them be found by those of everybody who has chosen none.
+DELETE FROM twinlens_searchable s WHERE s."clientId" = %(client_id)s

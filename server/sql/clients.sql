@@ -60,11 +60,18 @@ WHERE id IN (
 )
 
 -- forget --
--- Forget what else is kept of the client: answers to its writes, what it declared, and comparisons of its searches.
+-- Forget what else is kept of the client: answers to its writes, what it declared, the words that its products had, and
+-- comparisons of its searches.
 WITH answers AS (
     DELETE FROM twinlens_idempotency WHERE "clientId" = %(client_id)s
 ), declared AS (
     DELETE FROM twinlens_attributes WHERE "clientId" = %(client_id)s
+), searchable AS (
+    DELETE FROM twinlens_searchable WHERE "clientId" = %(client_id)s
+), words AS (
+    DELETE FROM twinlens_words WHERE "clientId" = %(client_id)s
+), due AS (
+    DELETE FROM twinlens_words_due WHERE "clientId" = %(client_id)s
 )
 DELETE FROM twinlens_recall WHERE "clientId" = %(client_id)s
 

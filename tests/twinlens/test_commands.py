@@ -95,6 +95,8 @@ def test_several_things_are_searched_at_once(run: Run, folder: Path, client: Cli
     parts[1]["weight"], parts[0]["weight"] = 1, -0.5
     assert run("search", "--query", json.dumps(parts))[1].splitlines()[1].split()[2] == "keyboard"
     assert "identical" in run("search", "--query", json.dumps([{"file": str(VIOLIN)}]), "--limit", "1")[1]
+    half = [{"file": str(VIOLIN), "crop": [0, 0, 0.5, 1]}]
+    assert "identical" not in run("search", "--query", json.dumps(half), "--limit", "1")[1]
 
 
 def test_fields_are_columns_of_the_table(run: Run, folder: Path, client: Client) -> None:

@@ -109,7 +109,7 @@ def test_the_commands_print_what_the_guide_says(served: Served, client_id: str, 
 
 def test_the_methods_and_errors_that_it_names_are_there() -> None:
     for name in re.findall(r"`([a-z]+_[a-z_]+)`", PAGE):
-        fields = {"request_id", "retry_after", "min_similarity", "min_grade", "snake_case"}
+        fields = {"request_id", "retry_after", "min_similarity", "min_grade", "snake_case", "is_active"}
         assert hasattr(Client, name) or name in fields, name
     for name in re.findall(r"`([A-Z][a-z]+[A-Za-z]*)`", PAGE):
         assert hasattr(twinlens, name), name

@@ -123,7 +123,18 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
 
 def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
     legacy = {"limit", "minSimilarity", "minGrade", "filter"}
-    sent = {*legacy, "groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain", "fields"}
+    sent = {
+        *legacy,
+        "groupBy",
+        "groupSize",
+        "maxPerProduct",
+        "distinct",
+        "boosts",
+        "cursor",
+        "explain",
+        "fields",
+        "mode",
+    }
     assert fields(schema, "SearchForm") == {"file", *legacy} | ELSEWHERE
     assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
     request = Calls.search(
@@ -142,6 +153,7 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         boosts=[{"attribute": "new", "equals": True, "weight": 0.1}],
         cursor="next",
         explain=True,
+        mode="visual",
     )
     assert request.body is not None
     assert {*getattr(request.body, "fields", {})} == {"crop", *sent}

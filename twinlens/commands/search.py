@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "picture", nargs="?", metavar="PICTURE", help="a file, an http or https address, or - for stdin"
     )
     parser.add_argument("--text", help="words, in place of a picture")
+    parser.add_argument("--visual", action="store_true", help="with --text: ask the pictures alone, not names and SKUs")
     parser.add_argument("--media", metavar="ID", help="a picture of the catalogue, in place of a file")
     parser.add_argument(
         "--query",
@@ -57,6 +58,7 @@ def run(client: Client, given: argparse.Namespace, screen: Screen) -> int:
         min_similarity=given.min_similarity,
         min_grade=given.min_grade,
         filter=_filter(given.filter),
+        mode="visual" if given.visual else None,
         fields=fields,
     )
     if screen.as_json:
@@ -107,6 +109,7 @@ class _Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     media_id: str | None = None
     embedding: list[float] | None = None
     space: str | None = None
+    crop: list[float] | None = None
     weight: float = 1.0
 
 
@@ -120,7 +123,7 @@ def _query(text: str | None) -> list[Part] | None:
     parts = []
     for one in read:
         picture, url = (None, None) if one.file is None else _picture(one.file)
-        more = {name: getattr(one, name) for name in ("text", "media_id", "embedding", "space", "weight")}
+        more = {name: getattr(one, name) for name in ("text", "media_id", "embedding", "space", "crop", "weight")}
         parts.append(Part(picture=picture, url=url, **more))
     return parts
 

@@ -1,4 +1,4 @@
-"""What a client's attributes are declared as."""
+"""What a client's attributes are declared as, and which of them its products are found by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from litestar import Response, get, put
 from litestar.di import NamedDependency
 
-from server.catalogue.filters import AttributeType
+from server.catalogue.declared import Declared
 from server.http.bodies import JSON, read_json
 from server.http.idempotency import answered_once
 from server.http.openapi import JSON_BODY, contract
@@ -22,9 +22,12 @@ from server.lifespan import Services
     tags=["products"],
 )
 async def get_attributes(request: Request, services: NamedDependency[Services]) -> DeclaredAttributes:
-    """What the client's attributes are declared as. Those that are not declared are compared as they are stored."""
+    """What the client's attributes are declared as, and which of them a search by words looks into.
+
+    Those that are not declared are compared as they are stored.
+    """
     call = call_of(request)
-    return DeclaredAttributes(attributes=await services.catalogue.declarations.of(call.client_id))
+    return DeclaredAttributes.of(await services.catalogue.declarations.of(call.client_id))
 
 
 @put(
@@ -40,16 +43,18 @@ async def get_attributes(request: Request, services: NamedDependency[Services]) 
 async def put_attributes(request: Request, services: NamedDependency[Services]) -> Response[DeclaredAttributes]:
     """Declare what the client's attributes are, in place of all that was declared.
 
-    It changes no product. Filters then compare texts that are numbers, dates, or true and false as what they are.
+    It changes no product. Filters then compare texts that are numbers, dates, or true and false as what they are; and
+    a search by words finds products by the words of their names, their SKUs and the attributes that are `searchable`.
+    Where a client has more than some thousands of products, that takes some minutes.
     """
     asked = await read_json(request, AttributesRequest)
     call = call_of(request, asked.client_id)
 
-    def declare() -> Awaitable[dict[str, AttributeType]]:
-        return services.catalogue.declarations.declare(call.client_id, asked.attributes)
+    def declare() -> Awaitable[Declared]:
+        return services.catalogue.declare(call.client_id, asked.attributes, asked.searchable)
 
     return await answered_once(request, services, call, declare, _declared)
 
 
-def _declared(types: dict[str, AttributeType]) -> Response[DeclaredAttributes]:
-    return Response(DeclaredAttributes(attributes=types))
+def _declared(declared: Declared) -> Response[DeclaredAttributes]:
+    return Response(DeclaredAttributes.of(declared))

@@ -9,7 +9,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from msgspec import UNSET
 
-from server.artifact.grades import SAME_PICTURE, Grades, grade_named
+from server.artifact.grades import SAME_PICTURE, Grades, TextGrades, grade_named
 from server.catalogue.cards import Shown
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
@@ -17,6 +17,7 @@ from server.catalogue.rows import Match as Row
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.arranging import arranged, explained, explanation, pages_of
 from server.http.bodies import JSON, MULTIPART, content_type, decoded_field, read_form, read_json
+from server.http.naming import named, words_of
 from server.http.narrowing import admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
@@ -65,7 +66,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
 
     Several are the parts of a `query`, each with its weight: the search is for the weighted sum of their vectors, and a
     weight below 0 means less like that. What a match of it has in `similarity` ranks it, and is no likeness; it has no
-    `grade`.
+    `grade`. Words alone also find products by their names, SKUs and searchable attributes, as people type them, and put
+    those first.
     """
     if content_type(request) == MULTIPART:
         return await _by_form(request, services, ComposedFields)
@@ -85,10 +87,10 @@ async def _by_form(
     call = call_of(request, asked.client_id)
     if isinstance(asked, ComposedFields):
         aim = aim_of_form(asked.query, asked.crop, form)
-        named = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
+        fields = decoded_field("fields", asked.fields, ShownFields) if asked.fields else ()
     else:
-        aim, named = aim_of_picture(form), ()
-    shown = admit_fields(named, call.principal)
+        aim, fields = aim_of_picture(form), ()
+    shown = admit_fields(fields, call.principal)
     return await _search(request, call, services, asked, aim, among, shown)
 
 
@@ -127,14 +129,14 @@ async def _search(
     return await _answer(request, call, services, asked, aim, query, grades, sought)
 
 
-def _grades(services: Services, aim: Aim) -> Grades | None:
+def _grades(services: Services, aim: Aim) -> Grades | TextGrades | None:
     """What cosines mean; None where nobody has measured it, as for queries of several parts."""
     if aim.several:
         return None
     return services.text_grades if aim.words else services.grades
 
 
-def _least(min_grade: str | None, grades: Grades | None, aim: Aim) -> float | None:
+def _least(min_grade: str | None, grades: Grades | TextGrades | None, aim: Aim) -> float | None:
     """The least cosine of this grade. Raises BadParameter where there is no such grade, or the model has none."""
     if min_grade is None:
         return None
@@ -162,28 +164,31 @@ async def _answer(
     asked: SearchFields | ComposedFields | SearchRequest,
     aim: Aim,
     query: Query,
-    grades: Grades | None,
+    grades: Grades | TextGrades | None,
     sought: Sought,
 ) -> Response[SearchAnswer]:
     """The matches with their grades."""
     principal = principal_of(request.scope)
     query = narrowed(query, principal)
+    words = words_of(aim, asked)
     pages = None
     if not isinstance(asked, SearchFields):
-        pages = await pages_of(services, call, query, aim, sought, principal)
+        pages = await pages_of(services, call, query, aim, sought, principal, by_words=words is not None)
         query = pages.begun(query, asked.cursor)
+    by_name = await named(services, query, words)
+    query = by_name.query
     started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
     found = Found([], "exact") if sought.blank and query.without_blank else await services.catalogue.search(query)
     seconds = perf_counter() - started
     services.metrics.searched(seconds, found.plan)
-    timings = {**sought.timings, "search": seconds}
+    timings = {**sought.timings, **by_name.timings, "search": seconds}
     why = None
     if not isinstance(asked, SearchFields) and asked.explain:
         started = perf_counter()
-        why = await explained(services, call, aim, sought, found)
+        why = await explained(services, call, aim, sought, found, by_name.naming)
         timings["explain"] = perf_counter() - started
-    note(request.scope, {stage: timings[stage] for stage in ("search", "explain") if stage in timings})
+    note(request.scope, {stage: timings[stage] for stage in ("words", "search", "explain") if stage in timings})
     at = addressing(request, services, call)
     milliseconds = {stage: ms(value) for stage, value in timings.items()}
 
@@ -203,6 +208,6 @@ async def _answer(
         space=services.encoder.space.id,
         plan=found.plan,
         timings=milliseconds,
-        explain=explanation(query, found, milliseconds) if why is not None else UNSET,
+        explain=explanation(query, found, milliseconds, by_name.naming) if why is not None else UNSET,
     )
     return Response(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -16,12 +17,14 @@ from export.artifacts.listing import show
 from export.artifacts.verify import verify
 from export.errors import ExportRefused
 from export.proof.alterations import ALTERATIONS
-from export.proof.grading import chosen, grade, pairs_of
+from export.proof.grading import chosen, chosen_of_words, grade, pairs_of
 from export.proof.parity import PICTURES, gate_pictures
 from server.artifact.artifact import Artifact, Vectors
-from server.artifact.grades import Grades
+from server.artifact.grades import SAME_PICTURE, Grades, TextGrades, TextGrading, TextShare
+from server.errors import BadParameter
+from tests import DEMO_PICTURES
 from tests.support.artifacts import rewrite
-from tests.support.checkpoints import tiny_clip
+from tests.support.checkpoints import save_clip_tokenizer, tiny_clip
 
 
 def test_thresholds_where_pairs_are_well_separated() -> None:
@@ -61,7 +64,14 @@ def test_every_alteration_alters_and_all_are_used(few_pictures: None) -> None:
 def artifact(few_pictures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grades")
     checkpoint = tiny_clip(folder / "checkpoint")
+    save_clip_tokenizer(checkpoint)
+    captions = folder / "captions.jsonl"
+    rows = [
+        {"picture": str(path), "text": path.stem.replace("-", " ")} for path in sorted(DEMO_PICTURES.iterdir())[:60]
+    ]
+    captions.write_text("\n".join(json.dumps(row) for row in rows))
     flags = ["--precision", "fp32", "--precision", "int8", "--allow-drift", "0.5", "--models", str(folder)]
+    flags += ["--captions", str(captions)]
     assert main(["--source", str(checkpoint), "--name", "tiny", *flags]) == 0
     return folder / "tiny"
 
@@ -73,13 +83,68 @@ def test_each_precision_has_grades_of_its_own_and_how_many_pairs_reach_them(arti
     for variant in read.manifest.precisions.values():
         assert variant.grades is not None
         assert variant.grading is not None
-        assert variant.text_grades is None
         pairs = (variant.grading.same.pairs, variant.grading.altered.pairs, variant.grading.others.pairs)
         assert pairs == (count, 5 * count, count * (count - 1) // 2)
         assert variant.grading.same.identical == 1
         assert variant.grading.others.similar <= 0.05
     assert 'class="left">near-duplicate' in (artifact / "report.html").read_text("utf-8")
     assert "near-duplicate" in show(artifact)
+
+
+def test_each_precision_has_a_grade_of_words_by_the_captions(artifact: Path) -> None:
+    read = Artifact.read(artifact)
+    for variant in read.manifest.precisions.values():
+        assert variant.text_grades is not None
+        assert variant.text_grading is not None
+        assert -1 <= variant.text_grades.similar <= 1
+        assert (variant.text_grading.own.pairs, variant.text_grading.others.pairs) == (60, 60 * 59)
+        assert 0 < variant.text_grading.others.similar <= 0.005
+    for shown in (show(artifact), (artifact / "report.html").read_text("utf-8")):
+        assert shown.count("words are similar from") == 2
+
+
+def test_the_threshold_of_words_is_what_one_in_200_wrong_pairs_reaches() -> None:
+    own, others = np.array([0.05, 0.2, 0.3, 0.31]), np.linspace(-0.2, 0.2005, 4001)
+    grades, measured = chosen_of_words(own, others)
+    assert grades == TextGrades(similar=0.199)
+    assert measured == TextGrading(own=TextShare(pairs=4, similar=0.75), others=measured.others)
+    assert measured.others.pairs == 4001
+    assert 0 < measured.others.similar <= 0.005
+    alike, _ = chosen_of_words(np.ones(3), np.ones(9))
+    assert alike == TextGrades(similar=1.0)
+
+
+def test_words_are_similar_or_weak_and_never_the_same_picture() -> None:
+    grades = TextGrades(similar=0.138)
+    assert [grades.of(cosine) for cosine in (1.0, 0.138, 0.1379, -1.0)] == ["similar", "similar", "weak", "weak"]
+    assert (grades.least("similar"), grades.least("weak")) == (0.138, -1)
+    for named in SAME_PICTURE:
+        with pytest.raises(BadParameter, match=f"{named} is a grade of pictures"):
+            grades.least(named)
+    for cosine in (1.1, -1.1, float("nan")):
+        with pytest.raises(ValueError, match="cosine"):
+            TextGrades(similar=cosine)
+
+
+def test_a_manifest_without_grades_of_words_is_written_as_it_always_was(artifact: Path) -> None:
+    manifest = Artifact.read(artifact).manifest
+    without = {
+        name: msgspec.structs.replace(variant, text_grades=None, text_grading=None)
+        for name, variant in manifest.precisions.items()
+    }
+    written = msgspec.structs.replace(manifest, precisions=without).as_written()["precisions"]
+    assert all(one["textGrades"] is None and "textGrading" not in one for one in written.values())
+    assert all("textGrading" in one for one in manifest.as_written()["precisions"].values())
+
+
+def test_captions_are_no_use_to_a_model_that_reads_no_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tiny_clip(tmp_path / "checkpoint")
+    captions = tmp_path / "captions.csv"
+    captions.write_text("picture,text\na.jpg,x\n")
+    flags = ["--models", str(tmp_path), "--captions", str(captions)]
+    assert main(["--source", str(checkpoint), "--name", "blind", *flags]) == 2
+    assert "nothing to grade by --captions" in capsys.readouterr().err
+    assert not (tmp_path / "blind").exists()
 
 
 def test_the_same_pictures_give_the_same_grades_and_one_picture_gives_none(artifact: Path) -> None:

@@ -46,7 +46,7 @@ def _older(folder: Path) -> Path:
     """The starter as an artifact of format 2."""
     shutil.copytree(STARTER, folder)
     precisions = {
-        name: msgspec.structs.replace(variant, grades=None, grading=None)
+        name: msgspec.structs.replace(variant, grades=None, grading=None, text_grades=None, text_grading=None)
         for name, variant in Artifact.read(folder).manifest.precisions.items()
     }
     return rewrite(folder, format=2, precisions=precisions)
@@ -98,7 +98,7 @@ def test_every_match_of_a_picture_has_the_grade_of_its_cosine(api: Any) -> None:
     assert best["grade"] == "identical"
 
 
-def test_a_media_and_an_embedding_are_graded_as_pictures_and_words_are_not(api: Any) -> None:
+def test_a_media_and_an_embedding_are_graded_as_pictures(api: Any) -> None:
     best = _by_picture(api, KEYBOARD, limit=1).json()
     embedded = api.post("/embed-image", files={"file": KEYBOARD}).json()
     queries = (
@@ -108,11 +108,38 @@ def test_a_media_and_an_embedding_are_graded_as_pictures_and_words_are_not(api: 
     for query in queries:
         found = api.post("/v1/search", json={**query, "minGrade": "identical"}).json()["results"]
         assert [(match["productId"], match["grade"]) for match in found] == [("demo-keyboard", "identical")]
-    words = api.post("/v1/search", json={"text": "a keyboard"}).json()["results"]
-    assert [match["grade"] for match in words] == [None] * 24
-    refused = api.post("/v1/search", json={"text": "a keyboard", "minGrade": "weak"})
+
+
+def _by_words(api: Any, text: str, **more: Any) -> Any:
+    return api.post("/v1/search", json={"text": text, "limit": 280, **more})
+
+
+def test_words_are_graded_by_a_threshold_of_their_own_and_nothing_is_left_out_unasked(api: Any) -> None:
+    manifest = msgspec.json.decode((STARTER / "manifest.json").read_bytes(), type=Manifest)
+    grades = manifest.precisions["fp32"].text_grades
+    assert grades is not None
+    everything = _by_words(api, "a pair of shoes").json()["results"]
+    assert len(everything) == 280
+    assert [match["grade"] for match in everything] == [grades.of(match["cosine"]) for match in everything]
+    similar = _by_words(api, "a pair of shoes", minGrade="similar").json()["results"]
+    assert similar == [match for match in everything if match["grade"] == "similar"]
+    assert 0 < len(similar) < 30
+    assert len(_by_words(api, "a pair of shoes", minGrade="weak").json()["results"]) == 280
+
+
+def test_a_word_without_meaning_finds_nothing_that_is_similar(api: Any) -> None:
+    assert len(_by_words(api, "xqzv").json()["results"]) == 280
+    assert _by_words(api, "xqzv", minGrade="similar").json()["results"] == []
+    assert {"demo-ankle-boot"} <= {
+        match["productId"] for match in _by_words(api, "red shoes", minGrade="similar").json()["results"]
+    }
+
+
+@pytest.mark.parametrize("grade", ["identical", "near-duplicate"])
+def test_words_are_never_the_same_picture(api: Any, grade: str) -> None:
+    refused = _by_words(api, "a keyboard", minGrade=grade)
     assert (refused.status_code, refused.json()["code"]) == (422, "bad_parameter")
-    assert "no grades for words" in refused.json()["error"]
+    assert refused.json()["error"] == f"minGrade: {grade} is a grade of pictures; words have similar and weak."
 
 
 def test_min_grade_keeps_only_what_is_at_least_that_good(api: Any) -> None:
@@ -135,5 +162,10 @@ def test_an_artifact_without_grades_answers_without_them(database_url: str, tmp_
         refused = _by_picture(client, KEYBOARD, minGrade="similar")
         assert refused.status_code == 422
         assert "this model has no grades" in refused.json()["error"]
+        (match,) = _by_words(client, "a keyboard").json()["results"]
+        assert match["grade"] is None
+        refused = _by_words(client, "a keyboard", minGrade="weak")
+        assert (refused.status_code, refused.json()["code"]) == (422, "bad_parameter")
+        assert "no grades for words" in refused.json()["error"]
         found = client.get(f"/v1/media/{media['id']}/duplicates").json()
         assert (found["exact"], found["near"]) == ([], None)

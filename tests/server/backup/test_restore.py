@@ -93,7 +93,7 @@ def test_clients_are_kept_apart_by_the_role_that_serves_here(furnished: Place, r
     assert found["serving"] == [([SERVING_ROLE],)]
     assert found["tables"] == there["tables"]
     of_clients = {"products", "media", "twinlens_feed_rows", "twinlens_idempotency", "twinlens_attributes"}
-    of_clients |= {"twinlens_space_1", "twinlens_space_2"}
+    of_clients |= {"twinlens_searchable", "twinlens_space_1", "twinlens_space_2"}
     assert {name for name, *_ in found["policies"]} == of_clients
     for _, policy, _, roles, *_ in found["policies"]:
         assert roles == [SERVING_ROLE] if policy == "twinlens_client" else ["public"]

@@ -26,7 +26,10 @@ from tests.support.serving import serving
 
 PICTURES = 3
 KEPT = ("products", "media", "twinlens_space_1", "twinlens_keys", "twinlens_limits", "twinlens_recall")
-KEPT_TOO = ("twinlens_idempotency", "twinlens_indexes", "twinlens_attributes")
+KEPT_TOO = (
+    *("twinlens_idempotency", "twinlens_indexes", "twinlens_attributes"),
+    *("twinlens_searchable", "twinlens_named", "twinlens_words", "twinlens_words_due"),
+)
 
 
 @dataclass
@@ -66,7 +69,8 @@ def place(database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             once = {"Idempotency-Key": "first"}
             assert api.put("/v1/products/p", params=query, json={"name": client_id}, headers=once).status_code == 201
             api.put("/v1/products/empty", params=query, json={"name": "Nothing"})
-            assert api.put("/v1/attributes", params=query, json={"attributes": {"price": "number"}}).status_code == 200
+            declared = {"attributes": {"price": "number"}, "searchable": ["brand"]}
+            assert api.put("/v1/attributes", params=query, json=declared).status_code == 200
             for _ in range(PICTURES):
                 answer = api.post("/v1/products/p/media", params=query, files={"file": unseen(KEYBOARD)})
                 assert answer.status_code == 201
@@ -80,6 +84,7 @@ def place(database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             SELECT space, "clientId", embedding, 5, 5, 5 FROM twinlens_space_1 WHERE "clientId" = %s LIMIT 1""",
             [client_id],
         )
+        run_sql(database_url, "INSERT INTO twinlens_words_due VALUES (%s)", [client_id])
         name = index_name(1, client_id)
         run_sql(
             database_url,

@@ -59,8 +59,12 @@ def test_a_name_that_is_no_statement_is_refused() -> None:
 def test_every_statement_has_a_sentence(file: str) -> None:
     places = ("near", "found", "index", "client", "table", "name", "wanted", "column", "type", "until_end")
     names = (*places, "products", "role", "each", "tables", "vector_schema", "settings", "number", "digest", "id")
-    parts = {one: sql.SQL("x") for one in (*names, "page", "order", "passing")}
+    parts = {
+        one: sql.SQL("x") for one in (*names, "page", "order", "passing", "named", "vocabulary", "hits", "likeness")
+    }
     queries = Queries.read(file).of("x")
+    if file == "words.sql":
+        queries = queries.borrowing(Queries.read("queries.sql"), "product_api_id")
     if file == "lists.sql":
         own = Queries.read("queries.sql").of("x")
         for kind in ("_api_id", "_columns"):

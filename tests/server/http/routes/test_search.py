@@ -319,8 +319,8 @@ def test_several_words_find_what_each_of_them_means(words_api: Client) -> None:
 
 def test_a_search_by_words_reports_its_stages(words_api: Client) -> None:
     first, again = ask(words_api, "violin and teapot"), ask(words_api, "violin and teapot")
-    assert [*first.json()["timings"]] == ["tokenize", "queue", "encode", "search"]
-    assert stages(first) == ["read", "tokenize", "queue", "encode", "search", "total"]
+    assert [*first.json()["timings"]] == ["tokenize", "queue", "encode", "words", "search"]
+    assert stages(first) == ["read", "tokenize", "queue", "encode", "words", "search", "total"]
     assert stages(again) == ["read", "cache", "search", "total"]
     assert again.json()["results"] == first.json()["results"]
 
