@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -102,6 +103,8 @@ class Calls:
         min_grade: str | None = None,
         filter: Mapping[str, Any] | None = None,  # the name that the API has for it
         mode: Mode | None = None,
+        facets: Sequence[str | Mapping[str, Any]] | None = None,
+        facets_over: Literal["filter", "matches"] | None = None,
         fields: Sequence[str] | None = None,
         group_by: Literal["product"] | None = None,
         group_size: int | None = None,
@@ -132,6 +135,10 @@ class Calls:
         with a match before it, 0.5 to 1. `boosts`: what attributes add to rank by, such as `[{"attribute": "new",
         "equals": True, "weight": 0.1}]`, or with `from` and `to` in place of `equals`. `cursor`: what `next` was in the
         answer before, for the next page. `explain`: have each match say why it has its place.
+
+        `facets`: attributes whose values are counted beside, such as `["category", {"attribute": "price", "ranges":
+        [{"lt": 20}, {"gte": 20}]}]`; `facets_over`: among all that passes the filter (`filter`, the server's default),
+        or of that among what reaches `min_similarity` and `min_grade` (`matches`).
 
         Raises ValueError where not exactly one thing is given, and otherwise as `twinlens.pictures.bytes_of`.
         """
@@ -169,7 +176,10 @@ class Calls:
                 cursor=cursor,
                 explain=explain or None,
                 mode=mode,
+                facets_over=facets_over,
             )
+            if facets is not None:
+                form["facets"] = msgspec.json.encode(list(facets)).decode()
             if parts:
                 form["query"] = query_text(parts)
             return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))
@@ -185,6 +195,8 @@ class Calls:
             min_similarity=min_similarity,
             min_grade=min_grade,
             mode=mode,
+            facets=None if facets is None else list(facets),
+            facets_over=facets_over,
             fields=named,
             group_by=group_by,
             group_size=group_size,

@@ -109,7 +109,27 @@ class Explanation(_Answer, frozen=True, kw_only=True):
     """None where something else than words alone was searched for."""
 
 
-class SearchAnswer(_Answer, frozen=True, kw_only=True):
+class FacetCount(_Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """How many have this value of an attribute, or one within these bounds, which are those that were asked for."""
+
+    value: str | int | float | bool | None = None
+    gt: int | float | str | None = None
+    gte: int | float | str | None = None
+    lt: int | float | str | None = None
+    lte: int | float | str | None = None
+    count: int
+
+
+class FacetStats(_Answer, frozen=True, kw_only=True):
+    """The least and the greatest number of an attribute, or date where dates are declared; None where there is none."""
+
+    min: int | float | str | None
+    max: int | float | str | None
+    count: int
+    """How many have one."""
+
+
+class SearchAnswer(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     """The matches, best first."""
 
     results: list[Result]
@@ -123,6 +143,12 @@ class SearchAnswer(_Answer, frozen=True, kw_only=True):
     """Milliseconds by stage."""
     explain: Explanation | None = None
     """Where it was asked for."""
+    total: int | None = None
+    """How many media the list counts; as the next two, None where no facets were asked for."""
+    facets: dict[str, list[FacetCount]] | None = None
+    """By attribute: its values, those first that most have; or the ranges, as they were asked for."""
+    facet_stats: dict[str, FacetStats] | None = None
+    """By attribute, of those with `stats`."""
 
 
 class Duplicates(_Answer, frozen=True, kw_only=True):
@@ -171,6 +197,8 @@ class SearchBody(_Body, frozen=True, kw_only=True):
     min_similarity: float | None = None
     min_grade: str | None = None
     mode: str | None = None
+    facets: list[str | Mapping[str, Any]] | None = None
+    facets_over: str | None = None
     fields: list[str] | None = None
     group_by: str | None = None
     group_size: int | None = None

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 
 from server.catalogue.batches import Batches
 from server.catalogue.declared import Declarations, Declared, types_of
+from server.catalogue.facets import Asked, Counts, FacetCounter
 from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Conditions, Filter
 from server.catalogue.ids import id_elsewhere
 from server.catalogue.indexes import INDEX_THRESHOLD, Maintained
@@ -102,6 +103,7 @@ class Catalogue:
         self.words = Words(replica or self._runner, self._queries, isolated=self._runner.role is not None)
         self.placing = Placing(self._queries, self._runner, self._turns, space)
         self.batches = Batches(self._queries, self._runner)
+        self.facets = FacetCounter(self._queries, self._runner, space, replica)
         self.searcher = Searcher(
             self._queries,
             self._runner,
@@ -343,6 +345,10 @@ class Catalogue:
     async def search(self, query: Query) -> Found:
         """As `Searcher.search`."""
         return await self.searcher.search(query)
+
+    async def count(self, query: Query, asked: Asked) -> Counts:
+        """As `FacetCounter.count`."""
+        return await self.facets.count(query, asked)
 
     async def maintain_indexes(self, threshold: int = INDEX_THRESHOLD, *, thorough: bool = True) -> Maintained:
         """As `Searcher.maintain_indexes`."""

@@ -271,6 +271,32 @@ def _condition(key: str, value: Scalar | tuple[Scalar, ...] | PlainCondition, de
     return " && ".join(held)
 
 
+# --- the same of a value that is at hand, for those who count values -------------------------------------------------
+
+
+def lies_within(range_: PlainCondition, declared: AttributeType | None) -> str:
+    """A jsonpath: whether a value, or one of a list of values, lies within the bounds of this condition."""
+    return f"exists($ ? ({_within(range_.bounds, declared)}))"
+
+
+def is_equal(value: Scalar, declared: AttributeType | None) -> str:
+    """A jsonpath: whether a value equals this one, as a filter has it."""
+    return _one_equals("$", (value,), declared)
+
+
+def as_number() -> str:
+    """The jsonpath that gives the number that a text is, where numbers are declared."""
+    return _read_as_number("$")
+
+
+def as_dates() -> list[str]:
+    """The jsonpaths that give the date that a text is, where dates are declared: one for each way to write it."""
+    return _read_as_dates("$")
+
+
+# --- of a product's attribute ----------------------------------------------------------------------------------------
+
+
 def equal_to(key: str, value: Scalar, declared: AttributeType | None) -> str:
     """The jsonpath that says whether an attribute, or one of its values, equals this one."""
     return _condition(key, value, declared)
@@ -279,18 +305,26 @@ def equal_to(key: str, value: Scalar, declared: AttributeType | None) -> str:
 def numbers_at(key: str, declared: AttributeType | None) -> list[str]:
     """The jsonpaths that give an attribute's numbers, one for each way in which they may be written."""
     at = f"$.{_literal(key)}"
-    paths = [f'{at} ? (@.type() == "number")']
-    if declared == "number":
-        every = [(">=", -_LARGEST), ("<=", _LARGEST)]
-        paths.append(f'{at} ? (@.type() == "string" && {_as_number(every)}).double()')
-    return paths
+    return [f'{at} ? (@.type() == "number")', *([_read_as_number(at)] if declared == "number" else [])]
 
 
 def dates_at(key: str) -> list[str]:
     """The jsonpaths that give an attribute's dates, likewise."""
+    return _read_as_dates(f"$.{_literal(key)}")
+
+
+# --- from conditions to jsonpath -------------------------------------------------------------------------------------
+
+
+def _read_as_number(at: str) -> str:
+    every = [(">=", -_LARGEST), ("<=", _LARGEST)]
+    return f'{at} ? (@.type() == "string" && {_as_number(every)}).double()'
+
+
+def _read_as_dates(at: str) -> list[str]:
     every = [(">=", datetime.min.replace(tzinfo=UTC))]
     return [
-        f"$.{_literal(key)} ? ({_within_dates(every, pattern, template, zoned)}).datetime({_literal(template)})"
+        f"{at} ? ({_within_dates(every, pattern, template, zoned)}).datetime({_literal(template)})"
         for pattern, template, zoned in _DATE_FORMS
     ]
 

@@ -71,6 +71,7 @@ def _sentence(manifest: Manifest, loaded: Loaded) -> str:
         counted(loaded.products, "product"),
         counted(loaded.media, "picture"),
         counted(loaded.vectors, "vector"),
+        *([counted(loaded.attributes, "declared attribute")] if loaded.attributes else []),
     ]
     return (
         f"Of the dump of {manifest.created_at} were added: {', '.join(added)}, and "
@@ -115,6 +116,7 @@ def _described(manifest: Manifest, loaded: Loaded) -> dict[str, object]:
         "products": loaded.products,
         "media": loaded.media,
         "vectors": loaded.vectors,
+        "attributes": loaded.attributes,
         "pictures": loaded.pictures,
         "kept": loaded.kept,
         "twins": loaded.twins,

@@ -42,6 +42,7 @@ from server.ingest.storage import MediaStore
 from server.operations.progress import ShowProgress
 
 _QUERIES = Queries.read("dump.sql").including("product_api_id", "media_api_id")
+_TABLES: tuple[Table, ...] = ("attributes", "products", "media")
 _FETCHED = 500
 """Rows in memory at a time: the attributes of each may be a megabyte."""
 
@@ -130,9 +131,10 @@ class _Dump:
         ((media,),) = self._all(snapshot, "count_media", one)
         if self._wanted.client is not None and not products:
             raise DumpRefused(f"The catalogue has no products of a client {self._wanted.client!r}. Nothing was made.")
+        ((attributes,),) = self._all(snapshot, "count_attributes", one)
         rows = [SpaceRow(*row) for row in self._all(snapshot, "spaces", {"every": self._wanted.all_spaces})]
-        progress = self._show(products + media * (1 + len(rows)), "rows")
-        for table in ("products", "media"):
+        progress = self._show(attributes + products + media * (1 + len(rows)), "rows")
+        for table in _TABLES:
             self._table(snapshot, _QUERIES.composed(table), self._parts(table), progress.add)
         spaces = []
         for row in rows:
@@ -210,7 +212,7 @@ def _emptied_on_failure(folder: Path) -> Iterator[IO[bytes]]:
             try:
                 yield file
             except BaseException:
-                for one in ("products", "media", "vectors", OBJECTS, PICTURES):
+                for one in (*_TABLES, "vectors", OBJECTS, PICTURES):
                     shutil.rmtree(folder / one, ignore_errors=True)
                 (folder / f"{PICTURES}{SUFFIX}").unlink(missing_ok=True)
                 raise

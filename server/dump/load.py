@@ -4,7 +4,7 @@ Everything that can be wrong is looked for before anything is written: each file
 vectors against the live one, each row against the row that the database has of it. Then, in this order:
 
 1. the pictures, where the dump has them, so that every row has its bytes;
-2. the products;
+2. what attributes are declared as, and the products;
 3. the media;
 4. the vectors. Until they are in, servers embed no pictures that lack one.
 
@@ -47,9 +47,16 @@ from server.ingest.storage import MediaStore
 from server.operations.progress import Progress, ShowProgress
 from server.settings import Settings
 from server.spaces.spaces import SpaceDescription, find_live_space, open_space
+from server.wording import counted
 
-_QUERIES = Queries.read("dump.sql").including("product_api_id", "media_api_id", "given_products", "given_media")
-_COMPARED: tuple[Table, ...] = ("products", "media")
+_QUERIES = Queries.read("dump.sql").including("product_api_id", "media_api_id")
+_QUERIES = _QUERIES.including("given_attributes", "given_products", "given_media")
+_COMPARED: tuple[Table, ...] = ("attributes", "products", "media")
+_ONE_OF: Mapping[str, str] = {
+    "unlike_attributes": "declared attribute",
+    "unlike_products": "product",
+    "unlike_media": "media",
+}
 _EXAMPLES = 3
 _MEGABYTE = 1_000_000
 _TRIES = 5
@@ -77,10 +84,13 @@ class Loaded:
     products: int = 0
     media: int = 0
     vectors: int = 0
+    attributes: int = 0
+    """Attributes that are now declared, and were not."""
     pictures: int = 0
     """Objects in the store, thumbnails included."""
     kept: int = 0
-    """Products and media that are there, and otherwise than in the dump; they were left as they are."""
+    """Products, media and declared attributes that are there, and otherwise than in the dump; they were left as they
+    are."""
     twins: int = 0
     """Media that are left out: their product has another media with the same bytes."""
     gone: int = 0
@@ -249,7 +259,8 @@ class _Loading:
         """That no row is there already, and otherwise than in the dump. Raises DumpRefused."""
         if self._scalar("is_empty"):
             return
-        progress, unlike = show(self._manifest.products + self._manifest.media, "rows compared"), 0
+        rows = sum(file.rows for table in _COMPARED for file in self._manifest.files_of(table))
+        progress, unlike = show(rows, "rows compared"), 0
         examples: list[str] = []
         for table in _COMPARED:
             for _, batch in self._batches(table):
@@ -257,11 +268,11 @@ class _Loading:
                     found = self._unlike(f"unlike_{table}", batch)
                 unlike += len(found)
                 examples += found[: _EXAMPLES - len(examples)]
-                progress.add(len(batch["id"]))
+                progress.add(len(batch["clientId"]))
         progress.clear()
         if unlike and not self._wanted.keep:
             raise DumpRefused(
-                f"The database has {unlike:,} products or media of the dump, and otherwise: {', '.join(examples)}"
+                f"The database has {counted(unlike, 'row')} of the dump, and otherwise: {', '.join(examples)}"
                 f"{', ...' if unlike > len(examples) else ''}. Nothing was changed. Add --keep to leave those as they "
                 "are and load the rest, or load into an empty database."
             )
@@ -279,7 +290,9 @@ class _Loading:
         """Add what is not there."""
         found = self._manifest.space(space.id) if space is not None else None
         vectors = found.vectors if found is not None else 0
-        progress = show(self._manifest.products + self._manifest.media + vectors, "rows")
+        rows = sum(file.rows for table in _COMPARED for file in self._manifest.files_of(table))
+        progress = show(rows + vectors, "rows")
+        self._each("attributes", None, self._add_attributes, progress)
         self._each("products", None, self._add_products, progress)
         self._each("media", None, self._add_media, progress)
         if space is not None:
@@ -317,6 +330,10 @@ class _Loading:
             "same command goes on from there."
         )
 
+    def _add_attributes(self, batch: dict[str, list[Any]]) -> None:
+        self.loaded.attributes += self._added(_QUERIES["add_attributes"], batch)
+        self._require_like("unlike_attributes", batch)
+
     def _add_products(self, batch: dict[str, list[Any]]) -> None:
         self.loaded.products += self._added(_QUERIES["add_products"], batch)
         self._require_like("unlike_products", batch)
@@ -340,7 +357,7 @@ class _Loading:
             )
 
     def _unlike(self, statement: str, batch: Mapping[str, list[Any]]) -> list[str]:
-        what = "product" if statement == "unlike_products" else "media"
+        what = _ONE_OF[statement]
         with self._connection.cursor(row_factory=dict_row) as cursor:
             found = cursor.execute(_QUERIES[statement], batch).fetchall()
         return [

@@ -20,7 +20,7 @@ MANIFEST = "twinlens-dump.json"
 
 _PIECE = 1024 * 1024
 
-Table = Literal["products", "media", "vectors", "pictures"]
+Table = Literal["attributes", "products", "media", "vectors", "pictures"]
 
 
 class File(msgspec.Struct, frozen=True, omit_defaults=True):

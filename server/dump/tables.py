@@ -23,6 +23,12 @@ def _always(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+_ATTRIBUTES = (
+    _always("clientId", pa.string()),
+    _always("name", pa.string()),
+    _always("type", pa.string()),
+)
+
 _PRODUCTS = (
     _always("clientId", pa.string()),
     _always("id", pa.string()),
@@ -78,7 +84,8 @@ def schema_of(table: Table, *, dump: str, space: str | None = None, dimensions: 
 
     `dump`: the dump's id. `space`, `dimensions`, `model`: of vectors.
     """
-    fields = {"products": _PRODUCTS, "media": _MEDIA, "pictures": _PICTURES}.get(table) or _vectors(dimensions)
+    tables = {"attributes": _ATTRIBUTES, "products": _PRODUCTS, "media": _MEDIA, "pictures": _PICTURES}
+    fields = tables.get(table) or _vectors(dimensions)
     says = {"twinlens.format": str(FORMAT), "twinlens.dump": dump, "twinlens.table": table}
     if space is not None:
         says |= {"twinlens.space": space, "twinlens.dimensions": str(dimensions), "twinlens.model": model}

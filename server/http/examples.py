@@ -70,6 +70,16 @@ _COMPOSED = Example(
     },
 )
 
+_COUNTED = Example(
+    "Words, and how many of the products in a shop have which colour and price",
+    {
+        "text": "red shoes",
+        "clientId": CLIENT,
+        "filter": _FILTER,
+        "facets": ["colour", {"attribute": "price", "ranges": [{"lt": 40}, {"gte": 40}], "stats": True}],
+    },
+)
+
 _PATCHES = {
     "price": Example(
         "Another price, no SKU, and one attribute less; all else stays",
@@ -107,6 +117,7 @@ REQUESTS: Mapping[str, Mapping[str, Mapping[str, Example]]] = {
                 },
             ),
             "composed": _COMPOSED,
+            "counted": _COUNTED,
         },
     },
     "putProduct": {

@@ -10,6 +10,7 @@ from litestar.types import Scope
 from server.access.scopes import Narrowing, Principal
 from server.catalogue.cards import Shown
 from server.catalogue.catalogue import Catalogue
+from server.catalogue.facets import Asked
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Query
 from server.errors import BadParameter, KeyInvalid, MediaNotFound, OriginRefused, ScopeMissing, SearchesOnly
@@ -47,7 +48,20 @@ def admit_fields(fields: Sequence[str], principal: Principal) -> Shown:
     holds it is a stranger, and attributes may hold what customers are not to see. Raises BadParameter, ScopeMissing,
     FieldHidden.
     """
-    shown = Shown.read(fields)
+    return _admit(Shown.read(fields), principal)
+
+
+def admit_facets(asked: Asked | None, principal: Principal) -> Asked | None:
+    """What a request has counted. The values of an attribute are for those whom matches may show it.
+
+    Raises ScopeMissing, FieldHidden.
+    """
+    if asked is not None:
+        _admit(Shown(attributes=tuple(facet.attribute for facet in asked.facets)), principal)
+    return asked
+
+
+def _admit(shown: Shown, principal: Principal) -> Shown:
     if shown.nothing:
         return shown
     if principal.narrowing is not None:

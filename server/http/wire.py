@@ -16,8 +16,9 @@ from server.catalogue.boosts import Boosts
 from server.catalogue.cards import FIELD_PATTERN, MOST_FIELDS, NOTHING, Shown, address_of
 from server.catalogue.composing import LARGEST_WEIGHT, MOST_PARTS
 from server.catalogue.declared import MOST_SEARCHABLE, Declared
+from server.catalogue.facets import MOST_FACETS, Counts, Facet, FacetsOver, RangeCount, ValueCount
 from server.catalogue.fields import AttributeName, Attributes, Name, Sku, Value
-from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Filter
+from server.catalogue.filters import MOST_ATTRIBUTES, AttributeType, Bound, Filter, Key, Scalar
 from server.catalogue.lists import DEFAULT_PAGE, LARGEST_PAGE
 from server.catalogue.similarity import clamp, score, similarity
 from server.catalogue.words import By
@@ -212,6 +213,30 @@ QueryText = Annotated[
 """`QueryParts` as a form has them."""
 
 
+Facets = Annotated[
+    list[Key | Facet],
+    msgspec.Meta(
+        max_length=MOST_FACETS,
+        description="Attributes to count: by their names, or with ranges to count within. Empty: the total alone.",
+    ),
+]
+
+FacetsText = Annotated[
+    str,
+    msgspec.Meta(
+        description='What to count beside the matches, as JSON: ["category", {"attribute": "price", "ranges": '
+        '[{"lt": 20}, {"gte": 20}], "stats": true}].'
+    ),
+]
+"""`Facets` as a form has them."""
+
+Over = Annotated[
+    FacetsOver,
+    msgspec.Meta(
+        description="What is counted: all that passes the filter, or of that what reaches minSimilarity and minGrade."
+    ),
+]
+
 Mode = Annotated[
     Literal["auto", "visual"],
     msgspec.Meta(
@@ -281,6 +306,8 @@ class SearchRequest(_Arranged, frozen=True):
     crop: Crop | None = None
     query: QueryParts | None = None
     filter: Filter | None = None
+    facets: Facets | None = None
+    facets_over: Over | None = None
     fields: ShownFields | None = None
     boosts: Boosts | None = None
 
@@ -307,6 +334,8 @@ class ComposedFields(_Arranged, frozen=True):
     filter: FilterText | None = None
     boosts: BoostsText | None = None
     query: QueryText | None = None
+    facets: FacetsText | None = None
+    facets_over: Over | None = None
     fields: FieldsText | None = None
     crop: CropText | None = None
 
@@ -554,6 +583,32 @@ class Explanation(_Body, frozen=True):
     """Null where something else than words alone was searched for, or `mode` was `visual`."""
 
 
+class FacetCount(_Body, frozen=True, kw_only=True):
+    """How many have a value of an attribute, or one within a range, which is named by the bounds that it was given."""
+
+    value: Scalar | msgspec.UnsetType = msgspec.UNSET
+    gt: Bound | msgspec.UnsetType = msgspec.UNSET
+    gte: Bound | msgspec.UnsetType = msgspec.UNSET
+    lt: Bound | msgspec.UnsetType = msgspec.UNSET
+    lte: Bound | msgspec.UnsetType = msgspec.UNSET
+    count: int
+
+    @classmethod
+    def of(cls, counted: ValueCount | RangeCount) -> FacetCount:
+        if isinstance(counted, ValueCount):
+            return cls(value=counted.value, count=counted.count)
+        return cls(count=counted.count, **msgspec.to_builtins(counted.range))
+
+
+class FacetStats(_Body, frozen=True):
+    """The least and the greatest number of an attribute, or date where dates are declared; null where there is none."""
+
+    min: int | float | str | None
+    max: int | float | str | None
+    count: int
+    """How many have one."""
+
+
 class SearchAnswer(_Body, frozen=True):
     results: list[Result]
     next: Next
@@ -564,6 +619,23 @@ class SearchAnswer(_Body, frozen=True):
     """Milliseconds by stage."""
     explain: Explanation | msgspec.UnsetType = msgspec.UNSET
     """Where it was asked for."""
+    total: int | msgspec.UnsetType = msgspec.UNSET
+    """Where facets are asked for: how many media the list counts, however few of them it shows."""
+    facets: dict[str, list[FacetCount]] | msgspec.UnsetType = msgspec.UNSET
+    """Where they are asked for, by attribute: its values, those first that most have; or the ranges, as given."""
+    facet_stats: dict[str, FacetStats] | msgspec.UnsetType = msgspec.UNSET
+    """Where facets are asked for, by attribute: of those with `stats`."""
+
+    def counting(self, counts: Counts) -> SearchAnswer:
+        """The same answer, with what was counted."""
+        return msgspec.structs.replace(
+            self,
+            total=counts.total,
+            facets={name: [FacetCount.of(one) for one in some] for name, some in counts.facets.items()},
+            facet_stats={
+                name: FacetStats(min=one.min, max=one.max, count=one.count) for name, one in counts.stats.items()
+            },
+        )
 
 
 class Duplicates(_Body, frozen=True):

@@ -23,6 +23,16 @@ SELECT count(*) FROM products p WHERE %(client)s::text IS NULL OR p."clientId" =
 -- How many media, likewise.
 SELECT count(*) FROM media m WHERE %(client)s::text IS NULL OR m."clientId" = %(client)s::text
 
+-- count_attributes --
+-- How many attributes are declared, likewise.
+SELECT count(*) FROM twinlens_attributes a WHERE %(client)s::text IS NULL OR a."clientId" = %(client)s::text
+
+-- attributes --
+-- What the attributes of a client, or of all clients, are declared as.
+SELECT a."clientId", a.name, a.type
+FROM twinlens_attributes a
+WHERE %(client)s::text IS NULL OR a."clientId" = %(client)s::text
+
 -- products --
 -- The products of a client, or of all clients.
 SELECT p."clientId", {product_api_id}, p.name, p.sku, p."isActive", p.attributes::text,
@@ -63,8 +73,8 @@ ORDER BY key
 SELECT number, id, dimensions, model, live FROM twinlens_spaces WHERE live
 
 -- is_empty --
--- Whether there is no product.
-SELECT NOT EXISTS (SELECT FROM products)
+-- Whether there is no product, and nothing is declared.
+SELECT NOT EXISTS (SELECT FROM products) AND NOT EXISTS (SELECT FROM twinlens_attributes)
 
 -- pause_backfill --
 -- Until this session ends, no server embeds pictures that lack a vector: their vectors are on their way.
@@ -73,6 +83,27 @@ SELECT pg_advisory_lock(%(locks)s, %(number)s)
 -- one_by_one --
 -- Rows are looked up by their indexes, whatever the statistics say of tables that are being filled just now.
 SELECT set_config(name, 'off', true) FROM unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan']) AS name
+
+-- given_attributes --
+-- The declared attributes of a batch.
+SELECT * FROM unnest(%(clientId)s::text[], %(name)s::text[], %(type)s::text[]) AS g ("clientId", name, type)
+
+-- unlike_attributes --
+-- Attributes of the batch that are declared as something else.
+SELECT g."clientId" AS client_id, g.name AS id, false AS by_sku
+FROM ({given_attributes}) AS g
+JOIN twinlens_attributes a ON a."clientId" = g."clientId" AND a.name = g.name
+WHERE a.type <> g.type
+
+-- add_attributes --
+-- Declare the attributes of the batch that are not declared; how many.
+WITH added AS (
+    INSERT INTO twinlens_attributes ("clientId", name, type)
+    SELECT "clientId", name, type FROM ({given_attributes}) AS g ORDER BY "clientId", name
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) FROM added
 
 -- given_products --
 -- The products of a batch.

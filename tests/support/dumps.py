@@ -53,6 +53,7 @@ def catalogue(url: str) -> dict[str, list[Any]]:
         FROM twinlens_space_{number} v JOIN media m ON m.id = v."mediaId" ORDER BY 1, 2
     """
     return {
+        "attributes": run_sql(url, 'SELECT "clientId", name, type FROM twinlens_attributes ORDER BY 1, 2'),
         "products": run_sql(url, f"SELECT {COLUMNS['products']} FROM products ORDER BY 1, 2"),
         "media": run_sql(
             url, f'SELECT {COLUMNS["media"]} FROM media m JOIN products p ON p.id = m."productId" ORDER BY 1, 2'

@@ -117,7 +117,7 @@ def test_a_body_has_every_field_that_the_server_reads_and_none_that_it_refuses(
     assert fields(ours, name) | ELSEWHERE == fields(schema, theirs) | ELSEWHERE
     found = misread((ours, ours["components"]["schemas"][name]), (schema, schema["components"]["schemas"][theirs]))
     # What is left at its default is not sent, and a mapping is checked by the server, whose sentences are better.
-    loose = re.compile(r"\.((query\[\]\.)?\w+: null|filter.*|attributes.*|boosts.*)")
+    loose = re.compile(r"\.((query\[\]\.)?\w+: null|filter.*|attributes.*|boosts.*|facets.*)")
     assert [one for one in found if not loose.fullmatch(one)] == []
 
 
@@ -134,6 +134,8 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         "explain",
         "fields",
         "mode",
+        "facets",
+        "facetsOver",
     }
     assert fields(schema, "SearchForm") == {"file", *legacy} | ELSEWHERE
     assert fields(schema, "ComposedForm") == {"file", "query", "crop", *sent} | ELSEWHERE
@@ -154,6 +156,8 @@ def test_a_search_by_picture_has_the_fields_of_the_form(schema: Schema) -> None:
         cursor="next",
         explain=True,
         mode="visual",
+        facets=["colour"],
+        facets_over="matches",
     )
     assert request.body is not None
     assert {*getattr(request.body, "fields", {})} == {"crop", *sent}

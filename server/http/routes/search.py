@@ -11,14 +11,17 @@ from msgspec import UNSET
 
 from server.artifact.grades import SAME_PICTURE, Grades, TextGrades, grade_named
 from server.catalogue.cards import Shown
+from server.catalogue.facets import Asked
 from server.catalogue.filters import Filter
 from server.catalogue.rows import Found, Query
 from server.catalogue.rows import Match as Row
 from server.errors import BadParameter, MediaNotFound, SpaceMismatch, UnsupportedBody, VectorRefused
 from server.http.arranging import arranged, explained, explanation, pages_of
 from server.http.bodies import JSON, MULTIPART, content_type, decoded_field, read_form, read_json
+from server.http.counting import counted_beside, counts_asked
+from server.http.leaving import while_here
 from server.http.naming import named, words_of
-from server.http.narrowing import admit_fields, admit_filter, narrowed
+from server.http.narrowing import admit_facets, admit_fields, admit_filter, narrowed
 from server.http.openapi import PICTURE, TEXT, ComposedForm, SearchForm, contract
 from server.http.request import Call, Request, call_of, principal_of
 from server.http.signed import addressing
@@ -67,7 +70,8 @@ async def search(request: Request, services: NamedDependency[Services]) -> Respo
     Several are the parts of a `query`, each with its weight: the search is for the weighted sum of their vectors, and a
     weight below 0 means less like that. What a match of it has in `similarity` ranks it, and is no likeness; it has no
     `grade`. Words alone also find products by their names, SKUs and searchable attributes, as people type them, and put
-    those first.
+    those first. `facets` are counts beside the matches: how many of all that passes the filter have which value of an
+    attribute.
     """
     if content_type(request) == MULTIPART:
         return await _by_form(request, services, ComposedFields)
@@ -112,6 +116,7 @@ async def _search(
     shown: Shown,
 ) -> Response[SearchAnswer]:
     """The matches of what the search is for, among what passes the filter, and what they show of their products."""
+    counting = admit_facets(counts_asked(asked), call.principal)
     grades = _grades(services, aim)
     query = Query(
         call.client_id,
@@ -126,7 +131,7 @@ async def _search(
     query = arranged(query, asked)
     sought = await seek(request, call, services, aim)
     query = replace(query, vector=sought.vector, digest=sought.digest, media_id=sought.media_id)
-    return await _answer(request, call, services, asked, aim, query, grades, sought)
+    return await _answer(request, call, services, asked, aim, query, grades, sought, counting)
 
 
 def _grades(services: Services, aim: Aim) -> Grades | TextGrades | None:
@@ -166,8 +171,9 @@ async def _answer(
     query: Query,
     grades: Grades | TextGrades | None,
     sought: Sought,
+    counting: Asked | None,
 ) -> Response[SearchAnswer]:
-    """The matches with their grades."""
+    """The matches with their grades, and what is counted."""
     principal = principal_of(request.scope)
     query = narrowed(query, principal)
     words = words_of(aim, asked)
@@ -177,18 +183,21 @@ async def _answer(
         query = pages.begun(query, asked.cursor)
     by_name = await named(services, query, words)
     query = by_name.query
-    started = perf_counter()
     # Where only the same picture is asked for, nothing matches a blank one.
-    found = Found([], "exact") if sought.blank and query.without_blank else await services.catalogue.search(query)
-    seconds = perf_counter() - started
-    services.metrics.searched(seconds, found.plan)
-    timings = {**sought.timings, **by_name.timings, "search": seconds}
+    nothing = sought.blank and query.without_blank
+    searching = _none() if nothing else services.catalogue.search(query)
+    work = counted_beside(searching, services.catalogue, query, counting, nothing=nothing)
+    found, counts, seconds = await (work if counting is None else while_here(request, work))
+    services.metrics.searched(seconds["search"], found.plan)
+    timings = {**sought.timings, **by_name.timings, **seconds}
     why = None
     if not isinstance(asked, SearchFields) and asked.explain:
         started = perf_counter()
         why = await explained(services, call, aim, sought, found, by_name.naming)
         timings["explain"] = perf_counter() - started
-    note(request.scope, {stage: timings[stage] for stage in ("words", "search", "explain") if stage in timings})
+    note(
+        request.scope, {stage: timings[stage] for stage in ("words", "search", "facets", "explain") if stage in timings}
+    )
     at = addressing(request, services, call)
     milliseconds = {stage: ms(value) for stage, value in timings.items()}
 
@@ -210,4 +219,8 @@ async def _answer(
         timings=milliseconds,
         explain=explanation(query, found, milliseconds, by_name.naming) if why is not None else UNSET,
     )
-    return Response(answer)
+    return Response(answer if counts is None else answer.counting(counts))
+
+
+async def _none() -> Found:
+    return Found([], "exact")

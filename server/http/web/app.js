@@ -15,7 +15,7 @@ import { hideOutcome, offerAgain, offerToCancel, say, setState, showFailure, sho
 import {
   WEIGHT_OF_LESS, isOnePicture, isWords, queryOf, shown, titleOf, withChanged, withOnly, withPart, withoutPart,
 } from "./query.js";
-import { countFacets, isBounded, search, takes } from "./search.js";
+import { countFacets, isBounded, search } from "./search.js";
 import { forgetSought, showName, showSought, wordsOf } from "./sought.js";
 import { plural } from "./wording.js";
 
@@ -149,7 +149,7 @@ function nameSought(matches, query) {
 // Which attributes there are to filter by is known from the matches; their counts follow, and no match waits for them.
 async function countLater(matches, query, signal) {
   learn(matches);
-  const facets = takes("facets") && facetsToAsk();
+  const facets = facetsToAsk();
   if (!facets || !matches.length) return;
   try {
     const counted = await countFacets(query, matches[0].mediaId, facets, signal);
@@ -279,8 +279,7 @@ beginIntake({
   reads: document.body.dataset.words === "on", // the server says so: not every model does
   on: { picture: pictured, added, words: worded, beside: (text) => added({ text }), say: declined },
 });
-if (takes("crop")) beginCrop(cropped);
-else byId("crop").hidden = true;
+beginCrop(cropped);
 beginLeast(() => current && isOnePicture(current) && begin(current, { fresh: false, replace: true }));
 
 byId("lift").addEventListener("click", () => {

@@ -6,8 +6,6 @@ import { fitting } from "./scaling.js";
 import { largestUpload, post } from "./upload.js";
 
 export const PAGE_OF_MATCHES = 24;
-const NOT_YET = ["facets", "facetsOver"];
-export const takes = (field) => !NOT_YET.includes(field);
 const TOO_LARGE = new Set(["picture_too_large", "upload_too_large"]);
 
 // The server says whether its model has thresholds for words: those below "similar" are then not what was meant.
@@ -50,7 +48,6 @@ async function sent(query, asked, { signal, progress, smaller = false }) {
     ...(isBounded(query) && (isWords(query) ? { minGrade: "similar" } : { minSimilarity: query.min })),
     ...asked,
   };
-  for (const name of NOT_YET) delete fields[name];
   const answer = await post(withClient("v1/search"), fields, { files, signal, progress });
   return { ...answer, notes: query.parts.map((part) => fitted.get(part.file)?.note).filter(Boolean) };
 }

@@ -26,6 +26,11 @@ def furnished(postgres_url: str, template_database: str, tmp_path_factory: pytes
             'INSERT INTO products (id, "apiId", "clientId", name, sku) '
             "VALUES ('p0~1', 'p0', 'large', 'Another', 'S-1')",
         )
+        run_sql(
+            url,
+            'INSERT INTO twinlens_attributes ("clientId", name, type) '
+            "VALUES ('acme', 'price', 'number'), ('acme', 'größe', 'text'), ('large', 'price', 'date')",
+        )
         yield place
 
 

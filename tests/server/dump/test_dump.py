@@ -48,6 +48,13 @@ def test_products_and_media_are_what_callers_see_of_them(furnished: Place, dumpe
     assert {row["clientId"] for row in rows_of(dumped, "products") if row["id"] == "p0"} == {"acme", "large"}
 
 
+def test_what_attributes_are_declared_as_is_in_it(furnished: Place, dumped: Path) -> None:
+    rows = [tuple(row.values()) for row in rows_of(dumped, "attributes")]
+    assert sorted(rows) == sorted(catalogue(furnished.url)["attributes"])
+    assert len(rows) == 3
+    assert pq.read_schema(dumped / "attributes" / "part-00000.parquet").names == ["clientId", "name", "type"]
+
+
 def test_each_column_has_the_type_that_the_documentation_says(dumped: Path) -> None:
     media = pq.read_schema(dumped / "media" / "part-00000.parquet")
     assert media.field("createdAt").type == pa.timestamp("us", tz="UTC")
@@ -116,14 +123,16 @@ def test_the_pictures_are_named_by_their_digest_and_a_table_has_their_keys(furni
 
 
 def test_nothing_but_the_dump_is_in_the_folder(dumped: Path) -> None:
-    assert {one.name for one in dumped.iterdir()} == {"products", "media", "vectors", "objects", "pictures", MANIFEST}
+    assert {one.name for one in dumped.iterdir()} == {
+        "attributes", "products", "media", "vectors", "objects", "pictures", MANIFEST,
+    }  # fmt: skip
     assert not list(dumped.rglob("*.part"))
 
 
 def test_one_client_alone(furnished: Place, tmp_path: Path) -> None:
     made = dump(furnished, tmp_path / "dump", client="acme", pictures=True)
     assert (made.manifest.products, made.manifest.media, made.manifest.spaces[0].vectors) == (4, PICTURES, PICTURES)
-    for table in ("products", "media", VECTORS_OF):
+    for table in ("attributes", "products", "media", VECTORS_OF):
         assert {row["clientId"] for row in rows_of(tmp_path / "dump", table)} == {"acme"}
     assert {row["key"] for row in rows_of(tmp_path / "dump", "objects")} == {
         key for key in furnished.objects if not key.startswith("elsewhere/")

@@ -35,7 +35,8 @@ from tests.support.postgres import eventually
 MEDIA = PICTURES + VECTORS
 PRODUCTS = 3 + VECTORS + 1 + 1
 OBJECTS = 2 * PICTURES + VECTORS
-ALL = Loaded(products=PRODUCTS, media=MEDIA, vectors=MEDIA, pictures=OBJECTS)
+ATTRIBUTES = 3
+ALL = Loaded(products=PRODUCTS, media=MEDIA, vectors=MEDIA, attributes=ATTRIBUTES, pictures=OBJECTS)
 
 pytestmark = pytest.mark.anyio
 
@@ -68,12 +69,12 @@ def test_the_same_load_twice_changes_nothing(dumped: Path, empty: Place, space: 
     before = versions(empty, space)
     assert load_back(empty, dumped, space) == Loaded()
     assert versions(empty, space) == before
-    assert len(before) == PRODUCTS + MEDIA + MEDIA
+    assert len(before) == ATTRIBUTES + PRODUCTS + MEDIA + MEDIA
 
 
 def versions(place: Place, space: SpaceRow) -> list[tuple[str, str]]:
     """Every row with the transaction that wrote it."""
-    tables = ("products", "media", space.table)
+    tables = ("twinlens_attributes", "products", "media", space.table)
     return [row for one in tables for row in run_sql(place.url, f"SELECT xmin::text, t::text FROM {one} t ORDER BY 2")]
 
 
@@ -113,11 +114,36 @@ def test_a_product_that_is_there_otherwise_refuses_the_load_before_anything_is_w
     run_sql(empty.url, """INSERT INTO products (id, "clientId", name, sku) VALUES ('q', 'large', 'Mine', 'S-1')""")
     with pytest.raises(DumpRefused) as refused:
         load_back(empty, dumped, space)
-    assert "has 2 products or media of the dump, and otherwise" in refused.value.sentence
+    assert "has 2 rows of the dump, and otherwise" in refused.value.sentence
     assert "product p1 of client acme" in refused.value.sentence
     assert "product p0 of client large (another product has its SKU)" in refused.value.sentence
     assert run_sql(empty.url, "SELECT count(*) FROM products") == [(2,)]
     assert not empty.folder.exists()
+
+
+def test_an_attribute_that_is_declared_otherwise_refuses_the_load_and_stays_with_keep(
+    furnished: Place, dumped: Path, empty: Place, space: SpaceRow
+) -> None:
+    """Also where the database has no product yet."""
+    mine = [("acme", "colour", "list"), ("acme", "price", "text"), ("third", "price", "date")]
+    for row in mine:
+        run_sql(empty.url, "INSERT INTO twinlens_attributes VALUES (%s, %s, %s)", row)
+    with pytest.raises(DumpRefused) as refused:
+        load_back(empty, dumped, space)
+    assert "has 1 row of the dump, and otherwise: declared attribute price of client acme" in refused.value.sentence
+    assert nothing_in(empty)
+    assert catalogue(empty.url)["attributes"] == mine
+    loaded = load_back(empty, dumped, space, keep=True)
+    assert loaded == replace(ALL, attributes=ATTRIBUTES - 1, kept=1, examples=loaded.examples)
+    there = set(catalogue(furnished.url)["attributes"]) - {("acme", "price", "number")} | set(mine)
+    assert set(catalogue(empty.url)["attributes"]) == there
+
+
+def test_a_dump_of_before_attributes_were_declared_is_loaded(copied: Path, empty: Place, space: SpaceRow) -> None:
+    said = json.loads((copied / MANIFEST).read_bytes())
+    said["files"] = [file for file in said["files"] if file["table"] != "attributes"]
+    (copied / MANIFEST).write_bytes(json.dumps(said).encode())
+    assert load_back(empty, copied, space) == replace(ALL, attributes=0)
 
 
 def test_keep_leaves_what_is_there_and_loads_the_rest(dumped: Path, empty: Place, space: SpaceRow) -> None:

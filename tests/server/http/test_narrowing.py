@@ -123,6 +123,37 @@ def test_a_keys_limit_holds_for_all_pages_together(keyed: Keyed) -> None:
     assert ask(keyed, {"text": "thing", "cursor": far}).status_code == 200
 
 
+def test_counts_are_of_what_the_keys_filter_passes_and_no_more(keyed: Keyed) -> None:
+    music = {"attributes": {"category": "music"}}
+    cheap = {"attributes": {"price": {"lt": 600}}}
+    asked: dict[str, Any] = {
+        "text": "thing",
+        "facets": ["category", {"attribute": "price", "ranges": [{"gt": 0}], "stats": True}],
+    }
+    fields = ["attributes.category", "attributes.price"]
+    whole = ask(keyed, asked, fields=fields).raise_for_status().json()
+    assert (whole["total"], len(whole["facets"]["category"])) == (len(CATALOGUE), 3)
+    for own, passing in (({}, MUSIC), (cheap, {"violin", "drum"}), ({"attributes": {"category": "office"}}, set())):
+        answer = ask(keyed, {**asked, "filter": own}, filter=music, fields=fields, limit=1).raise_for_status().json()
+        assert answer["total"] == len(passing)
+        assert answer["facets"]["category"] == ([{"value": "music", "count": len(passing)}] if passing else [])
+        assert answer["facets"]["price"] == [{"gt": 0, "count": len(passing)}]
+        assert answer["facetStats"]["price"]["count"] == len(passing)
+    over = {**asked, "facetsOver": "matches", "minSimilarity": 0}
+    assert ask(keyed, over, filter=music, fields=["attributes"]).raise_for_status().json()["total"] == len(MUSIC)
+
+
+def test_only_attributes_that_a_key_may_show_are_counted(keyed: Keyed) -> None:
+    """Their values would show in the counts; how many there are in all shows nothing of them."""
+    asked = {"text": "thing", "facets": ["category", "price"]}
+    for fields in ([], ["attributes.category"], ["sku", "attributes.colour"]):
+        refused = ask(keyed, asked, fields=fields)
+        assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+    assert ask(keyed, {"text": "thing", "facets": []}).raise_for_status().json()["total"] == len(CATALOGUE)
+    by_parent = keyed.client.post("/v1/search", json=asked, headers={"X-API-Key": keyed.parent})
+    assert (by_parent.status_code, by_parent.json()["code"]) == (403, "scope_missing")
+
+
 def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     music = {"attributes": {"category": "music"}}
     key = derive_search_key(keyed.parent, filter=music)

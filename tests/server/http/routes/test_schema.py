@@ -291,9 +291,9 @@ def test_it_declares_both_bodies_of_a_call_that_reads_by_content_type(schema: Do
     by_form, by_json = (body_of(schema, "search", kind)["properties"] for kind in (FORM, JSON))
     for fields in (by_form, by_json):
         assert repr(fields["limit"]["maximum"]) == "1000"  # whole, as the limit is
-    arranged = {"groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain"}
+    arranged = {"groupBy", "groupSize", "maxPerProduct", "distinct", "boosts", "cursor", "explain", "mode"}
     both = {
-        "limit", "minSimilarity", "minGrade", "filter", "query", "crop", "fields", "clientId",
+        "limit", "minSimilarity", "minGrade", "filter", "query", "crop", "fields", "facets", "facetsOver", "clientId",
         *arranged,
     }  # fmt: skip
     assert set(by_form) == {"file", *both}
