@@ -4,7 +4,7 @@ import { addressOf } from "./address.js";
 import { element, unseen } from "./element.js";
 import { queryOf } from "./query.js";
 import { showThumbnail } from "./thumbnail.js";
-import { GRADES, percent } from "./wording.js";
+import { GRADES, NAMED, percent } from "./wording.js";
 
 // `figures`: whether its percentage says how like it is, which of words and of several things at once it does not.
 // `rank` counts from 1. `on` has what to do for `like`, `more` and `less`, each with a picture as a part of a query.
@@ -31,8 +31,10 @@ function link(match, part, { rank, figures, exact, on }) {
     ? element("span", "result-similarity", percent(match.similarity), { dataset: { testid: "result-similarity" } })
     : element("span", "result-rank", `No. ${rank}`, { dataset: { testid: "result-rank" } });
   const line = element("span", "result-figures", [said]);
-  if (GRADES[match.grade]) {
-    const grade = element("span", `result-grade ${match.grade}`, GRADES[match.grade], { dataset: { testid: "result-grade" } });
+  const named = NAMED[match.explain?.words?.by]; // by the words that were searched for, whatever it looks like
+  if (named || GRADES[match.grade]) {
+    const kind = named ? "named" : match.grade;
+    const grade = element("span", `result-grade ${kind}`, named ?? GRADES[match.grade], { dataset: { testid: "result-grade" } });
     line.append(" ", grade);
   }
   // Its name for a screen reader is what it shows, and then what it does.

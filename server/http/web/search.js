@@ -8,9 +8,11 @@ import { largestUpload, post } from "./upload.js";
 export const PAGE_OF_MATCHES = 24;
 const TOO_LARGE = new Set(["picture_too_large", "upload_too_large"]);
 
-// The server says whether its model has thresholds for words: those below "similar" are then not what was meant.
+// The server says whether its model has a threshold for words: what is below it, and is not named by them, was not meant.
 const gradesWords = document.body.dataset.wordGrades === "on";
-export const isBounded = (query) => (isWords(query) ? gradesWords && !query.all : isOnePicture(query) && query.min > 0);
+const isBoundByPercent = (query) => isOnePicture(query) && query.min > 0;
+const isBoundByGrade = (query) => isWords(query) && gradesWords && !query.all;
+export const isBounded = (query) => isBoundByPercent(query) || isBoundByGrade(query);
 
 const fitted = new WeakMap(); // by file: what is sent in its place, and what is said about it
 
@@ -45,11 +47,22 @@ async function sent(query, asked, { signal, progress, smaller = false }) {
   const fields = {
     ...(alone(query) ? single(parts[0], files) : { query: parts }),
     ...(filter && { filter }),
-    ...(isBounded(query) && (isWords(query) ? { minGrade: "similar" } : { minSimilarity: query.min })),
+    ...(isBoundByPercent(query) && { minSimilarity: query.min }),
+    ...(isWords(query) && { explain: true }),
     ...asked,
   };
   const answer = await post(withClient("v1/search"), fields, { files, signal, progress });
+  if (isBoundByGrade(query)) cutOff(answer);
   return { ...answer, notes: query.parts.map((part) => fitted.get(part.file)?.note).filter(Boolean) };
+}
+
+// What words name comes first, whatever it looks like, and then what looks like them, best first: the list ends where
+// neither holds any more. minGrade would leave out what is named.
+function cutOff(answer) {
+  const end = answer.results.findIndex((match) => !match.explain?.words && match.grade === "weak");
+  if (end < 0) return;
+  answer.results.length = end;
+  answer.next = null;
 }
 
 async function partOf(part, query, files, smaller) {
@@ -72,10 +85,11 @@ function single({ weight, file, ...named }, files) {
 // that is filtered by, its other values are counted as well, as if it were not: they can be chosen beside it. Where all
 // that passes is a match, a media that was found stands for the query, so that nothing is embedded again.
 export async function countFacets(query, mediaId, facets, signal) {
-  const standing = isBounded(query) ? query : { ...query, parts: [{ mediaId }] };
+  const bound = isBoundByPercent(query);
+  const standing = bound ? query : { ...query, parts: [{ mediaId }] };
   const own = facets.filter(({ attribute }) => query.only[attribute]);
   const others = facets.filter(({ attribute }) => !query.only[attribute]);
-  const over = isBounded(query) ? { facetsOver: "matches" } : {};
+  const over = bound ? { facetsOver: "matches" } : {};
   const count = (asked, counted) => search(asked, { limit: 1, fields: [], facets: counted, ...over }, { signal });
   const answers = await Promise.all([
     ...(others.length ? [count(standing, others)] : []),

@@ -2,6 +2,11 @@
 
 export const GRADES = { identical: "same picture", "near-duplicate": "nearly the same", similar: "similar", weak: "weak" };
 
+// How words name a product, whatever its picture looks like.
+export const NAMED = {
+  sku: "by its number", name: "by its name", words: "by these words", begun: "by its beginning", misspelt: "spelt alike",
+};
+
 export const percent = (similarity) => `${similarity.toFixed(1)} %`;
 export const plural = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 export const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
