@@ -21,9 +21,29 @@ from server.http.security import EMBEDDABLE, PAGE
 from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
+_MODULES = (
+    "address.js",
+    "app.js",
+    "card.js",
+    "chips.js",
+    "crop.js",
+    "element.js",
+    "facets.js",
+    "failure.js",
+    "intake.js",
+    "key.js",
+    "least.js",
+    "outcome.js",
+    "query.js",
+    "scaling.js",
+    "search.js",
+    "sought.js",
+    "thumbnail.js",
+    "upload.js",
+    "wording.js",
+)
 _FILES = {
-    "app.js": "text/javascript",
-    "key.js": "text/javascript",
+    **dict.fromkeys(_MODULES, "text/javascript"),
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
     "swagger.js": "text/javascript",
@@ -49,13 +69,18 @@ _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "
 async def page(request: Request, services: NamedDependency[Services]) -> Response[bytes]:
     """The page: type words, or drop, paste or choose a picture, and see the matches.
 
+    What it must know of the server before it asks for anything stands in attributes of its `body`.
+
     Its addresses are relative. Where a proxy names its prefix they are relative to that, for a browser may be at
     `/prefix` as well as at `/prefix/`.
     """
     html = (WEB / "index.html").read_bytes()
-    if services.embedder.reads_text:
-        # Written into the page itself, so that the box for words neither appears late nor disappears again.
-        html = html.replace(b'data-words="off"', b'data-words="on"', 1)
+    # Written into the page itself, so that the box for words neither appears late nor disappears again.
+    known = {b"words": services.embedder.reads_text, b"word-grades": services.text_grades is not None}
+    for name, there in known.items():
+        if there:
+            html = html.replace(b'data-%b="off"' % name, b'data-%b="on"' % name, 1)
+    html = html.replace(b'data-max-upload=""', b'data-max-upload="%d"' % services.settings.max_upload, 1)
     return shown(request, services, html)
 
 
