@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "decoding": ("bench.decoding", "what decoding large JPEGs at a scale saves, and what it moves"),
     "precisions": ("bench.precisions", "what each precision costs in accuracy, and brings in speed"),
     "compose": ("bench.compose", "whether a picture and words together find what neither finds alone"),
+    "regions": ("bench.regions.command", "what a part of a picture finds, and how good proposals of parts are"),
     "facets": ("bench.facets", "how long counts beside a search take for a large client"),
     "near-duplicates": ("bench.near_duplicates", "how often an altered picture finds its original first"),
 }

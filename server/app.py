@@ -70,6 +70,7 @@ HANDLERS: Sequence[ControllerRouterHandler] = [
     media.get_media,
     media.delete_media,
     media.get_duplicates,
+    media.get_regions,
     media.get_thumbnail,
     media.get_file,
     health.live,

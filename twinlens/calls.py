@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -48,6 +47,7 @@ from twinlens.wire import (
     ProductPage,
     ProductWithMedia,
     Readiness,
+    Regions,
     SearchAnswer,
     SearchBody,
     TextsBody,
@@ -70,6 +70,7 @@ _LANE_HEADER = "Twinlens-Lane"
 _answered = decoded(SearchAnswer)
 _embedded = decoded(Embeddings)
 _duplicates = decoded(Duplicates)
+_regions = decoded(Regions)
 _read_product = decoded(Product)
 _read_product_with_media = decoded(ProductWithMedia)
 _product_page = page_of(lambda page: page.products, ProductPage)
@@ -176,10 +177,9 @@ class Calls:
                 cursor=cursor,
                 explain=explain or None,
                 mode=mode,
+                facets=facets,
                 facets_over=facets_over,
             )
-            if facets is not None:
-                form["facets"] = msgspec.json.encode(list(facets)).decode()
             if parts:
                 form["query"] = query_text(parts)
             return Request("POST", "/v1/search", _answered, headers=lanes, body=Form(files, form))
@@ -393,6 +393,12 @@ class Calls:
         """
         query = parameters(limit=limit)
         return Request("GET", below("v1", "media", media_id, "duplicates"), _duplicates, query=query)
+
+    @call
+    def list_regions(self, media_id: str) -> Request[Regions]:
+        """Which parts of a media's picture show something, each as the `crop` of a search: what stands out from the
+        ground that its border shows."""
+        return Request("GET", below("v1", "media", media_id, "regions"), _regions)
 
     @call
     def get_thumbnail(self, media_id: str) -> Request[bytes]:

@@ -144,7 +144,8 @@ class SearchAnswer(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     explain: Explanation | None = None
     """Where it was asked for."""
     total: int | None = None
-    """How many media the list counts; as the next two, None where no facets were asked for."""
+    """How many media, or products with `group_by`, the list would hold without its limit; None, as the next two, where
+    no facets were asked for."""
     facets: dict[str, list[FacetCount]] | None = None
     """By attribute: its values, those first that most have; or the ranges, as they were asked for."""
     facet_stats: dict[str, FacetStats] | None = None
@@ -160,6 +161,22 @@ class Duplicates(_Answer, frozen=True, kw_only=True):
     """Identical or near-duplicate by their vectors, best first; None where the model has no grades, or the media has no
     vector yet."""
     space: str
+
+
+class ProposedRegion(_Answer, frozen=True, kw_only=True):
+    """A part of a picture that shows something."""
+
+    crop: list[float]
+    """As `search` takes it."""
+    score: float
+    """How much of all that stands out from the picture's ground is there, 0 to 1."""
+
+
+class Regions(_Answer, frozen=True, kw_only=True):
+    """Which parts of a picture show something."""
+
+    regions: list[ProposedRegion]
+    """The highest score first, at most five; empty where nothing stands out from the ground."""
 
 
 class Embeddings(_Answer, frozen=True, kw_only=True):

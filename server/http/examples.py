@@ -295,6 +295,15 @@ ANSWERS: Mapping[str, Example] = {
     "getMedia": _answer("The media", _MEDIA),
     "deleteMedia": _answer("What the media was", _MEDIA),
     "listDuplicates": _answer("Another media of the same bytes", wire.Duplicates(exact=[_MATCH], near=[], space=SPACE)),
+    "listRegions": _answer(
+        "Two things",
+        wire.Regions(
+            regions=[
+                wire.ProposedRegion(crop=[0.1, 0.4, 0.55, 0.95], score=0.61),
+                wire.ProposedRegion(crop=[0.625, 0.5, 0.8, 0.75], score=0.3),
+            ]
+        ),
+    ),
     "live": _answer("Alive", wire.Health(status="ok")),
     "ready": _answer(
         "Ready",

@@ -64,6 +64,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/v1/media/{media_id}"): _READ,
     ("DELETE", "/v1/media/{media_id}"): _WRITE,
     ("GET", "/v1/media/{media_id}/duplicates"): _READ,
+    ("GET", "/v1/media/{media_id}/regions"): Rule(("search", "read"), derived=True),
     ("GET", "/v1/media/{media_id}/thumbnail"): Rule(("search", "read"), derived=True, signed=True),
     ("GET", "/v1/media/{media_id}/file"): Rule(("read",), signed=True),
     ("GET", "/health/live"): OPEN,

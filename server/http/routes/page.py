@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.errors import KeysUnknown, NotFound
+from server.http.cors import ANYBODY
+from server.http.etags import has_it
 from server.http.prefix import HEADER as PREFIX_HEADER
 from server.http.prefix import prefix_of
 from server.http.request import Request
-from server.http.security import PAGE
+from server.http.security import EMBEDDABLE, PAGE
 from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
@@ -23,7 +26,12 @@ _FILES = {
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
     "swagger.js": "text/javascript",
+    "twinlens-search.js": "text/javascript",
+    "twinlens-instantsearch.js": "text/javascript",
 }
+_ELSEWHERE = frozenset({"twinlens-search.js", "twinlens-instantsearch.js"})
+"""Scripts for the pages of others. A browser asks for a module of another origin by CORS, without credentials."""
+
 _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 
 
@@ -54,12 +62,24 @@ def _keys_needed(services: Services) -> bool:
 
 
 @get("/web/{name:str}", include_in_schema=False)
-async def web(name: FromPath[str]) -> Response[bytes]:
-    """A file that the page needs."""
+async def web(request: Request, name: FromPath[str]) -> Response[bytes]:
+    """A file that the page needs, or a script for the pages of others, which any page may load."""
     if name not in _FILES:
         raise NotFound
+    data = (WEB / name).read_bytes()
+    if name in _ELSEWHERE:
+        return _for_pages_elsewhere(request, name, data)
     headers = {**PAGE, "Cache-Control": "no-cache"}
-    return Response((WEB / name).read_bytes(), media_type=_FILES[name], headers=headers)
+    return Response(data, media_type=_FILES[name], headers=headers)
+
+
+def _for_pages_elsewhere(request: Request, name: str, data: bytes) -> Response[bytes]:
+    """A script that says who may load it: everybody. It holds no secret, and does nothing without a key that does."""
+    etag = f'"{sha256(data).hexdigest()[:32]}"'
+    headers = {**EMBEDDABLE, ANYBODY: "*", "Cache-Control": "public, max-age=3600", "ETag": etag}
+    if has_it(request, etag):
+        return Response(b"", status_code=304, headers=headers)
+    return Response(data, media_type=_FILES[name], headers=headers)
 
 
 @get("/web/swagger-ui/{name:str}", include_in_schema=False)

@@ -99,6 +99,15 @@ def test_a_match_passes_the_keys_filter_and_the_requests_own(
     assert set(found(ask(keyed, {"text": "thing", "filter": own}, filter=keys))) == expected
 
 
+def test_what_words_name_is_within_the_keys_filter(keyed: Keyed) -> None:
+    """Neither is a hidden product found, nor does a correction tell that it is there."""
+    key = derive_search_key(keyed.parent, filter={"attributes": {"category": "music"}})
+    for text in ("teapot", "teepot"):
+        assert set(found(ask(keyed, {"text": text}, key))) == MUSIC
+    assert found(ask(keyed, {"text": "vioiln"}, key))[0] == "violin"
+    assert found(ask(keyed, {"text": "teapot"}, derive_search_key(keyed.parent)))[0] == "teapot"
+
+
 def test_a_limit_above_the_keys_is_lowered_to_it(keyed: Keyed) -> None:
     for asked, given in ((None, 2), (24, 2), (1000, 2), (1, 1)):
         body = {"text": "thing"} if asked is None else {"text": "thing", "limit": asked}
@@ -123,37 +132,6 @@ def test_a_keys_limit_holds_for_all_pages_together(keyed: Keyed) -> None:
     assert ask(keyed, {"text": "thing", "cursor": far}).status_code == 200
 
 
-def test_counts_are_of_what_the_keys_filter_passes_and_no_more(keyed: Keyed) -> None:
-    music = {"attributes": {"category": "music"}}
-    cheap = {"attributes": {"price": {"lt": 600}}}
-    asked: dict[str, Any] = {
-        "text": "thing",
-        "facets": ["category", {"attribute": "price", "ranges": [{"gt": 0}], "stats": True}],
-    }
-    fields = ["attributes.category", "attributes.price"]
-    whole = ask(keyed, asked, fields=fields).raise_for_status().json()
-    assert (whole["total"], len(whole["facets"]["category"])) == (len(CATALOGUE), 3)
-    for own, passing in (({}, MUSIC), (cheap, {"violin", "drum"}), ({"attributes": {"category": "office"}}, set())):
-        answer = ask(keyed, {**asked, "filter": own}, filter=music, fields=fields, limit=1).raise_for_status().json()
-        assert answer["total"] == len(passing)
-        assert answer["facets"]["category"] == ([{"value": "music", "count": len(passing)}] if passing else [])
-        assert answer["facets"]["price"] == [{"gt": 0, "count": len(passing)}]
-        assert answer["facetStats"]["price"]["count"] == len(passing)
-    over = {**asked, "facetsOver": "matches", "minSimilarity": 0}
-    assert ask(keyed, over, filter=music, fields=["attributes"]).raise_for_status().json()["total"] == len(MUSIC)
-
-
-def test_only_attributes_that_a_key_may_show_are_counted(keyed: Keyed) -> None:
-    """Their values would show in the counts; how many there are in all shows nothing of them."""
-    asked = {"text": "thing", "facets": ["category", "price"]}
-    for fields in ([], ["attributes.category"], ["sku", "attributes.colour"]):
-        refused = ask(keyed, asked, fields=fields)
-        assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
-    assert ask(keyed, {"text": "thing", "facets": []}).raise_for_status().json()["total"] == len(CATALOGUE)
-    by_parent = keyed.client.post("/v1/search", json=asked, headers={"X-API-Key": keyed.parent})
-    assert (by_parent.status_code, by_parent.json()["code"]) == (403, "scope_missing")
-
-
 def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
     music = {"attributes": {"category": "music"}}
     key = derive_search_key(keyed.parent, filter=music)
@@ -163,13 +141,18 @@ def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
 
     assert found(ask(keyed, {"mediaId": keyed.media["violin"]}, key))[0] == "violin"
     assert thumbnail(keyed.media["violin"]).status_code == 200
+
+    def regions(media_id: str) -> httpx.Response:
+        return keyed.client.get(f"/v1/media/{media_id}/regions", headers={"X-API-Key": key})
+
+    assert regions(keyed.media["violin"]).status_code == 200
     part = {"crop": [0.1, 0.1, 0.8, 0.8]}
     assert found(ask(keyed, {"mediaId": keyed.media["violin"], **part}, key))
     for media_id in (keyed.media["teapot"], "nobodys"):
         asked: list[dict[str, Any]] = [{"mediaId": media_id}, {"mediaId": media_id, **part}]
         asked.append({"query": [{"text": "tea"}, {"mediaId": media_id, **part}]})
-        hidden = [*(ask(keyed, one, key) for one in asked), thumbnail(media_id)]
-        assert [(one.status_code, one.json()["code"]) for one in hidden] == [(404, "media_not_found")] * 4
+        hidden = [*(ask(keyed, one, key) for one in asked), thumbnail(media_id), regions(media_id)]
+        assert [(one.status_code, one.json()["code"]) for one in hidden] == [(404, "media_not_found")] * 5
     sentences = {thumbnail(media_id).json()["error"] for media_id in (keyed.media["teapot"], "nobodys")}
     assert len(sentences) == 1
 

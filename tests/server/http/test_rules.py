@@ -53,10 +53,11 @@ def test_what_the_table_does_not_hold_is_open_to_admin_alone(scope: dict[str, An
     assert rule_of(cast("Any", scope)) is rule
 
 
-def test_search_keys_open_what_searches_and_thumbnails_and_nothing_else() -> None:
+def test_search_keys_open_searches_thumbnails_and_regions_and_nothing_else() -> None:
     assert {path for (_, path), rule in RULES.items() if rule.derived} == {
         "/v1/search",
         "/api/search/by-image",
         "/v1/media/{media_id}/thumbnail",
+        "/v1/media/{media_id}/regions",
     }
     assert all("search" in rule.scopes for rule in RULES.values() if rule.derived)

@@ -83,7 +83,7 @@ def test_a_form_and_json_count_the_same(api: Client, shop: str) -> None:
 
 def test_without_facets_nothing_is_counted_and_without_names_the_total_alone(api: Client, shop: str) -> None:
     plain = by_json(api, clientId=shop).json()
-    assert {*plain} == {"results", "space", "plan", "timings"}
+    assert {*plain} == {"results", "next", "space", "plan", "timings"}
     assert counted(by_json(api, clientId=shop, facets=[])) == (5, {}, {})
     assert counted(by_form(api, clientId=shop, facets="[]")) == (5, {}, {})
 
@@ -96,6 +96,20 @@ def test_counts_are_of_what_passes_the_filter_and_is_active(api: Client, shop: s
     assert facets["price"] == [{"value": 49.9, "count": 1}, {"value": "80", "count": 1}]
     everything = {**shoes, "isActive": "any"}
     assert counted(by_json(api, clientId=shop, facets=["category"], filter=everything))[0] == 3
+
+
+def test_a_grouped_search_counts_products(api: Client, shop: str) -> None:
+    total, facets, _ = counted(by_json(api, clientId=shop, facets=["category"], groupBy="product"))
+    assert (total, facets["category"]) == (4, [{"value": "shoes", "count": 2}, {"value": "hats", "count": 1}])
+    thinned = by_json(api, clientId=shop, facets=[], maxPerProduct=1)
+    assert (len(thinned.json()["results"]), counted(thinned)[0]) == (4, 5)
+
+
+def test_every_page_has_the_same_counts(api: Client, shop: str) -> None:
+    first = by_form(api, clientId=shop, facets=FACETS, limit="2")
+    second = by_form(api, clientId=shop, facets=FACETS, limit="2", cursor=first.json()["next"])
+    assert counted(first) == counted(second)
+    assert len(second.json()["results"]) == 2
 
 
 def test_texts_are_counted_as_what_they_are_declared_as(api: Client, shop: str) -> None:
