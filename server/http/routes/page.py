@@ -21,47 +21,45 @@ from server.http.security import EMBEDDABLE, PAGE
 from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
-_MODULES = (
+_ELSEWHERE = ("twinlens-instantsearch.js", "twinlens-search.js")
+"""Scripts for the pages of others. A browser asks for a module of another origin by CORS, without credentials."""
+
+_SCRIPTS = (
     "address.js",
     "app.js",
     "card.js",
+    "catalogue.js",
     "chips.js",
     "crop.js",
     "element.js",
     "facets.js",
     "failure.js",
+    "figures.js",
     "intake.js",
     "key.js",
     "least.js",
+    "operator.js",
     "outcome.js",
+    "plot.js",
     "query.js",
+    "samples.js",
     "scaling.js",
     "search.js",
     "sought.js",
+    "swagger.js",
+    "table.js",
     "thumbnail.js",
+    "timeline.js",
+    "traffic.js",
     "upload.js",
     "wording.js",
 )
 _FILES = {
-    **dict.fromkeys(_MODULES, "text/javascript"),
+    **dict.fromkeys((*_SCRIPTS, *_ELSEWHERE), "text/javascript"),
     "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
-    "swagger.js": "text/javascript",
-    "twinlens-search.js": "text/javascript",
-    "twinlens-instantsearch.js": "text/javascript",
-    "operator.js": "text/javascript",
     "operator.css": "text/css",
-    "catalogue.js": "text/javascript",
-    "figures.js": "text/javascript",
-    "plot.js": "text/javascript",
-    "samples.js": "text/javascript",
-    "table.js": "text/javascript",
-    "timeline.js": "text/javascript",
-    "traffic.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
 }
-_ELSEWHERE = frozenset({"twinlens-search.js", "twinlens-instantsearch.js"})
-"""Scripts for the pages of others. A browser asks for a module of another origin by CORS, without credentials."""
-
 _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 
 
