@@ -142,8 +142,9 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the attributes that it has conditions on."""
-        return frozenset(self.attributes or ())
+        """Of the attributes for which it matters what they are declared as. Whether there is a value, or this text,
+        which is no date, is asked in the same way whatever is declared; so are ranges of dates."""
+        return frozenset(name for name, value in (self.attributes or {}).items() if _depends_on_type(value))
 
     def jsonpath(self, types: Types = NO_TYPES) -> str | None:
         """The conditions on attributes as PostgreSQL's jsonpath; None where there are none.
@@ -250,6 +251,18 @@ _BOUND_FORM = 'YYYY-MM-DD"T"HH24:MI:SS.US'
 # A text that is a number, wherever one is declared. The server's own feeds write no others.
 _LARGEST = 1e300
 _NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?$"
+
+
+def _depends_on_type(value: Scalar | tuple[Scalar, ...] | PlainCondition) -> bool:
+    """Whether the condition compares otherwise where its attribute is declared as one type or another."""
+    if isinstance(value, PlainCondition):
+        asked: list[Any] = [value.contains, value.contains_any, value.contains_all]
+        asked += [value.not_] if isinstance(value, Condition) else []
+        numbers = any(not isinstance(bound, str) for _, bound in value.bounds)
+        return numbers or any(_depends_on_type(one) for one in asked if one is not None)
+    if isinstance(value, tuple):
+        return any(map(_depends_on_type, value))
+    return not isinstance(value, str) or _moment_of(value) is not None
 
 
 def _condition(key: str, value: Scalar | tuple[Scalar, ...] | PlainCondition, declared: AttributeType | None) -> str:

@@ -97,6 +97,20 @@ CONDITIONS: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("negated", [False, True], ids=["plain", "not"])
+def test_what_is_declared_is_asked_for_wherever_it_matters_and_nowhere_else(negated: bool) -> None:
+    plain = [*CONDITIONS, "2026-01-01", ["red", "2026-01-01T09:30:00Z"], ["red", "blue"], ["red", True], {"lt": 1.5}]
+    plain += [{"containsAny": ["red", 1]}, {"containsAll": ["2026-01-01"]}, {"contains": False}, {"lt": "2026-01-01"}]
+    asked = 0
+    for condition in plain:
+        one = Filter.of({"attributes": {"a": {"not": condition} if negated else condition}})
+        types: list[AttributeType] = ["number", "text", "boolean", "date", "list"]
+        differs = any(one.jsonpath({"a": declared}) != one.jsonpath() for declared in types)
+        assert one.names == ({"a"} if differs else set()), condition
+        asked += differs
+    assert 5 < asked < len(plain) - 5
+
+
 def test_not_is_the_opposite_whatever_is_stored(postgres_url: str) -> None:
     """Also where PostgreSQL cannot compare: a condition that was unknown would hold neither way."""
     names = [*SHOE, "missing"]

@@ -296,7 +296,8 @@ def test_a_store_that_goes_away_ends_the_dump(writable: Place, tmp_path: Path, m
 def test_without_pictures_the_store_is_not_asked(furnished: Place, tmp_path: Path) -> None:
     made = dump(furnished, tmp_path / "dump", store=MediaStore.at(None, tmp_path / "not there"))
     assert not made.manifest.with_pictures
-    assert {one.name for one in (tmp_path / "dump").iterdir()} == {"products", "media", "vectors", MANIFEST}
+    there = {one.name for one in (tmp_path / "dump").iterdir()}
+    assert there == {"attributes", "products", "media", "vectors", MANIFEST}
 
 
 def test_a_catalogue_without_a_space_has_no_vectors_yet(database_url: str, tmp_path: Path) -> None:
