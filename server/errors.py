@@ -230,7 +230,7 @@ class ScopeMissing(Forbidden):
 
 
 class SearchesOnly(ScopeMissing):
-    """This is a search key, which only searches and reads thumbnails."""
+    """This is a search key, which only searches, and reads thumbnails and regions."""
 
     def __init__(self) -> None:
         super(ScopeMissing, self).__init__()

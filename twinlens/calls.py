@@ -47,6 +47,7 @@ from twinlens.wire import (
     ProductPage,
     ProductWithMedia,
     Readiness,
+    Regions,
     SearchAnswer,
     SearchBody,
     TextsBody,
@@ -69,6 +70,7 @@ _LANE_HEADER = "Twinlens-Lane"
 _answered = decoded(SearchAnswer)
 _embedded = decoded(Embeddings)
 _duplicates = decoded(Duplicates)
+_regions = decoded(Regions)
 _read_product = decoded(Product)
 _read_product_with_media = decoded(ProductWithMedia)
 _product_page = page_of(lambda page: page.products, ProductPage)
@@ -391,6 +393,12 @@ class Calls:
         """
         query = parameters(limit=limit)
         return Request("GET", below("v1", "media", media_id, "duplicates"), _duplicates, query=query)
+
+    @call
+    def list_regions(self, media_id: str) -> Request[Regions]:
+        """Which parts of a media's picture show something, each as the `crop` of a search: what stands out from the
+        ground that its border shows."""
+        return Request("GET", below("v1", "media", media_id, "regions"), _regions)
 
     @call
     def get_thumbnail(self, media_id: str) -> Request[bytes]:

@@ -163,6 +163,22 @@ class Duplicates(_Answer, frozen=True, kw_only=True):
     space: str
 
 
+class ProposedRegion(_Answer, frozen=True, kw_only=True):
+    """A part of a picture that shows something."""
+
+    crop: list[float]
+    """As `search` takes it."""
+    score: float
+    """How much of all that stands out from the picture's ground is there, 0 to 1."""
+
+
+class Regions(_Answer, frozen=True, kw_only=True):
+    """Which parts of a picture show something."""
+
+    regions: list[ProposedRegion]
+    """The highest score first, at most five; empty where nothing stands out from the ground."""
+
+
 class Embeddings(_Answer, frozen=True, kw_only=True):
     """Vectors of unit length, in the order that the pictures or texts were given."""
 

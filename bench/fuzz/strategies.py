@@ -148,6 +148,11 @@ def bodies_of_json(shop: Shop) -> Strategy:
     """Bodies of the calls that read JSON."""
     search: dict[str, Any] = {"text": "red shoes", "limit": 5, "minSimilarity": 20, "minGrade": "similar"}
     search["fields"] = ["sku", "url", "attributes.price"]
+    search |= {"groupBy": "product", "groupSize": 2, "explain": True}
+    search["boosts"] = [
+        {"attribute": "price", "from": 10, "to": 1, "weight": 0.1},
+        {"attribute": "added", "from": "2026-01-01", "to": "2026-02-01", "weight": 0.1},
+    ]
     put: dict[str, Any] = {
         "name": "Shoe",
         "sku": "S-1",

@@ -24,6 +24,8 @@ from bench.search.workload import Query as Asked
 from server.catalogue.boosts import Boost
 from server.catalogue.catalogue import Catalogue
 from server.catalogue.composing import composed
+from server.catalogue.facets import Asked as Counted
+from server.catalogue.facets import Facet
 from server.catalogue.filters import Filter
 from server.catalogue.indexes import mean_recall
 from server.catalogue.rows import Found, Query, SpaceRow
@@ -35,6 +37,7 @@ MOST_RATIO, LEAST_RECALL = 1.5, 0.99
 
 _WARM_UP = 8
 _TENTH = Filter(attributes={"tenth": 7})
+_COUNTED = Counted([Facet(attribute="hundredth"), Facet(attribute="price", stats=True)])
 
 Ask = Callable[[Catalogue, Query], Awaitable[Found]]
 
@@ -60,6 +63,13 @@ async def _filtered(catalogue: Catalogue, query: Query) -> Found:
     return await catalogue.search(replace(query, filter=_TENTH))
 
 
+async def _filtered_with_facets(catalogue: Catalogue, query: Query) -> Found:
+    """Counted beside the search, as the server does."""
+    narrowed = replace(query, filter=_TENTH)
+    found, _ = await asyncio.gather(catalogue.search(narrowed), catalogue.count(narrowed, _COUNTED))
+    return found
+
+
 async def _grouped_and_filtered(catalogue: Catalogue, query: Query) -> Found:
     return await catalogue.search(replace(query, filter=_TENTH, grouped=True))
 
@@ -78,6 +88,7 @@ FEATURES: dict[str, Ask] = {
     "second page": _second_page,
     "composed": _plain,
     "1 of 10 products": _filtered,
+    "with facets, 1 of 10": _filtered_with_facets,
     "grouped, 1 of 10": _grouped_and_filtered,
     "distinct": _diverse,
     "boosted": _boosted,

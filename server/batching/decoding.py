@@ -20,6 +20,7 @@ from server.errors import MediaRejected, PictureTooLarge
 from server.preprocessing import media
 from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format, name_of
+from server.preprocessing.proposals import EDGE, Proposal, proposed
 from server.preprocessing.readings import read_otherwise
 from server.preprocessing.region import Region
 from server.tracing import span
@@ -107,6 +108,10 @@ class Decoding:
         """
         return await self._in_turn(lambda: self._see(data, since), data, caller)
 
+    async def propose(self, data: bytes, caller: Caller) -> list[Proposal]:
+        """Which parts of a picture show something. Raises MediaRejected's kinds."""
+        return await self._in_turn(lambda: self._propose(data), data, caller)
+
     async def thumbnail(self, data: bytes, caller: Caller) -> bytes:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""
         return await self._in_turn(lambda: self._shrink(data), data, caller)
@@ -163,19 +168,27 @@ class Decoding:
         otherwise = read_otherwise(data, pixels, self._spec, since=since, max_pixels=self._max_pixels)
         return Seen(picture.width, picture.height, is_blank(pixels), otherwise)
 
+    def _propose(self, data: bytes) -> list[Proposal]:
+        with span("propose"):
+            return proposed(media.shrunk(self._decode_small(data), edge=EDGE))
+
     def _shrink(self, data: bytes, picture: media.Picture | None = None) -> bytes:
         """The thumbnail, from the decoded picture where that is large enough."""
         if picture is None or not media.fills_thumbnail(picture):
-            try:
-                picture = media.decode(
-                    data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL, alpha=self._spec.alpha
-                )
-            except PictureTooLarge:
-                # It is within the bound at the scale for the model only, so that the thumbnail is less sharp.
-                picture = picture or media.decode(
-                    data,
-                    max_pixels=self._max_pixels,
-                    jpeg_at_least=self._spec.jpeg_at_least,
-                    alpha=self._spec.alpha,
-                )
+            picture = self._decode_small(data, picture)
         return media.thumbnail(picture)
+
+    def _decode_small(self, data: bytes, picture: media.Picture | None = None) -> media.Picture:
+        """A picture at a scale that is enough for its thumbnail; `picture`: as it was decoded for the model."""
+        try:
+            return media.decode(
+                data, max_pixels=self._max_pixels, jpeg_at_least=media.THUMBNAIL, alpha=self._spec.alpha
+            )
+        except PictureTooLarge:
+            # It is within the bound at the scale for the model only, so that the thumbnail is less sharp.
+            return picture or media.decode(
+                data,
+                max_pixels=self._max_pixels,
+                jpeg_at_least=self._spec.jpeg_at_least,
+                alpha=self._spec.alpha,
+            )

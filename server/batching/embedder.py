@@ -30,6 +30,7 @@ from server.batching.waiting import Waiting
 from server.errors import NoTextTower
 from server.preprocessing.blank import is_blank
 from server.preprocessing.formats import Format
+from server.preprocessing.proposals import Proposal
 from server.preprocessing.region import Region
 from server.preprocessing.text import Tokenizer
 from server.tracing import span
@@ -255,6 +256,13 @@ class Embedder:
         Raises MediaRejected's kinds.
         """
         return await self.decoding.look(data, since, caller)
+
+    async def propose(self, data: bytes, caller: Caller = _ANYBODY) -> list[Proposal]:
+        """Which parts of a picture show something, as far as can be told without a model.
+
+        Raises MediaRejected's kinds.
+        """
+        return await self.decoding.propose(data, caller)
 
     async def thumbnail(self, data: bytes, caller: Caller = _ANYBODY) -> bytes:
         """The WebP thumbnail of a picture. Raises MediaRejected's kinds."""

@@ -53,6 +53,9 @@ EXPOSED = (
     "Twinlens-Dimensions",
 )
 
+ANYBODY = "Access-Control-Allow-Origin"
+"""The header of an answer that says by itself whose pages may read it: nothing is added to it here."""
+
 # For so long a browser need not ask again; Chromium takes no more.
 _PREFLIGHT_SECONDS = 7200
 
@@ -93,7 +96,7 @@ def cross_origin(app: ASGIApp, settings: Settings) -> ASGIApp:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = _with_vary(message.get("headers", ()), vary)
-                if allow:
+                if allow and not any(name.lower() == ANYBODY.lower().encode() for name, _ in headers):
                     headers.append((b"access-control-allow-origin", allow.encode()))
                     headers.append((b"access-control-expose-headers", ", ".join(EXPOSED).encode()))
                 message["headers"] = headers

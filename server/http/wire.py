@@ -24,6 +24,7 @@ from server.catalogue.similarity import clamp, score, similarity
 from server.catalogue.words import By
 from server.errors import TwinlensError
 from server.hosts import LONGEST_URL
+from server.preprocessing.proposals import Proposal
 from server.preprocessing.text import MOST_CHARACTERS
 
 # Which ids there can be is checked where the call is worked out, whose error has a sentence of our own.
@@ -647,6 +648,28 @@ class Duplicates(_Body, frozen=True):
     """Identical or near-duplicate by their vectors, best first; null where the model has no grades, or the media has no
     vector yet. Empty for a blank picture, and without blank ones."""
     space: str
+
+
+class ProposedRegion(_Body, frozen=True):
+    """A part of a picture that shows something."""
+
+    crop: Annotated[list[Fraction], msgspec.Meta(extra_json_schema={"minItems": 4, "maxItems": 4})]
+    """As a search takes it."""
+    score: Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+    """How much of all that stands out from the picture's ground is there."""
+
+    @classmethod
+    def of(cls, proposal: Proposal) -> ProposedRegion:
+        region = proposal.region
+        corners = (region.left, region.top, region.right, region.bottom)
+        return cls(crop=[round(edge, 6) for edge in corners], score=round(proposal.score, 4))
+
+
+class Regions(_Body, frozen=True):
+    """Which parts of a picture show something."""
+
+    regions: list[ProposedRegion]
+    """The highest score first, at most five; empty where nothing stands out from the ground."""
 
 
 class ProductRequest(_Request, frozen=True):

@@ -25,6 +25,7 @@ from server.errors import (
 )
 from server.ingest.letting_go import LettingGo
 from server.ingest.storage import MediaStore
+from server.preprocessing.proposals import Proposal
 
 T = TypeVar("T")
 
@@ -211,6 +212,13 @@ class Librarian:
             with contextlib.suppress(BytesMissing):
                 return await self._store.get(media.thumbnail_key)
         return await self._embedder.thumbnail(await self._store.get(media.s3_key), Caller(media.client_id))
+
+    async def propose(self, media: Media) -> list[Proposal]:
+        """Which parts of a media's picture show something.
+
+        Raises the kinds of MediaRejected, and those of StorageFailed: BytesMissing where the picture is lost.
+        """
+        return await self._embedder.propose(await self._store.get(media.s3_key), Caller(media.client_id))
 
 
 def _new(

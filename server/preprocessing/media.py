@@ -392,6 +392,14 @@ def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes
 
     A picture that was decoded at a scale should not be smaller than the thumbnail: see `fills_thumbnail`.
     """
+    out = io.BytesIO()
+    # Half of the time of Pillow's own choice, 4, for 3 % more bytes: 2.2 ms instead of 4.5 ms for a photograph.
+    shrunk(picture, edge=edge).save(out, "WEBP", quality=80, method=2)
+    return out.getvalue()
+
+
+def shrunk(picture: Picture | Image.Image, *, edge: int) -> Image.Image:
+    """The picture in sRGB with at most `edge` pixels a side, aspect kept; never larger than the picture."""
     image, full, box = _parts(picture)
     scale = edge / max(full)
     if scale >= 1 and full == image.size:
@@ -400,12 +408,7 @@ def thumbnail(picture: Picture | Image.Image, *, edge: int = THUMBNAIL) -> bytes
         size = (max(1, round(full[0] * min(scale, 1))), max(1, round(full[1] * min(scale, 1))))
         # Halved, thirded ... first: half of the time, and 39 dB away at worst, where the WebP is 31 dB away.
         small = image.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=1.0)
-    if isinstance(picture, Picture):
-        small = picture._finished(small)
-    out = io.BytesIO()
-    # Half of the time of Pillow's own choice, 4, for 3 % more bytes: 2.2 ms instead of 4.5 ms for a photograph.
-    small.save(out, "WEBP", quality=80, method=2)
-    return out.getvalue()
+    return picture._finished(small) if isinstance(picture, Picture) else small
 
 
 def fills_thumbnail(picture: Picture, *, edge: int = THUMBNAIL) -> bool:

@@ -515,10 +515,12 @@ FROM (SELECT count(*) AS candidates, min({edge}) AS edge FROM near v) AS of_all
 LEFT JOIN (
     SELECT *
     FROM (
-        SELECT DISTINCT ON (product_id) product_id, rank, own_media, own_file, media_id
+        -- No index has this order: for that of the product's id alone, with sorting switched off, PostgreSQL would read all
+        -- products of the client.
+        SELECT DISTINCT ON (product_id || '') product_id, rank, own_media, own_file, media_id
         FROM ranked
         WHERE {after} AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
-        ORDER BY product_id, rank DESC, own_media DESC, own_file DESC, media_id
+        ORDER BY product_id || '', rank DESC, own_media DESC, own_file DESC, media_id
     ) AS each
     ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
     LIMIT %(rows)s

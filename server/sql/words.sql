@@ -100,23 +100,26 @@ WHERE EXISTS (
 -- The words of the client's that each of these may be a misspelling of; how near they are, nobody has looked yet. Those
 -- with the same first letter: of like length and like letters. The others by one wrong first letter alone: two of them
 -- swapped, one too many, one missing, another one.
+WITH asked AS MATERIALIZED (
+    SELECT word, twinlens_letters(word) AS letters FROM unnest(%(words)s::text[]) AS one (word)
+)
 SELECT one.word, w.word AS near
-FROM unnest(%(words)s::text[]) AS one (word)
+FROM asked one
 JOIN {vocabulary} w
     ON w.word >= left(one.word, 1) COLLATE "C" AND w.word < (left(one.word, 1) || U&'\+10FFFF') COLLATE "C"
     AND char_length(w.word) BETWEEN char_length(one.word) - 2 AND char_length(one.word) + 2
     AND w.word <> one.word
-    AND bit_count((w.letters # twinlens_letters(one.word))::bit(32)) <= 4
+    AND bit_count((w.letters # one.letters)::bit(32)) <= 4
 WHERE w."clientId" = %(client_id)s
 UNION
 SELECT one.word, w.word
-FROM unnest(%(words)s::text[]) AS one (word)
+FROM asked one
 JOIN {vocabulary} w
     ON w.word IN (substr(one.word, 2, 1) || left(one.word, 1) || substr(one.word, 3), substr(one.word, 2))
 WHERE w."clientId" = %(client_id)s
 UNION
 SELECT one.word, w.word
-FROM unnest(%(words)s::text[]) AS one (word)
+FROM asked one
 JOIN {vocabulary} w ON substr(w.word, 2) IN (one.word, substr(one.word, 2))
 WHERE w."clientId" = %(client_id)s
 

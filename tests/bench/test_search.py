@@ -13,6 +13,7 @@ import pytest
 
 from bench.search import document, fill
 from bench.search.command import main
+from bench.search.features import FEATURES
 from bench.search.measure import Record, measure
 from bench.search.systems import System, Turn, Twinlens, closed_loop
 from bench.search.workload import CLASSES, Query, Workload, client_sizes, unit
@@ -132,6 +133,12 @@ def test_a_small_run_from_end_to_end(postgres_url: str, tmp_path: Path, capsys: 
         run_beside = json.loads((tmp_path / "search.run.json").read_text())
         page = document.page(records, run_beside, tmp_path / "search.json")
         assert all(f"### {size} media" in page for size in (10, 100))
+
+        # So does what is more than the nearest pictures, each kind beside the plain search.
+        assert main([*arguments, "--features", "--classes", "100"]) == 0
+        lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 100 ")]
+        assert {line[1] for line in lines} == {*FEATURES}
+        assert all((line[5], line[6]) == ("1.0000", "0") for line in lines), "a recall of 1, and no short answer"
 
         # A second run takes the databases as they are; what is missing from ours is seen.
         url = in_database(postgres_url, fill.OURS)

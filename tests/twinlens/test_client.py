@@ -114,6 +114,8 @@ def test_a_part_of_a_picture_is_searched_with_however_it_is_named(client: Client
     assert {one.product_id for one in found} == {"keyboard"}
     assert len({one.cosine for one in found}) == 1
     assert found[0].similarity < 100
+    proposed = client.list_regions(media["keyboard"]).regions
+    assert client.search(media_id=media["keyboard"], crop=proposed[0].crop).results[0].product_id == "keyboard"
     with pytest.raises(twinlens.Unprocessable, match="left must be less than right"):
         client.search(KEYBOARD, crop=[0.5, 0, 0.5, 1])
 

@@ -18,13 +18,14 @@ from server.http.bodies import JSON, MULTIPART
 from server.http.etags import has_it
 from server.http.fetching import bytes_of, read_picture
 from server.http.idempotency import answered_once
+from server.http.leaving import while_here
 from server.http.narrowing import require_found
 from server.http.openapi import BY_URL, PICTURE, STORED_PICTURE, UploadForm, contract
 from server.http.request import Request, call_of, made
 from server.http.routes.embeddings import RAW
 from server.http.security import EMBEDDABLE
 from server.http.signed import addressing, signed_seconds
-from server.http.wire import Duplicates, Limit, Match, Media, MediaByUrl, UploadFields
+from server.http.wire import Duplicates, Limit, Match, Media, MediaByUrl, ProposedRegion, Regions, UploadFields
 from server.lifespan import Services
 from server.preprocessing import formats
 
@@ -149,6 +150,30 @@ async def get_duplicates(
         near = [Match.of(match, grades, at.of(match.media_id)) for match in others]
     same = [Match.of(match, grades, at.of(match.media_id)) for match in exact[:limit]]
     return Duplicates(exact=same, near=near, space=space)
+
+
+@get(
+    "/v1/media/{media_id:str}/regions",
+    **contract(
+        "listRegions",
+        MediaNotFound,
+        *STORED_PICTURE,
+        answers={200: ("What may be searched for in the picture.", Regions)},
+    ),
+    tags=["media"],
+)
+async def get_regions(request: Request, services: NamedDependency[Services], media_id: FromPath[str]) -> Regions:
+    """Which parts of a media's picture show something: each as the `crop` of a search.
+
+    They are what stands out from the ground that the picture's border shows. No model is asked.
+    """
+    call = call_of(request)
+    await require_found(services.catalogue, call.client_id, media_id, call.principal)
+    media = await services.catalogue.get_media(call.client_id, media_id)
+    if media.kind != "image":
+        raise MediaNotFound
+    proposals = await while_here(request, services.librarian.propose(media))
+    return Regions(regions=[ProposedRegion.of(one) for one in proposals])
 
 
 @get(

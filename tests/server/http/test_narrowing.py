@@ -99,6 +99,15 @@ def test_a_match_passes_the_keys_filter_and_the_requests_own(
     assert set(found(ask(keyed, {"text": "thing", "filter": own}, filter=keys))) == expected
 
 
+def test_what_words_name_is_within_the_keys_filter(keyed: Keyed) -> None:
+    """Neither is a hidden product found, nor does a correction tell that it is there."""
+    key = derive_search_key(keyed.parent, filter={"attributes": {"category": "music"}})
+    for text in ("teapot", "teepot"):
+        assert set(found(ask(keyed, {"text": text}, key))) == MUSIC
+    assert found(ask(keyed, {"text": "vioiln"}, key))[0] == "violin"
+    assert found(ask(keyed, {"text": "teapot"}, derive_search_key(keyed.parent)))[0] == "teapot"
+
+
 def test_a_limit_above_the_keys_is_lowered_to_it(keyed: Keyed) -> None:
     for asked, given in ((None, 2), (24, 2), (1000, 2), (1, 1)):
         body = {"text": "thing"} if asked is None else {"text": "thing", "limit": asked}
@@ -132,13 +141,18 @@ def test_a_media_outside_of_the_filter_is_not_there(keyed: Keyed) -> None:
 
     assert found(ask(keyed, {"mediaId": keyed.media["violin"]}, key))[0] == "violin"
     assert thumbnail(keyed.media["violin"]).status_code == 200
+
+    def regions(media_id: str) -> httpx.Response:
+        return keyed.client.get(f"/v1/media/{media_id}/regions", headers={"X-API-Key": key})
+
+    assert regions(keyed.media["violin"]).status_code == 200
     part = {"crop": [0.1, 0.1, 0.8, 0.8]}
     assert found(ask(keyed, {"mediaId": keyed.media["violin"], **part}, key))
     for media_id in (keyed.media["teapot"], "nobodys"):
         asked: list[dict[str, Any]] = [{"mediaId": media_id}, {"mediaId": media_id, **part}]
         asked.append({"query": [{"text": "tea"}, {"mediaId": media_id, **part}]})
-        hidden = [*(ask(keyed, one, key) for one in asked), thumbnail(media_id)]
-        assert [(one.status_code, one.json()["code"]) for one in hidden] == [(404, "media_not_found")] * 4
+        hidden = [*(ask(keyed, one, key) for one in asked), thumbnail(media_id), regions(media_id)]
+        assert [(one.status_code, one.json()["code"]) for one in hidden] == [(404, "media_not_found")] * 5
     sentences = {thumbnail(media_id).json()["error"] for media_id in (keyed.media["teapot"], "nobodys")}
     assert len(sentences) == 1
 

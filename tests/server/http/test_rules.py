@@ -23,10 +23,10 @@ def test_every_route_stands_in_the_table_and_the_table_holds_no_other() -> None:
     assert routes == set(RULES)
 
 
-def test_a_key_is_needed_for_all_but_health_the_page_and_the_description() -> None:
+def test_a_key_is_needed_for_all_but_health_the_pages_and_the_description() -> None:
     needless = {path for (_, path), rule in RULES.items() if rule.open}
-    assert {"/health/live", "/health/ready", "/", "/schema"} <= needless
-    assert all(path == "/" or path.startswith(("/health/", "/web/", "/schema")) for path in needless)
+    assert {"/health/live", "/health/ready", "/", "/operator", "/schema"} <= needless
+    assert all(path in ("/", "/operator") or path.startswith(("/health/", "/web/", "/schema")) for path in needless)
     assert {method for (method, _), rule in RULES.items() if rule.open} == {"GET"}
 
 
@@ -35,7 +35,7 @@ def test_what_changes_something_needs_write_and_what_reads_a_catalogue_needs_rea
         if method in ("PUT", "PATCH", "DELETE") or (method, path) == ("POST", "/v1/products/{product_id}/media"):
             assert rule.scopes == ("write",), path
         elif method == "GET" and path.startswith("/v1/"):
-            assert "read" in rule.scopes, path
+            assert ("admin" if path == "/v1/operator" else "read") in rule.scopes, path
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,11 @@ def test_what_the_table_does_not_hold_is_open_to_admin_alone(scope: dict[str, An
     assert rule_of(cast("Any", scope)) is rule
 
 
-def test_search_keys_open_what_searches_and_thumbnails_and_nothing_else() -> None:
+def test_search_keys_open_searches_thumbnails_and_regions_and_nothing_else() -> None:
     assert {path for (_, path), rule in RULES.items() if rule.derived} == {
         "/v1/search",
         "/api/search/by-image",
         "/v1/media/{media_id}/thumbnail",
+        "/v1/media/{media_id}/regions",
     }
     assert all("search" in rule.scopes for rule in RULES.values() if rule.derived)

@@ -97,11 +97,13 @@ def test_it_names_every_call_as_generators_like_it(schema: Document) -> None:
         "getMedia": "get /v1/media/{mediaId}",
         "deleteMedia": "delete /v1/media/{mediaId}",
         "listDuplicates": "get /v1/media/{mediaId}/duplicates",
+        "listRegions": "get /v1/media/{mediaId}/regions",
         "getThumbnail": "get /v1/media/{mediaId}/thumbnail",
         "getFile": "get /v1/media/{mediaId}/file",
         "live": "get /health/live",
         "ready": "get /health/ready",
         "metrics": "get /metrics",
+        "operator": "get /v1/operator",
     }
 
 
@@ -150,7 +152,7 @@ def test_it_says_which_calls_need_a_key_and_of_which_scope(schema: Document) -> 
         assert all(f"`{scope}`" in call["description"] for scope in rule.scopes), name
         assert {"key_missing", "key_invalid", "scope_missing", "keys_unknown", "rate_limited"} <= codes, name
         assert ("client_required" in codes) == rule.client, name
-        assert ("client_mismatch" in codes) == (name != "metrics"), name
+        assert ("client_mismatch" in codes) == (name not in ("metrics", "operator")), name
 
 
 def _codes(answer: dict[str, Any]) -> set[str]:
@@ -192,7 +194,7 @@ def test_every_call_declares_its_parameters(schema: Document) -> None:
         expected = {(one, "path"): True for one in re.findall(r"\{(\w+)\}", path)}
         if name not in HEALTH:
             expected |= {("Twinlens-Deadline", "header"): False, ("X-Request-Id", "header"): False}
-            if "embed" not in name:  # a vector is nobody's
+            if "embed" not in name and name != "operator":  # a vector is nobody's, and a server is everybody's
                 expected[("clientId", "query")] = False
         if name in ("embed", "embedImage", "search", "searchByImage"):  # an upload is bulk work anyway
             expected[("Twinlens-Lane", "header")] = False
@@ -237,6 +239,7 @@ ANSWERS = {
     "getMedia": {"200": {JSON: "Media"}},
     "deleteMedia": {"200": {JSON: "Media"}},
     "listDuplicates": {"200": {JSON: "Duplicates"}},
+    "listRegions": {"200": {JSON: "Regions"}},
     "getThumbnail": {"200": {"image/webp": "binary"}, "304": {}},
     "getFile": {
         "200": dict.fromkeys(
@@ -259,6 +262,7 @@ ANSWERS = {
     "live": {"200": {JSON: "Health"}},
     "ready": {"200": {JSON: "Readiness"}},
     "metrics": {"200": {"text/plain": "string"}},
+    "operator": {"200": {JSON: "OperatorOverview"}},
 }
 
 
@@ -420,6 +424,7 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
         "listMedia",
         "getMedia",
         "listDuplicates",
+        "listRegions",
         "getThumbnail",
         "getFile",
         *HEALTH,
@@ -484,6 +489,7 @@ def test_the_examples_of_answers_agree_with_the_document(schema: Document) -> No
         ("deleteMedia", "/v1/media/none", {}, 404),
         ("listDuplicates", "/v1/media/none/duplicates?limit=0", {}, 422),
         ("listDuplicates", "/v1/media/none/duplicates", {}, 404),
+        ("listRegions", "/v1/media/none/regions", {}, 404),
         ("getThumbnail", "/v1/media/none/thumbnail", {}, 404),
         ("getThumbnail", "/v1/media/none/thumbnail?signature=x", {}, 401),
         ("getFile", "/v1/media/none/file", {}, 404),

@@ -180,3 +180,28 @@ def test_names_are_found_however_they_are_typed(api: Client, how: str) -> None:
     assert shares["auto"][0] >= FIRST[how]
     assert shares["auto"][1] >= AMONG_FIVE[how]
     assert shares["auto"][0] > shares["visual"][0]
+
+
+def test_an_explanation_says_what_the_words_gave(api: Client) -> None:
+    answer = api.post("/v1/search", json={"text": "keybord", "explain": True, "limit": 3}).json()
+    assert answer["explain"]["words"] == {"products": 2, "corrected": {"keybord": ["keyboard"]}}
+    first, _, third = answer["results"]
+    assert first["explain"]["words"] == {"by": "misspelt", "likeness": 0.5, "bonus": 10.0}
+    assert first["explain"]["boosts"] == 0
+    assert first["explain"]["ranking"] == pytest.approx(first["cosine"] + 10, abs=2e-6)
+    assert third["explain"]["words"] is None
+    visual = api.post("/v1/search", json={"text": "keybord", "explain": True, "mode": "visual"}).json()
+    assert visual["explain"]["words"] is None
+
+
+def test_pages_go_on_behind_what_is_named(api: Client) -> None:
+    asked: dict[str, Any] = {"text": "keybord", "limit": 1}
+    whole = products(api, "keybord", limit=4)
+    paged = []
+    for _ in range(4):
+        answer = api.post("/v1/search", json=asked).json()
+        paged += [match["productId"] for match in answer["results"]]
+        asked["cursor"] = answer["next"]
+    assert paged == whole
+    foreign = api.post("/v1/search", json={**asked, "mode": "visual"})
+    assert (foreign.status_code, foreign.json()["code"]) == (422, "bad_parameter")
