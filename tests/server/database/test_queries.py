@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import Formatter
 
 import pytest
 from psycopg import sql
@@ -57,23 +58,9 @@ def test_a_name_that_is_no_statement_is_refused() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_statement_has_a_sentence(file: str) -> None:
-    places = ("near", "found", "index", "client", "table", "name", "wanted", "column", "type", "until_end")
-    names = (*places, "products", "role", "each", "tables", "vector_schema", "settings", "number", "digest", "id")
-    parts = {
-        one: sql.SQL("x") for one in (*names, "page", "order", "passing", "named", "vocabulary", "hits", "likeness")
-    }
-    queries = Queries.read(file).of("x")
-    if file == "words.sql":
-        queries = queries.borrowing(Queries.read("queries.sql"), "product_api_id")
-    if file == "lists.sql":
-        own = Queries.read("queries.sql").of("x")
-        for kind in ("_api_id", "_columns"):
-            own = own.including(*(name for name in own.names if name.endswith(kind)))
-        queries = queries.borrowing(own, *(name for name in own.names if name.endswith(("_api_id", "_columns"))))
-    for kind in ("_api_id", "_columns"):
-        queries = queries.including(*(name for name in queries.names if name.endswith(kind)))
-    queries = queries.including(*(name for name in queries.names if name.startswith("given_")))
+    queries = Queries.read(file)
     for name in queries.names:
-        text = queries.composed(name, **parts).as_string(None)
+        parts = {part for _, part, _, _ in Formatter().parse(queries._texts[name].as_string(None)) if part}
+        text = queries.composed(name, **{part: sql.SQL("x") for part in parts}).as_string(None)
         sentence = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))
         assert sentence.endswith("."), name
