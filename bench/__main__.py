@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "precisions": ("bench.precisions", "what each precision costs in accuracy, and brings in speed"),
     "compose": ("bench.compose", "whether a picture and words together find what neither finds alone"),
     "regions": ("bench.regions.command", "what a part of a picture finds, and how good proposals of parts are"),
+    "page": ("bench.page", "how soon the page shows the first match, in a browser that has seen nothing"),
+    "screenshots": ("bench.screenshots", "the pictures of the page in docs/, at three widths, light and dark"),
     "facets": ("bench.facets", "how long counts beside a search take for a large client"),
     "near-duplicates": ("bench.near_duplicates", "how often an altered picture finds its original first"),
 }

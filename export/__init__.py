@@ -4,5 +4,4 @@ import os
 # small layer would last as long as another process's time slice (1.4 s a picture instead of 0.04, on two busy cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# As the server has it (server/inference/__init__.py): steps that run a graph may import ONNX Runtime before that.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import server.inference  # noqa: F401 - ONNX Runtime, which steps may import before that room, is to tell nobody

@@ -26,9 +26,11 @@ from server.artifact.artifact import Artifact
 from server.artifact.grades import Grades, TextGrades
 from server.batching.embedder import Embedder
 from server.catalogue.catalogue import Catalogue
+from server.catalogue.overview import Overview
 from server.catalogue.recall import Sampler
 from server.catalogue.rows import SpaceRow
 from server.catalogue.sizes import Census
+from server.catalogue.tally import Tallies
 from server.database import isolation
 from server.database.connections import connect, direct_of, try_connection
 from server.database.pool import Pool, open_pool
@@ -58,6 +60,7 @@ from server.ingest.watch import watch
 from server.limits import UNLIMITED, Limits
 from server.operations.background import Background
 from server.operations.metrics import SHARED, Metrics
+from server.operations.running import Running
 from server.operations.traces import open_traces
 from server.operations.workers import PLACES, Place, report_ready, reporting_refusal
 from server.settings import Settings, may_fetch_from_loopback
@@ -101,6 +104,8 @@ class Services:
     trail: Trail
     ledger: Ledger
     health: Health
+    overview: Overview
+    running: Running
     tracer: Tracer | None
 
     @property
@@ -185,12 +190,19 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
         )
         background.close_beside(librarian.close)
         fetcher = await enter(_fetcher(settings, metrics))
+        tallies = Tallies(_folder(PLACES))
         if place.first:
             if settings.demo:
                 await demo.load(catalogue, librarian)
             background.begin(_maintain_indexes(catalogue), "indexes")
             background.begin(_catch_up_with_words(catalogue), "words")
-            census = Census(Runner(owners), space, on_counted=metrics.counted, on_indexes=metrics.indexes_seen)
+            census = Census(
+                Runner(owners),
+                space,
+                on_counted=metrics.counted,
+                on_indexes=metrics.indexes_seen,
+                on_tally=tallies.keep,
+            )
             background.begin(census.run(), "sizes")
             background.begin(trail.forget(Runner(owners)), "old audit")
             background.begin(ledger.forget(Runner(owners)), "old idempotency keys")
@@ -217,6 +229,8 @@ async def open_services(settings: Settings, place: Place = _ALONE) -> AsyncItera
             trail=trail,
             ledger=ledger,
             health=health,
+            overview=Overview(Runner(owners), space, tallies),
+            running=Running.of(place, os.environ),
             tracer=tracer,
         )
 

@@ -15,6 +15,7 @@ from server.database.isolation import arrange
 from server.database.migrations import migrate
 from server.postgres.server import EmbeddedPostgres
 from tests.support import artifacts, vectors
+from tests.support.axe import Axe, installed
 from tests.support.databases import ReadyCluster, database_of, discard, fresh_database, postgres
 from tests.support.picture_host import PictureHost, fetched_from, picture_host
 from tests.support.process import Process, Serve
@@ -95,6 +96,15 @@ def image_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an artifact with a small text tower of the tests' own; `artifacts.WORDS` is what it knows."""
     return artifacts.with_words(tmp_path_factory.mktemp("artifacts") / "with-words")
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> Axe:
+    """axe-core, for pages in a browser: `assert axe.violations(page) == []`."""
+    return installed(tmp_path_factory.mktemp("axe"))
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from server.operations.logs import log_of_server, log_to_stderr, say_refused
 from server.operations.metrics import SHARED
 from server.operations.open_files import most_connections
 from server.operations.restarts import Restarts
+from server.operations.running import STARTED
 from server.operations.workers import PLACES, REFUSAL_FILE, wanted, was_ready
 from server.postgres.server import EmbeddedPostgres
 from server.settings import PREFIX, TEST_PREFIX, Settings, as_text, file_of, variable_of
@@ -188,6 +189,7 @@ def _run_workers(settings: Settings, url: str, address: Address, restarts: Resta
         os.environ.update(_environment(settings, url))
         os.environ[REFUSAL_FILE] = str(refusal)
         os.environ[PLACES] = folder
+        os.environ[STARTED] = repr(time.time())
         count = wanted(settings)
         os.environ.pop(SHARED, None)
         if count > 1:

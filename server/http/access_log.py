@@ -26,7 +26,7 @@ REFUSED_AT_ONCE = 500.0
 _log = logging.getLogger(__name__)
 
 # Asked every few seconds, by those who say aloud when they are not answered: a line at the level DEBUG, which is off.
-_PROBES = ("/health/live", "/health/ready", "/metrics")
+_PROBES = ("/health/live", "/health/ready", "/metrics", "/v1/operator")
 
 _LONGEST = 420
 """Characters of a path. An id that can be in the catalogue has at most 128, and each may be a slash, as `%2F`."""

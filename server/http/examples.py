@@ -16,10 +16,22 @@ import msgspec
 from server.errors import TwinlensError
 from server.http import wire
 from server.http.bodies import JSON, MERGE_PATCH, MULTIPART
+from server.http.operator_wire import (
+    Clients,
+    Disk,
+    EmbeddingProgress,
+    Indexes,
+    IndexState,
+    OperatorOverview,
+    ServerFacts,
+    SizeOfClient,
+    SpaceState,
+)
 
 CLIENT = "acme"
 PRODUCT = "shoe-42"
 MEDIA = "5f0c1a9d3b7e4f6a8c2d1e0f9a8b7c6d"
+OTHER_SPACE = "b41f60d2a97c3e85b0d1742f6c9a8e33d5f7120b64ce98a1073d5fb2e6849c7a"
 SPACE = "72b1084832f6d0c35a1e94f7b86d20c15e3f9a7742c8d6b10f4e5a9382716c0d"
 PICTURE = "(the bytes of a picture)"
 PICTURE_URL = "https://cdn.shop.example/shoe-42.jpg"
@@ -316,6 +328,73 @@ ANSWERS: Mapping[str, Example] = {
             text=True,
             reads=["image/jpeg", "image/png", "image/webp", "image/heic"],
             checks=wire.Checks.of(dict.fromkeys(("model", "database", "store", "disk"))),
+        ),
+    ),
+    "operator": _answer(
+        "A server with two clients, while another model is embedded",
+        OperatorOverview(
+            server=ServerFacts(
+                version="1.0.0",
+                model="starter",
+                space=SPACE,
+                dimensions=512,
+                precision="fp32",
+                device="cpu",
+                text=True,
+                workers=1,
+                started_at=_THEN,
+                uptime_seconds=7384.2,
+                report=True,
+            ),
+            checks=wire.Checks.of(dict.fromkeys(("model", "database", "store", "disk"))),
+            clients=Clients(
+                total=2,
+                largest=[
+                    SizeOfClient(id="acme", products=5200, active_products=5100, media=9800),
+                    SizeOfClient(id="zoo", products=310, active_products=310, media=310),
+                ],
+                counted_at=_THEN,
+            ),
+            spaces=[
+                SpaceState(
+                    id=OTHER_SPACE,
+                    model="clip-vit-base-patch32",
+                    dimensions=512,
+                    state="filling",
+                    served=False,
+                    created_at=_THEN,
+                    retired_at=None,
+                    vectors=4210,
+                    progress=EmbeddingProgress(running=True, embedded=4210, untried=5900, failed=0),
+                ),
+                SpaceState(
+                    id=SPACE,
+                    model="starter",
+                    dimensions=512,
+                    state="live",
+                    served=True,
+                    created_at=_THEN,
+                    retired_at=None,
+                    vectors=10_110,
+                    progress=EmbeddingProgress(running=False, embedded=10_110, untried=0, failed=0),
+                ),
+            ],
+            indexes=Indexes(
+                total=1,
+                largest=[
+                    IndexState(
+                        client_id="acme",
+                        state="ready",
+                        vectors=9800,
+                        ef_search=100,
+                        recall=0.991,
+                        measured_at=_THEN,
+                        compared=420,
+                        compared_recall=0.994,
+                    )
+                ],
+            ),
+            disks=[Disk(folder="data", free=52_000_000_000, size=100_000_000_000)],
         ),
     ),
     "metrics": Example(

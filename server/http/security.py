@@ -6,12 +6,13 @@ no page of another origin take it in. Pictures are the exception, since a shop s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 RESOURCE_POLICY = "Cross-Origin-Resource-Policy"
+_POLICY = "Content-Security-Policy"
 
 EMBEDDABLE: Mapping[str, str] = {RESOURCE_POLICY: "cross-origin"}
 """For a picture: pages of any origin may show it in an `<img>`, though not read it."""
@@ -20,18 +21,34 @@ _EVERYWHERE: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     RESOURCE_POLICY: "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    _POLICY: "default-src 'none'; frame-ancestors 'none'",
 }
 
 
 PAGE: Mapping[str, str] = {
     # Nothing is sent by a form itself: what a person types, such as a key, must not get into an address.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; base-uri 'self'; form-action 'none'; "
+    _POLICY: "default-src 'self'; img-src 'self' blob: data:; base-uri 'self'; form-action 'none'; "
     "object-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 """Of a page and of what it loads, all of it from this server."""
+
+
+def page_with_styles(hashes: Iterable[str]) -> Mapping[str, str]:
+    """As `PAGE`, of one that opens a document of ours with these styles written into it, known by their hashes."""
+    styles = " ".join(("style-src 'self'", *(f"'{one}'" for one in hashes)))
+    return {**PAGE, _POLICY: f"{PAGE[_POLICY]}; {styles}"}
+
+
+def document_with_styles(hashes: Iterable[str]) -> Mapping[str, str]:
+    """Of a document that is whole by itself: it has its own styles and pictures, runs nothing, asks for nothing."""
+    styles = " ".join(f"'{one}'" for one in hashes) or "'none'"
+    return {
+        **PAGE,
+        _POLICY: f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'",
+    }
 
 
 def secured(app: ASGIApp) -> ASGIApp:

@@ -12,7 +12,7 @@ from server.lifespan import Services
 from server.tracing import NOTHING, Attributes, Span
 
 # Asked every few seconds by programs that watch the server, with answers that nobody needs a trace of.
-_LEFT_OUT = ("/health/live", "/health/ready", "/metrics")
+_LEFT_OUT = ("/health/live", "/health/ready", "/metrics", "/v1/operator")
 
 
 def begin(services: Services | None, scope: HTTPScope, method: str, request_id: str, started: float) -> Span:

@@ -39,7 +39,8 @@ def image_only(folder: Path) -> Path:
     for name in _text_files(manifest):
         (folder / name).unlink()
     precisions = {
-        precision: msgspec.structs.replace(variant, text=None) for precision, variant in manifest.precisions.items()
+        precision: msgspec.structs.replace(variant, text=None, text_grades=None, text_grading=None)
+        for precision, variant in manifest.precisions.items()
     }
     return rewrite(folder, text=None, text_goldens=[], precisions=precisions)
 

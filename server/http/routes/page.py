@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -20,18 +21,45 @@ from server.http.security import EMBEDDABLE, PAGE
 from server.lifespan import Services
 
 WEB = Path(__file__).parent.parent / "web"
-_FILES = {
-    "app.js": "text/javascript",
-    "key.js": "text/javascript",
-    "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
-    "swagger.js": "text/javascript",
-    "twinlens-search.js": "text/javascript",
-    "twinlens-instantsearch.js": "text/javascript",
-}
-_ELSEWHERE = frozenset({"twinlens-search.js", "twinlens-instantsearch.js"})
+_ELSEWHERE = ("twinlens-instantsearch.js", "twinlens-search.js")
 """Scripts for the pages of others. A browser asks for a module of another origin by CORS, without credentials."""
 
+_SCRIPTS = (
+    "address.js",
+    "app.js",
+    "card.js",
+    "catalogue.js",
+    "chips.js",
+    "crop.js",
+    "element.js",
+    "facets.js",
+    "failure.js",
+    "figures.js",
+    "intake.js",
+    "key.js",
+    "least.js",
+    "operator.js",
+    "outcome.js",
+    "plot.js",
+    "query.js",
+    "samples.js",
+    "scaling.js",
+    "search.js",
+    "sought.js",
+    "swagger.js",
+    "table.js",
+    "thumbnail.js",
+    "timeline.js",
+    "traffic.js",
+    "upload.js",
+    "wording.js",
+)
+_FILES = {
+    **dict.fromkeys((*_SCRIPTS, *_ELSEWHERE), "text/javascript"),
+    "style.css": "text/css",
+    "operator.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 
 
@@ -39,18 +67,28 @@ _SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "
 async def page(request: Request, services: NamedDependency[Services]) -> Response[bytes]:
     """The page: type words, or drop, paste or choose a picture, and see the matches.
 
+    What it must know of the server before it asks for anything stands in attributes of its `body`.
+
     Its addresses are relative. Where a proxy names its prefix they are relative to that, for a browser may be at
     `/prefix` as well as at `/prefix/`.
     """
     html = (WEB / "index.html").read_bytes()
-    if services.embedder.reads_text:
-        # Written into the page itself, so that the box for words neither appears late nor disappears again.
-        html = html.replace(b'data-words="off"', b'data-words="on"', 1)
+    # Written into the page itself, so that the box for words neither appears late nor disappears again.
+    known = {b"words": services.embedder.reads_text, b"word-grades": services.text_grades is not None}
+    for name, there in known.items():
+        if there:
+            html = html.replace(b'data-%b="off"' % name, b'data-%b="on"' % name, 1)
+    html = html.replace(b'data-max-upload=""', b'data-max-upload="%d"' % services.settings.max_upload, 1)
+    return shown(request, services, html)
+
+
+def shown(request: Request, services: Services, html: bytes, security: Mapping[str, str] = PAGE) -> Response[bytes]:
+    """A page that finds its files below the proxy's prefix, and that knows whether it needs a key."""
     if _keys_needed(services):
         html = html.replace(b'data-keys="off"', b'data-keys="on"', 1)
     if prefix := prefix_of(request):
         html = html.replace(b"<head>", f'<head>\n  <base href="{escape(prefix)}/">'.encode(), 1)
-    headers = {**PAGE, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
+    headers = {**security, "Cache-Control": "no-cache", "Vary": PREFIX_HEADER}
     return Response(html, media_type=MediaType.HTML, headers=headers)
 
 

@@ -1,6 +1,6 @@
 // The key, where the server needs one: asked for, kept for this tab alone, and sent as a header, never in an address.
 
-const KEPT_AS = "twinlens.key";
+const KEPT_AS = document.body.dataset.keyName ?? "twinlens.key"; // an operator's key is none to search with
 const PLAIN = /^[\x21-\x7e]+$/; // what a header can carry
 
 const $ = (id) => document.getElementById(id);
@@ -12,7 +12,16 @@ const accept = $("key-accept");
 const kept = storage();
 let key = kept?.getItem(KEPT_AS) ?? "";
 let needed = document.body.dataset.keys === "on"; // the server says so, and may think otherwise later
-let searches = "";
+// How a key is tried. A search for nothing is refused as such, with 422, if only its key is good.
+const SEARCHING = {
+  method: "POST",
+  body: "{}",
+  headers: { "Content-Type": "application/json" },
+  good: ({ ok, status }) => ok || status === 422,
+};
+
+let address = "";
+let trial = SEARCHING;
 let tell = () => {};
 
 // A browser that keeps nothing for pages throws; the key then lasts until the next reload.
@@ -28,10 +37,12 @@ export const hasKey = () => key !== "";
 export const keyHeaders = () => (key ? { Authorization: `Bearer ${key}` } : {});
 export const isLocked = () => "locked" in document.body.dataset;
 
-// `address` is that of searches; `changed` is called when a key was accepted, and when it was forgotten.
-export function begin(address, changed) {
-  searches = address;
+// A key is tried at `at`, in the way of `how`, which says of an answer and of its problem whether the key is good;
+// `changed` is called when a key was accepted, and when it was forgotten.
+export function begin(at, changed, how = SEARCHING) {
+  address = at;
   tell = changed;
+  trial = how;
   show();
 }
 
@@ -64,22 +75,22 @@ function say(sentence) {
   input.setAttribute("aria-invalid", String(Boolean(sentence)));
 }
 
-// Why the server does not take the key; empty where it does. A search for nothing is refused as such, with 422, if only
-// its key is good.
+// Why the server does not take the key; empty where it does.
 async function refusalOf(text) {
   if (!PLAIN.test(text)) return "That is no key: a key has letters, digits and signs, and no spaces.";
   let answer;
   try {
-    answer = await fetch(searches, {
-      method: "POST",
-      body: "{}",
-      headers: { "Content-Type": "application/json", Accept: "application/json", Authorization: `Bearer ${text}` },
+    const { method, body, headers } = trial;
+    answer = await fetch(address, {
+      method,
+      body,
+      headers: { ...headers, Accept: "application/json", Authorization: `Bearer ${text}` },
     });
   } catch {
     return "The server could not be reached. Check that it is running and that you are connected, then try again.";
   }
-  if (answer.ok || answer.status === 422) return "";
-  const problem = await answer.json().catch(() => null);
+  const problem = answer.ok ? null : await answer.json().catch(() => null);
+  if (trial.good(answer, problem)) return "";
   return problem?.error || `The server answered ${answer.status} without saying why.`;
 }
 

@@ -12,7 +12,17 @@ import pytest
 from tests import ROOT
 
 
-@pytest.mark.parametrize("modules", ["onnxruntime", "server.inference.encoder", "export, onnxruntime"])
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "onnxruntime",
+        "server.inference.encoder",
+        "export, onnxruntime",
+        "bench.precisions",
+        "bench, onnxruntime",
+        "models.starter.features, onnxruntime",
+    ],
+)
 def test_importing_it_leaves_nothing_in_the_home_folder(modules: str, tmp_path: Path) -> None:
     """What it would send, it keeps there first; by itself it does so as soon as it is imported."""
     # It keeps quiet by itself where it sees that it is being tested.
