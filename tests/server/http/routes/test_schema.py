@@ -428,6 +428,7 @@ def test_every_example_is_accepted_and_every_answer_agrees_with_the_document(
         "getThumbnail",
         "getFile",
         *HEALTH,
+        "operator",
         "deleteMedia",
         "deleteProduct",
     ):
