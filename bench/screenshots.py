@@ -24,7 +24,7 @@ from bench.serving import serving
 
 KEYBOARD = pictures.DEMO / "pictures" / "keyboard.webp"
 SCHEMES: Sequence[Literal["light", "dark"]] = ("light", "dark")
-_COLOURS = 192  # of a file: half of the bytes of all colours, and nobody sees it
+_COLOURS = 256  # of a file: half of the bytes of all colours, and nobody sees it
 
 
 def with_words(page: Page) -> None:
@@ -37,7 +37,7 @@ def with_words(page: Page) -> None:
 
 def words(page: Page) -> None:
     """Words alone."""
-    page.get_by_test_id("text").fill("musical instrument")
+    page.get_by_test_id("text").fill("teapot")
     page.get_by_test_id("text-search").click()
 
 
@@ -62,7 +62,7 @@ def settled(page: Page) -> None:
 def small(png: bytes) -> Image.Image:
     """The same with few colours."""
     with Image.open(io.BytesIO(png)) as opened:
-        return opened.convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        return opened.convert("RGB").quantize(_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
