@@ -32,7 +32,6 @@ from server.catalogue.filters import (
     lies_within,
 )
 from server.catalogue.rows import Query, SpaceRow
-from server.catalogue.similarity import least_cosine
 from server.catalogue.vectors import halves
 from server.database.queries import Queries
 from server.database.replica import Replica
@@ -196,14 +195,15 @@ class FacetCounter:
             "inactive": conditions.inactive,
             "grouped": query.grouped,
             "least": _least(query) if matches else None,
+            "least_named": query.least_named,
+            "named": [*query.bonuses],
             "without_blank": matches and query.without_blank,
         }
 
 
 def _least(query: Query) -> float:
     """The least cosine of a match. Raises BadParameter where the query names none."""
-    least = least_cosine(query.min_similarity, query.min_cosine)
-    if least is None:
+    if (least := query.least) is None:
         raise BadParameter(NO_LEAST)
     return least
 

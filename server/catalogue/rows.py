@@ -17,6 +17,7 @@ from server.artifact.artifact import short_id
 from server.catalogue.boosts import Boost
 from server.catalogue.cards import NOTHING, Shown
 from server.catalogue.filters import Filter
+from server.catalogue.similarity import least_cosine
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class Query:
     min_similarity: float | None = None
     """A percentage, compared with the rounded one that is shown."""
     min_cosine: float | None = None
-    """The least cosine of a match, in [-1, 1]."""
+    """The least cosine of a match, in [-1, 1]; not of one whose product has a bonus."""
     filter: Filter = field(default_factory=Filter)
     """What a match must be beyond the client's. A filter never shortens the list while enough matches exist."""
     within: Filter = field(default_factory=Filter)
@@ -221,8 +222,8 @@ class Query:
     All active media of these products that pass the filter are candidates, whatever an index gives and however far
     they are from the query. So a product with a bonus above 2 comes before all without, and among several the higher
     bonus decides before the picture does where they are further apart than 2. What there is no product of is ignored.
-    A match's `cosine` stays that of the picture, and its `ranking` has both. min_similarity and min_cosine ask for the
-    cosine; they leave out matches, and never shorten the list while enough others pass."""
+    A match's `cosine` stays that of the picture, and its `ranking` has both. min_similarity asks for the cosine of
+    these media, too; min_cosine does not. Both leave out matches, and never shorten the list while others pass."""
     boosts: tuple[Boost, ...] = ()
     """What attributes add to rank by, likewise for every product."""
     grouped: bool = False
@@ -237,6 +238,16 @@ class Query:
     """Begin behind the match of this place, which need not be there any more."""
     depth: int = 0
     """How many matches came up to there: a hint."""
+
+    @property
+    def least(self) -> float | None:
+        """The least cosine of a match; None where any will do."""
+        return least_cosine(self.min_similarity, self.min_cosine)
+
+    @property
+    def least_named(self) -> float | None:
+        """The same for media of products with a bonus."""
+        return least_cosine(self.min_similarity)
 
     @property
     def plain(self) -> bool:

@@ -21,7 +21,6 @@ from server.catalogue.grouping import InProduct, best_of, capped, in_product_row
 from server.catalogue.indexes import INDEX_THRESHOLD, MOST_EF_SEARCH, Index, Indexes, Maintained, effort, mean_recall
 from server.catalogue.ranking import Given, Ranked, Row, product_row, ranked_row
 from server.catalogue.rows import MOST_BONUSES, MOST_MATCHES, Found, IndexAnswer, Match, Plan, Query, SpaceRow
-from server.catalogue.similarity import least_cosine
 from server.catalogue.statements import Statements
 from server.catalogue.vectors import halves
 from server.database.connections import Direct
@@ -187,7 +186,8 @@ class Searcher:
             "after_own_file": None if after is None else after.own_file,
             "after_id": None if after is None else after.media_id,
             # Where bonuses change the order, what is too far lies between what is near enough.
-            "least": _least(query) if query.bonuses or query.boosts else None,
+            "least": query.least if query.bonuses or query.boosts else None,
+            "least_named": query.least_named,
             "named": [*query.bonuses],
             "bonuses": [float(one) for one in query.bonuses.values()],
             **parameters_of(query.boosts, types),
@@ -401,10 +401,6 @@ def _row(query: Query) -> Callable[[Any], RowMaker[Row[Any]]]:
     return product_row if query.grouped else ranked_row
 
 
-def _least(query: Query) -> float | None:
-    return least_cosine(query.min_similarity, query.min_cosine)
-
-
 def _enough(query: Query) -> int:
     """How many matches tell that others follow, too."""
     return query.limit if query.distinct is not None else query.limit + 1
@@ -412,7 +408,8 @@ def _enough(query: Query) -> int:
 
 def _found(query: Query, listed: _Listed, plan: Plan) -> Found:
     ranked = listed.ranked[: query.limit]
-    least = _least(query)
+    # Of queries with bonuses the statement has left out what is too far.
+    least = None if query.bonuses else query.least
     near = [one for one in ranked if least is None or one.match.cosine >= least]
     # Without bonuses the order is that of the cosines: what follows a match that is too far is too far as well.
     more = (listed.more or len(listed.ranked) > query.limit) and len(near) == len(ranked) == query.limit

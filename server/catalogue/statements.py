@@ -21,7 +21,8 @@ class Statements:
 
     def __init__(self, queries: Queries, products: sql.Composable) -> None:
         """`products`: the part that gives the client's products to a filter."""
-        self._queries = queries.including("micro", "after", "bonus", "boost").including("boosted_edge", "passes")
+        queries = queries.including("micro", "after", "near_enough", "bonus", "boost")
+        self._queries = queries.including("boosted_edge", "passes")
         self._products = products
         self.made: dict[str, bytes] = {}
         """By their names: the parts that they are made of."""

@@ -19,8 +19,10 @@ WHERE m."clientId" = %(client_id)s AND (v.active OR %(inactive)s AND m.status = 
     AND (%(product_ids)s::text[] IS NULL OR {product_api_id} = ANY(%(product_ids)s::text[]))
     AND (%(kind)s::text IS NULL OR m.kind = %(kind)s::text)
     AND (%(attributes)s::jsonpath IS NULL OR p.attributes @@ %(attributes)s::jsonpath)
-    AND (%(least)s::float8 IS NULL OR 1 - (v.embedding <=> %(embedding)s) > %(least)s::float8 - 0.000001)
-    AND (%(least)s::float8 IS NULL OR {cosine} >= %(least)s::float8)
+    AND (%(least)s::float8 IS NULL
+        OR 1 - (v.embedding <=> %(embedding)s) > %(least)s::float8 - 0.000001 AND {cosine} >= %(least)s::float8
+        OR {product_api_id} = ANY(%(named)s::text[])
+            AND (%(least_named)s::float8 IS NULL OR {cosine} >= %(least_named)s::float8))
     AND NOT (%(without_blank)s AND v.blank)
 GROUP BY p.id
 

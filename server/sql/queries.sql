@@ -491,6 +491,11 @@ WITH near AS MATERIALIZED (
 (%(after_rank)s::float8 IS NULL OR (-rank, NOT own_media, NOT own_file, media_id)
     > (-%(after_rank)s::float8, NOT %(after_own_media)s::boolean, NOT %(after_own_file)s::boolean, %(after_id)s::text))
 
+-- near_enough --
+-- Whether a match has the least cosine. For what has a bonus, it may be another one.
+(%(least)s::float8 IS NULL OR cosine >= %(least)s::float8 OR product_id = ANY(%(named)s::text[])
+    AND (%(least_named)s::float8 IS NULL OR cosine >= %(least_named)s::float8))
+
 -- search --
 -- The best of the candidates in their one order. Each row also says how many candidates there were, and the lowest
 -- rank among those that were not there for a reason of their own: no other media has a higher one. Where nothing was
@@ -501,7 +506,7 @@ FROM (SELECT count(*) AS candidates, min({edge}) AS edge FROM near v) AS of_all
 LEFT JOIN (
     SELECT *
     FROM ranked
-    WHERE {after} AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+    WHERE {after} AND {near_enough}
     ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
     LIMIT %(rows)s
 ) AS best ON true
@@ -519,7 +524,7 @@ LEFT JOIN (
         -- products of the client.
         SELECT DISTINCT ON (product_id || '') product_id, rank, own_media, own_file, media_id
         FROM ranked
-        WHERE {after} AND (%(least)s::float8 IS NULL OR cosine >= %(least)s::float8)
+        WHERE {after} AND {near_enough}
         ORDER BY product_id || '', rank DESC, own_media DESC, own_file DESC, media_id
     ) AS each
     ORDER BY rank DESC, own_media DESC, own_file DESC, media_id
@@ -543,7 +548,7 @@ FROM (
         WHERE {passes} AND {product_api_id} = ANY(%(products)s::text[])
             AND (v.embedding IS NOT NULL OR m."contentDigest" = %(digest)s)
     ) AS each
-    WHERE %(least)s::float8 IS NULL OR cosine >= %(least)s::float8
+    WHERE {near_enough}
 ) AS best
 WHERE place <= %(most)s
 ORDER BY rank DESC, own_media DESC, own_file DESC, media_id

@@ -48,21 +48,12 @@ async function sent(query, asked, { signal, progress, smaller = false }) {
     ...(alone(query) ? single(parts[0], files) : { query: parts }),
     ...(filter && { filter }),
     ...(isBoundByPercent(query) && { minSimilarity: query.min }),
+    ...(isBoundByGrade(query) && { minGrade: "similar" }), // what words name stays, whatever it looks like
     ...(isWords(query) && { explain: true }),
     ...asked,
   };
   const answer = await post(withClient("v1/search"), fields, { files, signal, progress });
-  if (isBoundByGrade(query)) cutOff(answer);
   return { ...answer, notes: query.parts.map((part) => fitted.get(part.file)?.note).filter(Boolean) };
-}
-
-// What words name comes first, whatever it looks like, and then what looks like them, best first: the list ends where
-// neither holds any more. minGrade would leave out what is named.
-function cutOff(answer) {
-  const end = answer.results.findIndex((match) => !match.explain?.words && match.grade === "weak");
-  if (end < 0) return;
-  answer.results.length = end;
-  answer.next = null;
 }
 
 async function partOf(part, query, files, smaller) {
@@ -85,7 +76,7 @@ function single({ weight, file, ...named }, files) {
 // that is filtered by, its other values are counted as well, as if it were not: they can be chosen beside it. Where all
 // that passes is a match, a media that was found stands for the query, so that nothing is embedded again.
 export async function countFacets(query, mediaId, facets, signal) {
-  const bound = isBoundByPercent(query);
+  const bound = isBounded(query);
   const standing = bound ? query : { ...query, parts: [{ mediaId }] };
   const own = facets.filter(({ attribute }) => query.only[attribute]);
   const others = facets.filter(({ attribute }) => !query.only[attribute]);

@@ -29,7 +29,7 @@ from tests.support.databases import fresh_database, run_sql
 IDS, COLUMNS = ("product_api_id", "media_api_id"), ("product_columns", "media_columns", "match_columns", "card_columns")
 SEARCH = {
     *("micro", "active", "active_where", "of_any_state", "near_exactly", "level_exactly", "named"),
-    *("bonus", "boost", "boosted_edge", "matches", "after", "in_products"),
+    *("bonus", "boost", "boosted_edge", "matches", "after", "near_enough", "in_products"),
     *("ranked_columns", "passes", "products_of_matches"),
 }
 PARTS = {*IDS, *COLUMNS, *SEARCH, "products_of_client", "products_under_policy"}
@@ -174,6 +174,7 @@ def parameters(object_id: str, client: str, space: SpaceRow) -> dict[str, Any]:
         "same": 24,
         "upto": None,
         "least": None,
+        "least_named": None,
         "after_rank": None,
         "after_own_media": None,
         "after_own_file": None,

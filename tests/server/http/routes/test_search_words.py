@@ -121,6 +121,18 @@ def test_filters_and_bounds_hold_for_what_is_named(api: Client) -> None:
     assert len(search(api, "DEMO-0001", limit=1)) == 1
 
 
+def test_a_least_grade_leaves_out_what_is_less_alike_and_not_what_is_named(api: Client) -> None:
+    asked = {"text": "violin", "minGrade": "similar", "limit": 1000, "explain": True, "facets": []}
+    answer = api.post("/v1/search", json={**asked, "facetsOver": "matches"}).raise_for_status().json()
+    found = answer["results"]
+    assert (found[0]["productId"], found[0]["grade"]) == ("demo-violin", "weak")
+    for one in found:
+        assert one["grade"] == "similar" or one["explain"]["words"], one
+    assert len(found) < len(search(api, "violin", limit=1000))
+    assert answer["total"] == len(found)
+    assert not products(api, "xqzv", minGrade="similar")
+
+
 def test_every_picture_of_a_product_that_is_named_comes_first(api: Client, client_id: str) -> None:
     query = {"clientId": client_id}
     for name, picture in (("Lantern", "violin"), ("Abacus", "abacus"), ("Lantern stand", "anchor")):
