@@ -133,7 +133,7 @@ class SearchAnswer(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     """The matches, best first."""
 
     results: list[Result]
-    next: str | None
+    next: str | None = None
     """The `cursor` of the next page; None where nothing follows."""
     space: str
     """The embedding space that was searched."""

@@ -15,7 +15,7 @@ from server.lifespan import Services
 
 def words_of(aim: Aim, asked: SearchFields | ComposedFields | SearchRequest) -> str | None:
     """The words that may name products; None where something else is searched for, or the pictures alone are asked."""
-    if isinstance(asked, SearchFields) or asked.mode != "auto" or aim.alone is None:
+    if isinstance(asked, SearchFields) or asked.mode == "visual" or aim.alone is None:
         return None
     return aim.alone.text
 

@@ -291,7 +291,8 @@ class _Arranged(_Search, frozen=True):
         | None
     ) = None
     cursor: SearchCursor | None = None
-    mode: Mode = "auto"
+    mode: Mode | None = None
+    """`auto` unless given."""
     explain: bool | None = None
     """Whether to say why each match has its place."""
 

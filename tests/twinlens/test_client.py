@@ -422,9 +422,9 @@ def test_methods_have_their_own_names_parameters_and_documentation(client: Clien
 
 TYPED = """
 from twinlens import AsyncClient, Client
-from twinlens.wire import Match, SearchAnswer
+from twinlens.wire import Result, SearchAnswer
 
-def waits(client: Client) -> list[Match]:
+def waits(client: Client) -> list[Result]:
     return client.search("shoe.jpg", limit=3).results
 
 async def awaits(client: AsyncClient) -> SearchAnswer:
