@@ -160,9 +160,9 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
     """The processes' own doing is awaited, bounded by patience; no test passes because time went by."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         asked = time.monotonic()
         if condition():

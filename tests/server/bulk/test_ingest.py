@@ -15,7 +15,7 @@ from tests.support.databases import run_sql
 from tests.support.full_disk import fill, small_disk
 from tests.support.ingest_command import count, finished, folder_of, noise, run, start
 from tests.support.ingesting import pictures_of
-from tests.support.process import Serve, until
+from tests.support.process import PATIENCE, Serve, until
 from tests.support.serving import Client, serving
 
 
@@ -45,7 +45,7 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing(
 
     for enough in (begun, written, written):
         work = start(folder, data, database_url)
-        until(lambda enough=enough, work=work: enough() or work.poll() is not None)  # type: ignore[misc]
+        until(lambda enough=enough, work=work: enough() or work.poll() is not None, 4 * PATIENCE)  # type: ignore[misc]
         work.kill()
         assert finished(work)[2] == -signal.SIGKILL, "too quick to be killed at work"
         killed.append(count(database_url, "media"))
@@ -75,7 +75,7 @@ def test_it_makes_an_empty_database_a_catalogue_and_fills_it(tmp_path: Path) -> 
 def test_a_signal_ends_it_in_good_order_and_the_same_command_goes_on(database_url: str, tmp_path: Path) -> None:
     folder_of(tmp_path / "pictures", 300)
     work = start(tmp_path / "pictures", tmp_path / "data", database_url)
-    until(lambda: count(database_url, "media") or work.poll() is not None)
+    until(lambda: count(database_url, "media") or work.poll() is not None, 4 * PATIENCE)
     work.send_signal(signal.SIGTERM)
     _, err, code = finished(work)
     assert (code, "Stopped after" in err, "the same command goes on" in err) == (128 + signal.SIGTERM, True, True), err

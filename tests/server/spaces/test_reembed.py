@@ -190,7 +190,7 @@ def test_a_model_is_released_under_steady_use_although_the_work_is_killed_five_t
 
 def killed_at_work(work: subprocess.Popen[str], url: str, table: str, before: int) -> int:
     """How many vectors there are once it was killed, having written some."""
-    until(lambda: count(url, table) > before or work.poll() is not None)
+    until(lambda: count(url, table) > before or work.poll() is not None, 4 * PATIENCE)
     work.kill()
     assert finished(work)[2] == -signal.SIGKILL, "too quick to be killed at work"
     return count(url, table)

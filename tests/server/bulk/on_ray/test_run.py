@@ -20,7 +20,10 @@ from tests.support.ingest_command import Command, count, finished, folder_of, ru
 from tests.support.process import until
 from tests.support.ray_cluster import ENVIRONMENT, Machines, two_machines
 
-pytestmark = pytest.mark.slow  # a cluster starts, and each run starts workers that load a model
+# A cluster starts, and each run starts workers that load a model, and that give way to whatever else the machine does.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+LONGEST_START = 300  # seconds until the first row is written
 
 PRODUCTS = 'SELECT id, "clientId", name, sku, "isActive", attributes FROM products ORDER BY id'
 MEDIA = """
@@ -123,7 +126,7 @@ def test_a_worker_that_is_killed_costs_its_batch_and_no_row(
 ) -> None:
     folder_of(tmp_path / "pictures", 400)
     work = begin(machines, tmp_path / "pictures", tmp_path / "data", database_url, "--json")
-    until(lambda: count(database_url, "media") or work.poll() is not None)
+    until(lambda: count(database_url, "media") or work.poll() is not None, LONGEST_START)
     machines.lose(stage)
     assert count(database_url, "media") < 400, "too quick to be caught at work"
     out, err, code = finished(work)
@@ -138,7 +141,7 @@ def test_a_worker_that_is_killed_costs_its_batch_and_no_row(
 def test_a_command_that_is_killed_goes_on_where_it_was(machines: Machines, database_url: str, tmp_path: Path) -> None:
     folder_of(tmp_path / "pictures", 300)
     work = begin(machines, tmp_path / "pictures", tmp_path / "data", database_url)
-    until(lambda: count(database_url, "media") or work.poll() is not None)
+    until(lambda: count(database_url, "media") or work.poll() is not None, LONGEST_START)
     work.kill()
     assert finished(work)[2] == -signal.SIGKILL
     until(lambda: not machines.workers("Write"))  # its workers end with it, and write no more
@@ -154,7 +157,7 @@ def test_a_signal_ends_it_in_good_order_and_the_same_command_goes_on(
 ) -> None:
     folder_of(tmp_path / "pictures", 900)
     work = begin(machines, tmp_path / "pictures", tmp_path / "data", database_url)
-    until(lambda: count(database_url, "media") or work.poll() is not None)
+    until(lambda: count(database_url, "media") or work.poll() is not None, LONGEST_START)
     work.send_signal(signal.SIGTERM)
     _, err, code = finished(work)
     assert (code, "Stopped after" in err, "the same command goes on" in err) == (128 + signal.SIGTERM, True, True), err
@@ -171,7 +174,7 @@ def test_a_database_that_goes_away_is_a_sentence_and_the_same_command_goes_on(
 ) -> None:
     folder_of(tmp_path / "pictures", 300)
     work = begin(machines, tmp_path / "pictures", tmp_path / "data", database_url)
-    until(lambda: count(database_url, "media") or work.poll() is not None)
+    until(lambda: count(database_url, "media") or work.poll() is not None, LONGEST_START)
     with closed_to_others(database_url):
         _, err, code = finished(work)
     assert (code, "Traceback" in err) == (2, False), err
